@@ -1,0 +1,46 @@
+# Two commands: `make demo` runs the whole workflow on the embedded demo, `make test` runs all tests.
+# Needs git, make and Python 3.11 to 3.13; choose another interpreter with PYTHON=python3.12.
+
+PYTHON ?= python3
+CORES ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check clean-demo
+.DEFAULT_GOAL := demo
+
+# A killed run leaves Snakemake's lock and half-made jobs behind: --nolock and --rerun-incomplete let the next one go on.
+# That is safe here because every file is written atomically and by one process at a time.
+demo: $(VENV)/.installed
+	@$(BIN)/snakemake --cores $(CORES) --nolock --rerun-incomplete --show-failed-logs --quiet host reason
+	@echo "The report lies at $(CURDIR)/results/report/index.html"
+
+test: $(VENV)/.installed-dev
+	@$(BIN)/pytest
+
+# What .ci/run checks besides the tests: format, lint, types, layers.
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+# Remove what `make demo` made; the environment stays.
+clean-demo:
+	rm -rf results work logs data/demo .snakemake
+	find benchmarks -name '*.tsv' -delete
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed, found " + sys.version.split()[0] + "; run make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: envs/requirements.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --requirement envs/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: envs/requirements-dev.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --requirement envs/requirements-dev.txt
+	@touch $@

@@ -1,0 +1,54 @@
+# CDG-MAE as a workflow: shards -> views -> consistency
+#                                   \-> pretrain -> propagation -> report
+# Without --configfile the embedded demo (config.yaml) runs; with it, exactly the given files, merged in order.
+
+from snakemake.utils import min_version
+
+from cdgmae import names
+from cdgmae.config import check_config, check_paths
+from cdgmae.jobs import Jobs, export_environment
+
+min_version("9.20")
+
+
+if not workflow.config_settings.configfiles:
+
+    configfile: "config.yaml"
+
+
+CONFIG = check_config(
+    config,
+    origin=", ".join(map(str, workflow.config_settings.configfiles)) or "config.yaml",
+)
+check_paths(CONFIG)
+
+JOBS = Jobs(CONFIG)
+
+# Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
+export_environment(CONFIG)
+
+
+wildcard_constraints:
+    dataset="[A-Za-z0-9_-]+",
+    source="[A-Za-z0-9_-]+",
+    generator="[A-Za-z0-9_-]+",
+    run="[A-Za-z0-9_-]+",
+    encoder="[A-Za-z0-9_-]+",
+    shard=r"\d{5}",
+    seed=r"\d+",
+    clip_set="davis|vip|jhmdb",
+
+
+rule all:
+    default_target: True
+    input:
+        "results/report",
+
+
+include: "workflow/rules/demo.smk"
+include: "workflow/rules/shards.smk"
+include: "workflow/rules/views.smk"
+include: "workflow/rules/consistency.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/propagation.smk"
+include: "workflow/rules/report.smk"

@@ -1,0 +1,3 @@
+"""CDG-MAE: dense correspondences learned from still images through diffusion-generated views."""
+
+__version__ = "0.1.0"

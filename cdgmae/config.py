@@ -1,0 +1,230 @@
+"""The checked configuration: all sections together, what they demand of each other, and the JSON schema.
+
+Import-light (pydantic and yaml only): the Snakefile calls `check_config` before any job exists.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from cdgmae import names
+from cdgmae.settings.base import Settings
+from cdgmae.settings.consistency import ConsistencySettings
+from cdgmae.settings.demo import DemoSettings
+from cdgmae.settings.encoder import EncoderSettings
+from cdgmae.settings.pretrain import PretrainSettings
+from cdgmae.settings.propagation import PropagationSettings
+from cdgmae.settings.report import ReportSettings
+from cdgmae.settings.runtime import RuntimeSettings
+from cdgmae.settings.shards import ShardsSettings
+from cdgmae.settings.views import ViewsSettings
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be run; the message names every offending key, its value and what is allowed."""
+
+
+class Config(Settings):
+    """The whole configuration: one section per stage, plus `seed`, `runtime` and the optional `demo`."""
+
+    seed: int = Field(default=0, ge=0, description="Root of every random draw in the workflow.")
+    demo: DemoSettings | None = Field(default=None, description="Draw the embedded demo data (leave out for your own data).")
+    shards: ShardsSettings = Field(description="Pictures and how they are packed.")
+    views: ViewsSettings = Field(description="Generators and view sources.")
+    consistency: ConsistencySettings = Field(description="Scoring of view pairs: GS, LS, NPS.")
+    pretrain: PretrainSettings = Field(description="Cross-view masked autoencoder runs.")
+    propagation: PropagationSettings = Field(description="Video label propagation with frozen encoders.")
+    report: ReportSettings = Field(default=ReportSettings(), description="The report.")
+    runtime: RuntimeSettings = Field(default=RuntimeSettings(), description="How jobs run on this machine.")
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        problems = [*self._reference_problems(), *self._bag_problems(), *self._cycle_problems()]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _references(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+        """(config key, name used there, what it must be one of) for every reference by name."""
+        datasets, sources, runs = self.shards.datasets, self.views.sources, self.pretrain.runs
+        for name, generator in self.views.generators.items():
+            if generator.train is not None:
+                yield f"views.generators.{name}.train.dataset", generator.train.dataset, datasets
+        for name, source in sources.items():
+            yield f"views.sources.{name}.dataset", source.dataset, datasets
+            if source.generator is not None:
+                yield f"views.sources.{name}.generator", source.generator, self.views.generators
+        for source_name in self.consistency.sources:
+            yield "consistency.sources", source_name, sources
+        for name, run in runs.items():
+            yield f"pretrain.runs.{name}.source", run.source, sources
+        for key, encoder in self.encoders():
+            for field in ("run", "random_like"):
+                if getattr(encoder, field) is not None:
+                    yield f"{key}.{field}", getattr(encoder, field), runs
+
+    def draws(self, path: str) -> bool:
+        """Whether `path` is part of the embedded demo data, which the workflow draws itself."""
+        return self.demo is not None and names.lies_within(path, self.demo.directory)
+
+    def encoders(self) -> Iterator[tuple[str, EncoderSettings]]:
+        """(config key, settings) of every encoder named anywhere."""
+        for name, generator in self.views.generators.items():
+            if generator.train is not None:
+                yield f"views.generators.{name}.train.encoder", generator.train.encoder
+        yield "consistency.encoder", self.consistency.encoder
+        for name, encoder in self.propagation.encoders.items():
+            yield f"propagation.encoders.{name}", encoder
+
+    def _reference_problems(self) -> Iterator[str]:
+        for key, name, allowed in self._references():
+            if name not in allowed:
+                yield f"{key} = {name!r}: no such name; allowed: {', '.join(allowed) or '(none configured)'}{_did_you_mean(name, allowed)}"
+        for key, encoder in self.encoders():
+            if encoder.run is not None and encoder.seed not in self.pretrain.seeds:
+                yield f"{key}.seed = {encoder.seed}: not trained; allowed: pretrain.seeds = {self.pretrain.seeds}"
+
+    def _bag_problems(self) -> Iterator[str]:
+        for name, run in self.pretrain.runs.items():
+            source = self.views.sources.get(run.source)
+            if source is None:
+                continue
+            key = f"pretrain.runs.{name}"
+            if run.pretext == "cross_view" and run.num_anchors > source.num_views:
+                yield (
+                    f"{key}.num_anchors = {run.num_anchors}, but each bag of source {run.source!r} holds {source.num_views} other "
+                    f"view(s). Lower num_anchors or raise views.sources.{run.source}.sampling.num_views."
+                )
+            if run.target_view == "generated" and source.num_views == 0:
+                yield f"{key}.target_view = 'generated', but source {run.source!r} has no generated views; use 'real'"
+        for name in self.consistency.sources:
+            if name in self.views.sources and not self.views.sources[name].has_files:
+                yield f"consistency.sources: {name!r} is of kind crops and has no view files to score; remove it"
+
+    def _cycle_problems(self) -> Iterator[str]:
+        """A generator conditioned on a run that trains on that same generator's views could never start."""
+        for name in self.views.generators:
+            trail = [f"generator {name}"]
+            current: str | None = name
+            while current is not None:
+                train = self.views.generators[current].train
+                run = self.pretrain.runs.get(train.encoder.run or "") if train else None
+                source = self.views.sources.get(run.source) if run else None
+                current = source.generator if source else None
+                if current is not None and current in self.views.generators:
+                    trail.append(f"generator {current}")
+                    if current == name or len(trail) > len(self.views.generators) + 1:
+                        yield f"views.generators.{name}.train.encoder: circular, {' <- '.join(trail)}; condition on a run of a crops source"
+                        break
+                else:
+                    current = None
+
+
+def check_config(values: Mapping[str, Any], origin: str = "config.yaml") -> Config:
+    """Check plain values (from YAML) and return the typed configuration.
+
+    Args:
+        values: The configuration as nested plain values.
+        origin: The file name to blame in messages.
+
+    Raises:
+        ConfigError: One message that lists every problem with its key, value, what is allowed and what to do.
+    """
+    try:
+        return Config.from_plain(dict(values))
+    except ValidationError as error:
+        raise ConfigError(f"{origin} cannot be run:\n" + "\n".join(f"  - {line}" for line in describe_problems(error))) from None
+
+
+def load_config(path: Path) -> Config:
+    """Read and check one YAML file.
+
+    Raises:
+        ConfigError: if the file is missing, is not a YAML mapping, or does not pass `check_config`.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); give an existing file, e.g. --config config.yaml") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no mapping of sections; start from the shipped config.yaml")
+    return check_config(values, origin=str(path))
+
+
+def check_paths(config: Config) -> None:
+    """Check that the data and checkpoints named in the configuration exist; what the DAG itself makes is left out.
+
+    Raises:
+        ConfigError: one message that lists every missing path with its key and what to do.
+    """
+    named = {f"shards.datasets.{name}.path": dataset.path for name, dataset in config.shards.datasets.items()}
+    named |= {f"propagation.datasets.{name}.root": protocol.root for name, protocol in config.propagation.protocols.items()}
+    named |= {f"views.generators.{name}.path": generator.path for name, generator in config.views.generators.items() if generator.path}
+    named |= {f"{key}.checkpoint": encoder.checkpoint for key, encoder in config.encoders() if encoder.checkpoint}
+    missing = [f"  - {key} = {path!r}" for key, path in named.items() if not config.draws(path) and not Path(path).exists()]
+    if missing:
+        raise ConfigError(
+            "These paths of the configuration do not exist:\n" + "\n".join(missing) + "\nCorrect them, or make the data available there; "
+            "relative paths start at the folder in which snakemake runs."
+        )
+
+
+def json_schema() -> str:
+    """The JSON schema of the configuration, as it is stored in workflow/schemas/config.schema.json."""
+    schema = Config.model_json_schema(mode="validation")
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(schema, indent=2, sort_keys=True) + "\n"
+
+
+def describe_problems(error: ValidationError, root: type[BaseModel] = Config) -> list[str]:
+    """One line per problem: the key, its value, what is allowed."""
+    return sorted({line for item in error.errors() for line in _describe(dict(item), root)})
+
+
+def _describe(item: dict[str, Any], root: type[BaseModel]) -> list[str]:
+    location, kind, message = item["loc"], item["type"], str(item["msg"])
+    key = ".".join(str(part) for part in location)
+    if kind == "extra_forbidden":
+        allowed = _allowed_keys(location[:-1], root)
+        return [f"{key}: unknown key; allowed: {', '.join(allowed)}{_did_you_mean(str(location[-1]), allowed)}"]
+    if kind == "missing":
+        return [f"{key}: required and not given"]
+    message = message.removeprefix("Value error, ")
+    if kind == "value_error":
+        return [f"{key}: {line}" if key else line for line in message.splitlines()]
+    return [f"{key} = {item.get('input')!r}: {message[0].lower()}{message[1:]}"]
+
+
+def _did_you_mean(word: str, allowed: Mapping[str, Any] | list[str]) -> str:
+    close = difflib.get_close_matches(word, list(allowed), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _allowed_keys(location: tuple[Any, ...], root: type[BaseModel]) -> list[str]:
+    """Field names of the section at `location`, found by walking the annotations."""
+    annotation: Any = root
+    for part in location:
+        model = _model_in(annotation)
+        if model is not None and part in model.model_fields:
+            annotation = model.model_fields[part].annotation
+        elif model is None:
+            annotation = next((arg for arg in get_args(annotation) if _model_in(arg)), annotation)
+    model = _model_in(annotation)
+    return list(model.model_fields) if model is not None else []
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if getattr(annotation, "__origin__", None) is dict:
+        return None
+    return next((arg for arg in get_args(annotation) if isinstance(arg, type) and issubclass(arg, BaseModel)), None)

@@ -1,0 +1,178 @@
+"""Which files and settings belong to which job: everything the Snakefile asks of the configuration.
+
+Import-light, like `cdgmae.config`: it runs whenever the workflow is parsed, also inside every cluster job.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from cdgmae import names
+from cdgmae.config import Config, ConfigError
+from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.encoder import EncoderSettings
+from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.views import GeneratorTrainingSettings
+
+SEED_STRIDE = 1_000_003
+"""Distance between the seeds of two root seeds: no run seed below it can collide with another root's."""
+
+
+class Jobs:
+    """Files, settings and flags of the workflow's jobs, by wildcard values."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def demo_inputs(self, path: str) -> list[str]:
+        """The demo marker if `path` is part of the embedded demo data, else nothing."""
+        demo = self.config.demo
+        return [names.demo_marker(demo.directory)] if demo is not None and self.config.draws(path) else []
+
+    # Stage shards
+
+    def dataset_inputs(self, dataset: str) -> list[str]:
+        """What must exist before a data set can be listed."""
+        return self.demo_inputs(self.config.shards.datasets[dataset].path)
+
+    def dataset_settings(self, dataset: str) -> str:
+        """Settings of a data set as JSON."""
+        return self.config.shards.datasets[dataset].canonical_json()
+
+    def shard_names(self, dataset: str) -> list[str]:
+        """All shards of a data set."""
+        return names.shard_names(self.config.shards.datasets[dataset].num_shards)
+
+    def shard_files(self, dataset: str) -> list[str]:
+        """The tars of all shards of a data set."""
+        return [f"{names.shards_dir(dataset)}/{shard}.tar" for shard in self.shard_names(dataset)]
+
+    def shard_gate(self, dataset: str) -> str:
+        """The summary that exists only if the data set passed its checks."""
+        return f"{names.shards_dir(dataset)}/summary.parquet"
+
+    def all_shard_gates(self) -> list[str]:
+        """The summaries of all data sets."""
+        return [self.shard_gate(dataset) for dataset in self.config.shards.datasets]
+
+    # Stage views
+
+    def generator_training(self, generator: str) -> GeneratorTrainingSettings:
+        """Training settings of a generator.
+
+        Raises:
+            ConfigError: if there is no such generator or it is not trained here.
+        """
+        settings = self.config.views.generators.get(generator)
+        if settings is None or settings.train is None:
+            raise ConfigError(f"views.generators.{generator} has no `train` section, so nothing here makes this generator")
+        return settings.train
+
+    def generator_folder(self, source: str) -> str:
+        """The generator folder that a source samples from: the given one, or the one trained in this DAG."""
+        generator = self.config.views.sources[source].generator or ""
+        return self.config.views.generators[generator].path or names.generator_dir(generator)
+
+    def dataset_of(self, source: str) -> str:
+        """The data set behind a view source."""
+        return self.config.views.sources[source].dataset
+
+    def real_shard(self, source: str, shard: str) -> str:
+        """The shard of real pictures beside a view shard."""
+        return f"{names.shards_dir(self.dataset_of(source))}/{shard}.tar"
+
+    def sampling_settings(self, source: str) -> str:
+        """Sampling settings of a source as JSON."""
+        return self.config.views.sources[source].resolved_sampling.canonical_json()
+
+    def view_files(self, source: str) -> list[str]:
+        """The tars of all view shards of a source; none for a source without files."""
+        if not self.config.views.sources[source].has_files:
+            return []
+        return [f"{names.views_dir(source)}/{shard}.tar" for shard in self.shard_names(self.dataset_of(source))]
+
+    def all_view_files(self) -> list[str]:
+        """The view shards of all sources."""
+        return [file for source in self.config.views.sources for file in self.view_files(source)]
+
+    # Stage consistency
+
+    def scoring_settings(self) -> str:
+        """What one scoring job needs of section `consistency`, as JSON."""
+        section = self.config.consistency
+        return ScoringSettings(**{name: getattr(section, name) for name in ScoringSettings.model_fields}).canonical_json()
+
+    def consistency_tables(self) -> list[str]:
+        """The pair tables of all scored sources."""
+        scored = self.config.consistency.sources
+        return [f"{names.consistency_dir(source)}/{shard}.parquet" for source in scored for shard in self.shard_names(self.dataset_of(source))]
+
+    # Stage pretrain
+
+    def dataset_of_run(self, run: str) -> str:
+        """The data set behind a pre-training run."""
+        return self.dataset_of(self.config.pretrain.runs[run].source)
+
+    def run_settings(self, run: str) -> str:
+        """Settings of a run as JSON."""
+        return self.config.pretrain.runs[run].canonical_json()
+
+    def run_views(self, run: str) -> list[str]:
+        """View shards that a run trains on; a run that crops real images needs none."""
+        settings = self.config.pretrain.runs[run]
+        return self.view_files(settings.source) if settings.pretext == "cross_view" else []
+
+    def run_views_flag(self, run: str) -> str:
+        """`--views FOLDER` for a run that trains on view shards, else nothing."""
+        return f"--views {names.views_dir(self.config.pretrain.runs[run].source)}" if self.run_views(run) else ""
+
+    def run_seed(self, seed: str) -> int:
+        """The seed handed to a run: root seed and run seed combined."""
+        return self.config.seed * SEED_STRIDE + int(seed)
+
+    def all_encoder_files(self) -> list[str]:
+        """The encoders of all runs and seeds."""
+        section = self.config.pretrain
+        return [names.encoder_file(run, seed) for run in section.runs for seed in section.seeds]
+
+    # Stage propagation
+
+    def protocol(self, clip_set: str) -> ProtocolSettings:
+        """The protocol of a clip set."""
+        return self.config.propagation.protocols[clip_set]
+
+    def propagation_tables(self) -> list[str]:
+        """The score tables of all encoders on all clip sets."""
+        section = self.config.propagation
+        return [names.propagation_table(encoder, clip_set) for encoder in section.encoders for clip_set in section.protocols]
+
+    # Encoders, wherever one is named
+
+    def encoder_files(self, encoder: EncoderSettings) -> list[str]:
+        """Files that must exist before the encoder can be loaded: a rule's inputs."""
+        if encoder.run is not None:
+            return [names.encoder_file(encoder.run, encoder.seed)]
+        return [encoder.checkpoint] if encoder.checkpoint is not None else []
+
+    def encoder_reference(self, encoder: EncoderSettings) -> str:
+        """The command-line form of an encoder: a file, a timm name, `random:{...}` or `pixels:P`."""
+        files = self.encoder_files(encoder)
+        if files:
+            return files[0]
+        if encoder.random_like is not None:
+            return f"random:{self.config.pretrain.runs[encoder.random_like].vit.canonical_json()}"
+        return encoder.timm if encoder.timm is not None else f"pixels:{encoder.pixels}"
+
+
+def export_environment(config: Config) -> None:
+    """Put the machine settings into this process's environment, from which all its jobs inherit them.
+
+    The folder of the running Python comes first in PATH, so that jobs find the `cdgmae` beside the `snakemake` that runs them,
+    whether or not the environment is activated.
+    """
+    os.environ |= config.runtime.environment()
+    folder = str(Path(sys.executable).parent)
+    if os.environ.get("PATH", "").split(os.pathsep)[0] != folder:
+        os.environ["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", "")])

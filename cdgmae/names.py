@@ -1,0 +1,71 @@
+"""Names of files and folders: the one place that knows where a stage's declared outputs lie.
+
+All paths are relative to the working directory of the workflow. Import-light: the Snakefile uses it at DAG-build time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+STAGES = ("shards", "views", "consistency", "pretrain", "propagation", "report")
+CLIP_SETS = ("davis", "vip", "jhmdb")
+
+RESULTS = "results"
+WORK = "work"
+MANIFEST = "manifest.parquet"
+DEMO_MARKER = "demo.json"
+
+
+def shard_names(num_shards: int) -> list[str]:
+    """Shard names in order: zero-padded to five digits, `00000` first."""
+    return [f"{index:05d}" for index in range(num_shards)]
+
+
+def shard_index(name: str) -> int:
+    """The number behind a shard name."""
+    return int(name)
+
+
+def shards_dir(dataset: str) -> str:
+    """Folder of a data set's picture shards."""
+    return f"{RESULTS}/shards/{dataset}"
+
+
+def views_dir(source: str) -> str:
+    """Folder of a source's view shards."""
+    return f"{RESULTS}/views/{source}"
+
+
+def generator_dir(generator: str) -> str:
+    """Folder of a generator trained in the DAG."""
+    return f"{RESULTS}/generators/{generator}"
+
+
+def consistency_dir(source: str) -> str:
+    """Folder of a source's pair tables."""
+    return f"{RESULTS}/consistency/{source}"
+
+
+def run_dir(run: str, seed: int) -> str:
+    """Folder of one pre-training run and seed."""
+    return f"{RESULTS}/pretrain/{run}/seed{seed}"
+
+
+def encoder_file(run: str, seed: int) -> str:
+    """The encoder that a pre-training run leaves: a timm-loadable ViT state dict."""
+    return f"{run_dir(run, seed)}/encoder.safetensors"
+
+
+def propagation_table(encoder: str, clip_set: str) -> str:
+    """Scores of one encoder on one clip set."""
+    return f"{RESULTS}/propagation/{encoder}/{clip_set}.parquet"
+
+
+def demo_marker(directory: str) -> str:
+    """The file that says the demo data is whole."""
+    return f"{directory}/{DEMO_MARKER}"
+
+
+def lies_within(path: str, directory: str) -> bool:
+    """Whether `path` is `directory` or below it, by name alone (nothing needs to exist)."""
+    return Path(directory) in (Path(path), *Path(path).parents)

@@ -1,0 +1,1 @@
+"""How jobs run: seeds, devices, deadlines and signals, progress."""

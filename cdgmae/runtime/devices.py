@@ -1,0 +1,27 @@
+"""The device a job computes on, and its CPU threads."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` is a GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: if `cuda` is asked for and there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda was asked for, but torch sees no GPU; use --device cpu or run `cdgmae doctor`")
+    return torch.device(name)
+
+
+def limit_threads(threads: int | None) -> None:
+    """Use at most this many CPU threads for tensor operations; None leaves torch's choice."""
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        torch.set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""Typed settings: one module per stage section of the config, defaults are the paper's values."""

@@ -1,0 +1,46 @@
+"""The base of every settings class: strict, frozen, and with a canonical form that can be hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+"""A dataset, source, run or encoder name: it becomes a folder name, so letters, digits, _ and - only."""
+
+Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""A share of a whole, 0 included and 1 excluded."""
+
+
+class Settings(BaseModel):
+    """Base class of all config sections.
+
+    Unknown keys and wrong types are refused (a YAML ``"5"`` is not the number 5), instances are immutable, and
+    `canonical_json` is the form in which a rule hands its section to the command line.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=False)
+
+    def canonical_json(self) -> str:
+        """JSON with sorted keys and no spaces: equal settings give equal text."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def digest(self) -> str:
+        """First 12 hex digits of the SHA-256 of `canonical_json`; written into every artifact."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:12]
+
+    @classmethod
+    def from_plain(cls, values: Any) -> Self:
+        """Check plain YAML/JSON values.
+
+        Validation goes through JSON so that lists are accepted for fixed-length tuples while types stay strict.
+
+        Raises:
+            pydantic.ValidationError: on unknown keys, wrong types or values out of range.
+        """
+        return cls.model_validate_json(json.dumps(values))

@@ -1,0 +1,128 @@
+"""Section `pretrain`: cross-view masked autoencoder runs."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from cdgmae.settings.base import Name, Ratio, Settings
+from cdgmae.settings.encoder import VitSettings
+
+Fraction = tuple[float, float]
+
+
+class PretrainRunSettings(VitSettings):
+    """One pre-training run; the defaults are CDG-MAE-a1 of the paper (Table 6)."""
+
+    source: Name = Field(default="s_ldm", description="View source (section `views`) whose bags are trained on.")
+    pretext: Literal["cross_view", "crops", "mae"] = Field(
+        default="cross_view",
+        description="`cross_view`: target and anchors from the bag (CDG-MAE). `crops`: target and anchor are crops of the real image "
+        "(CropMAE). `mae`: target only.",
+    )
+    num_anchors: int = Field(default=1, ge=0, le=16, description="Anchor views per target, N. Paper: 1 (a1) and 3 (a3).")
+    target_view: Literal["random", "real", "generated"] = Field(
+        default="random", description="Which view of the bag is the target (paper, Table 2). Paper: random."
+    )
+    target_masking_ratio: Ratio = Field(default=0.9, description="Share of the target's patches that is masked. Paper: 0.90.")
+    anchor_masking_ratio: Ratio = Field(
+        default=0.0, description="Share of each anchor's patches that is dropped. Paper: 0 (a1), 0.25 (a3)."
+    )
+    decoder_embed_dim: int = Field(default=256, ge=8, description="Decoder token width. Paper: 256.")
+    decoder_depth: int = Field(default=4, ge=1, description="Decoder blocks. Paper: 4.")
+    decoder_num_heads: int = Field(default=8, ge=1, description="Decoder attention heads. CropMAE: 8.")
+    norm_pix_loss: bool = Field(
+        default=True, description="Normalise each target patch to zero mean and unit variance in the loss."
+    )
+    crop_scale: Fraction = Field(
+        default=(0.5, 1.0), description="Area share of the random crop (`cross_view`, `mae`). Paper: 0.5 to 1."
+    )
+    crop_ratio: Fraction = Field(
+        default=(0.75, 4 / 3), description="Aspect ratio range of the random crops. Paper: 0.75 to 1.33."
+    )
+    shared_crop: bool = Field(
+        default=True, description="One crop and one flip for all views of a bag (SiamMAE); false draws them per view."
+    )
+    crop_strategy: Literal["global_to_local", "local_to_global", "random_views", "same_views"] = Field(
+        default="global_to_local",
+        description="CropMAE's strategies (`crops`): which crop is the anchor (first word) and which the target.",
+    )
+    global_crop_scale: Fraction = Field(
+        default=(0.1, 1.0), description="Area share of the global crop (`crops`). CropMAE: 0.1 to 1."
+    )
+    local_crop_scale: Fraction = Field(
+        default=(0.3, 0.6), description="Area share of the local crop within the global one. CropMAE: 0.3 to 0.6."
+    )
+    epochs: int = Field(default=100, ge=1, description="Passes over the bags. Paper: 100.")
+    warmup_epochs: float = Field(default=5.0, ge=0, description="Linear warm-up, in epochs. CropMAE: 5 % of the epochs.")
+    effective_batch_size: int = Field(
+        default=2048, ge=1, description="Bags per optimiser step over all devices and accumulation. Paper: 2048."
+    )
+    base_learning_rate: float = Field(
+        default=1.5e-4, gt=0, description="Per 256 bags: peak = base * effective_batch_size / 256. Paper: 1.5e-4."
+    )
+    min_learning_rate: float = Field(default=0.0, ge=0, description="End of the cosine. Paper: 0.")
+    weight_decay: float = Field(default=0.05, ge=0, description="AdamW's decay of matrices (not biases, not norms). Paper: 0.05.")
+    betas: Fraction = Field(default=(0.9, 0.95), description="AdamW's momentum terms. Paper: 0.9, 0.95.")
+    clip_grad_norm: float | None = Field(default=None, gt=0, description="Clip the global gradient norm to this. Paper: none.")
+
+    @model_validator(mode="after")
+    def _combination_fits(self) -> Self:
+        if self.decoder_embed_dim % self.decoder_num_heads or self.decoder_embed_dim % 4:
+            raise ValueError(
+                f"decoder_embed_dim = {self.decoder_embed_dim} is not a multiple of decoder_num_heads = {self.decoder_num_heads} and of 4"
+            )
+        expected = {"crops": 1, "mae": 0}.get(self.pretext)
+        if expected is not None and self.num_anchors != expected:
+            raise ValueError(f"pretext {self.pretext} has {expected} anchor(s), found num_anchors = {self.num_anchors}")
+        if self.pretext == "cross_view" and self.num_anchors == 0:
+            raise ValueError("pretext cross_view needs num_anchors >= 1; use pretext mae for none")
+        for key in ("crop_scale", "crop_ratio", "global_crop_scale", "local_crop_scale"):
+            low, high = getattr(self, key)
+            if not 0 < low <= high or (key != "crop_ratio" and high > 1):
+                raise ValueError(
+                    f"{key} = [{low}, {high}] is no range of {'positive numbers' if key == 'crop_ratio' else 'shares in (0, 1]'}"
+                )
+        patches = (self.image_size // self.patch_size) ** 2
+        if int(patches * (1 - self.target_masking_ratio)) < 1:
+            raise ValueError(
+                f"target_masking_ratio = {self.target_masking_ratio} leaves none of {patches} patches visible; lower it"
+            )
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs = {self.warmup_epochs} exceeds epochs = {self.epochs}")
+        return self
+
+    @property
+    def vit(self) -> VitSettings:
+        """The encoder's dimensions alone."""
+        return VitSettings(**{name: getattr(self, name) for name in VitSettings.model_fields})
+
+
+class PretrainSettings(Settings):
+    """Section `pretrain`."""
+
+    seeds: list[int] = Field(default=[0], min_length=1, description="Every run is trained once per seed. Paper: 3 seeds.")
+    defaults: dict[str, Any] = Field(default={}, description="Keys of a run that all runs share; a run's own keys win.")
+    runs: dict[Name, PretrainRunSettings] = Field(min_length=1, description="Pre-training runs by name.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge_defaults(cls, values: Any) -> Any:
+        """Fill every run with the shared defaults, so that a run's settings stand alone from here on."""
+        if (
+            not isinstance(values, dict)
+            or not isinstance(values.get("defaults", {}), dict)
+            or not isinstance(values.get("runs"), dict)
+        ):
+            return values
+        defaults = values.get("defaults", {})
+        unknown = sorted(set(defaults) - set(PretrainRunSettings.model_fields))
+        if unknown:
+            raise ValueError(
+                f"defaults has unknown key(s) {', '.join(unknown)}; allowed: {', '.join(PretrainRunSettings.model_fields)}"
+            )
+        runs = {
+            name: {**defaults, **(run or {})} if isinstance(run, dict | None) else run for name, run in values["runs"].items()
+        }
+        return {**values, "runs": runs}

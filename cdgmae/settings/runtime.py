@@ -1,0 +1,28 @@
+"""Section `runtime`: how jobs run here. Nothing in it changes a result's meaning, so no rule takes it as a parameter."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from cdgmae.settings.base import Settings
+
+
+class RuntimeSettings(Settings):
+    """Section `runtime`."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="`auto`: a GPU if there is one.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Autocast precision of training and sampling.")
+    threads: int = Field(default=4, ge=1, description="CPU threads of a training, sampling, scoring or propagation job.")
+    log_interval_seconds: float = Field(default=30.0, gt=0, description="One progress line per this many seconds in log files.")
+    checkpoint_interval_seconds: float = Field(default=900.0, ge=0, description="Training state is saved at least this often.")
+
+    def environment(self) -> dict[str, str]:
+        """The environment variables from which the command line takes its defaults."""
+        return {
+            "CDGMAE_DEVICE": self.device,
+            "CDGMAE_PRECISION": self.precision,
+            "CDGMAE_LOG_INTERVAL": str(self.log_interval_seconds),
+            "CDGMAE_CHECKPOINT_INTERVAL": str(self.checkpoint_interval_seconds),
+        }

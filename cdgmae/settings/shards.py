@@ -1,0 +1,52 @@
+"""Section `shards`: which pictures exist and how they are packed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from cdgmae.settings.base import Name, Ratio, Settings
+
+
+class DatasetSettings(Settings):
+    """One picture data set and how it is cut into shards."""
+
+    path: str = Field(description="Folder of the pictures (layout `images`) or of the tar files (`class_tars`, `webdataset`).")
+    layout: Literal["images", "class_tars", "webdataset"] = Field(
+        default="images",
+        description="`images`: a tree of picture files of any depth, the parent folder is the class. `class_tars`: ILSVRC's "
+        "one tar per class, `n01440764.tar`. `webdataset`: existing WebDataset tars (`{key}.jpg`, optional `{key}.cls`).",
+    )
+    num_shards: int = Field(
+        default=128,
+        ge=1,
+        le=100_000,
+        description="Number of shards; known before the run so that the DAG is. Paper scale: 128 shards of 10,000 pictures.",
+    )
+    resize: Literal["none", "shorter_side", "center_crop"] = Field(
+        default="none",
+        description="`none` keeps the bytes as they are; `shorter_side` scales the shorter side to `image_size` and keeps the "
+        "aspect ratio; `center_crop` scales likewise and crops the central square.",
+    )
+    image_size: int = Field(
+        default=256, ge=8, le=4096, description="Pixels; used by `shorter_side` and `center_crop`. Smaller pictures are enlarged."
+    )
+    jpeg_quality: int = Field(
+        default=95, ge=1, le=100, description="JPEG quality of re-encoded pictures (no chroma subsampling above 90)."
+    )
+    max_bad_fraction: Ratio = Field(
+        default=0.001,
+        description="The stage fails when more than this share of the data set's pictures cannot be read (0..1).",
+    )
+    max_pixels: int = Field(
+        default=89_478_485,
+        ge=1,
+        description="Pictures of more pixels are refused unread, as decompression bombs. ImageNet's largest has 42 million.",
+    )
+
+
+class ShardsSettings(Settings):
+    """Section `shards`."""
+
+    datasets: dict[Name, DatasetSettings] = Field(min_length=1, description="Picture data sets by name.")

@@ -1,0 +1,194 @@
+"""Section `views`: generators (S-LDM) and the view sources that fill the bags."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from cdgmae.settings.base import Name, Ratio, Settings
+from cdgmae.settings.encoder import EncoderSettings
+
+
+class AutoencoderSettings(Settings):
+    """The first stage of a generator trained here: pixels <-> latents."""
+
+    kind: Literal["patch_pca", "none"] = Field(
+        default="patch_pca",
+        description="`patch_pca`: orthonormal principal components of non-overlapping patches, fitted in closed form; "
+        "`none`: diffusion on pixels. Learned first stages (VQ-f4, KL) come with an existing generator folder (`path`).",
+    )
+    patch_size: int = Field(default=4, ge=1, le=16, description="Side of a latent cell in pixels (`patch_pca`).")
+    latent_channels: int = Field(default=12, ge=1, description="Principal components kept of the 3 * patch_size^2 (`patch_pca`).")
+
+    @model_validator(mode="after")
+    def _channels_fit(self) -> Self:
+        if self.kind == "patch_pca" and self.latent_channels > 3 * self.patch_size**2:
+            raise ValueError(
+                f"latent_channels = {self.latent_channels} exceeds the {3 * self.patch_size**2} values of a "
+                f"{self.patch_size}x{self.patch_size} patch"
+            )
+        return self
+
+
+class UNetSettings(Settings):
+    """Size of the denoising U-Net (diffusers UNet2DConditionModel). The defaults are LDM-4's, 401 M parameters."""
+
+    block_out_channels: list[int] = Field(
+        default=[192, 384, 576, 960], min_length=1, description="Channels per resolution level."
+    )
+    attention_levels: list[int] = Field(
+        default=[1, 2, 3], description="Levels (0 = finest) with self-attention and cross-attention to the condition."
+    )
+    layers_per_block: int = Field(default=2, ge=1, description="Residual layers per level.")
+    num_heads: int = Field(default=1, ge=1, description="Attention heads. LDM-4: 1.")
+    cross_attention_dim: int = Field(default=512, ge=4, description="Width of the condition token. LDM-4: 512.")
+
+    @model_validator(mode="after")
+    def _levels_exist(self) -> Self:
+        wrong = [level for level in self.attention_levels if not 0 <= level < len(self.block_out_channels)]
+        if wrong:
+            raise ValueError(
+                f"attention_levels {wrong} do not exist; block_out_channels has levels 0..{len(self.block_out_channels) - 1}"
+            )
+        if not self.attention_levels:
+            raise ValueError("attention_levels is empty: without cross-attention the U-Net cannot see the condition")
+        return self
+
+
+class GeneratorTrainingSettings(Settings):
+    """Training of an S-LDM from the shards of this DAG (Gen-SIS's recipe)."""
+
+    dataset: Name = Field(description="Data set of section `shards` to train on.")
+    encoder: EncoderSettings = Field(description="Frozen conditioning encoder; its final-norm CLS token is the condition.")
+    encoder_image_size: int = Field(
+        default=224, ge=8, description="Side in pixels at which the conditioning encoder sees a picture."
+    )
+    image_size: int = Field(default=256, ge=8, description="Side of the generated views in pixels. Paper: 256.")
+    autoencoder: AutoencoderSettings = Field(default=AutoencoderSettings(), description="First stage.")
+    unet: UNetSettings = Field(default=UNetSettings(), description="Denoiser.")
+    prediction_type: Literal["epsilon", "v_prediction"] = Field(
+        default="epsilon", description="Training target of the denoiser. Gen-SIS's siblings: epsilon."
+    )
+    null_condition: Literal["zero_input", "zero_token", "learned"] = Field(
+        default="zero_input",
+        description="What stands for `no condition`. `zero_input`: the raw embedding is replaced by the zero vector, which leaves the "
+        "projector's bias as token (Gen-SIS's siblings). `zero_token`: a zero token. `learned`: a token of its own.",
+    )
+    whiten_condition: bool = Field(
+        default=False,
+        description="Start the projector from the principal components of the training embeddings instead of random weights: a small "
+        "generator then sees its condition from the first step, even if the embeddings differ little. Siblings: random weights.",
+    )
+    embedding_dropout: Ratio = Field(
+        default=0.1, description="Share of training samples whose embedding is replaced by zero, which makes guidance possible."
+    )
+    horizontal_flip: bool = Field(
+        default=True, description="Mirror half of the pictures, together with their embedding's picture."
+    )
+    num_steps: int = Field(default=100_000, ge=1, description="Optimiser steps.")
+    batch_size: int = Field(default=256, ge=1, description="Pictures per optimiser step, over all devices.")
+    learning_rate: float = Field(default=1e-4, gt=0, description="AdamW's learning rate after warm-up.")
+    warmup_steps: int = Field(default=1000, ge=0, description="Linear warm-up in steps.")
+    schedule: Literal["constant", "cosine"] = Field(
+        default="constant", description="Learning rate after warm-up. Siblings: constant. `cosine` (to 0) suits short runs."
+    )
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's decoupled weight decay.")
+    ema_decay: Ratio = Field(
+        default=0.9999, description="Decay of the exponential moving average that is saved and sampled from."
+    )
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        cell = self.autoencoder.patch_size if self.autoencoder.kind == "patch_pca" else 1
+        factor = cell * 2 ** (len(self.unet.block_out_channels) - 1)
+        if self.image_size % factor:
+            raise ValueError(
+                f"image_size = {self.image_size} is not a multiple of {factor} (latent cell {cell} x U-Net downsampling {factor // cell})"
+            )
+        return self
+
+
+class GeneratorSettings(Settings):
+    """A generator: either trained in the DAG or an existing folder."""
+
+    path: str | None = Field(
+        default=None, description="An existing generator folder (diffusers layout, written by this package's `save_pretrained`)."
+    )
+    train: GeneratorTrainingSettings | None = Field(default=None, description="Train the generator in this DAG.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.path is None) == (self.train is None):
+            raise ValueError("give either `path` (an existing generator folder) or `train` (train it in this DAG)")
+        return self
+
+
+class SamplingSettings(Settings):
+    """How views are drawn from a generator; everything here changes the pictures."""
+
+    num_views: int = Field(default=4, ge=1, le=64, description="Generated views per real image, M. Paper: 4.")
+    scheduler: Literal["ddim", "dpm_solver"] = Field(
+        default="ddim", description="Sampler. Paper: DDIM. `dpm_solver`: DPM-Solver++ 2M, Karras."
+    )
+    num_inference_steps: int = Field(default=50, ge=1, le=1000, description="Sampling steps. Paper: 50.")
+    guidance_scale: float = Field(
+        default=6.0,
+        ge=0.0,
+        description="s in e_u + s (e_c - e_u); 1 switches guidance off. Paper: 6 (Ho & Salimans' w would be s - 1).",
+    )
+    eta: float = Field(
+        default=0.0, ge=0.0, le=1.0, description="DDIM's noise share; 0 is deterministic given the start noise. Paper: 0."
+    )
+    batch_size: int = Field(default=32, ge=1, description="Views sampled together: a fixed batch shape, filled across images.")
+    jpeg_quality: int = Field(default=95, ge=1, le=100, description="JPEG quality of the stored views.")
+    max_bad_fraction: Ratio = Field(default=0.001, description="The stage fails when more than this share of the views is bad.")
+
+    @model_validator(mode="after")
+    def _eta_needs_ddim(self) -> Self:
+        if self.eta and self.scheduler != "ddim":
+            raise ValueError(f"eta = {self.eta} belongs to scheduler ddim; scheduler {self.scheduler} has no eta, set it to 0")
+        return self
+
+
+class SourceSettings(Settings):
+    """A view source: one way to fill bags of views from a data set."""
+
+    kind: Literal["s_ldm", "crops"] = Field(
+        description="`s_ldm`: real image + samples of a latent diffusion model. `crops`: the real image alone (no files; the pretext crops it)."
+    )
+    dataset: Name = Field(description="Data set of section `shards`.")
+    generator: Name | None = Field(default=None, description="Generator of `views.generators` (kind `s_ldm`).")
+    sampling: SamplingSettings | None = Field(
+        default=None, description="Sampling (kind `s_ldm`); the paper's values if left out."
+    )
+
+    @model_validator(mode="after")
+    def _kind_fits(self) -> Self:
+        if self.kind == "s_ldm" and self.generator is None:
+            raise ValueError("kind s_ldm needs `generator`, a name of views.generators")
+        if self.kind == "crops" and (self.generator is not None or self.sampling is not None):
+            raise ValueError("kind crops has no files: remove `generator` and `sampling`")
+        return self
+
+    @property
+    def has_files(self) -> bool:
+        """Whether this source writes view shards."""
+        return self.kind != "crops"
+
+    @property
+    def resolved_sampling(self) -> SamplingSettings:
+        """`sampling`, or the paper's values."""
+        return self.sampling or SamplingSettings()
+
+    @property
+    def num_views(self) -> int:
+        """Views per bag besides the real image: M, and 0 for `crops`."""
+        return self.resolved_sampling.num_views if self.has_files else 0
+
+
+class ViewsSettings(Settings):
+    """Section `views`."""
+
+    generators: dict[Name, GeneratorSettings] = Field(default={}, description="Generators by name.")
+    sources: dict[Name, SourceSettings] = Field(min_length=1, description="View sources by name.")

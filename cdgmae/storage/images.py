@@ -1,0 +1,95 @@
+"""Reading and writing single pictures: one decoder and one encoder for all stages."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+from PIL import Image, ImageOps
+
+DEFAULT_MAX_PIXELS = 89_478_485
+READABLE_FORMATS = ("JPEG", "PNG", "WEBP")
+FORMAT_EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+"""Format reported by Pillow -> file ending. MPO is a JPEG with more pictures behind the first, as many phones write."""
+
+# Pictures are checked against `max_pixels` before any pixel is decoded; Pillow's own global limit would only warn.
+Image.MAX_IMAGE_PIXELS = None
+# Once per process: `warnings.catch_warnings` around each picture would race between decoding threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class PictureError(ValueError):
+    """A picture cannot be used; the message is the reason that goes into the table."""
+
+
+def open_picture(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+    """Read a picture's header and refuse what cannot or must not be decoded.
+
+    Args:
+        data: The file's bytes (JPEG, PNG or WebP).
+        max_pixels: Largest allowed width * height.
+
+    Raises:
+        PictureError: empty file, not a picture, another format, or more than `max_pixels` pixels.
+    """
+    if not data:
+        raise PictureError("empty file")
+    try:
+        image = Image.open(io.BytesIO(data), formats=READABLE_FORMATS)
+    except Exception as error:
+        raise PictureError(f"not a JPEG, PNG or WebP picture ({type(error).__name__})") from None
+    width, height = image.size
+    if width * height > max_pixels:
+        raise PictureError(f"too many pixels ({width}x{height}, the limit is {max_pixels})")
+    return image
+
+
+def decode_rgb(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+    """Decode a picture to 8-bit RGB with its EXIF rotation applied.
+
+    CMYK, 16-bit, palette, alpha and greyscale pictures are converted by Pillow's `convert("RGB")`, which is what
+    torchvision's image-folder loader does.
+
+    Raises:
+        PictureError: as `open_picture`, or truncated or corrupt data.
+    """
+    image = open_picture(data, max_pixels)
+    try:
+        image.load()
+        return _upright(image).convert("RGB")
+    except Exception as error:
+        raise PictureError(f"corrupt or truncated picture ({type(error).__name__}: {error})") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF rotation; pixels beside unreadable EXIF data are still good and stay as they are."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+
+
+def picture_extension(image: Image.Image) -> str:
+    """File ending for the format a picture was read from: jpg, png or webp."""
+    return FORMAT_EXTENSIONS[image.format or ""]
+
+
+def encode_jpeg(image: Image.Image, quality: int) -> bytes:
+    """JPEG bytes of an RGB picture; without chroma subsampling from quality 90 on."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
+    return buffer.getvalue()
+
+
+def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
+    """Scale so that the shorter side has `size` pixels, bicubic with antialiasing, aspect ratio kept."""
+    width, height = image.size
+    scale = size / min(width, height)
+    target = (max(size, round(width * scale)), max(size, round(height * scale)))
+    return image if image.size == target else image.resize(target, Image.Resampling.BICUBIC)
+
+
+def center_crop(image: Image.Image, size: int) -> Image.Image:
+    """The central `size` x `size` square of a picture at least that large."""
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))

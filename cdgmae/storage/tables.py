@@ -1,0 +1,92 @@
+"""Parquet tables with a fixed schema, written atomically, with their provenance in the file metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cdgmae import __version__
+from cdgmae.storage.atomic import atomic_file, write_bytes
+
+METADATA_KEY = b"cdgmae"
+
+
+class TableError(ValueError):
+    """A table cannot be read or does not follow its schema."""
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_table(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]] | pa.Table,
+    schema: pa.Schema,
+    *,
+    settings_digest: str = "",
+    inputs: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write rows as one Parquet file that appears whole or not at all.
+
+    Args:
+        path: Final file name.
+        rows: Rows as mappings (missing columns become null) or a ready table.
+        schema: Columns, order and types.
+        settings_digest: Digest of the settings that made the table.
+        inputs: Name -> SHA-256 (or digest) of what the table was made from.
+        extra: More JSON-able facts for the metadata.
+
+    Raises:
+        TableError: if a value does not fit its column or a column is unknown.
+    """
+    try:
+        if not isinstance(rows, pa.Table):
+            unknown = {name for row in rows for name in row} - set(schema.names)
+            if unknown:
+                raise TableError(f"{path}: column(s) {sorted(unknown)} are not in the schema {schema.names}")
+            rows = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+        table = rows.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
+        raise TableError(f"{path}: rows do not follow the schema: {error}") from None
+    facts = {"version": __version__, "settings": settings_digest, "inputs": dict(inputs or {}), **(extra or {})}
+    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True).encode()})
+    with atomic_file(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file, all or some columns.
+
+    Raises:
+        TableError: if the file is missing, truncated or lacks a column.
+    """
+    try:
+        return pq.read_table(path, columns=list(columns) if columns is not None else None, partitioning=None)
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise TableError(f"{path} cannot be read as a table: {error}. Delete it and rerun the stage that makes it.") from None
+
+
+def table_facts(path: Path) -> dict[str, Any]:
+    """The provenance written by `write_table`: version, settings, inputs and extras; empty for foreign files."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowException) as error:
+        raise TableError(f"{path} cannot be read as a table: {error}. Delete it and rerun the stage that makes it.") from None
+    facts: dict[str, Any] = json.loads(metadata.get(METADATA_KEY, b"{}"))
+    return facts
+
+
+def write_csv(path: Path, table: pa.Table) -> None:
+    """Write a small table as CSV for people, numbers with six significant digits."""
+    frame = table.to_pandas()
+    write_bytes(path, frame.to_csv(index=False, float_format="%.6g").encode())

@@ -1,0 +1,59 @@
+"""Write the pinned requirement files from the packages installed in the running environment.
+
+Usage, in an environment into which `pip install -e .[dev,slurm]` was run and in which `make test` passes:
+
+    python envs/write_lock.py
+
+`requirements.txt` holds everything `cdgmae` needs at run time, `requirements-dev.txt` what the extras `dev` and `slurm` add.
+Only names and versions are written: no addresses.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+FOLDER = Path(__file__).parent
+LINUX_ONLY = ("nvidia-", "cuda-", "triton")
+LINUX_MARKER = ' ; sys_platform == "linux" and platform_machine == "x86_64"'
+
+
+def closure(name: str, extras: frozenset[str], found: dict[str, str]) -> None:
+    """Collect `name`'s installed dependencies, recursively, into `found` (name -> version)."""
+    for text in distribution(name).requires or []:
+        requirement = Requirement(text)
+        wanted = [requirement.marker is None or requirement.marker.evaluate({"extra": extra}) for extra in (extras or {""})]
+        key = canonicalize_name(requirement.name)
+        if not any(wanted):
+            continue
+        new = key not in found
+        try:
+            found[key] = distribution(key).version
+        except PackageNotFoundError:
+            continue
+        if new or requirement.extras:
+            closure(key, frozenset(requirement.extras) | {""}, found)
+
+
+def write(path: Path, versions: dict[str, str], title: str) -> None:
+    """Write one requirements file, sorted by name."""
+    lines = [f"{name}=={version.split('+')[0]}{LINUX_MARKER if name.startswith(LINUX_ONLY) else ''}" for name, version in sorted(versions.items())]
+    path.write_text(f"# {title}\n# Written by envs/write_lock.py; do not edit.\n" + "\n".join(lines) + "\n")
+
+
+def main() -> None:
+    """Write both files."""
+    core: dict[str, str] = {}
+    closure("cdgmae", frozenset(), core)
+    everything: dict[str, str] = {}
+    closure("cdgmae", frozenset({"dev", "slurm"}), everything)
+    write(FOLDER / "requirements.txt", core, "What cdgmae needs at run time, pinned.")
+    extra = {name: version for name, version in everything.items() if name not in core}
+    write(FOLDER / "requirements-dev.txt", extra, "What the tests, checks and the Slurm profile need besides requirements.txt, pinned.")
+
+
+if __name__ == "__main__":
+    main()

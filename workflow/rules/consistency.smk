@@ -1,0 +1,67 @@
+# Stage consistency: GS, LS and NPS of every real-vs-view pair, then one row per source.
+rule score_views:
+    input:
+        real=lambda w: JOBS.real_shard(w.source, w.shard),
+        views="results/views/{source}/{shard}.tar",
+        encoder=JOBS.encoder_files(CONFIG.consistency.encoder),
+    output:
+        "results/consistency/{source}/{shard}.parquet",
+    log:
+        "logs/score_views/{source}/{shard}.log",
+    benchmark:
+        "benchmarks/score_views/{source}/{shard}.tsv"
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        settings=JOBS.scoring_settings(),
+        encoder=lambda w: JOBS.encoder_reference(CONFIG.consistency.encoder),
+    message:
+        "Score views {wildcards.source}, shard {wildcards.shard}"
+    shell:
+        "cdgmae consistency score"
+        " --settings {params.settings:q}"
+        " --real {input.real:q}"
+        " --views {input.views:q}"
+        " --encoder {params.encoder:q}"
+        " --source {wildcards.source}"
+        " --output {output:q}"
+        " --threads {threads}"
+        " > {log} 2>&1"
+
+
+rule summarise_consistency:
+    input:
+        JOBS.consistency_tables(),
+    output:
+        table="results/consistency/summary.parquet",
+        csv=report(
+            "results/consistency/summary.csv",
+            caption="../report/consistency.rst",
+            category="Consistency",
+        ),
+    log:
+        "logs/summarise_consistency/summary.log",
+    benchmark:
+        "benchmarks/summarise_consistency/summary.tsv"
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    message:
+        "Summarise consistency"
+    shell:
+        "cdgmae consistency summarise"
+        " --output {output.table:q}"
+        " {input:q}"
+        " > {log} 2>&1"
+
+
+rule consistency:
+    input:
+        "results/consistency/summary.parquet",

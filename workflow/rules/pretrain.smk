@@ -1,0 +1,44 @@
+# Stage pretrain: one cross-view masked autoencoder per run and seed. Its checkpoints live in work/, which no failed job clears.
+rule pretrain_encoder:
+    input:
+        gate=lambda w: JOBS.shard_gate(JOBS.dataset_of_run(w.run)),
+        shards=lambda w: JOBS.shard_files(JOBS.dataset_of_run(w.run)),
+        views=lambda w: JOBS.run_views(w.run),
+    output:
+        encoder="results/pretrain/{run}/seed{seed}/encoder.safetensors",
+        model="results/pretrain/{run}/seed{seed}/model.safetensors",
+        config="results/pretrain/{run}/seed{seed}/config.json",
+        metrics="results/pretrain/{run}/seed{seed}/metrics.parquet",
+    log:
+        "logs/pretrain_encoder/{run}/seed{seed}.log",
+    benchmark:
+        "benchmarks/pretrain_encoder/{run}/seed{seed}.tsv"
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=16000,
+        runtime=1440,
+    params:
+        settings=lambda w: JOBS.run_settings(w.run),
+        shards=lambda w: names.shards_dir(JOBS.dataset_of_run(w.run)),
+        views=lambda w: JOBS.run_views_flag(w.run),
+        seed=lambda w: JOBS.run_seed(w.seed),
+        work="work/pretrain/{run}/seed{seed}",
+    message:
+        "Pre-train {wildcards.run}, seed {wildcards.seed}"
+    shell:
+        "cdgmae pretrain run"
+        " --settings {params.settings:q}"
+        " --seed {params.seed}"
+        " --shards {params.shards:q}"
+        " {params.views}"
+        " --output $(dirname {output.encoder:q})"
+        " --work {params.work:q}"
+        " --threads {threads}"
+        " > {log} 2>&1"
+
+
+rule pretrain:
+    input:
+        JOBS.all_encoder_files(),

@@ -1,0 +1,66 @@
+# Stage propagation: every encoder on every clip set, training-free, then one row per encoder.
+rule propagate_labels:
+    input:
+        demo=lambda w: JOBS.demo_inputs(JOBS.protocol(w.clip_set).root),
+        encoder=lambda w: JOBS.encoder_files(CONFIG.propagation.encoders[w.encoder]),
+    output:
+        "results/propagation/{encoder}/{clip_set}.parquet",
+    log:
+        "logs/propagate_labels/{encoder}/{clip_set}.log",
+    benchmark:
+        "benchmarks/propagate_labels/{encoder}/{clip_set}.tsv"
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=8000,
+        runtime=480,
+    params:
+        settings=lambda w: JOBS.protocol(w.clip_set).canonical_json(),
+        encoder=lambda w: JOBS.encoder_reference(CONFIG.propagation.encoders[w.encoder]),
+        work="work/propagation/{encoder}/{clip_set}",
+    message:
+        "Propagate labels on {wildcards.clip_set} with {wildcards.encoder}"
+    shell:
+        "cdgmae propagation run {wildcards.clip_set}"
+        " --settings {params.settings:q}"
+        " --encoder {params.encoder:q}"
+        " --name {wildcards.encoder}"
+        " --output $(dirname {output:q})"
+        " --work {params.work:q}"
+        " --threads {threads}"
+        " > {log} 2>&1"
+
+
+rule summarise_propagation:
+    input:
+        JOBS.propagation_tables(),
+    output:
+        table="results/propagation/summary.parquet",
+        csv=report(
+            "results/propagation/summary.csv",
+            caption="../report/propagation.rst",
+            category="Propagation",
+        ),
+    log:
+        "logs/summarise_propagation/summary.log",
+    benchmark:
+        "benchmarks/summarise_propagation/summary.tsv"
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    message:
+        "Summarise propagation"
+    shell:
+        "cdgmae propagation summarise"
+        " --output {output.table:q}"
+        " {input:q}"
+        " > {log} 2>&1"
+
+
+rule propagation:
+    input:
+        "results/propagation/summary.parquet",

@@ -1,0 +1,89 @@
+# Stage shards: pictures -> manifest -> one tar + index per shard -> summary, the gate for everything after.
+rule write_manifest:
+    input:
+        lambda w: JOBS.dataset_inputs(w.dataset),
+    output:
+        "results/shards/{dataset}/manifest.parquet",
+    log:
+        "logs/write_manifest/{dataset}.log",
+    benchmark:
+        "benchmarks/write_manifest/{dataset}.tsv"
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=lambda w: JOBS.dataset_settings(w.dataset),
+        seed=CONFIG.seed,
+    message:
+        "List the pictures of {wildcards.dataset}"
+    shell:
+        "cdgmae shards manifest"
+        " --settings {params.settings:q}"
+        " --seed {params.seed}"
+        " --output {output:q}"
+        " > {log} 2>&1"
+
+
+rule write_shard:
+    input:
+        manifest="results/shards/{dataset}/manifest.parquet",
+    output:
+        tar="results/shards/{dataset}/{shard}.tar",
+        index="results/shards/{dataset}/{shard}.parquet",
+    log:
+        "logs/write_shard/{dataset}/{shard}.log",
+    benchmark:
+        "benchmarks/write_shard/{dataset}/{shard}.tsv"
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=lambda w: JOBS.dataset_settings(w.dataset),
+    message:
+        "Write shard {wildcards.shard} of {wildcards.dataset}"
+    shell:
+        "cdgmae shards write"
+        " --settings {params.settings:q}"
+        " --manifest {input.manifest:q}"
+        " --output {output.tar:q}"
+        " --threads {threads}"
+        " > {log} 2>&1"
+
+
+rule summarise_shards:
+    input:
+        manifest="results/shards/{dataset}/manifest.parquet",
+        tars=lambda w: JOBS.shard_files(w.dataset),
+    output:
+        "results/shards/{dataset}/summary.parquet",
+    log:
+        "logs/summarise_shards/{dataset}.log",
+    benchmark:
+        "benchmarks/summarise_shards/{dataset}.tsv"
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=lambda w: JOBS.dataset_settings(w.dataset),
+    message:
+        "Check the shards of {wildcards.dataset}"
+    shell:
+        "cdgmae shards summarise"
+        " --settings {params.settings:q}"
+        " --manifest {input.manifest:q}"
+        " --output {output:q}"
+        " > {log} 2>&1"
+
+
+rule shards:
+    input:
+        JOBS.all_shard_gates(),
