@@ -1,0 +1,165 @@
+"""The cross-view masked autoencoder: CDG-MAE, CropMAE, SiamMAE and plain MAE by configuration.
+
+Facts: spec cross_view_mae section 1, paper equations 4-10. Parameter names follow the published checkpoints.
+Shapes: B batch, A anchors, C = 3, H W picture, N patches, V visible patches, T = 1 + N tokens, M memory tokens, D encoder width,
+E decoder width, P patch side.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from timm.layers import PatchEmbed
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from cdgmae.models.decoder import DecoderBlock
+from cdgmae.models.masking import PatchMask, draw_mask
+from cdgmae.models.positions import sincos_positions
+
+LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+
+
+class CrossViewOutput(NamedTuple):
+    """Loss (scalar), prediction (B, N, 3 P^2) of every target patch, and the target mask (B, N), 1 = masked."""
+
+    loss: Tensor
+    prediction_BNP: Tensor
+    masked_BN: Tensor
+
+
+class CrossViewMAE(nn.Module):
+    """Siamese ViT encoder, multi-anchor memory, cross-attention decoder.
+
+    The masking ratios are plain attributes and may be changed between calls.
+    """
+
+    def __init__(
+        self,
+        *,
+        img_size: int = 224,
+        patch_size: int = 16,
+        embed_dim: int = 384,
+        depth: int = 12,
+        num_heads: int = 6,
+        decoder_embed_dim: int = 256,
+        decoder_depth: int = 4,
+        decoder_num_heads: int = 8,
+        norm_pix_loss: bool = True,
+        target_masking_ratio: float = 0.9,
+        anchor_masking_ratio: float = 0.0,
+        decoder_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.patch_size, self.norm_pix_loss = patch_size, norm_pix_loss
+        self.target_masking_ratio, self.anchor_masking_ratio = target_masking_ratio, anchor_masking_ratio
+        grid = img_size // patch_size
+        self.patch_embed = PatchEmbed(img_size, patch_size, 3, embed_dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(sincos_positions(embed_dim, grid), requires_grad=False)
+        self.blocks = nn.ModuleList(Block(embed_dim, num_heads, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth))
+        self.norm = LayerNorm(embed_dim)
+        self.decoder_embed = nn.Linear(embed_dim, decoder_embed_dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_embed_dim))
+        self.decoder_pos_embed = nn.Parameter(sincos_positions(decoder_embed_dim, grid), requires_grad=False)
+        self.decoder_blocks = nn.ModuleList(
+            DecoderBlock(decoder_embed_dim, decoder_num_heads, decoder_dropout) for _ in range(decoder_depth)
+        )
+        self.decoder_norm = LayerNorm(decoder_embed_dim)
+        self.decoder_pred = nn.Linear(decoder_embed_dim, 3 * patch_size**2)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Published initialisation (spec 1.7): xavier-uniform matrices, zero biases, N(0, 0.02) tokens."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.patch_embed.proj.weight.view(self.patch_embed.proj.out_channels, -1))
+        nn.init.normal_(self.cls_token, std=0.02)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(
+        self,
+        target_BCHW: Tensor,
+        anchors_BACHW: Tensor | None = None,
+        target_noise_BN: Tensor | None = None,
+        anchor_noise_BAN: Tensor | None = None,
+    ) -> CrossViewOutput:
+        """Reconstruct the masked target patches from its visible ones and the anchors.
+
+        Args:
+            target_BCHW: ImageNet-normalised target views.
+            anchors_BACHW: Anchor views, or None for plain MAE.
+            target_noise_BN: Masking noise of the target; drawn if not given.
+            anchor_noise_BAN: Masking noise of the anchors; drawn if not given and needed.
+        """
+        visible_BVD, mask = self._encode_target(target_BCHW, target_noise_BN)
+        memory_BME = None if anchors_BACHW is None else self.decoder_embed(self._encode_anchors(anchors_BACHW, anchor_noise_BAN))
+        prediction_BNP = self._decode(visible_BVD, mask, memory_BME)
+        return CrossViewOutput(self._loss(target_BCHW, prediction_BNP, mask.masked_BN), prediction_BNP, mask.masked_BN)
+
+    def encode(self, images_BCHW: Tensor) -> Tensor:
+        """Final-norm tokens (B, 1 + N, D) of unmasked pictures, CLS first."""
+        return self._run_blocks(self._embed(images_BCHW))
+
+    def patchify(self, images_BCHW: Tensor) -> Tensor:
+        """Pixels of each patch, (B, N, 3 P^2): rows of patches, within a patch (y, x, channel), channel fastest."""
+        batch, channels, height, width = images_BCHW.shape
+        p = self.patch_size
+        cells = images_BCHW.reshape(batch, channels, height // p, p, width // p, p)
+        return cells.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, p * p * channels)
+
+    def _embed(self, images_BCHW: Tensor) -> Tensor:
+        """Patch tokens with their positions: added before masking, so a kept patch knows where it was."""
+        embedded: Tensor = self.patch_embed(images_BCHW) + self.pos_embed[:, 1:]
+        return embedded
+
+    def _run_blocks(self, patches_BVD: Tensor) -> Tensor:
+        cls_B1D = (self.cls_token + self.pos_embed[:, :1]).expand(patches_BVD.shape[0], -1, -1)
+        tokens = torch.cat([cls_B1D, patches_BVD], dim=1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        normed: Tensor = self.norm(tokens)
+        return normed
+
+    def _encode_target(self, target_BCHW: Tensor, noise_BN: Tensor | None) -> tuple[Tensor, PatchMask]:
+        patches_BND = self._embed(target_BCHW)
+        if noise_BN is None:
+            noise_BN = torch.rand(patches_BND.shape[:2], device=patches_BND.device)
+        mask = draw_mask(noise_BN, self.target_masking_ratio)
+        return self._run_blocks(mask.keep(patches_BND)), mask
+
+    def _encode_anchors(self, anchors_BACHW: Tensor, noise_BAN: Tensor | None) -> Tensor:
+        """Encode each anchor on its own with its own mask, in one batched pass, and concatenate the tokens (eq. 6, 7)."""
+        batch, num_anchors = anchors_BACHW.shape[:2]
+        patches = self._embed(anchors_BACHW.flatten(0, 1))
+        if self.anchor_masking_ratio > 0:
+            noise = torch.rand(patches.shape[:2], device=patches.device) if noise_BAN is None else noise_BAN.flatten(0, 1)
+            patches = draw_mask(noise, self.anchor_masking_ratio).keep(patches)
+        tokens = self._run_blocks(patches)
+        return tokens.reshape(batch, num_anchors * tokens.shape[1], tokens.shape[2])
+
+    def _decode(self, visible_BVD: Tensor, mask: PatchMask, memory_BME: Tensor | None) -> Tensor:
+        embedded = self.decoder_embed(visible_BVD)
+        num_masked = mask.restore_BN.shape[1] - mask.visible_BV.shape[1]
+        mask_tokens = self.mask_token.to(embedded.dtype).expand(embedded.shape[0], num_masked, -1)
+        shuffled = torch.cat([embedded[:, 1:], mask_tokens], dim=1)
+        patches = shuffled.gather(1, mask.restore_BN[..., None].expand(-1, -1, shuffled.shape[-1]))
+        tokens = torch.cat([embedded[:, :1], patches], dim=1) + self.decoder_pos_embed
+        for block in self.decoder_blocks:
+            tokens = block(tokens, memory_BME)
+        prediction: Tensor = self.decoder_pred(self.decoder_norm(tokens))
+        return prediction[:, 1:]
+
+    def _loss(self, target_BCHW: Tensor, prediction_BNP: Tensor, masked_BN: Tensor) -> Tensor:
+        """Mean squared error over the masked patches of the whole batch (eq. 10), in float32."""
+        patches_BNP = self.patchify(target_BCHW).float()
+        if self.norm_pix_loss:
+            mean = patches_BNP.mean(dim=-1, keepdim=True)
+            variance = patches_BNP.var(dim=-1, keepdim=True)  # unbiased, as published
+            patches_BNP = (patches_BNP - mean) / (variance + 1e-6).sqrt()
+        error_BN = (prediction_BNP.float() - patches_BNP).square().mean(dim=-1)
+        return (error_BN * masked_BN).sum() / masked_BN.sum()

@@ -1,0 +1,29 @@
+"""Picture tensors: from Pillow to float, and ImageNet normalisation.
+
+Shapes: B batch, C = 3 channels (RGB), H W picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalise(images_BCHW: Tensor) -> Tensor:
+    """Map pictures in 0..1 to ImageNet-normalised values, the input of every encoder."""
+    mean = images_BCHW.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    std = images_BCHW.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    return (images_BCHW - mean) / std
+
+
+def pixels_to_tensor(images: Sequence[Image.Image]) -> Tensor:
+    """RGB pictures of equal size as one float32 tensor (B, 3, H, W) in 0..1."""
+    pixels_BHWC = np.stack([np.asarray(image, dtype=np.uint8) for image in images])
+    return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).contiguous().float().div_(255.0)
