@@ -1,0 +1,71 @@
+"""The command line: `cdgmae STAGE VERB`, the same code path that the workflow's rules call."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cdgmae import __version__
+from cdgmae.commands import checks, consistency, demo, pretrain, propagation, report, shards, views
+from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, Interrupted
+from cdgmae.runtime.logs import log_job_header, start_logging
+
+app = typer.Typer(
+    name="cdgmae",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="CDG-MAE: dense correspondences from still images.\n\n"
+    "Stages, in order: [bold]shards[/bold] -> [bold]views[/bold] -> [bold]consistency[/bold] -> [bold]pretrain[/bold] -> "
+    "[bold]propagation[/bold] -> [bold]report[/bold]. Each stage reads the files of the ones before it and can be run alone; "
+    "`snakemake --cores 2` runs them all.\n\n"
+    f"Exit codes: 0 done, 1 bad input or failure (the message says what to do), {EXIT_INTERRUPTED} stopped early with its state saved: "
+    "run the same command again and it continues.",
+)
+app.add_typer(demo.app, name="demo")
+app.add_typer(shards.app, name="shards")
+app.add_typer(views.app, name="views")
+app.add_typer(consistency.app, name="consistency")
+app.add_typer(pretrain.app, name="pretrain")
+app.add_typer(propagation.app, name="propagation")
+app.add_typer(report.app, name="report")
+app.add_typer(checks.config_app, name="config")
+app.command("verify")(checks.verify)
+app.command("doctor")(checks.doctor)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"cdgmae {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log details.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)] = False,
+) -> None:
+    start_logging(verbose)
+
+
+def main() -> None:
+    """Entry point: user errors end in one paragraph and exit code 1, never in a traceback."""
+    try:
+        if len(sys.argv) > 2 and "--help" not in sys.argv:
+            start_logging()
+            log_job_header()
+        app()
+    except Interrupted as interruption:
+        Console(stderr=True).print(f"[yellow]stopped early:[/yellow] {interruption}", highlight=False)
+        sys.exit(EXIT_INTERRUPTED)
+    except (ValueError, OSError) as error:
+        Console(stderr=True).print("[bold red]error:[/bold red]", end=" ")
+        Console(stderr=True, soft_wrap=True).print(str(error), highlight=False, markup=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""What all commands share: settings given as JSON or file, common options, and how a result is printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+
+from cdgmae.config import describe_problems
+from cdgmae.settings.base import Settings
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+SettingsOption = Annotated[
+    str, typer.Option("--settings", help="The stage's settings as JSON text, or a .json/.yaml file. Other flags override it.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Root seed of every random draw.")]
+DeviceOption = Annotated[str, typer.Option("--device", envvar="CDGMAE_DEVICE", help="auto, cpu or cuda.")]
+PrecisionOption = Annotated[str, typer.Option("--precision", envvar="CDGMAE_PRECISION", help="fp32, bf16 or fp16.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; all cores if left out.")]
+LogIntervalOption = Annotated[
+    float, typer.Option("--log-interval", envvar="CDGMAE_LOG_INTERVAL", help="Seconds between two progress lines in a log file.")
+]
+CheckpointIntervalOption = Annotated[
+    float, typer.Option("--checkpoint-interval", envvar="CDGMAE_CHECKPOINT_INTERVAL", help="Seconds between two saved states.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")]
+
+
+def parse_settings(kind: type[AnySettings], text: str = "", **overrides: Any) -> AnySettings:
+    """Build settings from JSON text or a file, with flags laid over them.
+
+    Args:
+        kind: The settings class to build.
+        text: JSON text, the name of a .json/.yaml file, or empty for the defaults.
+        overrides: Field values from flags; None means the flag was not given.
+
+    Raises:
+        ValueError: naming each key, its value and what is allowed.
+    """
+    origin = "--settings"
+    if text and not text.lstrip().startswith("{"):
+        origin = text
+        try:
+            values = yaml.safe_load(Path(text).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"--settings {text}: {error.strerror}; give JSON text or an existing .json/.yaml file") from None
+    else:
+        try:
+            values = json.loads(text) if text else {}
+        except json.JSONDecodeError as error:
+            raise ValueError(f"--settings is not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{origin} must hold a mapping of settings, found {type(values).__name__}")
+    values.update({name: value for name, value in overrides.items() if value is not None})
+    try:
+        return kind.from_plain(values)
+    except ValidationError as error:
+        raise ValueError(f"{origin}: " + "; ".join(describe_problems(error, kind))) from None
+
+
+def print_result(result: dict[str, Any], as_json: bool) -> None:
+    """Print what a command achieved: aligned lines for people, one JSON object for programs."""
+    if as_json:
+        typer.echo(json.dumps(result, default=str))
+        return
+    console = Console()
+    for name, value in result.items():
+        shown = f"{value:.4f}" if isinstance(value, float) else str(value)
+        console.print(f"  [bold]{name}[/bold]  {shown}", highlight=False)

@@ -1,0 +1,1 @@
+"""Stage `pretrain`: cross-view masked autoencoders trained on bags of views."""

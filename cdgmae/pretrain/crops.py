@@ -1,0 +1,70 @@
+"""Random crops and flips of pictures (spec cross_view_mae 2.3), in torchvision's RandomResizedCrop semantics.
+
+Boxes are shares of the picture's sides, so that one draw fits views of different sizes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+MAX_TRIES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class CropBox:
+    """A crop as shares of the picture's width and height, all in 0..1."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    def pixels(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) in whole pixels of a picture of `size` (width, height); never empty."""
+        left, top = round(self.left * size[0]), round(self.top * size[1])
+        right = min(size[0], max(left + 1, round((self.left + self.width) * size[0])))
+        bottom = min(size[1], max(top + 1, round((self.top + self.height) * size[1])))
+        return min(left, right - 1), min(top, bottom - 1), right, bottom
+
+
+def draw_crop(
+    generator: np.random.Generator, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]
+) -> CropBox:
+    """Draw a crop as RandomResizedCrop does.
+
+    Up to ten tries of {area uniform in `scale`, log-uniform aspect `ratio`}, the first that fits is placed uniformly; else the
+    central crop clamped to the ratio range.
+
+    Args:
+        generator: Source of randomness.
+        size: Picture (width, height) in pixels.
+        scale: Range of the area share, 0..1.
+        ratio: Range of width / height.
+    """
+    width, height = size
+    for _ in range(MAX_TRIES):
+        area = width * height * generator.uniform(*scale)
+        aspect = math.exp(generator.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(generator.integers(0, width - w + 1)), int(generator.integers(0, height - h + 1))
+            return CropBox(left / width, top / height, w / width, h / height)
+    aspect = min(max(width / height, ratio[0]), ratio[1])
+    w, h = (width, round(width / aspect)) if width / height < ratio[0] else (round(height * aspect), height)
+    w, h = min(w, width), min(h, height)
+    return CropBox((width - w) // 2 / width, (height - h) // 2 / height, w / width, h / height)
+
+
+def take_crop(image: Image.Image, box: CropBox, output_size: int) -> Image.Image:
+    """Cut `box` and scale it to a square of `output_size` pixels, bilinear with antialiasing."""
+    crop = image.crop(box.pixels(image.size))
+    return crop.resize((output_size, output_size), Image.Resampling.BILINEAR)
+
+
+def flip_if(image: Image.Image, flip: bool) -> Image.Image:
+    """Mirror left-right if asked to."""
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image

@@ -1,0 +1,1 @@
+"""The one resumable training loop, shared by pre-training and generator training."""
