@@ -19,7 +19,7 @@ from cdgmae.settings.base import Settings
 from cdgmae.settings.consistency import ConsistencySettings
 from cdgmae.settings.demo import DemoSettings
 from cdgmae.settings.encoder import EncoderSettings
-from cdgmae.settings.pretrain import PretrainSettings
+from cdgmae.settings.pretrain import PretrainSettings, with_run_defaults
 from cdgmae.settings.propagation import PropagationSettings
 from cdgmae.settings.report import ReportSettings
 from cdgmae.settings.runtime import RuntimeSettings
@@ -138,9 +138,11 @@ def check_config(values: Mapping[str, Any], origin: str = "config.yaml") -> Conf
         ConfigError: One message that lists every problem with its key, value, what is allowed and what to do.
     """
     try:
-        return Config.from_plain(dict(values))
+        return Config.from_plain({**values, **({"pretrain": with_run_defaults(values["pretrain"])} if "pretrain" in values else {})})
     except ValidationError as error:
         raise ConfigError(f"{origin} cannot be run:\n" + "\n".join(f"  - {line}" for line in describe_problems(error))) from None
+    except ValueError as error:
+        raise ConfigError(f"{origin} cannot be run:\n  - {error}") from None
 
 
 def load_config(path: Path) -> Config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from cdgmae.settings.encoder import VitSettings
 from cdgmae.storage.atomic import write_bytes
 
 ENCODER_PREFIXES = ("cls_token", "pos_embed", "patch_embed.", "blocks.", "norm.")
+HEADER_KEY = "cdgmae"
+"""The one entry of a file's header: facts as sorted JSON, so that equal weights and facts give an equal file."""
+
 ARCHITECTURE_KEY = "vit"
 HEADS_BY_WIDTH = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 
@@ -32,13 +36,13 @@ def encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def write_encoder(path: Path, state: Mapping[str, Tensor], architecture: VitSettings, facts: Mapping[str, str]) -> None:
     """Write `encoder.safetensors`: a timm-loadable ViT state dict, its dimensions and provenance in the header."""
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in encoder_part(state).items()}
-    write_bytes(path, save(tensors, metadata={ARCHITECTURE_KEY: architecture.canonical_json(), **facts}))
+    write_model(path, encoder_part(state), {ARCHITECTURE_KEY: architecture.canonical_json(), **facts})
 
 
 def write_model(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-    """Write `model.safetensors`: the whole model under the published names."""
-    write_bytes(path, save({key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}, metadata=dict(facts)))
+    """Write a safetensors file of the whole state dict under the published names, facts in the header."""
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+    write_bytes(path, save(tensors, metadata={HEADER_KEY: json.dumps(dict(facts), sort_keys=True)}))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -54,7 +58,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+                facts: dict[str, str] = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
+                return {key: file.get_tensor(key) for key in file.keys()}, facts  # noqa: SIM118
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:

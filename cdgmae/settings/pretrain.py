@@ -106,23 +106,19 @@ class PretrainSettings(Settings):
     defaults: dict[str, Any] = Field(default={}, description="Keys of a run that all runs share; a run's own keys win.")
     runs: dict[Name, PretrainRunSettings] = Field(min_length=1, description="Pre-training runs by name.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _merge_defaults(cls, values: Any) -> Any:
-        """Fill every run with the shared defaults, so that a run's settings stand alone from here on."""
-        if (
-            not isinstance(values, dict)
-            or not isinstance(values.get("defaults", {}), dict)
-            or not isinstance(values.get("runs"), dict)
-        ):
-            return values
-        defaults = values.get("defaults", {})
-        unknown = sorted(set(defaults) - set(PretrainRunSettings.model_fields))
-        if unknown:
-            raise ValueError(
-                f"defaults has unknown key(s) {', '.join(unknown)}; allowed: {', '.join(PretrainRunSettings.model_fields)}"
-            )
-        runs = {
-            name: {**defaults, **(run or {})} if isinstance(run, dict | None) else run for name, run in values["runs"].items()
-        }
-        return {**values, "runs": runs}
+
+def with_run_defaults(section: Any) -> Any:
+    """The plain section `pretrain` with its `defaults` filled into every run, so that a run's settings stand alone.
+
+    Raises:
+        ValueError: if `defaults` holds a key that no run has.
+    """
+    if not isinstance(section, dict) or not isinstance(section.get("runs"), dict):
+        return section
+    defaults = section.get("defaults") or {}
+    unknown = sorted(set(defaults) - set(PretrainRunSettings.model_fields)) if isinstance(defaults, dict) else ["(not a mapping)"]
+    if unknown:
+        allowed = ", ".join(PretrainRunSettings.model_fields)
+        raise ValueError(f"pretrain.defaults has unknown key(s) {', '.join(map(str, unknown))}; allowed: {allowed}")
+    runs = {name: {**defaults, **(run or {})} if isinstance(run, dict | None) else run for name, run in section["runs"].items()}
+    return {**section, "runs": runs}

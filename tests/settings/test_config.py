@@ -1,0 +1,152 @@
+"""The typed config: what is refused, with which words, and that schema and shipped files follow it."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cdgmae.config import ConfigError, check_config, check_paths, json_schema, load_config
+from cdgmae.jobs import Jobs
+
+ROOT = Path(__file__).parents[2]
+DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    """The demo config with one dotted key set."""
+    values = copy.deepcopy(DEMO)
+    *parents, last = key.split(".")
+    section = values
+    for parent in parents:
+        section = section.setdefault(parent, {})
+    section[last] = value
+    return values
+
+
+REFUSED = [
+    ("shards.datasets.demo.num_shard", 4, r"shards\.datasets\.demo\.num_shard: unknown key; .*did you mean 'num_shards'"),
+    ("shards.datasets.demo.num_shards", "4", r"num_shards = '4': input should be a valid integer"),
+    ("shards.datasets.demo.num_shards", 0, r"num_shards = 0: input should be greater than or equal to 1"),
+    ("shards.datasets.demo.resize", "stretch", r"resize = 'stretch': input should be 'none', 'shorter_side' or 'center_crop'"),
+    ("shards.datasets.bad/name", {"path": "x"}, r"bad/name"),
+    ("views.sources.s_ldm.generator", "s_ldn", r"generator = 's_ldn': no such name; allowed: s_ldm \(did you mean 's_ldm'"),
+    ("views.sources.s_ldm.dataset", "imagenet", r"dataset = 'imagenet': no such name; allowed: demo"),
+    ("views.sources.crops.sampling", {"num_views": 2}, r"kind crops has no files"),
+    ("views.sources.s_ldm.sampling.guidance", 6, r"sampling\.guidance: unknown key; .*did you mean 'guidance_scale'"),
+    ("views.generators.s_ldm.path", "somewhere", r"either `path` .* or `train`"),
+    ("views.generators.s_ldm.train.image_size", 60, r"image_size = 60 is not a multiple of"),
+    ("views.generators.s_ldm.train.encoder", {"run": "cdg"}, r"circular, generator s_ldm <- generator s_ldm"),
+    ("consistency.sources", ["crops"], r"'crops' is of kind crops and has no view files"),
+    ("consistency.sources", ["s_lmd"], r"consistency\.sources = 's_lmd': no such name"),
+    ("pretrain.runs.cdg.num_anchors", 9, r"num_anchors = 9, but each bag of source 's_ldm' holds \d other view"),
+    ("pretrain.runs.cdg.image_size", 65, r"image_size = 65 is not a multiple of patch_size"),
+    ("pretrain.runs.cdg.source", "sldm", r"pretrain\.runs\.cdg\.source = 'sldm': no such name"),
+    ("pretrain.runs.cdg.target_masking_ratio", 1.0, r"target_masking_ratio = 1\.0: input should be less than 1"),
+    ("pretrain.runs.cdg.target_masking_ratio", 0.999, r"leaves none of \d+ patches visible"),
+    ("pretrain.runs.crops.num_anchors", 2, r"pretext crops has 1 anchor"),
+    ("pretrain.runs.crops.target_view", "generated", r"source 'crops' has no generated views"),
+    ("pretrain.defaults.epoch", 5, r"defaults has unknown key\(s\) epoch"),
+    ("pretrain.defaults.num_heads", 5, r"is not a multiple of num_heads = 5"),
+    ("propagation.encoders.cdg", {"run": "cgd"}, r"propagation\.encoders\.cdg\.run = 'cgd': no such name"),
+    ("propagation.encoders.cdg", {"run": "cdg", "seed": 3}, r"seed = 3: not trained; allowed: pretrain\.seeds = \[0\]"),
+    ("propagation.encoders.cdg", {"run": "cdg", "timm": "x"}, r"name exactly one of .*; found run, timm"),
+    ("propagation.datasets.davis.input_size", [480], r"input_size"),
+    ("propagation.datasets.kinetics", {"root": "x"}, r"propagation\.datasets\.kinetics: unknown key; allowed: davis, vip, jhmdb"),
+    ("sed", 0, r"sed: unknown key; .*did you mean 'seed'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value", "message"), REFUSED, ids=[f"{key}={value}" for key, value, _ in REFUSED])
+def test_config_that_cannot_run_is_refused_with_key_and_remedy(key: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_config(changed(key, value))
+
+
+def test_all_problems_are_told_at_once() -> None:
+    values = changed("views.sources.s_ldm.generator", "x")
+    values["pretrain"]["runs"]["cdg"]["source"] = "y"
+    values["consistency"]["sources"] = ["z"]
+    with pytest.raises(ConfigError) as caught:
+        check_config(values)
+    assert all(text in str(caught.value) for text in ("generator = 'x'", "source = 'y'", "sources = 'z'"))
+
+
+def test_run_settings_are_defaults_with_the_runs_own_keys_on_top() -> None:
+    config = check_config(changed("pretrain.defaults.epochs", 7))
+    assert config.pretrain.runs["cdg"].epochs == 7
+    assert config.pretrain.runs["conditioning"].epochs == DEMO["pretrain"]["runs"]["conditioning"]["epochs"]
+
+
+def test_stored_schema_is_the_one_the_config_generates() -> None:
+    stored = (ROOT / "workflow/schemas/config.schema.json").read_text()
+    assert stored == json_schema(), "run `cdgmae config schema --output workflow/schemas/config.schema.json` and commit the file"
+
+
+def test_every_field_is_described() -> None:
+    from cdgmae.config import Config
+    from cdgmae.settings.base import Settings
+
+    pending: list[type[Settings]] = [Config, *Settings.__subclasses__()]
+    seen: set[type[Settings]] = set()
+    while pending:
+        kind = pending.pop()
+        if kind in seen:
+            continue
+        seen.add(kind)
+        pending.extend(kind.__subclasses__())
+        bare = [name for name, field in kind.model_fields.items() if not field.description]
+        assert not bare, f"{kind.__name__}: {bare}"
+    assert len(seen) > 15
+
+
+def test_paper_config_carries_the_papers_values() -> None:
+    config = load_config(ROOT / "workflow/experiments/paper.yaml")
+    sampling = config.views.sources["s_ldm"].resolved_sampling
+    assert (sampling.num_views, sampling.guidance_scale, sampling.num_inference_steps, sampling.scheduler) == (4, 6.0, 50, "ddim")
+    a1, a3 = config.pretrain.runs["cdg_a1"], config.pretrain.runs["cdg_a3"]
+    assert (a1.num_anchors, a1.anchor_masking_ratio, a3.num_anchors, a3.anchor_masking_ratio) == (1, 0.0, 3, 0.25)
+    assert (a1.patch_size, a1.embed_dim, a1.depth, a1.epochs, a1.effective_batch_size, a1.target_masking_ratio) == (16, 384, 12, 100, 2048, 0.9)
+    assert a1.base_learning_rate * a1.effective_batch_size / 256 == pytest.approx(1.2e-3)
+    protocols = config.propagation.protocols
+    assert [protocols[name].top_k for name in ("davis", "vip", "jhmdb")] == [7, 10, 7]
+    assert {(protocol.queue_length, protocol.radius) for protocol in protocols.values()} == {(20, 20)}
+
+
+def test_missing_data_is_named_with_its_key() -> None:
+    config = load_config(ROOT / "workflow/experiments/paper.yaml")
+    with pytest.raises(ConfigError, match=r"shards\.datasets\.imagenet\.path = .*\n.*propagation\.datasets\.davis\.root") as caught:
+        check_paths(config)
+    assert "views.generators.gen_sis.path" in str(caught.value)
+
+
+def test_demo_paths_need_not_exist_before_they_are_drawn() -> None:
+    check_paths(check_config(changed("demo.directory", "data/demo")))
+    with pytest.raises(ConfigError, match="do not exist"):
+        check_paths(check_config(changed("shards.datasets.demo.path", "data/other/images")))
+
+
+def test_seeds_of_two_roots_never_meet() -> None:
+    first, second = Jobs(check_config(changed("seed", 1))), Jobs(check_config(changed("seed", 2)))
+    assert len({jobs.run_seed(str(seed)) for jobs in (first, second) for seed in range(100)}) == 200
+
+
+def test_unreadable_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    with pytest.raises(ConfigError, match="no mapping of sections"):
+        load_config(tmp_path / "list.yaml")
+    (tmp_path / "torn.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(tmp_path / "torn.yaml")
+
+
+def test_dag_time_modules_import_nothing_heavy() -> None:
+    code = "import sys, cdgmae.jobs, cdgmae.config; print([m for m in ('torch', 'pandas', 'pyarrow', 'numpy', 'PIL') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
