@@ -1,0 +1,93 @@
+"""`cdgmae consistency`: score view pairs, summarise the scores, look at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cdgmae.commands.options import DeviceOption, JsonOption, SettingsOption, ThreadsOption, parse_settings, print_result
+from cdgmae.settings.consistency import ScoringSettings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="How well generated views agree with their real image.\n\n"
+    "GS: cosine of the CLS tokens. LS: mean cosine of patch tokens at equal positions. NPS: mean over the real image's patches of the "
+    "best cosine to any patch of the view; nps_reverse is the other direction. Good views for learning correspondence keep GS and NPS "
+    "high while LS drops: the same content, moved.",
+)
+
+
+@app.command()
+def score(
+    real: Annotated[Path, typer.Option("--real", help="Picture shard (.tar, its .parquet index beside it) of the real images.")],
+    views: Annotated[Path, typer.Option("--views", help="Picture shard of the generated views of the same keys.")],
+    encoder: Annotated[
+        str,
+        typer.Option(
+            "--encoder",
+            help="Scoring encoder: a file, a timm name, `random:NAME`, or `pixels:P`. Paper: vit_base_patch16_224.mae.",
+        ),
+    ],
+    source: Annotated[str, typer.Option("--source", help="Name of the view source, stored in every row.")],
+    output: Annotated[
+        Path, typer.Option("--output", help="Score table to write (.parquet): key, view_a, view_b, gs, ls, nps, ...")
+    ],
+    settings: SettingsOption = "",
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", help="Side in pixels at which pictures are compared. Default 224.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures per encoder pass. Default 64.")] = None,
+    max_bad_fraction: Annotated[
+        float | None,
+        typer.Option("--max-bad-fraction", help="Fail when more than this share of pairs cannot be scored. Default 0.001."),
+    ] = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score every generated view of one shard against its real image.
+
+    Every picture is embedded once. A picture that cannot be read becomes a row with status `bad` and the reason.
+    """
+    from cdgmae.consistency.scoring import score_shard
+    from cdgmae.runtime.devices import limit_threads, pick_device
+
+    chosen = parse_settings(
+        ScoringSettings, settings, image_size=image_size, batch_size=batch_size, max_bad_fraction=max_bad_fraction
+    )
+    limit_threads(threads)
+    print_result(score_shard(chosen, real, views, encoder, output, source=source, device=pick_device(device)), as_json)
+
+
+@app.command()
+def summarise(
+    tables: Annotated[list[Path], typer.Argument(help="Score tables of one or more sources.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", help="Summary to write (.parquet); a .csv is written beside it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """One row per view source: pairs, bad ones, mean, deviation and quantiles of every score."""
+    from cdgmae.consistency.summary import summarise as summarise_tables
+
+    if output.suffix != ".parquet":
+        raise ValueError(f"--output {output}: must end in .parquet; the .csv is written beside it")
+    print_result(summarise_tables(tables, output, output.with_suffix(".csv")), as_json)
+
+
+@app.command()
+def show(
+    results: Annotated[
+        Path, typer.Option("--results", help="Folder with summary.parquet and one folder of tables per source.")
+    ] = Path("results/consistency"),
+    metric: Annotated[str, typer.Option("--metric", help="Score drawn as histogram: gs, ls, nps or nps_reverse.")] = "nps",
+    as_json: JsonOption = False,
+) -> None:
+    """Print the summary beside the paper's Tables 1 and 9, and a histogram of one score per source."""
+    from cdgmae.consistency.display import read_display, render_display
+
+    display = read_display(results, metric)
+    if as_json:
+        print_result({"sources": display.rows, "histograms": display.histograms}, True)
+    else:
+        render_display(display)

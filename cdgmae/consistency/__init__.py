@@ -1,0 +1,1 @@
+"""Consistency of view pairs: GS, LS and NPS (paper, section 3.2), their tables and their summary."""
