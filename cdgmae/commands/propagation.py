@@ -1,0 +1,159 @@
+"""`cdgmae propagation`: evaluate frozen encoders by video label propagation."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cdgmae.commands.options import DeviceOption, JsonOption, SettingsOption, ThreadsOption, parse_settings, print_result
+from cdgmae.settings.propagation import ProtocolSettings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Judge a frozen encoder by video label propagation.\n\n"
+    "The labels of a clip's first frame travel to every later frame through nearest neighbours of patch features; nothing is trained. "
+    "DAVIS-2017: object masks, J and F. VIP: body parts, mIoU. JHMDB: 15 joints, PCK. The protocol is CropMAE's, which the paper uses, "
+    "reproduced to the pixel. Works with any encoder on its own; neither Snakemake nor a config is needed.",
+)
+
+
+class ClipSet(StrEnum):
+    """The three benchmarks."""
+
+    davis = "davis"
+    vip = "vip"
+    jhmdb = "jhmdb"
+
+
+PAPER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "davis": {"input_size": (480, 880), "top_k": 7},
+    "vip": {"input_size": 880, "top_k": 10},
+    "jhmdb": {"input_size": (320, 320), "top_k": 7},
+}
+
+
+@app.command()
+def run(
+    clip_set: Annotated[ClipSet, typer.Argument(help="Which benchmark.")],
+    encoder: Annotated[
+        str,
+        typer.Option(
+            "--encoder",
+            help="encoder.safetensors, a CropMAE/SiamMAE/MAE .pth, a timm name, `random:NAME`, or `pixels:P` (the floor without a network).",
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the results; the table is OUTPUT/CLIP_SET.parquet.")],
+    root: Annotated[
+        str | None, typer.Option("--root", help="Folder of the clips in their official layout; nothing is written into it.")
+    ] = None,
+    settings: SettingsOption = "",
+    input_size: Annotated[
+        str | None,
+        typer.Option(
+            "--input-size",
+            help="HEIGHTxWIDTH in pixels, or one number for the longer side (the shorter one is rounded down to a multiple of 64). "
+            "Paper: 480x880 (DAVIS), 880 (VIP), 320x320 (JHMDB).",
+        ),
+    ] = None,
+    top_k: Annotated[int | None, typer.Option("--top-k", help="Keys per query that vote. Paper: 7, VIP 10.")] = None,
+    queue_length: Annotated[
+        int | None, typer.Option("--queue-length", help="Frames in the memory besides the first. Paper: 20.")
+    ] = None,
+    radius: Annotated[
+        float | None, typer.Option("--radius", help="Neighbourhood radius in patches; the first frame is exempt. Paper: 20.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", help="Softmax temperature. Default 0.7.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Encoder name in the table; the encoder as given if left out.")
+    ] = None,
+    save_predictions: Annotated[
+        bool,
+        typer.Option(
+            "--save-predictions", help="Also write OUTPUT/masks/SEQUENCE/00000.png (palette) or OUTPUT/joints/CLIP.parquet."
+        ),
+    ] = False,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            "--work", help="Folder of finished clips: an interrupted run continues from it. Default OUTPUT/.CLIP_SET.work."
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Propagate labels through every clip of one benchmark and measure them.
+
+    Prints J&F, J and F, or mIoU, or PCK@0.1 to PCK@0.5, all in percent; the table holds a row per sequence and object, part or joint
+    with everything the scores are made of, and the protocol in its metadata. Interrupted runs continue with the missing clips.
+    """
+    from cdgmae.propagation.run import run_propagation
+    from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.runtime.interrupts import Interrupted, StopRequest
+
+    protocol = read_protocol(
+        clip_set.value, settings, root=root, input_size=parse_input_size(input_size),
+        top_k=top_k, queue_length=queue_length, radius=radius, temperature=temperature,
+    )  # fmt: skip
+    limit_threads(threads)
+    stop = StopRequest()
+
+    def stop_if_asked(clip: str) -> None:
+        reason = stop.reason()
+        if reason is not None:
+            raise Interrupted(f"{reason} after clip {clip}; finished clips are kept, run the same command again")
+
+    scores = run_propagation(
+        clip_set.value, protocol, encoder, output / f"{clip_set.value}.parquet",
+        device=pick_device(device), name=name, work_dir=work or output / f".{clip_set.value}.work",
+        save_predictions=output if save_predictions else None, after_clip=stop_if_asked,
+    )  # fmt: skip
+    print_result(dict(scores), as_json)
+
+
+@app.command()
+def summarise(
+    tables: Annotated[list[Path], typer.Argument(help="Tables of one or more encoders and clip sets.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", help="Summary to write (.parquet); a .csv is written beside it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """One row per encoder: J&F, J, F, mIoU, PCK@0.1 to PCK@0.5, in percent."""
+    from cdgmae.propagation.summary import summarise as summarise_tables
+
+    if output.suffix != ".parquet":
+        raise ValueError(f"--output {output}: must end in .parquet; the .csv is written beside it")
+    print_result(summarise_tables(tables, output, output.with_suffix(".csv")), as_json)
+
+
+def read_protocol(clip_set: str, settings: str, **flags: Any) -> ProtocolSettings:
+    """The protocol of a clip set: the paper's values, then `--settings`, then flags.
+
+    Raises:
+        ValueError: if a value is not allowed or no root is given.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    if not settings and "root" not in given:
+        raise ValueError(f"--root is needed: the folder of {clip_set} in its official layout")
+    chosen = parse_settings(ProtocolSettings, settings, **given)
+    paper = {key: value for key, value in PAPER_DEFAULTS[clip_set].items() if key not in chosen.model_fields_set}
+    return chosen.model_copy(update=paper)
+
+
+def parse_input_size(text: str | None) -> list[int] | int | None:
+    """`480x880` as [480, 880], `880` as 880.
+
+    Raises:
+        ValueError: if the text is neither.
+    """
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdecimal() for side in sides):
+        raise ValueError(
+            f"--input-size {text!r}: give HEIGHTxWIDTH in pixels, e.g. 480x880, or one number for the longer side, e.g. 880"
+        )
+    numbers = [int(side) for side in sides]
+    return numbers if len(numbers) == 2 else numbers[0]

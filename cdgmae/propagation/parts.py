@@ -1,0 +1,59 @@
+"""Part files: the rows of finished clips, so that a killed job continues with the missing clips only.
+
+A part is found again by content: clip name and files, protocol, encoder weights, and whether predictions were written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cdgmae.propagation.clips import Clip
+from cdgmae.storage.atomic import write_text
+
+PROTOCOL = "cropmae"
+"""Name of the protocol that this package reproduces; changes when any of its rules does."""
+
+
+class PartFiles:
+    """The part files of one job; without a folder nothing is kept."""
+
+    def __init__(self, folder: Path | None, protocol_digest: str, encoder_digest: str, predictions: Path | None) -> None:
+        self.folder = folder
+        self._context = [PROTOCOL, protocol_digest, encoder_digest, str(predictions)]
+
+    def path(self, clip: Clip) -> Path | None:
+        """Where the rows of a clip belong; another file once the clip's pictures or labels have changed."""
+        if self.folder is None:
+            return None
+        stats = [(path.name, (found := path.stat()).st_size, found.st_mtime_ns) for path in (*clip.frames, *clip.labels)]
+        digest = hashlib.sha256(json.dumps([*self._context, clip.name, stats]).encode()).hexdigest()[:16]
+        return self.folder / f"{clip.name}.{digest}.json"
+
+    def read(self, clip: Clip) -> list[dict[str, Any]] | None:
+        """Rows of a finished clip, or None."""
+        path = self.path(clip)
+        if path is None or not path.is_file():
+            return None
+        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        return rows
+
+    def write(self, clip: Clip, rows: list[dict[str, Any]]) -> None:
+        """Keep the rows of a finished clip."""
+        path = self.path(clip)
+        if path is not None:
+            write_text(path, json.dumps(rows))
+
+    def remove(self, clips: Iterable[Clip]) -> None:
+        """Remove the parts of these clips, and the folder if nothing else is in it."""
+        if self.folder is None or not self.folder.is_dir():
+            return
+        for clip in clips:
+            path = self.path(clip)
+            if path is not None:
+                path.unlink(missing_ok=True)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()

@@ -1,0 +1,205 @@
+"""Scorers: one per clip, fed frame by frame with soft labels, measuring as it goes.
+
+Shapes: N cells of the grid, C labels of a clip, H W picture.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from cdgmae.propagation.clips import Clip
+from cdgmae.propagation.joints import (
+    JOINT_NAMES,
+    NUM_JOINTS,
+    Coordinates,
+    decode_joints,
+    first_heat_maps,
+    joint_counts,
+    read_joints,
+    to_pixels,
+)
+from cdgmae.propagation.layouts import VOID
+from cdgmae.propagation.masks import (
+    Ids,
+    decode_labels,
+    encode_mask,
+    first_labels,
+    label_order,
+    read_annotation,
+    resize_like_pillow,
+)
+from cdgmae.propagation.object_measures import boundary_accuracy, frame_statistics, region_similarity
+from cdgmae.propagation.part_measures import NUM_PARTS, PART_NAMES, part_counts
+from cdgmae.propagation.resizing import resize_nearest
+from cdgmae.propagation.schema import HITS
+
+
+class Scorer(Protocol):
+    """What evaluating a clip needs of a scorer."""
+
+    def first_labels(self) -> Tensor:
+        """Soft labels (N, C) of frame 0 on the CPU."""
+        ...
+
+    def add(self, frame: int, labels_NC: Tensor) -> None:
+        """Decode and measure the labels of one frame; frames come in order from 0."""
+        ...
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Table rows of the clip without encoder and protocol, after the last frame."""
+        ...
+
+    def predictions(self) -> dict[str, bytes]:
+        """Files of the predictions: path below the output folder -> bytes."""
+        ...
+
+
+class MaskScorer:
+    """What DAVIS and VIP share: labels of frame 0 and decoded ids."""
+
+    def __init__(self, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], keep_predictions: bool) -> None:
+        """Read the annotation of frame 0, the only one that propagation sees.
+
+        Args:
+            clip: The clip.
+            sides: (H, W) of the encoder's input.
+            grid: (rows, columns) of patches.
+            keep_predictions: Whether `predictions` will be asked for.
+        """
+        self.clip, self.sides, self.grid, self.keep = clip, sides, grid, keep_predictions
+        self.first = read_annotation(clip.labels[0])
+        self.order = label_order(self.first)
+        self.files: dict[str, bytes] = {}
+
+    def first_labels(self) -> Tensor:
+        """Soft labels (N, C) of frame 0 on the CPU."""
+        return first_labels(self.first.ids_HW, self.order, self.sides, self.grid)
+
+    def predictions(self) -> dict[str, bytes]:
+        """masks/SEQUENCE/00000.png ...: palette PNGs at the size of the annotations, numbered by place in the clip."""
+        return self.files
+
+    def decode(self, labels_NC: Tensor) -> Ids:
+        """Predicted ids (H, W) at the encoder's input size."""
+        return decode_labels(labels_NC, self.order, self.grid, self.sides)
+
+    def truth(self, frame: int) -> Ids:
+        """Annotated ids of a frame."""
+        return read_annotation(self.clip.labels[frame]).ids_HW
+
+    def remember(self, frame: int, ids_HW: Ids) -> None:
+        """Keep a prediction if predictions are wanted."""
+        if self.keep:
+            self.files[f"masks/{self.clip.name}/{frame:05d}.png"] = encode_mask(ids_HW)
+
+
+class ObjectScorer(MaskScorer):
+    """DAVIS: J and F of every object, first and last frame left out (spec 3.6)."""
+
+    def __init__(self, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], keep_predictions: bool) -> None:
+        super().__init__(clip, sides, grid, keep_predictions)
+        ids = self.first.ids_HW
+        self.num_objects = int(ids[ids != VOID].max(initial=0))
+        self.regions: dict[int, list[float]] = defaultdict(list)
+        self.boundaries: dict[int, list[float]] = defaultdict(list)
+
+    def add(self, frame: int, labels_NC: Tensor) -> None:
+        """Measure one frame at the size of the annotation of frame 0."""
+        predicted = resize_nearest(self.decode(labels_NC), self.first.ids_HW.shape)
+        self.remember(frame, predicted)
+        if not 0 < frame < len(self.clip.frames) - 1:
+            return
+        truth = self.truth(frame)
+        for item in range(1, self.num_objects + 1):
+            mask, true_mask = predicted == item, truth == item
+            self.regions[item].append(region_similarity(mask, true_mask))
+            self.boundaries[item].append(boundary_accuracy(mask, true_mask))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per object."""
+        rows = []
+        for item in range(1, self.num_objects + 1):
+            row: dict[str, Any] = {"item": item, "item_name": f"object {item}"}
+            for letter, values in (("J", self.regions[item]), ("F", self.boundaries[item])):
+                row.update({f"{letter}_{name}": value for name, value in frame_statistics(values)._asdict().items()})
+            rows.append(row)
+        return rows
+
+
+class PartScorer(MaskScorer):
+    """VIP: pixel counts of every class over all frames, frame 0 included (spec 3.7)."""
+
+    def __init__(self, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], keep_predictions: bool) -> None:
+        super().__init__(clip, sides, grid, keep_predictions)
+        self.counts = np.zeros((2, NUM_PARTS), dtype=np.int64)
+
+    def add(self, frame: int, labels_NC: Tensor) -> None:
+        """Count one frame at the size of its annotation."""
+        truth = self.truth(frame)
+        predicted = resize_like_pillow(self.decode(labels_NC), truth.shape)
+        self.remember(frame, predicted)
+        self.counts += part_counts(predicted, truth)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per class, classes that never occur included with zero counts."""
+        return [
+            {"item": item, "item_name": name, "intersection": int(self.counts[0, item]), "union": int(self.counts[1, item])}
+            for item, name in enumerate(PART_NAMES)
+        ]
+
+
+class JointScorer:
+    """JHMDB: coordinates of 15 joints and the counts behind PCK (spec 3.8)."""
+
+    def __init__(self, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], keep_predictions: bool) -> None:
+        """Read the joints; arguments as in `MaskScorer`."""
+        self.clip, self.sides, self.grid = clip, sides, grid
+        self.truth_2JT = read_joints(clip.labels[0])
+        self.cells_2JT: Coordinates = np.full((2, NUM_JOINTS, len(clip.frames)), -1.0)
+
+    def first_labels(self) -> Tensor:
+        """Heat maps (N, 16) of frame 0 on the CPU."""
+        patch_size = self.sides[0] // self.grid[0]
+        return first_heat_maps(self.truth_2JT[:, :, 0], self.clip.picture, self.sides, patch_size)
+
+    def add(self, frame: int, labels_NC: Tensor) -> None:
+        """Decode one frame."""
+        self.cells_2JT[:, :, frame] = decode_joints(labels_NC, self.grid[1])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per joint."""
+        visible, hits = joint_counts(self.cells_2JT, self.truth_2JT, self.clip.picture, self.grid)
+        return [
+            {"item": item, "item_name": name, "visible": int(visible[item]), **dict(zip(HITS, hits[item].tolist(), strict=True))}
+            for item, name in enumerate(JOINT_NAMES)
+        ]
+
+    def predictions(self) -> dict[str, bytes]:
+        """joints/CLIP.parquet: frame (from 0), joint, x and y in pixels (from 0) and in cells; -1 cells where a joint is lost."""
+        pixels_2JT = to_pixels(self.cells_2JT, self.clip.picture, self.grid)
+        frames, joints = (
+            axis.ravel() for axis in np.meshgrid(*(np.arange(size) for size in self.cells_2JT.shape[:0:-1]), indexing="ij")
+        )
+        columns = {
+            "frame": frames.astype(np.int32),
+            "joint": joints.astype(np.int32),
+            "joint_name": [JOINT_NAMES[joint] for joint in joints],
+        }
+        for name, values_2JT in (("x", pixels_2JT), ("y", pixels_2JT), ("cell_x", self.cells_2JT), ("cell_y", self.cells_2JT)):
+            columns[name] = values_2JT[int(name.endswith("y"))].T.ravel()
+        buffer = io.BytesIO()
+        pq.write_table(pa.table(columns), buffer)
+        return {f"joints/{self.clip.name}.parquet": buffer.getvalue()}
+
+
+MakeScorer = Callable[[Clip, tuple[int, int], tuple[int, int], bool], Scorer]
+SCORERS: dict[str, MakeScorer] = {"davis": ObjectScorer, "vip": PartScorer, "jhmdb": JointScorer}
+"""Clip set -> its scorer, made from clip, sides of the input, grid, and whether predictions are kept."""

@@ -1,0 +1,254 @@
+"""The stage end to end on drawn clips: scores, table, predictions, continuing, read-only data, summary and commands."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from drawn_clips import snapshot, write_davis, write_jhmdb, write_vip
+from PIL import Image
+from typer.testing import CliRunner
+
+from cdgmae.commands.propagation import app, parse_input_size, read_protocol
+from cdgmae.propagation.paper import TABLE_5
+from cdgmae.propagation.run import run_propagation
+from cdgmae.propagation.schema import TABLE_SCHEMA
+from cdgmae.propagation.scores import SCORE_COLUMNS, table_scores
+from cdgmae.propagation.summary import summarise
+from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.storage.tables import table_facts
+
+CPU = torch.device("cpu")
+PIXELS = "pixels:8"
+
+
+def davis_protocol(root: Path) -> ProtocolSettings:
+    return ProtocolSettings(root=str(root), input_size=(64, 96), radius=4.0)
+
+
+def jhmdb_protocol(root: Path) -> ProtocolSettings:
+    return ProtocolSettings(root=str(root), input_size=(64, 96))
+
+
+def test_blocks_that_move_by_whole_patches_are_followed(tmp_path: Path) -> None:
+    # one vote: raw pixels find the moved block; decoding from the grid rounds its corners off
+    protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips")), input_size=(64, 96), radius=4.0, top_k=1)
+    scores = run_propagation("davis", protocol, PIXELS, tmp_path / "davis.parquet", device=CPU, name="floor")
+    assert list(scores) == ["J&F", "J", "F"]
+    assert scores["J"] > 80
+    assert scores["J&F"] == pytest.approx((scores["J"] + scores["F"]) / 2)
+
+
+def test_static_joints_are_all_found_on_a_fine_grid(tmp_path: Path) -> None:
+    root = write_jhmdb(tmp_path / "clips")
+    scores = run_propagation(
+        "jhmdb", ProtocolSettings(root=str(root), input_size=(320, 320)), PIXELS, tmp_path / "t.parquet", device=CPU
+    )
+    assert list(scores) == ["PCK@0.1", "PCK@0.2", "PCK@0.3", "PCK@0.4", "PCK@0.5"]
+    assert set(scores.values()) == {100.0}
+
+
+def test_the_table_holds_a_row_per_item_with_its_protocol(tmp_path: Path) -> None:
+    protocol = davis_protocol(write_davis(tmp_path / "clips"))
+    output = tmp_path / "results/davis.parquet"
+    scores = run_propagation("davis", protocol, PIXELS, output, device=CPU, name="floor")
+    table = pq.read_table(output)
+    assert table.schema.equals(TABLE_SCHEMA)
+    rows = table.to_pylist()
+    assert [(row["sequence"], row["item"]) for row in rows] == [("one", 1), ("one", 2), ("two", 1), ("two", 2)]
+    assert {(row["encoder"], row["clip_set"], row["frames"], row["union"]) for row in rows} == {("floor", "davis", 5, None)}
+    assert table_scores(rows) == scores
+    facts = table_facts(output)
+    assert facts["settings"] == protocol.digest()
+    assert facts["protocol"] == {"name": "cropmae", **protocol.model_dump(mode="json")}
+    assert facts["inputs"] == {PIXELS: "pixels8"}
+
+
+def test_vip_counts_every_class_of_every_clip(tmp_path: Path) -> None:
+    output = tmp_path / "vip.parquet"
+    protocol = ProtocolSettings(root=str(write_vip(tmp_path / "clips")), input_size=96, top_k=10)
+    scores = run_propagation("vip", protocol, PIXELS, output, device=CPU)
+    rows = pq.read_table(output).to_pylist()
+    assert len(rows) == 2 * 20
+    present = {row["item"] for row in rows if row["union"]}
+    assert present == {0, 5, 10}
+    assert 0 < scores["mIoU"] <= 100
+
+
+def test_predictions_are_written_on_request(tmp_path: Path) -> None:
+    protocol = davis_protocol(write_davis(tmp_path / "clips"))
+    run_propagation("davis", protocol, PIXELS, tmp_path / "davis.parquet", device=CPU, save_predictions=tmp_path / "out")
+    masks = sorted((tmp_path / "out/masks/two").iterdir())
+    assert [path.name for path in masks] == [f"{t:05d}.png" for t in range(5)]
+    image = Image.open(masks[0])
+    assert (image.mode, image.size) == ("P", (96, 64))
+    assert set(np.unique(np.asarray(image))) == {0, 1, 2}
+    jhmdb = jhmdb_protocol(write_jhmdb(tmp_path / "poses"))
+    run_propagation("jhmdb", jhmdb, PIXELS, tmp_path / "jhmdb.parquet", device=CPU, save_predictions=tmp_path / "out")
+    joints = pq.read_table(tmp_path / "out/joints/run_1.parquet").to_pylist()
+    assert len(joints) == 4 * 15
+    assert joints[16] | {"x": 0, "y": 0} == joints[16] | {"frame": 1, "joint": 1, "joint_name": "belly", "x": 0, "y": 0}
+    assert joints[0]["x"] == pytest.approx(joints[0]["cell_x"] * 96 / 12)
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_an_interrupted_run_continues_with_the_missing_clips(tmp_path: Path) -> None:
+    protocol = davis_protocol(write_davis(tmp_path / "clips", ("one", "two", "three")))
+    whole, work = tmp_path / "whole.parquet", tmp_path / "work"
+    expected = run_propagation("davis", protocol, PIXELS, whole, device=CPU)
+    output, done = tmp_path / "davis.parquet", []
+
+    def kill_after_first(clip: str) -> None:
+        done.append(clip)
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        run_propagation("davis", protocol, PIXELS, output, device=CPU, work_dir=work, after_clip=kill_after_first)
+    assert not output.exists()
+    assert len(list(work.iterdir())) == 1
+    assert run_propagation("davis", protocol, PIXELS, output, device=CPU, work_dir=work, after_clip=done.append) == expected
+    assert done == ["one", "two", "three"]
+    assert pq.read_table(output).equals(pq.read_table(whole))
+    assert not work.exists()
+
+
+@pytest.mark.parametrize("change", ["protocol", "encoder", "data", "predictions"])
+def test_finished_clips_are_redone_when_what_made_them_changed(tmp_path: Path, change: str) -> None:
+    root = write_davis(tmp_path / "clips")
+    protocol, encoder, work = davis_protocol(root), PIXELS, tmp_path / "work"
+
+    def kill(clip: str) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        run_propagation("davis", protocol, encoder, tmp_path / "t.parquet", device=CPU, work_dir=work, after_clip=kill)
+    predictions = None
+    if change == "protocol":
+        protocol = protocol.model_copy(update={"top_k": 3})
+    elif change == "encoder":
+        encoder = "pixels:16"
+    elif change == "data":
+        (root / "JPEGImages/480p/one/00001.jpg").write_bytes((root / "JPEGImages/480p/two/00001.jpg").read_bytes())
+    else:
+        predictions = tmp_path / "out"
+    done: list[str] = []
+    run_propagation(
+        "davis", protocol, encoder, tmp_path / "t.parquet",
+        device=CPU, work_dir=work, after_clip=done.append, save_predictions=predictions,
+    )  # fmt: skip
+    assert done == ["one", "two"]
+
+
+def test_nothing_is_written_into_a_read_only_data_folder(tmp_path: Path) -> None:
+    root = write_davis(tmp_path / "clips")
+    for path in [root, *root.rglob("*")]:
+        path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
+    before = snapshot(root)
+    run_propagation("davis", davis_protocol(root), PIXELS, tmp_path / "t.parquet", device=CPU, work_dir=tmp_path / "work")
+    assert snapshot(root) == before
+    for path in [root, *root.rglob("*")]:
+        path.chmod(path.stat().st_mode | stat.S_IWUSR)
+
+
+def test_two_runs_give_the_same_table(tmp_path: Path) -> None:
+    protocol = davis_protocol(write_davis(tmp_path / "clips"))
+    for name in ("a", "b"):
+        run_propagation("davis", protocol, PIXELS, tmp_path / f"{name}.parquet", device=CPU)
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_an_input_size_that_does_not_fit_the_encoder_stops_before_any_clip(tmp_path: Path) -> None:
+    protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips")), input_size=(60, 96))
+    with pytest.raises(ValueError, match=r"clip one .* patch size 8; set input_size \(--input-size\) to 56x96 or 64x96"):
+        run_propagation("davis", protocol, PIXELS, tmp_path / "t.parquet", device=CPU)
+
+
+def test_a_truncated_frame_is_named(tmp_path: Path) -> None:
+    root = write_davis(tmp_path / "clips")
+    frame = root / "JPEGImages/480p/two/00003.jpg"
+    frame.write_bytes(frame.read_bytes()[:700])
+    with pytest.raises(ValueError, match=r"two/00003\.jpg cannot be read"):
+        run_propagation("davis", davis_protocol(root), PIXELS, tmp_path / "t.parquet", device=CPU)
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("tables")
+    davis, jhmdb = davis_protocol(write_davis(folder / "davis")), jhmdb_protocol(write_jhmdb(folder / "jhmdb"))
+    made = []
+    for name, clip_set, protocol, encoder in [
+        ("fine", "davis", davis, PIXELS), ("coarse", "davis", davis, "pixels:16"), ("fine", "jhmdb", jhmdb, PIXELS)
+    ]:  # fmt: skip
+        made.append(folder / name / f"{clip_set}.parquet")
+        run_propagation(clip_set, protocol, encoder, made[-1], device=CPU, name=name)
+    return made
+
+
+def test_summary_has_a_row_per_encoder_and_the_paper_s_columns(tables: list[Path], tmp_path: Path) -> None:
+    facts = summarise(tables, tmp_path / "summary.parquet", tmp_path / "summary.csv")
+    assert (facts["encoders"], facts["tables"]) == (2, 3)
+    rows = pq.read_table(tmp_path / "summary.parquet").to_pylist()
+    assert [row["encoder"] for row in rows] == ["fine", "coarse"]
+    assert rows[0]["J&F"] == table_scores(pq.read_table(tables[0]).to_pylist())["J&F"]
+    assert rows[0]["PCK@0.1"] is not None
+    assert rows[1]["PCK@0.1"] is None
+    header = (tmp_path / "summary.csv").read_text().splitlines()[0]
+    assert header.split(",")[:7] == ["encoder", "J&F", "J", "F", "mIoU", "PCK@0.1", "PCK@0.2"]
+    assert header == ",".join(["encoder", *SCORE_COLUMNS])
+
+
+def test_summary_refuses_two_tables_of_one_encoder_and_foreign_files(tables: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="both hold encoder 'fine' on davis"):
+        summarise([tables[0], tables[0]], tmp_path / "s.parquet", tmp_path / "s.csv")
+    summarise(tables, tmp_path / "summary.parquet", tmp_path / "summary.csv")
+    with pytest.raises(ValueError, match="no propagation table"):
+        summarise([tmp_path / "summary.parquet"], tmp_path / "s.parquet", tmp_path / "s.csv")
+    with pytest.raises(ValueError, match="no propagation tables were given"):
+        summarise([], tmp_path / "s.parquet", tmp_path / "s.csv")
+
+
+def test_command_prints_one_json_line_and_summarises(tmp_path: Path) -> None:
+    root, runner = write_davis(tmp_path / "clips"), CliRunner()
+    protocol = davis_protocol(root).canonical_json()
+    result = runner.invoke(
+        app,
+        ["run", "davis", "--settings", protocol, "--encoder", PIXELS, "--name", "floor", "--output", str(tmp_path / "out"),
+         "--work", str(tmp_path / "work"), "--threads", "1", "--device", "cpu", "--json"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert set(json.loads(result.stdout.splitlines()[-1])) == {"J&F", "J", "F"}
+    table = tmp_path / "out/davis.parquet"
+    summary = runner.invoke(app, ["summarise", "--output", str(tmp_path / "summary.parquet"), str(table), "--json"])
+    assert json.loads(summary.stdout.splitlines()[-1])["encoders"] == 1
+    assert (tmp_path / "summary.csv").is_file()
+
+
+def test_flags_lie_over_settings_and_the_paper_s_values_fill_the_rest() -> None:
+    vip = read_protocol("vip", "", root="clips")
+    assert (vip.input_size, vip.top_k, vip.queue_length, vip.radius, vip.temperature) == (880, 10, 20, 20, 0.7)
+    assert read_protocol("jhmdb", "", root="clips").input_size == (320, 320)
+    assert read_protocol("davis", "", root="clips").input_size == (480, 880)
+    mixed = read_protocol("vip", '{"root": "clips", "input_size": 448}', top_k=3, root=None)
+    assert (mixed.input_size, mixed.top_k) == (448, 3)
+    with pytest.raises(ValueError, match="--root is needed"):
+        read_protocol("vip", "", root=None)
+
+
+def test_input_sizes_are_parsed() -> None:
+    assert (parse_input_size("480x880"), parse_input_size("880"), parse_input_size(None)) == ([480, 880], 880, None)
+    for text in ("480x", "480x880x3", "big"):
+        with pytest.raises(ValueError, match="HEIGHTxWIDTH"):
+            parse_input_size(text)
+
+
+def test_the_paper_s_table_averages_j_and_f() -> None:
+    for row in TABLE_5:
+        assert row.scores["J&F"] == pytest.approx((row.scores["J"] + row.scores["F"]) / 2, abs=0.11)
