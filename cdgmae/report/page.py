@@ -1,0 +1,117 @@
+"""The report page: gathers what the stages left, draws figures and thumbnails, fills the template."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from cdgmae import __version__, names
+from cdgmae.consistency.paper import TABLE_1, TABLE_9
+from cdgmae.propagation.paper import TABLE_5
+from cdgmae.report.bags import BAGS, FIGURES, show_bags
+from cdgmae.report.figures import draw_curves
+from cdgmae.report.propagation import SCORES, describe_findings, describe_sample
+from cdgmae.report.stages import StageFiles, read_results
+from cdgmae.settings.report import ReportSettings
+from cdgmae.storage.atomic import write_text
+
+PAGE_NAME = "index.html"
+PACKAGES = ("torch", "torchvision", "timm", "diffusers", "accelerate", "pyarrow", "snakemake")
+
+
+def write_report(settings: ReportSettings, results: Path, output: Path) -> dict[str, Any]:
+    """Write the page and its figures.
+
+    Figures and thumbnails are written first and index.html last and at once, so a page that is there is whole. Stages that
+    have not been run are named in the page. The same results give the same bytes.
+
+    Args:
+        settings: Title, number of bags, thumbnail size.
+        results: Folder with the results of the stages.
+        output: Folder for index.html and figures/; other files in it are left alone.
+
+    Returns:
+        The page's path, its size with all figures in megabytes, the number of shown bags, missing stages and the verdict.
+
+    Raises:
+        ValueError: if `results` holds nothing of any stage, or something in it cannot be read.
+    """
+    files = read_results(results)
+    if len(files.missing) == len(names.STAGES) - 1:
+        raise ValueError(
+            f"--results {results}: holds no results of any stage ({', '.join(files.missing.values())}); "
+            "run `snakemake --cores 2` first, or give the folder in which it ran"
+        )
+    page, figures = output / PAGE_NAME, output / FIGURES
+    page.unlink(missing_ok=True)
+    shutil.rmtree(figures / BAGS, ignore_errors=True)
+    bags = [shown for row in files.consistency if (shown := show_bags(results, row["source"], settings, output)) is not None]
+    findings = describe_findings(files.encoders) if files.encoders else []
+    text = _environment().get_template("index.html.j2").render(
+        settings=settings, files=files, bags=bags, findings=findings, sample=describe_sample(files.encoders),
+        dag=_dag(files), figures=_draw(files, figures), scores=SCORES, table_1=TABLE_1, table_9=TABLE_9, table_5=TABLE_5,
+        packages=_package_versions(), protocols={name: kept for encoder in files.encoders for name, kept in encoder.protocols.items()},
+    )  # fmt: skip
+    write_text(page, text)
+    return {
+        "output": str(page), "megabytes": round(sum(path.stat().st_size for path in [page, *figures.rglob("*.*")]) / 1e6, 2),
+        "bags": sum(len(shown.bags) for shown in bags), "missing": list(files.missing), "verdict": (findings or ["no propagation scores"])[0],
+    }  # fmt: skip
+
+
+def _dag(files: StageFiles) -> list[tuple[str, str]]:
+    """Stage and what it made, in a few words each."""
+    good, views = (sum(facts.good for facts in group) for group in (files.datasets, files.sources))
+    pairs = sum(row["pairs"] - row["bad"] for row in files.consistency)
+    clip_sets = sorted({clip_set for encoder in files.encoders for clip_set in encoder.sequences})
+    made = {
+        "shards": _count(good, "picture"), "views": _count(views, "view"), "consistency": f"{_count(pairs, 'pair')} scored",
+        "pretrain": _count(len(files.runs), "run"),
+        "propagation": _count(len(files.encoders), "encoder") + (f" on {_count(len(clip_sets), 'clip set')}" if clip_sets else ""),
+        "report": "this page",
+    }  # fmt: skip
+    return [(stage, "not run" if stage in files.missing else made[stage]) for stage in names.STAGES]
+
+
+def _draw(files: StageFiles, folder: Path) -> dict[str, str]:
+    """Draw the curves that there are; name -> path relative to the page."""
+    drawn: dict[str, str] = {}
+    trainings = {"pretrain_loss": (files.runs, "epoch"), "generator_loss": (files.generators, "optimiser step")}
+    for name, (group, x_label) in trainings.items():
+        (folder / f"{name}.svg").unlink(missing_ok=True)
+        if group:
+            svg = draw_curves([(facts.label, facts.curve) for facts in group], x_label=x_label, y_label="training loss")
+            write_text(folder / f"{name}.svg", svg)
+            drawn[name] = f"{FIGURES}/{name}.svg"
+    return drawn
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("cdgmae.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["whole"] = lambda value: f"{value:,}"
+    environment.filters["similarity"] = lambda value: "none" if value is None else f"{value:.3f}"
+    environment.filters["percent"] = lambda value: "not run" if value is None else f"{value:.1f}"
+    environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+    return environment
+
+
+def _package_versions() -> dict[str, str]:
+    """Versions of the packages that decide results, as installed where this page was written."""
+    versions = {"cdgmae": __version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,139 @@
+"""A small made-up results tree, written through the real storage functions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.summary import summarise
+from cdgmae.propagation.schema import TABLE_SCHEMA
+from cdgmae.propagation.summary import SUMMARY_SCHEMA
+from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.storage.atomic import write_text
+from cdgmae.storage.images import encode_jpeg
+from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShardWriter
+from cdgmae.storage.tables import write_table
+from cdgmae.training.loop import METRICS_SCHEMA
+
+SIZE = 48
+NASTY = '<script>alert("x")</script>'
+Scores = dict[str, dict[str, float | None]]
+
+SCORES: Scores = {
+    "random": {"J&F": 30.0, "J": 31.0, "F": 29.0, "mIoU": 12.0, "PCK@0.1": 20.0, "PCK@0.2": 40.0},
+    "crops": {"J&F": 34.25, "J": 35.0, "F": 33.5, "mIoU": 12.01, "PCK@0.1": 22.5, "PCK@0.2": 44.0},
+    "cdg": {"J&F": 36.0, "J": 37.0, "F": 35.0, "mIoU": 14.0, "PCK@0.1": 18.75, "PCK@0.2": 39.0},
+}
+
+
+@dataclass
+class FakeResults:
+    """Writes the files of one stage at a time below `root`."""
+
+    root: Path
+
+    def write_all(self) -> Path:
+        """Every stage once."""
+        self.write_pictures()
+        self.write_scores()
+        self.write_generator()
+        self.write_runs()
+        self.write_propagation(SCORES)
+        return self.root
+
+    def write_pictures(self, num_keys: int = 6, num_views: int = 2) -> None:
+        """Two shards of real pictures with one bad input, and views that drift further from the real picture from key to key."""
+        random = np.random.default_rng(0)
+        for shard in range(2):
+            real_tar, view_tar = (self.root / folder / f"{shard:05d}.tar" for folder in ("shards/demo", "views/s_ldm"))
+            with PictureShardWriter(real_tar) as real, PictureShardWriter(view_tar) as views:
+                for index in range(num_keys):
+                    key, image = f"n{shard}_{index}", _picture(random)
+                    row = PictureRow(
+                        key, 0, class_name="n0144", source_path=f"{key}.JPEG", extension="jpg", width=SIZE, height=SIZE
+                    )
+                    real.add_picture(row, encode_jpeg(image, 90))
+                    for view in range(1, num_views + 1):
+                        changed = Image.blend(image, _picture(random), 0.1 * index + 0.05 * view)
+                        made = PictureRow(
+                            key,
+                            view,
+                            extension="jpg",
+                            generator="s_ldm abc123",
+                            sampler="ddim",
+                            steps=20,
+                            guidance=3.0,
+                            seed=view,
+                        )
+                        views.add_picture(made, encode_jpeg(changed, 90))
+                if shard == 1:
+                    real.add_failure(
+                        PictureRow("n1_bad", 0, status=BAD, reason=f"corrupt or truncated picture ({NASTY})", source_path=NASTY)
+                    )
+                    views.add_failure(PictureRow("n1_0", num_views + 1, status=BAD, reason="not finite"))
+                for writer in (real, views):
+                    writer.commit(settings_digest="made-up")
+
+    def write_scores(self) -> None:
+        """Scores of both shards from raw pixels, and their summary."""
+        folder, settings = self.root / "consistency", ScoringSettings(image_size=SIZE, max_bad_fraction=0.5)
+        tables = [folder / "s_ldm" / f"{shard:05d}.parquet" for shard in range(2)]
+        for table in tables:
+            tars = [self.root / stage / f"{table.stem}.tar" for stage in ("shards/demo", "views/s_ldm")]
+            score_shard(settings, *tars, "pixels:8", table, source="s_ldm", device=torch.device("cpu"))
+        summarise(tables, folder / "summary.parquet", folder / "summary.csv")
+
+    def write_runs(self) -> None:
+        """Two runs, one with two seeds."""
+        for run, seed in (("crops", 0), ("cdg", 0), ("cdg", 10)):
+            folder = self.root / "pretrain" / run / f"seed{seed}"
+            settings = {"pretext": "crops" if run == "crops" else "cross_view", "source": "s_ldm", "num_anchors": 2, "epochs": 30}
+            config: dict[str, Any] = {"settings": settings, "seed": seed, "version": "0.1.0", "num_bags": 240}
+            write_text(folder / "config.json", json.dumps(config))
+            self._write_metrics(folder / "metrics.parquet", 300, steps_per_epoch=10)
+
+    def write_generator(self) -> None:
+        """One trained generator."""
+        folder = self.root / "generators" / "s_ldm"
+        facts = {"digest": "abc123", "provenance": {"version": "0.1.0", "seed": 0, "settings": {"num_steps": 400}}}
+        write_text(folder / "cdgmae.json", json.dumps(facts))
+        self._write_metrics(folder / "metrics.parquet", 400, steps_per_epoch=None)
+
+    def write_propagation(self, scores: Scores) -> None:
+        """A summary with the given percentages and one DAVIS table per encoder."""
+        folder = self.root / "propagation"
+        for encoder in scores:
+            reference = 'random:{"depth":4}' if encoder == "random" else f"results/pretrain/{encoder}/seed0/encoder.safetensors"
+            common = {"encoder": encoder, "clip_set": "davis", "item": 1, "item_name": "1", "frames": 14}
+            rows = [{**common, "sequence": name, "protocol": "p", "encoder_digest": "d"} for name in ("clip0", "clip1", "clip2")]
+            write_table(
+                folder / encoder / "davis.parquet", rows, TABLE_SCHEMA,
+                inputs={reference: "d"}, extra={"protocol": {"name": "label propagation", "top_k": 7}},
+            )  # fmt: skip
+        write_table(folder / "summary.parquet", [{"encoder": name, **values} for name, values in scores.items()], SUMMARY_SCHEMA)
+
+    def _write_metrics(self, path: Path, steps: int, steps_per_epoch: int | None) -> None:
+        step = np.arange(steps)
+        random = np.random.default_rng(steps)
+        columns = {
+            "step": step, "loss": 0.4 + 0.6 * np.exp(-step / 80) + random.normal(0, 0.02, steps), "learning_rate": np.full(steps, 1e-3),
+            "grad_norm": np.ones(steps), "samples_per_second": np.full(steps, 512.5),
+        }  # fmt: skip
+        table, schema = pa.table(columns), METRICS_SCHEMA
+        if steps_per_epoch is not None:
+            table = table.append_column("epoch", pa.array(step / steps_per_epoch))
+            schema = schema.append(pa.field("epoch", pa.float64()))
+        write_table(path, table, schema)
+
+
+def _picture(random: np.random.Generator) -> Image.Image:
+    coarse = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((SIZE + 16, SIZE), Image.Resampling.BICUBIC)
