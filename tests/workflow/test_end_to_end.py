@@ -1,0 +1,137 @@
+"""The whole workflow: its files, its tables, and that a killed run ends with the same ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from tests.workflow.conftest import Workplace, environment, tiny_config
+
+pytestmark = pytest.mark.slow
+
+DECLARED = [
+    "data/demo/demo.json",
+    "results/shards/demo/manifest.parquet",
+    "results/shards/demo/00000.tar",
+    "results/shards/demo/00001.parquet",
+    "results/shards/demo/summary.parquet",
+    "results/generators/s_ldm/model_index.json",
+    "results/views/s_ldm/00000.tar",
+    "results/views/s_ldm/00001.parquet",
+    "results/consistency/s_ldm/00000.parquet",
+    "results/consistency/summary.parquet",
+    "results/consistency/summary.csv",
+    *(
+        f"results/pretrain/{run}/seed0/{name}"
+        for run in ("conditioning", "crops", "cdg")
+        for name in ("encoder.safetensors", "model.safetensors", "config.json", "metrics.parquet")
+    ),
+    *(f"results/propagation/{encoder}/{clips}.parquet" for encoder in ("random", "crops", "cdg") for clips in ("davis", "vip", "jhmdb")),
+    "results/propagation/summary.parquet",
+    "results/propagation/summary.csv",
+    "results/report/index.html",
+]
+WALL_CLOCK = ["samples_per_second"]
+
+
+def tables(folder: Path) -> dict[str, pd.DataFrame]:
+    """Every Parquet table below results/, without wall-clock columns."""
+    found = sorted((folder / "results").rglob("*.parquet"))
+    return {str(path.relative_to(folder)): pq.read_table(path).to_pandas().drop(columns=WALL_CLOCK, errors="ignore") for path in found}
+
+
+def test_declared_files_exist_and_nothing_is_left_in_work(finished: Workplace) -> None:
+    missing = [name for name in DECLARED if not (finished.folder / name).is_file()]
+    assert missing == []
+    left = [str(path) for path in (finished.folder / "work").rglob("*") if path.is_file()] if (finished.folder / "work").exists() else []
+    assert left == []
+    hidden = [str(path) for path in (finished.folder / "results").rglob(".*")]
+    assert [name for name in hidden if not name.endswith(".snakemake_timestamp")] == []
+
+
+def test_every_job_left_a_log_and_a_benchmark(finished: Workplace) -> None:
+    for rule in ("write_shard", "train_generator", "sample_views", "score_views", "pretrain_encoder", "propagate_labels", "write_report"):
+        assert list((finished.folder / "logs" / rule).rglob("*.log")), rule
+        assert list((finished.folder / "benchmarks" / rule).rglob("*.tsv")), rule
+
+
+def test_verify_accepts_all_results_and_finds_a_flipped_byte(copied: Workplace) -> None:
+    command = [sys.executable, "-m", "cdgmae.cli", "verify", str(copied.folder / "results")]
+    assert subprocess.run(command, capture_output=True, env=environment()).returncode == 0
+    tar = copied.folder / "results/views/s_ldm/00000.tar"
+    data = bytearray(tar.read_bytes())
+    data[700] ^= 0xFF
+    tar.write_bytes(bytes(data))
+    broken = subprocess.run(command, capture_output=True, text=True, env=environment())
+    assert broken.returncode == 1
+    assert "00000.tar" in broken.stdout + broken.stderr
+
+
+def test_summary_has_three_encoders_and_the_papers_columns(finished: Workplace) -> None:
+    summary = pd.read_csv(finished.folder / "results/propagation/summary.csv")
+    assert set(summary["encoder"]) == {"random", "crops", "cdg"}
+    assert {"encoder", "J&F", "J", "F", "mIoU", "PCK@0.1", "PCK@0.2"} <= set(summary.columns)
+    assert summary.notna().to_numpy().all()
+    consistency = pd.read_csv(finished.folder / "results/consistency/summary.csv")
+    assert list(consistency["source"]) == ["s_ldm"]
+    assert int(consistency["pairs"].iloc[0]) == 24 * 2
+
+
+def test_tables_carry_version_settings_and_inputs(finished: Workplace) -> None:
+    for name in ("results/views/s_ldm/00000.parquet", "results/consistency/s_ldm/00000.parquet", "results/shards/demo/00000.parquet"):
+        facts = json.loads(pq.read_schema(finished.folder / name).metadata[b"cdgmae"])
+        assert facts["version"]
+        assert facts["settings"]
+        assert facts["inputs"], name
+
+
+def kill_after(place: Workplace, seconds: float) -> bool:
+    """Start the workflow in its own process group and kill all of it; False if it ended before."""
+    process = subprocess.Popen(
+        place.command("--quiet", "all"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment()
+    )
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+    return False
+
+
+def test_run_killed_again_and_again_ends_with_the_same_tables(finished: Workplace, tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    place.write_config(tiny_config())
+    kills = [kill_after(place, seconds) for seconds in (9, 14, 19, 24)]
+    assert kills[0]
+    done = place.run("--show-failed-logs")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    expected, found = tables(finished.folder), tables(place.folder)
+    assert sorted(expected) == sorted(found)
+    for name, table in expected.items():
+        pd.testing.assert_frame_equal(table, found[name], obj=name)
+    for name in ("results/views/s_ldm/00000.tar", "results/pretrain/cdg/seed0/model.safetensors"):
+        assert (finished.folder / name).read_bytes() == (place.folder / name).read_bytes(), name
+
+
+def test_orphan_of_a_killed_controller_and_its_successor_do_not_disturb_each_other(finished: Workplace, tmp_path: Path) -> None:
+    place = Workplace(tmp_path)
+    place.write_config(tiny_config())
+    controller = subprocess.Popen(place.command("--quiet", "all", "pretrain"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "results").glob("pretrain/*/.seed0.lock")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    controller.kill()  # the job goes on without its controller
+    controller.wait()
+    done = place.run("results/pretrain/conditioning/seed0/encoder.safetensors")
+    assert done.returncode == 0, done.stderr[-3000:]
+    name = "results/pretrain/conditioning/seed0/encoder.safetensors"
+    assert (finished.folder / name).read_bytes() == (tmp_path / name).read_bytes()
