@@ -37,9 +37,17 @@ class Jobs:
         """What must exist before a data set can be listed."""
         return self.demo_inputs(self.config.shards.datasets[dataset].path)
 
-    def dataset_settings(self, dataset: str) -> str:
-        """Settings of a data set as JSON."""
-        return self.config.shards.datasets[dataset].canonical_json()
+    def listing_settings(self, dataset: str) -> str:
+        """What decides the manifest, as JSON."""
+        return self.config.shards.datasets[dataset].canonical_json(include={"path", "layout", "num_shards"})
+
+    def packing_settings(self, dataset: str) -> str:
+        """What decides the bytes of a shard, as JSON: everything but the tolerance for bad pictures."""
+        return self.config.shards.datasets[dataset].canonical_json(exclude={"max_bad_fraction"})
+
+    def gate_settings(self, dataset: str) -> str:
+        """What decides whether a data set passes, as JSON."""
+        return self.config.shards.datasets[dataset].canonical_json(include={"path", "layout", "num_shards", "max_bad_fraction"})
 
     def shard_names(self, dataset: str) -> list[str]:
         """All shards of a data set."""

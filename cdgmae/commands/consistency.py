@@ -53,12 +53,15 @@ def score(
     """
     from cdgmae.consistency.scoring import score_shard
     from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.storage.locks import exclusive_writer
 
     chosen = parse_settings(
         ScoringSettings, settings, image_size=image_size, batch_size=batch_size, max_bad_fraction=max_bad_fraction
     )
     limit_threads(threads)
-    print_result(score_shard(chosen, real, views, encoder, output, source=source, device=pick_device(device)), as_json)
+    with exclusive_writer(output):
+        result = score_shard(chosen, real, views, encoder, output, source=source, device=pick_device(device))
+    print_result(result, as_json)
 
 
 @app.command()

@@ -49,23 +49,25 @@ def run(
     """
     from cdgmae.pretrain.run import run_pretrain
     from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.storage.locks import exclusive_writer
 
     parsed = parse_settings(PretrainRunSettings, settings)
     if parsed.pretext == "cross_view" and views is None:
         raise ValueError("pretext cross_view needs --views FOLDER, the shards of a view source; or choose pretext crops")
     limit_threads(threads)
-    result = run_pretrain(
-        parsed,
-        seed,
-        find_shards(shards),
-        find_shards(views) if views is not None else [],
-        output,
-        work or output.parent / f".work-{output.name}",
-        device=pick_device(device),
-        precision=precision,
-        log_interval_seconds=log_interval,
-        checkpoint_interval_seconds=checkpoint_interval,
-    )
+    with exclusive_writer(output):
+        result = run_pretrain(
+            parsed,
+            seed,
+            find_shards(shards),
+            find_shards(views) if views is not None else [],
+            output,
+            work or output.parent / f".work-{output.name}",
+            device=pick_device(device),
+            precision=precision,
+            log_interval_seconds=log_interval,
+            checkpoint_interval_seconds=checkpoint_interval,
+        )
     print_result(result, as_json)
 
 

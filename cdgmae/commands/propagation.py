@@ -93,6 +93,7 @@ def run(
     from cdgmae.propagation.run import run_propagation
     from cdgmae.runtime.devices import limit_threads, pick_device
     from cdgmae.runtime.interrupts import Interrupted, StopRequest
+    from cdgmae.storage.locks import exclusive_writer
 
     protocol = read_protocol(
         clip_set.value, settings, root=root, input_size=parse_input_size(input_size),
@@ -106,11 +107,13 @@ def run(
         if reason is not None:
             raise Interrupted(f"{reason} after clip {clip}; finished clips are kept, run the same command again")
 
-    scores = run_propagation(
-        clip_set.value, protocol, encoder, output / f"{clip_set.value}.parquet",
-        device=pick_device(device), name=name, work_dir=work or output / f".{clip_set.value}.work",
-        save_predictions=output if save_predictions else None, after_clip=stop_if_asked,
-    )  # fmt: skip
+    table = output / f"{clip_set.value}.parquet"
+    with exclusive_writer(table):
+        scores = run_propagation(
+            clip_set.value, protocol, encoder, table,
+            device=pick_device(device), name=name, work_dir=work or output / f".{clip_set.value}.work",
+            save_predictions=output if save_predictions else None, after_clip=stop_if_asked,
+        )  # fmt: skip
     print_result(dict(scores), as_json)
 
 

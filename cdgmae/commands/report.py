@@ -33,6 +33,9 @@ def write(
 ) -> None:
     """Write the page from whatever results are there; stages that have not been run are named in it."""
     from cdgmae.report.page import write_report
+    from cdgmae.storage.locks import exclusive_writer
 
     chosen = parse_settings(ReportSettings, settings, title=title, num_bags=num_bags)
-    print_result(write_report(chosen, results, output), as_json)
+    with exclusive_writer(output):
+        result = write_report(chosen, results, output)
+    print_result(result, as_json)

@@ -26,9 +26,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=False)
 
-    def canonical_json(self) -> str:
-        """JSON with sorted keys and no spaces: equal settings give equal text."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    def canonical_json(self, *, include: set[str] | None = None, exclude: set[str] | None = None) -> str:
+        """JSON with sorted keys and no spaces, of all fields or some: equal settings give equal text."""
+        return json.dumps(self.model_dump(mode="json", include=include, exclude=exclude), sort_keys=True, separators=(",", ":"))
 
     def digest(self) -> str:
         """First 12 hex digits of the SHA-256 of `canonical_json`; written into every artifact."""

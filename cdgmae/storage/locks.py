@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cdgmae.storage.atomic import explain_write_errors
+
 logger = logging.getLogger("cdgmae")
 
 
@@ -22,11 +24,12 @@ def exclusive_writer(output: Path) -> Iterator[None]:
     process ends however it ends, and is removed afterwards.
 
     Raises:
-        OSError: if the output's folder cannot be made or written.
+        ValueError: if the output's folder cannot be made or written.
     """
     path = output.parent / f".{output.name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _acquire(path)
+    with explain_write_errors(output):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _acquire(path)
     try:
         yield
     finally:

@@ -10,7 +10,6 @@ pytestmark = pytest.mark.slow
 SUMMARIES = {"propagate_labels", "summarise_propagation", "write_report"}
 AFTER_VIEWS = {"score_views", "summarise_consistency", "pretrain_encoder"} | SUMMARIES
 AFTER_ENCODER = {"train_generator", "sample_views"} | AFTER_VIEWS
-AFTER_SHARDS = {"train_generator", "sample_views"} | AFTER_VIEWS
 
 CHANGES = [
     ("pretrain.runs.cdg.anchor_masking_ratio", 0.5, {"pretrain_encoder"} | SUMMARIES),
@@ -21,7 +20,8 @@ CHANGES = [
     ("consistency.image_size", 96, {"score_views", "summarise_consistency", "write_report"}),
     ("propagation.datasets.davis.top_k", 5, SUMMARIES),
     ("report.title", "Another title", {"write_report"}),
-    ("shards.datasets.demo.jpeg_quality", 80, {"write_manifest", "write_shard", "summarise_shards"} | AFTER_SHARDS),
+    ("shards.datasets.demo.jpeg_quality", 80, {"write_shard", "summarise_shards"} | AFTER_ENCODER),
+    ("shards.datasets.demo.max_bad_fraction", 0.5, {"summarise_shards", "write_report"}),
     ("runtime.threads", 2, set()),
     ("runtime.precision", "bf16", set()),
     ("runtime.device", "cpu", set()),

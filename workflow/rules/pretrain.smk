@@ -1,7 +1,7 @@
 # Stage pretrain: one cross-view masked autoencoder per run and seed. Its checkpoints live in work/, which no failed job clears.
 rule pretrain_encoder:
     input:
-        gate=lambda w: JOBS.shard_gate(JOBS.dataset_of_run(w.run)),
+        gate=lambda w: ancient(JOBS.shard_gate(JOBS.dataset_of_run(w.run))),
         shards=lambda w: JOBS.shard_files(JOBS.dataset_of_run(w.run)),
         views=lambda w: JOBS.run_views(w.run),
     output:

@@ -15,7 +15,7 @@ rule write_manifest:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=lambda w: JOBS.dataset_settings(w.dataset),
+        settings=lambda w: JOBS.listing_settings(w.dataset),
         seed=CONFIG.seed,
     message:
         "List the pictures of {wildcards.dataset}"
@@ -44,7 +44,7 @@ rule write_shard:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=lambda w: JOBS.dataset_settings(w.dataset),
+        settings=lambda w: JOBS.packing_settings(w.dataset),
     message:
         "Write shard {wildcards.shard} of {wildcards.dataset}"
     shell:
@@ -73,7 +73,7 @@ rule summarise_shards:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=lambda w: JOBS.dataset_settings(w.dataset),
+        settings=lambda w: JOBS.gate_settings(w.dataset),
     message:
         "Check the shards of {wildcards.dataset}"
     shell:

@@ -1,7 +1,9 @@
 # Stage views: a generator (trained here unless the config gives a folder), then M views of every real image.
 rule train_generator:
     input:
-        gate=lambda w: JOBS.shard_gate(JOBS.generator_training(w.generator).dataset),
+        gate=lambda w: ancient(
+            JOBS.shard_gate(JOBS.generator_training(w.generator).dataset)
+        ),
         shards=lambda w: JOBS.shard_files(JOBS.generator_training(w.generator).dataset),
         encoder=lambda w: JOBS.encoder_files(
             JOBS.generator_training(w.generator).encoder
@@ -42,7 +44,7 @@ rule train_generator:
 
 rule sample_views:
     input:
-        gate=lambda w: JOBS.shard_gate(JOBS.dataset_of(w.source)),
+        gate=lambda w: ancient(JOBS.shard_gate(JOBS.dataset_of(w.source))),
         tar=lambda w: JOBS.real_shard(w.source, w.shard),
         generator=lambda w: JOBS.generator_folder(w.source),
     output:

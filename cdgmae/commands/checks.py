@@ -1,0 +1,148 @@
+"""Commands that check things: `cdgmae verify`, `cdgmae doctor`, `cdgmae config check|schema`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from cdgmae import __version__
+from cdgmae.commands.options import JsonOption, print_result
+
+if TYPE_CHECKING:
+    from cdgmae.runtime.environment import PackageState
+    from cdgmae.storage.verify import Finding
+
+config_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Check a configuration without running anything, or print its JSON schema.",
+)
+
+
+@config_app.command()
+def check(
+    config: Annotated[Path, typer.Option("--config", help="The YAML file to check.")] = Path("config.yaml"),
+    as_json: JsonOption = False,
+) -> None:
+    """Check a configuration: unknown keys, wrong types, impossible combinations and names that do not exist, all in one message."""
+    from cdgmae.config import load_config
+
+    checked = load_config(config)
+    result: dict[str, Any] = {
+        "config": str(config),
+        "datasets": list(checked.shards.datasets),
+        "sources": list(checked.views.sources),
+        "runs": list(checked.pretrain.runs),
+        "encoders": list(checked.propagation.encoders),
+        "digest": checked.digest(),
+    }
+    if not as_json:
+        result = {name: ", ".join(value) if isinstance(value, list) else value for name, value in result.items()}
+    print_result(result, as_json)
+
+
+@config_app.command()
+def schema(
+    output: Annotated[Path | None, typer.Option("--output", help="File to write; printed if left out.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The JSON schema of the configuration, with every key described; editors use it for completion."""
+    from cdgmae.config import json_schema
+    from cdgmae.storage.atomic import explain_write_errors, write_text
+
+    text = json_schema()
+    if output is None:
+        typer.echo(json.dumps(json.loads(text)) if as_json else text, nl=as_json)
+        return
+    with explain_write_errors(output):
+        write_text(output, text)
+    print_result({"schema": str(output), "bytes": len(text.encode())}, as_json)
+
+
+def verify(
+    paths: Annotated[list[Path], typer.Argument(help="Files or folders of any stage, e.g. results/shards.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Re-check files from their bytes: counts, sizes and sha256 of shards, tables, safetensors and JSON; folders are walked.
+
+    Ends with exit code 1 and the list of problems if any file is not whole.
+    """
+    from cdgmae.runtime.progress import ProgressMeter
+    from cdgmae.storage.verify import files_to_verify, verify_file
+
+    files = files_to_verify(paths)
+    findings: list[Finding] = []
+    with ProgressMeter("verify", len(files), unit="files") as meter:
+        for path in files:
+            findings.append(verify_file(path))
+            meter.advance()
+    problems = [f"{finding.path}: {problem}" for finding in findings for problem in finding.problems]
+    if as_json:
+        print_result(
+            {"files": len(findings), "bad_files": sum(not finding.ok for finding in findings), "problems": problems}, True
+        )
+    else:
+        _show_findings(findings)
+    if not findings:
+        raise ValueError(
+            f"nothing to verify in {', '.join(map(str, paths))}: no .tar, .parquet, .safetensors or .json file there"
+        )
+    if problems:
+        raise typer.Exit(1)
+
+
+def _show_findings(findings: list[Finding]) -> None:
+    console = Console(soft_wrap=True)
+    for finding in findings:
+        mark = "[green]ok [/green]" if finding.ok else "[red]bad[/red]"
+        console.print(
+            f"  {mark} {escape(finding.path)}  [dim]{escape(finding.kind)}: {escape(finding.detail)}[/dim]", highlight=False
+        )
+        for problem in finding.problems:
+            console.print(f"        {escape(problem)}", highlight=False)
+    bad = sum(not finding.ok for finding in findings)
+    console.print(f"{len(findings)} file(s) checked, {bad} with problems", highlight=False)
+
+
+def doctor(
+    folder: Annotated[Path, typer.Option("--folder", help="Where results will lie; its disk space is shown.")] = Path("."),
+    as_json: JsonOption = False,
+) -> None:
+    """Say what is installed, which devices exist, and which optional parts are missing and how to get them.
+
+    Ends with exit code 1 if a package that is always needed is missing or too old.
+    """
+    from cdgmae.runtime.environment import describe_machine, package_states
+
+    states, machine = package_states(), describe_machine(folder)
+    broken = [state for state in states if state.extra is None and not state.ok]
+    if as_json:
+        packages = {state.name: {"installed": state.installed, "needed": state.needed, "extra": state.extra} for state in states}
+        missing = {state.name: state.remedy for state in states if state.remedy}
+        print_result({"cdgmae": __version__, **machine, "packages": packages, "missing": missing}, True)
+    else:
+        _show_machine(machine, states)
+    if broken:
+        raise typer.Exit(1)
+
+
+def _show_machine(machine: dict[str, str], states: list[PackageState]) -> None:
+    console = Console()
+    console.print(f"[bold]cdgmae {__version__}[/bold]", highlight=False)
+    for name, value in machine.items():
+        console.print(f"  [bold]{name}[/bold]  {escape(value)}", highlight=False, soft_wrap=True)
+    table = Table(
+        Column("package", overflow="fold"), "needed", "installed", "part", "how to get it", title="Packages", title_justify="left"
+    )
+    for state in states:
+        colour = "green" if state.ok else "yellow" if state.extra else "red"
+        installed = f"[{colour}]{escape(state.installed or 'missing')}[/{colour}]"
+        table.add_row(state.name, escape(state.needed), installed, state.extra or "core", escape(state.remedy))
+    console.print(table)
+    console.print("Parts other than core are optional: the remedy installs the whole part.", highlight=False)

@@ -1,0 +1,31 @@
+"""`cdgmae demo`: draw the embedded demo data."""
+
+from __future__ import annotations
+
+import typer
+
+from cdgmae.commands.options import JsonOption, SeedOption, SettingsOption, parse_settings, print_result
+from cdgmae.settings.demo import DemoSettings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="The embedded demo: pictures and labelled clips made from photographs inside installed packages, without any download.",
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `draw` a verb of its own although it is the only one."""
+
+
+@app.command()
+def draw(settings: SettingsOption = "", seed: SeedOption = 0, as_json: JsonOption = False) -> None:
+    """Draw the picture tree and the DAVIS, VIP and JHMDB clip sets; does nothing if they are there already.
+
+    Tiles are cut from photographs into an ImageNet-like tree. In the clips, pieces of photographs move over a panning photograph, so
+    masks, body parts and joints are exact. Equal seeds give equal bytes.
+    """
+    from cdgmae.demo.draw import draw_demo
+
+    print_result(draw_demo(parse_settings(DemoSettings, settings), seed), as_json)

@@ -1,0 +1,133 @@
+"""`cdgmae shards`: list a picture data set and pack it into picture shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cdgmae.commands.options import JsonOption, SeedOption, ThreadsOption, parse_settings, print_result
+from cdgmae.names import shard_index, shard_names
+from cdgmae.settings.shards import DatasetSettings
+
+_WHOLE = "A whole data set in one command"
+_ONE = "One shard (as the workflow calls it)"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Pack pictures into tar files with a Parquet index ([bold]picture shards[/bold]).\n\n"
+    "Input is a tree of .JPEG/.jpg/.jpeg/.png/.webp files of any depth, ILSVRC's class tars, or WebDataset tars. Every picture is "
+    "decoded once: what cannot be used becomes a row with its reason. `cdgmae shards write --root FOLDER --output DIR` does all of it.",
+)
+
+DatasetOption = Annotated[
+    str, typer.Option("--settings", help="One data set of config section shards.datasets, as JSON text or a .json/.yaml file.")
+]
+ManifestOption = Annotated[Path, typer.Option("--manifest", help="Manifest of the data set; the tars lie beside it.")]
+
+
+@app.command()
+def manifest(
+    settings: DatasetOption,
+    output: Annotated[Path, typer.Option("--output", help="The manifest to write, e.g. results/shards/NAME/manifest.parquet.")],
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """List every picture once: key, class, size, and the shard it goes to (a seeded shuffle, sizes equal up to one)."""
+    from cdgmae.shards.manifest import write_manifest
+    from cdgmae.storage.locks import exclusive_writer
+
+    dataset = parse_settings(DatasetSettings, settings)
+    with exclusive_writer(output):
+        result = write_manifest(dataset, seed, output)
+    print_result(result, as_json)
+
+
+@app.command()
+def write(
+    output: Annotated[
+        Path, typer.Option("--output", help="Folder for all shards; with --manifest, the one tar, e.g. .../00007.tar.")
+    ],
+    root: Annotated[str | None, typer.Option("--root", help="Folder of the pictures or tars.", rich_help_panel=_WHOLE)] = None,
+    num_shards: Annotated[
+        int | None,
+        typer.Option(
+            "--num-shards", min=1, help="Number of shards; one per 10,000 pictures if left out.", rich_help_panel=_WHOLE
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="images (default), class_tars or webdataset.", rich_help_panel=_WHOLE)
+    ] = None,
+    resize: Annotated[
+        str | None, typer.Option(help="none (default: bytes as they are), shorter_side or center_crop.", rich_help_panel=_WHOLE)
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels for resizing; default 256.", rich_help_panel=_WHOLE)] = None,
+    jpeg_quality: Annotated[
+        int | None, typer.Option(help="1..100 for resized pictures; default 95.", rich_help_panel=_WHOLE)
+    ] = None,
+    max_bad_fraction: Annotated[
+        float | None,
+        typer.Option(help="Fail when a larger share of the pictures is unusable; default 0.001.", rich_help_panel=_WHOLE),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the shuffle over shards.", rich_help_panel=_WHOLE)] = 0,
+    settings: Annotated[
+        str,
+        typer.Option(
+            "--settings", help="The data set's settings as JSON text or a file; flags override it.", rich_help_panel=_ONE
+        ),
+    ] = "",
+    manifest: Annotated[
+        Path | None, typer.Option("--manifest", help="Write only the shard that --output names.", rich_help_panel=_ONE)
+    ] = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write shards: a whole data set (manifest, all shards, summary), or a single shard of a manifest.
+
+    Run it again after an interruption: shards that are whole and fit the settings are kept.
+
+    Example: cdgmae shards write --root photos --output packed --resize shorter_side --image-size 256
+    """
+    from cdgmae.shards.packing import write_dataset, write_shard
+    from cdgmae.storage.locks import exclusive_writer
+
+    flags = {"path": root, "layout": layout, "resize": resize, "image_size": image_size, "jpeg_quality": jpeg_quality}
+    if not settings and root is None:
+        raise ValueError(
+            "nothing to pack: give --root FOLDER (all pictures of a folder), or --settings and --manifest (one shard)"
+        )
+    dataset = parse_settings(DatasetSettings, settings, **flags, num_shards=num_shards, max_bad_fraction=max_bad_fraction)
+    if manifest is not None:
+        limited = "max_bad_fraction" in dataset.model_fields_set
+        with exclusive_writer(output):
+            result = write_shard(dataset, manifest, _shard_of(output), output, threads=threads, stop_early=limited)
+    else:
+        wanted = dataset.num_shards if "num_shards" in dataset.model_fields_set else None
+        with exclusive_writer(output):
+            result = write_dataset(dataset, seed, output, num_shards=wanted, threads=threads)
+    print_result(result, as_json)
+
+
+@app.command()
+def summarise(
+    settings: DatasetOption,
+    manifest: ManifestOption,
+    output: Annotated[Path, typer.Option("--output", help="The summary to write, e.g. results/shards/NAME/summary.parquet.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Check all shards together: one row per shard, a list of all bad pictures, and an error when they are too many."""
+    from cdgmae.shards.summary import summarise_shards
+
+    dataset = parse_settings(DatasetSettings, settings)
+    tars = [manifest.with_name(f"{name}.tar") for name in shard_names(dataset.num_shards)]
+    print_result(summarise_shards(dataset, tars, output, manifest=manifest), as_json)
+
+
+def _shard_of(output: Path) -> int:
+    if output.suffix != ".tar" or not output.stem.isdigit():
+        raise ValueError(
+            f"--output {output}: with --manifest it must name one shard's tar, such as 00007.tar; its number says which shard"
+        )
+    return shard_index(output.stem)

@@ -1,0 +1,215 @@
+"""Which pictures a data set has: an image tree, or tar files of pictures, in an order that does not depend on the file system.
+
+Tars are never unpacked: a picture in a tar is known by the offset and length of its bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from cdgmae.settings.shards import DatasetSettings
+from cdgmae.shards.keys import distinct_keys, safe_key
+from cdgmae.shards.tars import list_tar
+
+logger = logging.getLogger("cdgmae")
+
+PICTURE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp"})
+"""File endings that count as pictures, in lower case; compared without regard to case."""
+
+CHUNK_ROWS = 8_192
+LOG_EVERY_CHUNKS = 16
+_ESCAPED_BYTES = {0xDC80 + byte: 0xF780 + byte for byte in range(128)}
+_RESTORED_BYTES = {escaped: original for original, escaped in _ESCAPED_BYTES.items()}
+
+
+class ListedPicture(NamedTuple):
+    """One picture as the listing finds it; `tar_path` and `tar_offset` are None for a loose file."""
+
+    source_path: str
+    stem: str
+    class_name: str | None
+    byte_size: int
+    tar_path: str | None = None
+    tar_offset: int | None = None
+
+
+class FoundFile(NamedTuple):
+    """A file below a root folder: path relative to it with `/`, parent folder's name (None in the root itself), size in bytes."""
+
+    path: str
+    parent: str | None
+    byte_size: int
+
+
+def path_to_text(path: str) -> str:
+    """A path that may hold bytes outside UTF-8 as text that Parquet can store; `text_to_path` takes it back."""
+    return path.translate(_ESCAPED_BYTES)
+
+
+def text_to_path(text: str) -> str:
+    """The path behind `path_to_text`."""
+    return text if text.isascii() else text.translate(_RESTORED_BYTES)
+
+
+def find_files(root: Path, extensions: frozenset[str]) -> Iterator[FoundFile]:
+    """All files below `root` with one of the endings: a folder's files by name, then its subfolders by name.
+
+    Names are compared by code point. Hidden files and folders are skipped, links are followed, and a link back to a folder above
+    itself is not entered. Links that lead nowhere are listed with size 0, so that they end as a row with a reason.
+
+    Raises:
+        ValueError: if a folder cannot be listed.
+    """
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    while pending:
+        relative, above = pending.pop()
+        folder = os.path.join(root, relative)
+        try:
+            status = os.stat(folder)
+            identity = (status.st_dev, status.st_ino)
+            if identity in above:
+                logger.warning("%s leads back to a folder above it and is not entered", folder)
+                continue
+            files, subfolders = _scan(folder, extensions)
+        except OSError as error:
+            raise ValueError(
+                f"folder {folder} cannot be listed: {error.strerror}. Give read permission on it, or point the data set's path "
+                "(shards.datasets.NAME.path, --root) at readable folders only."
+            ) from None
+        parent = os.path.basename(relative) or None
+        for name, byte_size in files:
+            yield FoundFile(os.path.join(relative, name), parent, byte_size)
+        pending.extend((os.path.join(relative, name), above | {identity}) for name in reversed(subfolders))
+
+
+def _scan(folder: str, extensions: frozenset[str]) -> tuple[list[tuple[str, int]], list[str]]:
+    """Sorted (name, size) of the wanted files of one folder, and its sorted subfolders."""
+    files: list[tuple[str, int]] = []
+    subfolders: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link to itself
+                is_folder = False
+            if is_folder:
+                subfolders.append(entry.name)
+            elif os.path.splitext(entry.name)[1].lower() in extensions:
+                files.append((entry.name, _size(entry)))
+    files.sort()
+    subfolders.sort()
+    return files, subfolders
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:  # a broken link, or gone since the folder was read
+        return 0
+
+
+def list_pictures(settings: DatasetSettings) -> pa.Table:
+    """The pictures of a data set, sorted, with distinct keys.
+
+    Args:
+        settings: `path` and `layout` are used.
+
+    Returns:
+        Columns key, source_path (relative to the root, `tar!member` in tars), class_name, byte_size, tar_path, tar_offset.
+
+    Raises:
+        ValueError: if the path is missing, holds no pictures, or a folder or tar in it cannot be read.
+    """
+    root = Path(settings.path)
+    if not root.exists():
+        raise ValueError(
+            f"data set path {settings.path!r} does not exist. Give the folder that holds the "
+            f"{'pictures' if settings.layout == 'images' else 'tar files'} (shards.datasets.NAME.path in the config, or --root)."
+        )
+    found = _pictures_of_tree(root) if settings.layout == "images" else _pictures_of_tars(root, settings.layout)
+    table = _collect(found)
+    if table.num_rows == 0:
+        raise ValueError(_nothing_found(root, settings.layout))
+    keys = distinct_keys(table["key"].combine_chunks(), table["class_name"].combine_chunks())
+    return table.set_column(0, "key", keys)
+
+
+def _pictures_of_tree(root: Path) -> Iterator[ListedPicture]:
+    if not root.is_dir():
+        raise ValueError(
+            f"data set path {str(root)!r} is a file. Layout `images` needs a folder; for a tar use layout class_tars or webdataset."
+        )
+    for file in find_files(root, PICTURE_EXTENSIONS):
+        stem = os.path.splitext(os.path.basename(file.path))[0]
+        yield ListedPicture(file.path, stem, file.parent, file.byte_size)
+
+
+def _pictures_of_tars(root: Path, layout: str) -> Iterator[ListedPicture]:
+    if root.is_dir():
+        tars = [file.path for file in find_files(root, frozenset({".tar"}))]
+    else:
+        root, tars = root.parent, [root.name]
+    ignored = 0
+    for number, tar_path in enumerate(tars, start=1):
+        content = list_tar(root / tar_path, PICTURE_EXTENSIONS)
+        ignored += content.ignored_members
+        for picture in content.pictures:
+            stem = os.path.basename(picture.group)
+            class_name = content.classes.get(picture.group)
+            if layout == "class_tars":  # the picture's whole stem, as in an image tree; the tar is the class
+                stem, class_name = os.path.splitext(os.path.basename(picture.member))[0], Path(tar_path).stem
+            source_path = f"{tar_path}!{picture.member}"
+            yield ListedPicture(source_path, stem, class_name, picture.length, tar_path, picture.offset)
+        logger.info("listed tar %d of %d: %s, %d pictures", number, len(tars), tar_path, len(content.pictures))
+    if ignored:
+        logger.warning("%d tar members that are no regular files (links, devices, sparse files) were ignored", ignored)
+
+
+def _collect(found: Iterator[ListedPicture]) -> pa.Table:
+    """Gather pictures column by column, so that memory holds Arrow arrays and one chunk of Python objects."""
+    names = ("key", "source_path", "class_name", "byte_size", "tar_path", "tar_offset")
+    types = (pa.string(), pa.string(), pa.string(), pa.int64(), pa.string(), pa.int64())
+    schema = pa.schema(list(zip(names, types, strict=True)))
+    batches: list[pa.RecordBatch] = []
+    chunk: list[ListedPicture] = []
+
+    def flush() -> None:
+        texts = [path_to_text(picture.source_path) for picture in chunk]
+        tars = [picture.tar_path and path_to_text(picture.tar_path) for picture in chunk]
+        classes = [picture.class_name and path_to_text(picture.class_name) for picture in chunk]
+        columns = (
+            [safe_key(path_to_text(picture.stem)) for picture in chunk], texts, classes,
+            [picture.byte_size for picture in chunk], tars, [picture.tar_offset for picture in chunk],
+        )  # fmt: skip
+        batches.append(
+            pa.record_batch([pa.array(column, type=kind) for column, kind in zip(columns, types, strict=True)], schema=schema)
+        )
+        chunk.clear()
+        if len(batches) % LOG_EVERY_CHUNKS == 0:
+            logger.info("listed %d pictures", len(batches) * CHUNK_ROWS)
+
+    for picture in found:
+        chunk.append(picture)
+        if len(chunk) == CHUNK_ROWS:
+            flush()
+    if chunk:
+        flush()
+    return pa.Table.from_batches(batches, schema=schema)
+
+
+def _nothing_found(root: Path, layout: str) -> str:
+    endings = ".JPEG, .jpg, .jpeg, .png or .webp"
+    if layout != "images":
+        return f"{root} holds no .tar file with pictures ({endings}). Compressed tars must be decompressed; for loose files use layout images."
+    hint = ""
+    if next(find_files(root, frozenset({".tar"})), None) is not None:
+        hint = " It holds tar files: use layout class_tars (one tar per class) or webdataset."
+    return f"{root} holds no pictures ({endings}, at any depth; hidden files are skipped).{hint} Check the data set's path."

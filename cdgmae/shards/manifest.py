@@ -1,0 +1,120 @@
+"""The manifest: every picture of a data set with its key, class, size and the shard it goes to.
+
+It is written once by one job; each shard's job then reads only its own rows.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cdgmae.runtime.seeds import numpy_generator
+from cdgmae.settings.shards import DatasetSettings
+from cdgmae.shards.listing import list_pictures
+from cdgmae.storage.atomic import explain_write_errors
+from cdgmae.storage.tables import read_table, table_facts, write_table
+
+MANIFEST_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("source_path", pa.string(), nullable=False),
+        pa.field("class_name", pa.string()),
+        pa.field("byte_size", pa.int64(), nullable=False),
+        pa.field("tar_path", pa.string()),
+        pa.field("tar_offset", pa.int64()),
+        pa.field("shard", pa.int32(), nullable=False),
+    ]
+)
+"""Columns of a manifest. `source_path` is relative to the data set's path; in tars it reads `tar!member`, and `tar_path` with
+`tar_offset` says where the member's `byte_size` bytes lie. Rows are in listing order."""
+
+PICTURES_PER_SHARD = 10_000
+"""Size of a shard where the user names no number of shards (paper scale: 128 shards of 10,000)."""
+
+
+def write_manifest(settings: DatasetSettings, seed: int, output: Path) -> dict[str, Any]:
+    """List a data set and assign every picture to a shard.
+
+    The seeded shuffle depends on the seed and the number of pictures alone; shard sizes differ by at most one.
+
+    Args:
+        settings: `path`, `layout` and `num_shards` are used.
+        seed: Root seed.
+        output: The manifest to write.
+
+    Returns:
+        pictures, classes, megabytes, shards and the manifest's path.
+
+    Raises:
+        ValueError: if the data set cannot be listed, has fewer pictures than shards, or the output cannot be written.
+    """
+    return write_listing(list_pictures(settings), settings, seed, output)
+
+
+def write_listing(listing: pa.Table, settings: DatasetSettings, seed: int, output: Path) -> dict[str, Any]:
+    """As `write_manifest`, from a listing that is already there."""
+    count, num_shards = listing.num_rows, settings.num_shards
+    if num_shards > count:
+        raise ValueError(
+            f"num_shards = {num_shards}, but {settings.path} holds only {count} picture(s); every shard needs at least one. "
+            f"Lower num_shards (shards.datasets.NAME.num_shards, --num-shards) to at most {count}."
+        )
+    shuffle = numpy_generator(seed, "shards", "assignment").permutation(count)
+    shard_of = np.empty(count, dtype=np.int32)
+    shard_of[shuffle] = np.arange(count) % num_shards
+    table = listing.append_column("shard", pa.array(shard_of))
+    facts = {"pictures": count, "num_shards": num_shards, "layout": settings.layout, "seed": seed}
+    with explain_write_errors(output):
+        write_table(output, table, MANIFEST_SCHEMA, extra=facts)
+    return {
+        "pictures": count,
+        "classes": pc.count_distinct(table["class_name"]).as_py(),
+        "megabytes": round(pc.sum(table["byte_size"]).as_py() / 1e6, 3),
+        "shards": num_shards,
+        "manifest": str(output),
+    }
+
+
+def picture_count(manifest: Path) -> int:
+    """Pictures of the whole data set, from the manifest's metadata.
+
+    Raises:
+        ValueError: if the file is no manifest.
+    """
+    return int(_facts(manifest)["pictures"])
+
+
+def shard_count(manifest: Path) -> int:
+    """Number of shards the manifest was made for."""
+    return int(_facts(manifest)["num_shards"])
+
+
+def shard_rows(manifest: Path, settings: DatasetSettings, shard_index: int) -> list[dict[str, Any]]:
+    """The rows of one shard, sorted by key.
+
+    Raises:
+        ValueError: if the manifest was made for another layout or number of shards, or has no such shard.
+    """
+    facts = _facts(manifest)
+    for name in ("num_shards", "layout"):
+        if facts[name] != getattr(settings, name):
+            raise ValueError(
+                f"{manifest} was made with {name} = {facts[name]!r}, the settings say {getattr(settings, name)!r}; "
+                "make the manifest again (`cdgmae shards manifest`) or correct the settings"
+            )
+    if not 0 <= shard_index < settings.num_shards:
+        raise ValueError(f"{manifest} has shards 0 to {settings.num_shards - 1}, there is no shard {shard_index}")
+    table = read_table(manifest)
+    rows: list[dict[str, Any]] = table.filter(pc.equal(table["shard"], shard_index)).sort_by("key").to_pylist()
+    return rows
+
+
+def _facts(manifest: Path) -> dict[str, Any]:
+    facts = table_facts(manifest)
+    if not {"pictures", "num_shards", "layout"} <= facts.keys():
+        raise ValueError(f"{manifest} is not a manifest of this package; make one with `cdgmae shards manifest`")
+    return facts

@@ -1,0 +1,180 @@
+"""Writing shards: one shard from its manifest rows, or a whole data set in one go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cdgmae import names
+from cdgmae.runtime.progress import ProgressMeter
+from cdgmae.settings.shards import DatasetSettings
+from cdgmae.shards.listing import list_pictures
+from cdgmae.shards.manifest import PICTURES_PER_SHARD, picture_count, shard_rows, write_listing
+from cdgmae.shards.reading import PreparedPicture, prepare_picture
+from cdgmae.shards.summary import SUMMARY_NAME, BadPictures, summarise_shards
+from cdgmae.storage.atomic import explain_write_errors
+from cdgmae.storage.images import PictureError
+from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShardWriter, index_path
+from cdgmae.storage.tables import TableError, file_sha256, table_facts
+
+logger = logging.getLogger("cdgmae")
+
+MAX_THREADS = 16
+ENOUGH_EXAMPLES = 20
+"""A job that must fail goes on until it has seen this many bad pictures, so that its message shows what is wrong."""
+
+
+def packing_digest(settings: DatasetSettings) -> str:
+    """Digest of the settings that decide a shard's bytes, given its manifest."""
+    used = ["resize", "max_pixels"] + (["image_size", "jpeg_quality"] if settings.resize != "none" else [])
+    text = json.dumps({name: getattr(settings, name) for name in used}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def write_shard(
+    settings: DatasetSettings, manifest: Path, shard_index: int, output_tar: Path,
+    *, threads: int | None = None, meter: ProgressMeter | None = None, stop_early: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """Pack the pictures of one shard; unusable ones become index rows with a reason.
+
+    Args:
+        settings: The data set.
+        manifest: Manifest of the whole data set.
+        shard_index: Which of its shards, from 0.
+        output_tar: The tar to write; its index goes beside it.
+        threads: Pictures decoded at the same time; the cores this process may use, at most 16, if None.
+        meter: Counts finished pictures; a meter of this shard alone if None.
+        stop_early: Fail as soon as this shard alone exceeds what the whole data set may have; the workflow leaves that judgement to
+            `summarise_shards`, so that raising the limit rewrites no shard.
+
+    Returns:
+        shard, ok, bad, megabytes and the tar's path.
+
+    Raises:
+        ValueError: if `stop_early` and the bad pictures of this shard alone exceed the data set's `max_bad_fraction`, the manifest does not fit the
+            settings, or the output cannot be written. Nothing is left under the final names then.
+    """
+    rows = shard_rows(manifest, settings, shard_index)
+    bad = BadPictures(settings.max_bad_fraction, picture_count(manifest))
+    inputs = {"manifest": file_sha256(manifest)}
+    with ExitStack() as stack:
+        stack.enter_context(explain_write_errors(output_tar))
+        counter = meter or stack.enter_context(ProgressMeter(f"shard {shard_index}", len(rows), unit="pictures"))
+        writer = stack.enter_context(PictureShardWriter(output_tar))
+        for row, outcome in _prepare_all(rows, settings, threads or default_threads()):
+            base = PictureRow(row["key"], view_index=0, class_name=row["class_name"], source_path=row["source_path"])
+            if isinstance(outcome, PreparedPicture):
+                good = replace(base, extension=outcome.extension, width=outcome.width, height=outcome.height)
+                writer.add_picture(good, outcome.data)
+            else:
+                writer.add_failure(replace(base, status=BAD, reason=outcome))
+                bad.add(row["source_path"], outcome)
+                if stop_early and bad.too_many and bad.count >= ENOUGH_EXAMPLES:
+                    break
+            counter.advance()
+        if stop_early:
+            bad.refuse_too_many(f"shard {shard_index} alone")
+        writer.commit(settings_digest=packing_digest(settings), inputs=inputs)
+    megabytes = round(output_tar.stat().st_size / 1e6, 3)
+    return {"shard": shard_index, "ok": len(rows) - bad.count, "bad": bad.count, "megabytes": megabytes, "tar": str(output_tar)}
+
+
+def default_threads() -> int:
+    """Cores this process may use, at most 16."""
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, MAX_THREADS)
+
+
+def _prepare_all(
+    rows: Sequence[Mapping[str, Any]], settings: DatasetSettings, threads: int
+) -> Iterator[tuple[Mapping[str, Any], PreparedPicture | str]]:
+    """(row, picture or reason) in row order; a few pictures per thread are in memory at a time."""
+
+    def prepare(row: Mapping[str, Any]) -> PreparedPicture | str:
+        try:
+            return prepare_picture(row, settings)
+        except PictureError as error:
+            return str(error)
+
+    waiting: deque[tuple[Mapping[str, Any], Future[PreparedPicture | str]]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    try:
+        for row in rows:
+            waiting.append((row, pool.submit(prepare, row)))
+            if len(waiting) > 3 * threads:
+                oldest, future = waiting.popleft()
+                yield oldest, future.result()
+        while waiting:
+            oldest, future = waiting.popleft()
+            yield oldest, future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def write_dataset(
+    settings: DatasetSettings, seed: int, output: Path, *, num_shards: int | None = None, threads: int | None = None
+) -> dict[str, Any]:
+    """Manifest, all shards and summary of a data set in one folder; shards that are already there and whole are kept.
+
+    Args:
+        settings: The data set; its `num_shards` is replaced by the argument.
+        seed: Root seed of the shuffle.
+        output: Folder for manifest.parquet, 00000.tar, 00000.parquet, ..., summary.parquet.
+        num_shards: Number of shards; one per 10,000 pictures if None.
+        threads: See `write_shard`.
+
+    Raises:
+        ValueError: as `write_manifest`, `write_shard` and `summarise_shards`; also if the folder holds shards of another division.
+    """
+    if settings.layout != "images" and names.lies_within(str(output.resolve()), str(Path(settings.path).resolve())):
+        raise ValueError(
+            f"output folder {output} lies inside the input {settings.path}, whose tars are the pictures; choose another"
+        )
+    listing = list_pictures(settings)
+    num_pictures = listing.num_rows
+    num_shards = num_shards or -(-num_pictures // PICTURES_PER_SHARD)
+    settings = settings.model_copy(update={"num_shards": num_shards})
+    tars = [output / f"{name}.tar" for name in names.shard_names(num_shards)]
+    _refuse_other_shards(output, tars)
+    manifest = output / names.MANIFEST
+    facts = write_listing(listing, settings, seed, manifest)
+    kept = {tar for tar in tars if is_current(tar, settings, manifest)}
+    already = sum(
+        num_pictures // num_shards + (index < num_pictures % num_shards) for index, tar in enumerate(tars) if tar in kept
+    )
+    with ProgressMeter("pack pictures", num_pictures, done=already, unit="pictures") as meter:
+        for index, tar in enumerate(tars):
+            if tar not in kept:
+                write_shard(settings, manifest, index, tar, threads=threads, meter=meter)
+    summary = summarise_shards(settings, tars, output / SUMMARY_NAME, manifest=manifest)
+    return {**facts, **summary, "shards_kept": len(kept), "output": str(output)}
+
+
+def is_current(tar: Path, settings: DatasetSettings, manifest: Path) -> bool:
+    """Whether a shard is whole and was made from this manifest with these settings."""
+    try:
+        facts = table_facts(index_path(tar))
+        return (
+            facts.get("settings") == packing_digest(settings)
+            and facts.get("inputs", {}).get("manifest") == file_sha256(manifest)
+            and tar.stat().st_size == facts.get("tar_bytes")
+        )
+    except (TableError, OSError):
+        return False
+
+
+def _refuse_other_shards(output: Path, tars: Iterable[Path]) -> None:
+    others = sorted(path.name for path in set(output.glob("[0-9]" * 5 + ".tar")) - set(tars))
+    if others:
+        raise ValueError(
+            f"{output} holds shards beyond the {len(list(tars))} to be written ({', '.join(others[:3])}{', ...' if others[3:] else ''}): "
+            "it was made with another number of shards. Delete that folder or choose another --output."
+        )

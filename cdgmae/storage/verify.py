@@ -1,0 +1,214 @@
+"""Re-checks files of any stage from their bytes: picture shards, tables, safetensors and JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cdgmae.storage.picture_shards import BAD, INDEX_SCHEMA, OK, PictureRow, PictureShard, index_path
+from cdgmae.storage.tables import table_facts
+
+READ_BYTES = 1 << 20
+SAFETENSORS_BYTES = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the check of one file gave; no problems means the file is whole."""
+
+    path: str
+    kind: str
+    detail: str
+    problems: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file is whole."""
+        return not self.problems
+
+
+def verify_paths(paths: Iterable[Path]) -> list[Finding]:
+    """Check files and folders (walked, hidden names left out); files of other kinds are passed over.
+
+    Args:
+        paths: Files or folders. A shard's tar and index are one finding, whichever of them is named.
+    """
+    return [verify_file(path) for path in files_to_verify(paths)]
+
+
+def files_to_verify(paths: Iterable[Path]) -> list[Path]:
+    """The files that `verify_file` would check, each shard by its tar alone, sorted within a folder, each once.
+
+    Named paths that do not exist are kept: they are problems.
+    """
+    chosen: dict[Path, None] = {}
+    for path in paths:
+        candidates = sorted(_walk(path)) if path.is_dir() else [path]
+        for file in candidates:
+            if file.suffix == ".parquet" and file.with_suffix(".tar").exists():
+                file = file.with_suffix(".tar")
+            if file == path or file.suffix in _CHECKS:
+                chosen[file] = None
+    return list(chosen)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent, name) for name in files if not name.startswith("."))
+
+
+def verify_file(path: Path) -> Finding:
+    """Check one file by its ending."""
+    check = _CHECKS.get(path.suffix)
+    if not path.is_file():
+        return Finding(str(path), "missing", "", ("there is no such file or folder",))
+    if check is None:
+        known = ", ".join(sorted(_CHECKS))
+        return Finding(str(path), "unknown", "", (f"files of this kind cannot be checked; known endings: {known}",))
+    try:
+        return check(path)
+    except (ValueError, OSError, KeyError, TypeError, pa.ArrowException, tarfile.TarError) as error:
+        return Finding(str(path), path.suffix[1:], "", (f"{type(error).__name__}: {error}",))
+
+
+def _verify_shard(path: Path) -> Finding:
+    """Index there and consistent; tar size and SHA-256; every member's name, place and SHA-256; no member without a row."""
+    if not index_path(path).is_file():
+        return Finding(str(path), "shard", "", ("no index beside it: the shard is incomplete, rerun the job that writes it",))
+    shard = PictureShard(path)
+    problems: list[str] = []
+    if shard.index.schema.remove_metadata() != INDEX_SCHEMA:
+        problems.append(f"index columns differ from {INDEX_SCHEMA.names}")
+        return Finding(str(path), "shard", "", tuple(problems))
+    rows = list(shard.rows())
+    good = [row for row in rows if row.status == OK]
+    problems.extend(_row_problems(rows))
+    problems.extend(_byte_problems(path, good))
+    problems.extend(_member_problems(path, good))
+    bad = len(rows) - len(good)
+    return Finding(str(path), "shard", f"{len(good)} pictures, {bad} bad rows, {path.stat().st_size:,} bytes", tuple(problems))
+
+
+def _row_problems(rows: list[PictureRow]) -> Iterator[str]:
+    seen: set[tuple[str, int]] = set()
+    for row in rows:
+        name = f"row {row.key}.{row.view_index}"
+        if (row.key, row.view_index) in seen:
+            yield f"{name} occurs twice"
+        seen.add((row.key, row.view_index))
+        if row.status not in (OK, BAD):
+            yield f"{name}: unknown status {row.status!r}"
+        if row.status == OK and None in (row.offset, row.length, row.sha256, row.extension):
+            yield f"{name}: ok, but offset, length, sha256 or extension is empty"
+        if row.status == BAD and not row.reason:
+            yield f"{name}: bad without a reason"
+
+
+def _byte_problems(path: Path, rows: list[PictureRow]) -> Iterator[str]:
+    """One pass over the tar: SHA-256 of every picture and of the whole file."""
+    whole = hashlib.sha256()
+    with path.open("rb") as file:
+        for row in sorted(rows, key=lambda row: row.offset or 0):
+            gap = (row.offset or 0) - file.tell()
+            if gap < 0:
+                yield f"row {row.key}.{row.view_index} overlaps the one before it"
+                return
+            _hash_bytes(file, gap, whole)
+            member = hashlib.sha256()
+            _hash_bytes(file, row.length or 0, whole, member)
+            if member.hexdigest() != row.sha256:
+                yield f"picture {row.key}.{row.view_index}: its bytes do not have the sha256 of the index"
+        _hash_bytes(file, path.stat().st_size, whole)
+    expected = table_facts(index_path(path)).get("tar_sha256")
+    if expected is not None and whole.hexdigest() != expected:
+        yield "the tar does not have the sha256 that its index gives"
+
+
+def _hash_bytes(file: IO[bytes], length: int, *hashes: Any) -> None:
+    while length > 0 and (piece := file.read(min(length, READ_BYTES))):
+        length -= len(piece)
+        for one in hashes:
+            one.update(piece)
+
+
+def _member_problems(path: Path, rows: list[PictureRow]) -> Iterator[str]:
+    """The tar read as a tar holds exactly the pictures of the index."""
+    expected = {f"{row.key}.{row.view_index}.{row.extension}": (row.offset, row.length) for row in rows}
+    with tarfile.open(path, mode="r:") as tar:
+        for member in tar:
+            place = expected.pop(member.name, None)
+            if place is None:
+                yield f"tar member {member.name} has no row in the index"
+            elif place != (member.offset_data, member.size):
+                yield f"tar member {member.name} lies at {member.offset_data}+{member.size}, the index says {place[0]}+{place[1]}"
+    yield from (f"row {name} has no tar member" for name in expected)
+
+
+def _verify_table(path: Path) -> Finding:
+    """Every column of every row group can be read, and there is at least one row."""
+    if pq.read_schema(path).remove_metadata() == INDEX_SCHEMA:
+        return Finding(
+            str(path), "shard", "", (f"index without its tar {path.with_suffix('.tar').name}; rerun the job that writes it",)
+        )
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            file.read_row_group(group).validate(full=True)
+        num_rows, num_columns = file.metadata.num_rows, file.metadata.num_columns
+    facts = table_facts(path)
+    origin = f", written by cdgmae {facts['version']}, settings {facts.get('settings') or '-'}" if "version" in facts else ""
+    problems = () if num_rows else ("the table has no rows",)
+    return Finding(str(path), "table", f"{num_rows:,} rows, {num_columns} columns{origin}", problems)
+
+
+def _verify_safetensors(path: Path) -> Finding:
+    """The header parses, tensor sizes follow from shapes and types, and the file has exactly the bytes that they need."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
+        if 8 + length > size:
+            return Finding(
+                str(path), "safetensors", "", (f"its header needs {8 + length} bytes, the file has {size}: cut short",)
+            )
+        header: dict[str, Any] = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    problems, position, num_values = [], 0, 0
+    for name, entry in sorted(header.items(), key=lambda item: tuple(item[1]["data_offsets"])):
+        begin, end = entry["data_offsets"]
+        count = 1
+        for side in entry["shape"]:
+            count *= side
+        num_values += count
+        width = SAFETENSORS_BYTES.get(entry["dtype"])
+        if begin != position or (width is not None and end - begin != count * width):
+            problems.append(f"tensor {name}: bytes {begin} to {end} do not fit {entry['dtype']} {entry['shape']}")
+        position = end
+    if 8 + length + position != size:
+        problems.append(f"header and tensors need {8 + length + position} bytes, the file has {size}")
+    return Finding(str(path), "safetensors", f"{len(header)} tensors, {num_values:,} values", tuple(problems))
+
+
+def _verify_json(path: Path) -> Finding:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return Finding(str(path), "json", f"{type(content).__name__} of {len(content) if isinstance(content, (dict, list)) else 1}")
+
+
+_CHECKS: dict[str, Callable[[Path], Finding]] = {
+    ".tar": _verify_shard,
+    ".parquet": _verify_table,
+    ".safetensors": _verify_safetensors,
+    ".json": _verify_json,
+}

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from cdgmae.settings.shards import DatasetSettings
+from cdgmae.shards.manifest import MANIFEST_SCHEMA, picture_count, shard_rows, write_manifest
+
+Make = Callable[..., Path]
+Dataset = Callable[..., DatasetSettings]
+NAMES = [f"c{i % 3}/{i:02d}.jpg" for i in range(23)]
+
+
+def test_every_picture_goes_to_one_shard_and_sizes_differ_by_at_most_one(
+    make_tree: Make, dataset: Dataset, tmp_path: Path
+) -> None:
+    settings = dataset(make_tree(*NAMES), num_shards=5)
+    facts = write_manifest(settings, 0, tmp_path / "m.parquet")
+    table = pq.read_table(tmp_path / "m.parquet")
+    assert table.schema.remove_metadata() == MANIFEST_SCHEMA
+    assert facts["pictures"] == picture_count(tmp_path / "m.parquet") == 23
+    assert facts["classes"] == 3
+    counts = np.bincount(table["shard"].to_numpy(), minlength=5)
+    assert counts.sum() == 23
+    assert counts.max() - counts.min() <= 1
+    keys = [row["key"] for shard in range(5) for row in shard_rows(tmp_path / "m.parquet", settings, shard)]
+    assert sorted(keys) == sorted(table["key"].to_pylist())
+    for shard in range(5):
+        own = [row["key"] for row in shard_rows(tmp_path / "m.parquet", settings, shard)]
+        assert own == sorted(own)
+
+
+def test_the_manifest_depends_on_the_seed_and_the_pictures_alone(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
+    first, second = make_tree(*NAMES, root="one"), make_tree(*reversed(NAMES), root="two")
+    for name in NAMES:  # same bytes although created in another order
+        (second / name).write_bytes((first / name).read_bytes())
+    write_manifest(dataset(first, num_shards=4), 7, tmp_path / "a.parquet")
+    write_manifest(dataset(second, num_shards=4), 7, tmp_path / "b.parquet")
+    write_manifest(dataset(first, num_shards=4), 8, tmp_path / "c.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    assert pq.read_table(tmp_path / "a.parquet")["shard"] != pq.read_table(tmp_path / "c.parquet")["shard"]
+
+
+def test_more_shards_than_pictures_is_refused_with_the_number(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"num_shards = 9.*only 2 picture.*at most 2"):
+        write_manifest(dataset(make_tree("a/1.jpg", "a/2.jpg"), num_shards=9), 0, tmp_path / "m.parquet")
+    assert not (tmp_path / "m.parquet").exists()
+
+
+def test_settings_that_do_not_fit_the_manifest_are_refused(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
+    root = make_tree(*NAMES)
+    write_manifest(dataset(root, num_shards=4), 0, tmp_path / "m.parquet")
+    with pytest.raises(ValueError, match="num_shards = 4, the settings say 5"):
+        shard_rows(tmp_path / "m.parquet", dataset(root, num_shards=5), 0)
+    with pytest.raises(ValueError, match="there is no shard 4"):
+        shard_rows(tmp_path / "m.parquet", dataset(root, num_shards=4), 4)
+
+
+def test_an_output_that_cannot_be_written_is_explained(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match=r"cannot be written.*choose another"):
+        write_manifest(dataset(make_tree("a/1.jpg")), 0, tmp_path / "file/m.parquet")

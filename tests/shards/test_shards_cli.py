@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from drawn_pictures import plant_bad_files
+from typer.testing import CliRunner
+
+from cdgmae.commands.shards import app
+from cdgmae.settings.shards import DatasetSettings
+
+Make = Callable[..., Path]
+Dataset = Callable[..., DatasetSettings]
+
+
+def run(*arguments: str) -> dict:
+    result = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_the_workflow_s_three_commands_give_the_same_files_as_the_one_command(
+    make_tree: Make, dataset: Dataset, tmp_path: Path
+) -> None:
+    root, out = make_tree(*(f"a/{i}.jpg" for i in range(7))), tmp_path / "rules"
+    text = dataset(root, num_shards=2, resize="center_crop", image_size=16).canonical_json()
+    manifest = str(out / "manifest.parquet")
+    assert run("manifest", "--settings", text, "--seed", "3", "--output", manifest)["pictures"] == 7
+    for name in ("00000", "00001"):
+        run("write", "--settings", text, "--manifest", manifest, "--output", str(out / f"{name}.tar"))
+    facts = run("summarise", "--settings", text, "--manifest", manifest, "--output", str(out / "summary.parquet"))
+    assert (facts["ok"], facts["bad"]) == (7, 0)
+    flags = ["--num-shards", "2", "--resize", "center_crop", "--image-size", "16", "--seed", "3"]
+    run("write", "--root", str(root), "--output", str(tmp_path / "one"), *flags)
+    for path in out.iterdir():
+        assert (tmp_path / "one" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_stale_or_missing_shard_stops_the_summary(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
+    settings = dataset(make_tree(*(f"a/{i}.jpg" for i in range(4))), num_shards=2).canonical_json()
+    manifest = str(tmp_path / "out/manifest.parquet")
+    run("manifest", "--settings", settings, "--output", manifest)
+    run("write", "--settings", settings, "--manifest", manifest, "--output", str(tmp_path / "out/00000.tar"))
+    summarise = ["summarise", "--settings", settings, "--manifest", manifest, "--output", str(tmp_path / "out/summary.parquet")]
+    with pytest.raises(ValueError, match=r"00001\.parquet"):
+        run(*summarise)
+    run("write", "--settings", settings, "--manifest", manifest, "--output", str(tmp_path / "out/00001.tar"))
+    run("manifest", "--settings", settings, "--output", manifest, "--seed", "1")
+    with pytest.raises(ValueError, match="another manifest"):
+        run(*summarise)
+
+
+def test_bad_calls_say_what_to_give(make_tree: Make, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--root FOLDER"):
+        run("write", "--output", str(tmp_path))
+    root = str(make_tree("a/1.jpg"))
+    with pytest.raises(ValueError, match=r"resize.*'none'"):
+        run("write", "--root", root, "--output", str(tmp_path / "out"), "--resize", "bigger")
+    with pytest.raises(ValueError, match=r"00007\.tar"):
+        run("write", "--root", root, "--manifest", "m.parquet", "--output", str(tmp_path / "out"))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="cannot be written"):
+        run("write", "--root", root, "--output", str(tmp_path / "file/out"))
+
+
+def test_bad_files_below_the_limit_end_well(make_tree: Make, tmp_path: Path) -> None:
+    root = make_tree(*(f"a/{i}.jpg" for i in range(30)))
+    plant_bad_files(root / "b")
+    facts = run("write", "--root", str(root), "--output", str(tmp_path / "out"), "--max-bad-fraction", "0.5")
+    assert facts["bad"] == sum(facts["reasons"].values()) == 10

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import hashlib
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from cdgmae.storage.bags import BagStore
+from cdgmae.storage.picture_shards import BAD, OK, PictureRow, PictureShard, PictureShardWriter, index_path
+from cdgmae.storage.tables import TableError, file_sha256, table_facts
+from cdgmae.storage.verify import verify_file
+
+PICTURES = {f"key{i}": bytes([i]) * (100 + 300 * i) for i in range(6)}
+
+
+def write(tar: Path, pictures: dict[str, bytes] = PICTURES, view_index: int = 0) -> Path:
+    with PictureShardWriter(tar) as writer:
+        for key, data in pictures.items():
+            writer.add_picture(PictureRow(key, view_index, extension="jpg", class_name="c"), data)
+        writer.add_failure(PictureRow("broken", view_index, status=BAD, reason="empty file"))
+        writer.commit(settings_digest="abc", inputs={"manifest": "123"})
+    return tar
+
+
+def test_pictures_come_back_by_offset_and_the_index_says_what_they_are(tmp_path: Path) -> None:
+    tar = write(tmp_path / "0.tar")
+    shard = PictureShard(tar)
+    assert {row.key: shard.read(row) for row in shard.rows(OK)} == PICTURES
+    assert [(row.key, row.reason) for row in shard.rows(BAD)] == [("broken", "empty file")]
+    for row in shard.rows(OK):
+        assert row.sha256 == hashlib.sha256(PICTURES[row.key]).hexdigest()
+    facts = table_facts(index_path(tar))
+    assert (facts["settings"], facts["inputs"], facts["tar_bytes"]) == ("abc", {"manifest": "123"}, tar.stat().st_size)
+    assert facts["tar_sha256"] == file_sha256(tar)
+    assert verify_file(tar).ok
+
+
+def test_the_tar_is_an_ordinary_one_and_its_bytes_depend_on_the_pictures_alone(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a.tar"), write(tmp_path / "b.tar")
+    assert first.read_bytes() == second.read_bytes()
+    listed = subprocess.run(["tar", "-tf", str(first)], capture_output=True, text=True, check=True).stdout.split()
+    assert listed == [f"{key}.0.jpg" for key in PICTURES]
+
+
+def test_leaving_without_commit_leaves_nothing(tmp_path: Path) -> None:
+    with PictureShardWriter(tmp_path / "0.tar") as writer:
+        writer.add_picture(PictureRow("a", 0, extension="jpg"), b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    with PictureShardWriter(tmp_path / "0.tar") as writer:
+        with pytest.raises(ValueError, match="no extension"):
+            writer.add_picture(PictureRow("a", 0), b"x")
+        with pytest.raises(ValueError, match="longer than 100 bytes"):
+            writer.add_picture(PictureRow("a" * 99, 0, extension="jpg"), b"x")
+        with pytest.raises(ValueError, match="needs status 'bad' and a reason"):
+            writer.add_failure(PictureRow("a", 0, status=BAD))
+
+
+def test_a_tar_without_index_is_incomplete(tmp_path: Path) -> None:
+    tar = write(tmp_path / "0.tar")
+    index_path(tar).unlink()  # what a kill between the two leaves
+    with pytest.raises(TableError, match="rerun the stage"):
+        PictureShard(tar)
+    assert "incomplete" in verify_file(tar).problems[0]
+
+
+def test_a_truncated_or_missing_tar_is_named(tmp_path: Path) -> None:
+    tar = write(tmp_path / "0.tar")
+    tar.write_bytes(tar.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"0\.tar has 2000 bytes.*truncated"):
+        PictureShard(tar)
+    tar.unlink()
+    with pytest.raises(ValueError, match="missing although its index is there"):
+        PictureShard(tar)
+
+
+def test_a_tar_cut_while_it_is_open_is_noticed(tmp_path: Path) -> None:
+    tar = write(tmp_path / "0.tar")
+    shard = PictureShard(tar)
+    tar.write_bytes(tar.read_bytes()[:2000])
+    with pytest.raises(ValueError, match="ends before byte"):
+        shard.read(list(shard.rows(OK))[-1])
+    with pytest.raises(ValueError, match=r"has no picture \(empty file\)"):
+        shard.read(next(shard.rows(BAD)))
+
+
+def test_many_threads_and_copies_in_other_processes_read_the_same(tmp_path: Path) -> None:
+    shard = PictureShard(write(tmp_path / "0.tar"))
+    rows = list(shard.rows(OK)) * 50
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(shard.read, rows)) == [PICTURES[row.key] for row in rows]
+    copy = pickle.loads(pickle.dumps(shard))
+    assert copy.read(rows[0]) == PICTURES[rows[0].key]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from cdgmae.storage.picture_shards import PictureRow, PictureShardWriter
+print("ready", flush=True)
+for attempt in range(10_000):
+    with PictureShardWriter(Path(sys.argv[1])) as writer:
+        for i in range(20):
+            writer.add_picture(PictureRow(f"k{i}", 0, extension="jpg"), bytes([attempt % 251]) * (1000 + attempt))
+        writer.commit(settings_digest=str(attempt))
+"""
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_shard_or_none(tmp_path: Path) -> None:
+    tar = tmp_path / "0.tar"
+    delays = random.Random(0)
+    for _ in range(4):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(tar)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delays.uniform(0.02, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        if index_path(tar).exists():
+            assert verify_file(tar).problems == ()
+        else:
+            with pytest.raises(TableError):
+                PictureShard(tar)
+    write(tar)
+    assert verify_file(tar).ok
+    assert {path.name for path in tmp_path.iterdir()} == {"0.tar", "0.parquet"}
+
+
+def test_tar_members_and_rows_agree_for_tarfile(tmp_path: Path) -> None:
+    tar = write(tmp_path / "0.tar")
+    rows = list(PictureShard(tar).rows(OK))
+    with tarfile.open(tar) as opened:
+        assert [(m.offset_data, m.size) for m in opened] == [(row.offset, row.length) for row in rows]
+
+
+def test_bags_join_real_pictures_and_views_by_key(tmp_path: Path) -> None:
+    real = [write(tmp_path / "r0.tar", {"a": b"A", "b": b"B"}), write(tmp_path / "r1.tar", {"c": b"C"})]
+    views = [write(tmp_path / "v1.tar", {"c": b"C1", "a": b"A1"}, 1), write(tmp_path / "v2.tar", {"a": b"A2"}, 2)]
+    store = BagStore(real, views)
+    assert [(bag.key, sorted(bag.generated)) for bag in store.bags] == [("a", [1, 2]), ("b", []), ("c", [1])]
+    assert store.read(store.bags[0].real) == b"A"
+    assert store.read(store.bags[0].generated[2]) == b"A2"
+    assert [bag.key for bag in BagStore(real, views, min_views=1).bags] == ["a", "c"]
+
+
+def test_views_of_other_pictures_and_empty_stores_are_refused(tmp_path: Path) -> None:
+    real, stray = [write(tmp_path / "r.tar", {"a": b"A"})], [write(tmp_path / "v.tar", {"z": b"Z"}, 1)]
+    with pytest.raises(ValueError, match="views without a real image"):
+        BagStore(real, stray)
+    with pytest.raises(ValueError, match="no bag has 1 generated"):
+        BagStore(real, min_views=1)

@@ -1,0 +1,110 @@
+"""`cdgmae verify`, `doctor`, `config` as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cdgmae.cli import app
+from cdgmae.config import ConfigError, json_schema
+from cdgmae.runtime.environment import PackageState, package_states
+from cdgmae.storage.picture_shards import PictureRow, PictureShardWriter
+
+ROOT = Path(__file__).parents[1]
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    with PictureShardWriter(tmp_path / "00000.tar") as writer:
+        writer.add_picture(PictureRow("a", 0, extension="jpg"), b"x" * 900)
+        writer.commit(settings_digest="x")
+    return tmp_path / "00000.tar"
+
+
+def test_verify_passes_whole_files_and_names_damaged_ones(shard: Path) -> None:
+    code, output = invoke("verify", str(shard.parent), "--json")
+    assert code == 0
+    assert json.loads(output.splitlines()[-1]) == {"files": 1, "bad_files": 0, "problems": []}
+    content = bytearray(shard.read_bytes())
+    content[700] ^= 1
+    shard.write_bytes(content)
+    code, output = invoke("verify", str(shard.parent), "--json")
+    assert code == 1
+    assert "00000.tar: picture a.0" in json.loads(output.splitlines()[-1])["problems"][0]
+    code, output = invoke("verify", str(shard))
+    assert code == 1
+    assert "1 with problems" in output
+
+
+def test_verify_of_nothing_is_an_error(tmp_path: Path) -> None:
+    code, _ = invoke("verify", str(tmp_path / "nowhere"))
+    assert code == 1
+    with pytest.raises(ValueError, match="nothing to verify"):
+        invoke("verify", str(tmp_path))
+
+
+def test_config_check_accepts_the_shipped_file_and_names_faults(tmp_path: Path) -> None:
+    code, output = invoke("config", "check", "--config", str(ROOT / "config.yaml"), "--json")
+    assert code == 0
+    assert "demo" in json.loads(output.splitlines()[-1])["datasets"]
+    broken = tmp_path / "config.yaml"
+    broken.write_text((ROOT / "config.yaml").read_text().replace("num_shards: 2", "num_shard: 2"))
+    with pytest.raises(ConfigError, match=r"num_shard: unknown key.*did you mean 'num_shards'"):
+        invoke("config", "check", "--config", str(broken))
+
+
+def test_config_schema_is_printed_or_written(tmp_path: Path) -> None:
+    code, output = invoke("config", "schema")
+    assert (code, output) == (0, json_schema())
+    invoke("config", "schema", "--output", str(tmp_path / "s.json"))
+    assert (tmp_path / "s.json").read_text() == json_schema()
+
+
+def test_doctor_says_what_is_there() -> None:
+    code, output = invoke("doctor", "--json")
+    facts = json.loads(output.splitlines()[-1])
+    assert code == 0
+    assert facts["packages"]["torch"]["installed"]
+    assert facts["packages"]["snakemake-executor-plugin-slurm"]["extra"] == "slurm"
+    assert {"python", "device", "disk", "memory", "tools"} <= facts.keys()
+    code, output = invoke("doctor")
+    assert code == 0
+    assert "usable cores" in output
+
+
+def test_missing_parts_come_with_the_way_to_get_them() -> None:
+    assert PackageState("faiss-cpu", ">=1.8", None, "knn").remedy == "pip install 'cdgmae[knn]'"
+    assert PackageState("torch", ">=99", "2.11", None).remedy == "pip install 'torch>=99'"
+    assert PackageState("torch", ">=2.11", "2.15.0", None).remedy == ""
+    assert all(state.ok for state in package_states() if state.extra is None)
+
+
+def test_a_user_s_error_is_one_paragraph_without_traceback(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "cdgmae.cli",
+        "shards",
+        "write",
+        "--root",
+        str(tmp_path / "nowhere"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
