@@ -18,7 +18,10 @@ from tests.oracles.literal_mae import literal_loss, literal_memory
 GOLDEN = json.loads((Path(__file__).parent / "mae_forward_golden.json").read_text())
 FORWARD_CASES = [case for case in GOLDEN["cases"] if "loss" in case]
 COUNT_CASES = [case for case in GOLDEN["cases"] if "parameters" in case]
-TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "decoder_embed_dim": 16, "decoder_depth": 2, "decoder_num_heads": 2}  # fmt: skip
+TINY = {
+    "img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2,
+    "decoder_embed_dim": 16, "decoder_depth": 2, "decoder_num_heads": 2,
+}  # fmt: skip
 
 
 def golden_model(case: dict) -> CrossViewMAE:
@@ -81,7 +84,9 @@ def test_loss_equals_the_literal_sum_over_masked_patches(norm_pix_loss: bool) ->
     model = CrossViewMAE(**TINY, norm_pix_loss=norm_pix_loss, target_masking_ratio=0.75).eval()
     target = torch.randn(3, 3, 32, 32)
     output = model(target, torch.randn(3, 1, 3, 32, 32))
-    assert output.loss.item() == pytest.approx(literal_loss(target, output.prediction_BNP, output.masked_BN, 8, norm_pix_loss), rel=1e-5)
+    assert output.loss.item() == pytest.approx(
+        literal_loss(target, output.prediction_BNP, output.masked_BN, 8, norm_pix_loss), rel=1e-5
+    )
 
 
 def test_plain_mae_needs_no_anchor_and_trains_every_encoder_weight() -> None:
@@ -92,7 +97,9 @@ def test_plain_mae_needs_no_anchor_and_trains_every_encoder_weight() -> None:
     assert not any(name.startswith("blocks.") for name in untouched)
 
 
-@pytest.mark.parametrize(("ratio", "kept"), [(0.25, 147), (0.5, 98), (0.75, 49), (0.9, 19), (0.95, 9), (0.98, 3), (0.985, 2), (0.99, 1)])
+@pytest.mark.parametrize(
+    ("ratio", "kept"), [(0.25, 147), (0.5, 98), (0.75, 49), (0.9, 19), (0.95, 9), (0.98, 3), (0.985, 2), (0.99, 1)]
+)
 def test_visible_counts_are_truncated_like_the_published_code(ratio: float, kept: int) -> None:
     assert count_visible(196, ratio) == kept
 

@@ -46,14 +46,17 @@ def write_bags(folder: Path, num_bags: int = 20, num_views: int = 3) -> tuple[li
     return reals, views
 
 
-def train_into(folder: Path, reals: list[Path], views: list[Path], settings: PretrainRunSettings = RUN, every: float = 1e9) -> dict[str, object]:
+def train_into(
+    folder: Path, reals: list[Path], views: list[Path], settings: PretrainRunSettings = RUN, every: float = 1e9
+) -> dict[str, object]:
     return run_pretrain(settings, 5, reals, views, folder / "out", folder / "work", device=CPU, checkpoint_interval_seconds=every)
 
 
 def test_run_writes_the_declared_files_and_lowers_the_loss(tmp_path: Path) -> None:
     reals, views = write_bags(tmp_path)
     facts = train_into(tmp_path, reals, views, RUN.model_copy(update={"epochs": 40}))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "encoder.safetensors", "metrics.parquet", "model.safetensors"]
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["config.json", "encoder.safetensors", "metrics.parquet", "model.safetensors"]
     assert not (tmp_path / "work").exists()
     assert isinstance(facts["last_loss"], float)
     assert isinstance(facts["first_loss"], float)
@@ -64,7 +67,11 @@ def test_run_writes_the_declared_files_and_lowers_the_loss(tmp_path: Path) -> No
     assert json.loads((tmp_path / "out/config.json").read_text())["num_bags"] == 20
     model, encoder = load_file(tmp_path / "out/model.safetensors"), load_file(tmp_path / "out/encoder.safetensors")
     assert all(torch.equal(tensor, model[key]) for key, tensor in encoder.items())
-    assert load_encoder(str(tmp_path / "out/encoder.safetensors"), device=CPU).tokens(torch.zeros(1, 3, 32, 32)).shape == (1, 17, 24)
+    assert load_encoder(str(tmp_path / "out/encoder.safetensors"), device=CPU).tokens(torch.zeros(1, 3, 32, 32)).shape == (
+        1,
+        17,
+        24,
+    )
 
 
 class Killed(BaseException):
@@ -81,9 +88,10 @@ def test_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pyt
             raise Killed
         return original(self, *arguments)  # type: ignore[arg-type]
 
-    with monkeypatch.context() as patched, pytest.raises(Killed):
+    with monkeypatch.context() as patched:
         patched.setattr(run_module.PretrainTask, "loss", dying)
-        train_into(tmp_path / "b", reals, views, every=0.0)
+        with pytest.raises(Killed):
+            train_into(tmp_path / "b", reals, views, every=0.0)
     train_into(tmp_path / "b", reals, views)
     assert (tmp_path / "a/out/model.safetensors").read_bytes() == (tmp_path / "b/out/model.safetensors").read_bytes()
 
@@ -106,8 +114,8 @@ def test_too_few_bags_and_too_few_views_are_refused(tmp_path: Path) -> None:
         train_into(tmp_path, reals, views, RUN.model_copy(update={"num_anchors": 1}))
     with pytest.raises(ValueError, match=r"no bag has 2 generated view\(s\)"):
         train_into(tmp_path, reals, views)
+    other, _ = write_bags(tmp_path / "other", num_bags=2)
     with pytest.raises(ValueError, match="views without a real image"):
-        other, _ = write_bags(tmp_path / "other", num_bags=2)
         BagStore(other, views)
 
 

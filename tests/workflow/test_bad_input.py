@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+
 from tests.workflow.conftest import Workplace, set_key, tiny_config
 
 

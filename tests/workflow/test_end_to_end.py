@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+
 from tests.workflow.conftest import Workplace, environment, tiny_config
 
 pytestmark = pytest.mark.slow
@@ -34,7 +35,11 @@ DECLARED = [
         for run in ("conditioning", "crops", "cdg")
         for name in ("encoder.safetensors", "model.safetensors", "config.json", "metrics.parquet")
     ),
-    *(f"results/propagation/{encoder}/{clips}.parquet" for encoder in ("random", "crops", "cdg") for clips in ("davis", "vip", "jhmdb")),
+    *(
+        f"results/propagation/{encoder}/{clips}.parquet"
+        for encoder in ("random", "crops", "cdg")
+        for clips in ("davis", "vip", "jhmdb")
+    ),
     "results/propagation/summary.parquet",
     "results/propagation/summary.csv",
     "results/report/index.html",
@@ -45,20 +50,34 @@ WALL_CLOCK = ["samples_per_second"]
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
     """Every Parquet table below results/, without wall-clock columns."""
     found = sorted((folder / "results").rglob("*.parquet"))
-    return {str(path.relative_to(folder)): pq.read_table(path).to_pandas().drop(columns=WALL_CLOCK, errors="ignore") for path in found}
+    return {
+        str(path.relative_to(folder)): pq.read_table(path).to_pandas().drop(columns=WALL_CLOCK, errors="ignore") for path in found
+    }
 
 
 def test_declared_files_exist_and_nothing_is_left_in_work(finished: Workplace) -> None:
     missing = [name for name in DECLARED if not (finished.folder / name).is_file()]
     assert missing == []
-    left = [str(path) for path in (finished.folder / "work").rglob("*") if path.is_file()] if (finished.folder / "work").exists() else []
+    left = (
+        [str(path) for path in (finished.folder / "work").rglob("*") if path.is_file()]
+        if (finished.folder / "work").exists()
+        else []
+    )
     assert left == []
     hidden = [str(path) for path in (finished.folder / "results").rglob(".*")]
     assert [name for name in hidden if not name.endswith(".snakemake_timestamp")] == []
 
 
 def test_every_job_left_a_log_and_a_benchmark(finished: Workplace) -> None:
-    for rule in ("write_shard", "train_generator", "sample_views", "score_views", "pretrain_encoder", "propagate_labels", "write_report"):
+    for rule in (
+        "write_shard",
+        "train_generator",
+        "sample_views",
+        "score_views",
+        "pretrain_encoder",
+        "propagate_labels",
+        "write_report",
+    ):
         assert list((finished.folder / "logs" / rule).rglob("*.log")), rule
         assert list((finished.folder / "benchmarks" / rule).rglob("*.tsv")), rule
 
@@ -86,7 +105,11 @@ def test_summary_has_three_encoders_and_the_papers_columns(finished: Workplace) 
 
 
 def test_tables_carry_version_settings_and_inputs(finished: Workplace) -> None:
-    for name in ("results/views/s_ldm/00000.parquet", "results/consistency/s_ldm/00000.parquet", "results/shards/demo/00000.parquet"):
+    for name in (
+        "results/views/s_ldm/00000.parquet",
+        "results/consistency/s_ldm/00000.parquet",
+        "results/shards/demo/00000.parquet",
+    ):
         facts = json.loads(pq.read_schema(finished.folder / name).metadata[b"cdgmae"])
         assert facts["version"]
         assert facts["settings"]
@@ -96,7 +119,11 @@ def test_tables_carry_version_settings_and_inputs(finished: Workplace) -> None:
 def kill_after(place: Workplace, seconds: float) -> bool:
     """Start the workflow in its own process group and kill all of it; False if it ended before."""
     process = subprocess.Popen(
-        place.command("--quiet", "all"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment()
+        place.command("--quiet", "all"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env=environment(),
     )
     try:
         process.wait(timeout=seconds)
@@ -125,10 +152,12 @@ def test_run_killed_again_and_again_ends_with_the_same_tables(finished: Workplac
 def test_orphan_of_a_killed_controller_and_its_successor_do_not_disturb_each_other(finished: Workplace, tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     place.write_config(tiny_config())
-    controller = subprocess.Popen(place.command("--quiet", "all", "pretrain"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+    command = place.command("pretrain", "--quiet", "all")
+    controller = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
     deadline = time.monotonic() + 120
     while not list((tmp_path / "results").glob("pretrain/*/.seed0.lock")) and time.monotonic() < deadline:
         time.sleep(0.1)
+    assert controller.poll() is None
     controller.kill()  # the job goes on without its controller
     controller.wait()
     done = place.run("results/pretrain/conditioning/seed0/encoder.safetensors")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from tests.workflow.conftest import ROOT, SNAKEMAKE
 
 RULE_FILES = sorted((ROOT / "workflow/rules").glob("*.smk"))
@@ -24,7 +25,9 @@ def test_lint_has_no_remarks() -> None:
 
 
 def test_format_is_snakefmts() -> None:
-    done = subprocess.run([sys.executable, "-m", "snakefmt", "--check", "Snakefile", "workflow"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "workflow"], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
