@@ -19,7 +19,18 @@ RUNS = 5
 
 def dry_run_seconds(snakefile: Path, folder: Path, *arguments: str) -> float:
     """Median wall-clock seconds of a dry run in an empty working directory."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--directory", str(folder), "--dry-run", "--quiet", "all"]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(snakefile),
+        "--directory",
+        str(folder),
+        "--dry-run",
+        "--quiet",
+        "all",
+    ]
     seconds = []
     for _ in range(RUNS + 1):
         started = time.perf_counter()

@@ -138,7 +138,9 @@ def check_config(values: Mapping[str, Any], origin: str = "config.yaml") -> Conf
         ConfigError: One message that lists every problem with its key, value, what is allowed and what to do.
     """
     try:
-        return Config.from_plain({**values, **({"pretrain": with_run_defaults(values["pretrain"])} if "pretrain" in values else {})})
+        return Config.from_plain(
+            {**values, **({"pretrain": with_run_defaults(values["pretrain"])} if "pretrain" in values else {})}
+        )
     except ValidationError as error:
         raise ConfigError(f"{origin} cannot be run:\n" + "\n".join(f"  - {line}" for line in describe_problems(error))) from None
     except ValueError as error:
@@ -170,12 +172,16 @@ def check_paths(config: Config) -> None:
     """
     named = {f"shards.datasets.{name}.path": dataset.path for name, dataset in config.shards.datasets.items()}
     named |= {f"propagation.datasets.{name}.root": protocol.root for name, protocol in config.propagation.protocols.items()}
-    named |= {f"views.generators.{name}.path": generator.path for name, generator in config.views.generators.items() if generator.path}
+    named |= {
+        f"views.generators.{name}.path": generator.path for name, generator in config.views.generators.items() if generator.path
+    }
     named |= {f"{key}.checkpoint": encoder.checkpoint for key, encoder in config.encoders() if encoder.checkpoint}
     missing = [f"  - {key} = {path!r}" for key, path in named.items() if not config.draws(path) and not Path(path).exists()]
     if missing:
         raise ConfigError(
-            "These paths of the configuration do not exist:\n" + "\n".join(missing) + "\nCorrect them, or make the data available there; "
+            "These paths of the configuration do not exist:\n"
+            + "\n".join(missing)
+            + "\nCorrect them, or make the data available there; "
             "relative paths start at the folder in which snakemake runs."
         )
 

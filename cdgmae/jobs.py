@@ -115,7 +115,11 @@ class Jobs:
     def consistency_tables(self) -> list[str]:
         """The pair tables of all scored sources."""
         scored = self.config.consistency.sources
-        return [f"{names.consistency_dir(source)}/{shard}.parquet" for source in scored for shard in self.shard_names(self.dataset_of(source))]
+        return [
+            f"{names.consistency_dir(source)}/{shard}.parquet"
+            for source in scored
+            for shard in self.shard_names(self.dataset_of(source))
+        ]
 
     # Stage pretrain
 

@@ -40,7 +40,10 @@ def closure(name: str, extras: frozenset[str], found: dict[str, str]) -> None:
 
 def write(path: Path, versions: dict[str, str], title: str) -> None:
     """Write one requirements file, sorted by name."""
-    lines = [f"{name}=={version.split('+')[0]}{LINUX_MARKER if name.startswith(LINUX_ONLY) else ''}" for name, version in sorted(versions.items())]
+    lines = [
+        f"{name}=={version.split('+')[0]}{LINUX_MARKER if name.startswith(LINUX_ONLY) else ''}"
+        for name, version in sorted(versions.items())
+    ]
     path.write_text(f"# {title}\n# Written by envs/write_lock.py; do not edit.\n" + "\n".join(lines) + "\n")
 
 
@@ -52,7 +55,11 @@ def main() -> None:
     closure("cdgmae", frozenset({"dev", "slurm"}), everything)
     write(FOLDER / "requirements.txt", core, "What cdgmae needs at run time, pinned.")
     extra = {name: version for name, version in everything.items() if name not in core}
-    write(FOLDER / "requirements-dev.txt", extra, "What the tests, checks and the Slurm profile need besides requirements.txt, pinned.")
+    write(
+        FOLDER / "requirements-dev.txt",
+        extra,
+        "What the tests, checks and the Slurm profile need besides requirements.txt, pinned.",
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What all commands share: settings given as JSON or file, common options, and how a result is printed."""
+"""What all commands share: common options, settings given as JSON or file, folders of shards, and how a result is printed."""
 
 from __future__ import annotations
 
@@ -62,6 +62,18 @@ def parse_settings(kind: type[AnySettings], text: str = "", **overrides: Any) ->
         return kind.from_plain(values)
     except ValidationError as error:
         raise ValueError(f"{origin}: " + "; ".join(describe_problems(error, kind))) from None
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """All shard tars of a folder, in order.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    tars = sorted(folder.glob("*.tar"))
+    if not tars:
+        raise ValueError(f"{folder} holds no .tar shards; run the stage that makes them first, or check the path")
+    return tars
 
 
 def print_result(result: dict[str, Any], as_json: bool) -> None:

@@ -16,6 +16,7 @@ from cdgmae.commands.options import (
     SeedOption,
     SettingsOption,
     ThreadsOption,
+    find_shards,
     parse_settings,
     print_result,
 )
@@ -69,15 +70,3 @@ def run(
             checkpoint_interval_seconds=checkpoint_interval,
         )
     print_result(result, as_json)
-
-
-def find_shards(folder: Path) -> list[Path]:
-    """All shard tars of a folder, in order.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    tars = sorted(folder.glob("*.tar"))
-    if not tars:
-        raise ValueError(f"{folder} holds no .tar shards; run the stage that makes them first, or check the path")
-    return tars

@@ -20,7 +20,9 @@ class ProtocolSettings(Settings):
     )
     top_k: int = Field(default=7, ge=1, description="Keys per query that vote. Paper: 7 (DAVIS, JHMDB), 10 (VIP).")
     queue_length: int = Field(default=20, ge=1, description="Frames in the memory queue besides frame 0. Paper: 20.")
-    radius: float = Field(default=20.0, gt=0, description="Neighbourhood radius in patches, strict; frame 0 is exempt. Paper: 20.")
+    radius: float = Field(
+        default=20.0, gt=0, description="Neighbourhood radius in patches, strict; frame 0 is exempt. Paper: 20."
+    )
     temperature: float = Field(default=0.7, gt=0, description="Softmax temperature over the top-k affinities. CropMAE: 0.7.")
 
     @model_validator(mode="after")

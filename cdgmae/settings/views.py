@@ -43,6 +43,10 @@ class UNetSettings(Settings):
     layers_per_block: int = Field(default=2, ge=1, description="Residual layers per level.")
     num_heads: int = Field(default=1, ge=1, description="Attention heads. LDM-4: 1.")
     cross_attention_dim: int = Field(default=512, ge=4, description="Width of the condition token. LDM-4: 512.")
+    time_embedding: Literal["shift", "scale_shift"] = Field(
+        default="shift",
+        description="How the noise level enters a residual layer: it shifts the channels, or scales and shifts them. LDM-4: shift.",
+    )
 
     @model_validator(mode="after")
     def _levels_exist(self) -> Self:
@@ -67,8 +71,10 @@ class GeneratorTrainingSettings(Settings):
     image_size: int = Field(default=256, ge=8, description="Side of the generated views in pixels. Paper: 256.")
     autoencoder: AutoencoderSettings = Field(default=AutoencoderSettings(), description="First stage.")
     unet: UNetSettings = Field(default=UNetSettings(), description="Denoiser.")
-    prediction_type: Literal["epsilon", "v_prediction"] = Field(
-        default="epsilon", description="Training target of the denoiser. Gen-SIS's siblings: epsilon."
+    prediction_type: Literal["epsilon", "v_prediction", "sample"] = Field(
+        default="epsilon",
+        description="Training target of the denoiser: the noise, the velocity, or the latents themselves. Gen-SIS's siblings: epsilon. "
+        "`sample` suits short trainings: the denoiser need not carry the noise through, and errs towards blur instead of noise.",
     )
     null_condition: Literal["zero_input", "zero_token", "learned"] = Field(
         default="zero_input",
@@ -79,6 +85,13 @@ class GeneratorTrainingSettings(Settings):
         default=False,
         description="Start the projector from the principal components of the training embeddings instead of random weights: a small "
         "generator then sees its condition from the first step, even if the embeddings differ little. Siblings: random weights.",
+    )
+    spread_weighting: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=2.0,
+        description="Power of a latent component's standard deviation in pixels that weighs its squared error (`patch_pca`). 0 weighs all "
+        "components alike; 2 is the squared error in pixels, which draws a small denoiser's attention to what is seen.",
     )
     embedding_dropout: Ratio = Field(
         default=0.1, description="Share of training samples whose embedding is replaced by zero, which makes guidance possible."
@@ -100,6 +113,10 @@ class GeneratorTrainingSettings(Settings):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
+        if self.spread_weighting and self.autoencoder.kind == "none":
+            raise ValueError(
+                f"spread_weighting = {self.spread_weighting} needs autoencoder kind patch_pca; pixels all weigh 1, set it to 0"
+            )
         cell = self.autoencoder.patch_size if self.autoencoder.kind == "patch_pca" else 1
         factor = cell * 2 ** (len(self.unet.block_out_channels) - 1)
         if self.image_size % factor:

@@ -20,7 +20,9 @@ SMALL = VitSettings(image_size=32, patch_size=8, embed_dim=24, depth=2, num_head
 
 
 def small_model() -> CrossViewMAE:
-    return CrossViewMAE(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2)
+    return CrossViewMAE(
+        img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2
+    )
 
 
 @torch.no_grad()

@@ -35,6 +35,12 @@ def literal_ddim(guided_epsilon: Callable[[Tensor, int], Tensor], x_T: Tensor, s
     return x
 
 
+def epsilon_of_sample(x0: Tensor, x: Tensor, t: int) -> Tensor:
+    """x = sqrt(a) x0 + sqrt(1 - a) e solved for e."""
+    a = torch.tensor(alpha_bars()[t], dtype=torch.float64)
+    return (x - a.sqrt() * x0) / (1 - a).sqrt()
+
+
 def epsilon_of_velocity(v: Tensor, x: Tensor, t: int) -> Tensor:
     """v = sqrt(a) e - sqrt(1 - a) x0 and x = sqrt(a) x0 + sqrt(1 - a) e give e = sqrt(a) v + sqrt(1 - a) x."""
     a = torch.tensor(alpha_bars()[t], dtype=torch.float64)

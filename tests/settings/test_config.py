@@ -111,7 +111,14 @@ def test_paper_config_carries_the_papers_values() -> None:
     assert (sampling.num_views, sampling.guidance_scale, sampling.num_inference_steps, sampling.scheduler) == (4, 6.0, 50, "ddim")
     a1, a3 = config.pretrain.runs["cdg_a1"], config.pretrain.runs["cdg_a3"]
     assert (a1.num_anchors, a1.anchor_masking_ratio, a3.num_anchors, a3.anchor_masking_ratio) == (1, 0.0, 3, 0.25)
-    assert (a1.patch_size, a1.embed_dim, a1.depth, a1.epochs, a1.effective_batch_size, a1.target_masking_ratio) == (16, 384, 12, 100, 2048, 0.9)
+    assert (a1.patch_size, a1.embed_dim, a1.depth, a1.epochs, a1.effective_batch_size, a1.target_masking_ratio) == (
+        16,
+        384,
+        12,
+        100,
+        2048,
+        0.9,
+    )
     assert a1.base_learning_rate * a1.effective_batch_size / 256 == pytest.approx(1.2e-3)
     protocols = config.propagation.protocols
     assert [protocols[name].top_k for name in ("davis", "vip", "jhmdb")] == [7, 10, 7]
@@ -120,7 +127,9 @@ def test_paper_config_carries_the_papers_values() -> None:
 
 def test_missing_data_is_named_with_its_key() -> None:
     config = load_config(ROOT / "workflow/experiments/paper.yaml")
-    with pytest.raises(ConfigError, match=r"shards\.datasets\.imagenet\.path = .*\n.*propagation\.datasets\.davis\.root") as caught:
+    with pytest.raises(
+        ConfigError, match=r"shards\.datasets\.imagenet\.path = .*\n.*propagation\.datasets\.davis\.root"
+    ) as caught:
         check_paths(config)
     assert "views.generators.gen_sis.path" in str(caught.value)
 

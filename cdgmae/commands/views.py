@@ -1,0 +1,138 @@
+"""`cdgmae views`: train generators and sample bags of views."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cdgmae.commands.options import (
+    CheckpointIntervalOption,
+    DeviceOption,
+    JsonOption,
+    LogIntervalOption,
+    PrecisionOption,
+    SeedOption,
+    SettingsOption,
+    ThreadsOption,
+    find_shards,
+    parse_settings,
+    print_result,
+)
+from cdgmae.settings.views import GeneratorTrainingSettings, SamplingSettings
+
+app = typer.Typer(no_args_is_help=True, help="Fill bags of views: train a latent diffusion model, sample it, look at a bag.")
+
+
+@app.command("train-generator")
+def train_generator(
+    shards: Annotated[Path, typer.Option(help="Folder of the picture shards to train on, e.g. results/shards/imagenet.")],
+    encoder: Annotated[
+        str,
+        typer.Option(help="Frozen conditioning encoder: encoder.safetensors, a .pth file, a timm name, random:NAME or pixels:P."),
+    ],
+    output: Annotated[Path, typer.Option(help="Generator folder to write, e.g. results/generators/s_ldm.")],
+    work: Annotated[Path | None, typer.Option(help="Folder for the training state; default: OUTPUT/../.work-OUTPUT.")] = None,
+    settings: SettingsOption = "",
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    log_interval: LogIntervalOption = 30.0,
+    checkpoint_interval: CheckpointIntervalOption = 900.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a self-supervised latent diffusion model on picture shards.
+
+    Its only condition is the frozen encoder's embedding of a picture, so it learns to draw pictures that mean the same to that
+    encoder. The settings are those of `views.generators.NAME.train` in config.yaml; the folder that is written stands alone.
+    Killed at any moment and started again, it goes on from its last saved state.
+    """
+    from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.views.training import train_generator as train
+
+    parsed = parse_settings(GeneratorTrainingSettings, settings)
+    limit_threads(threads)
+    with exclusive_writer(output):
+        result = train(
+            parsed,
+            seed,
+            find_shards(shards),
+            encoder,
+            output,
+            work or output.parent / f".work-{output.name}",
+            device=pick_device(device),
+            precision=precision,
+            log_interval_seconds=log_interval,
+            checkpoint_interval_seconds=checkpoint_interval,
+        )
+    print_result(result, as_json)
+
+
+@app.command("sample")
+def sample(
+    shard: Annotated[Path, typer.Option(help="Picture shard with the real images, e.g. results/shards/imagenet/00000.tar.")],
+    generator: Annotated[Path, typer.Option(help="Generator folder, e.g. results/generators/s_ldm.")],
+    output: Annotated[
+        Path, typer.Option(help="View shard to write, e.g. results/views/s_ldm/00000.tar; the index goes beside it.")
+    ],
+    work: Annotated[
+        Path | None, typer.Option(help="Folder for finished views until the shard is whole; default: beside OUTPUT.")
+    ] = None,
+    settings: SettingsOption = "",
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    threads: ThreadsOption = None,
+    log_interval: LogIntervalOption = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Sample the views of every picture of one shard.
+
+    View k of picture x depends on (seed, key, k) alone. Finished views are kept as they are made: killed at any moment and
+    started again, only what is missing is made. The settings are those of `views.sources.NAME.sampling` in config.yaml; without
+    any they are the paper's (4 views, 50 DDIM steps, guidance 6).
+    """
+    from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.views.sampling import sample_shard
+
+    parsed = parse_settings(SamplingSettings, settings)
+    limit_threads(threads)
+    with exclusive_writer(output):
+        result = sample_shard(
+            parsed,
+            seed,
+            shard,
+            generator,
+            output,
+            work or output.parent / f".work-{output.stem}",
+            device=pick_device(device),
+            precision=precision,
+            log_interval_seconds=log_interval,
+        )
+    print_result(result, as_json)
+
+
+@app.command("show")
+def show(
+    key: Annotated[str, typer.Argument(help="Key of the real picture, as in the shard's index.")],
+    shards: Annotated[Path, typer.Option(help="Folder of the picture shards, e.g. results/shards/imagenet.")],
+    views: Annotated[Path | None, typer.Option(help="Folder of the view shards, e.g. results/views/s_ldm.")] = None,
+    output: Annotated[Path, typer.Option(help="PNG to write.")] = Path("bag.png"),
+    as_json: JsonOption = False,
+) -> None:
+    """Write one bag as a strip of pictures, the real one first, and print its rows."""
+    from cdgmae.views.show import show_bag
+
+    rows = show_bag(key, find_shards(shards), find_shards(views) if views is not None else [], output)
+    if as_json:
+        print_result({"output": str(output), "rows": rows}, as_json)
+        return
+    facts = ("status", "reason", "width", "height", "seed", "generator", "sampler", "steps", "guidance", "sha256")
+    lines = {
+        f"view {row['view_index']}": ", ".join(f"{name} {row[name]}" for name in facts if row[name] is not None) for row in rows
+    }
+    print_result({**lines, "output": str(output)}, as_json)

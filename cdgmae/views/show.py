@@ -1,0 +1,67 @@
+"""Looking at one bag: its rows, and a strip with the real image first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+from PIL import Image
+
+from cdgmae.storage.atomic import atomic_file
+from cdgmae.storage.images import decode_rgb
+from cdgmae.storage.picture_shards import OK, PictureRow, PictureShard
+
+GAP = 4
+"""Pixels between two pictures of a strip."""
+
+
+def show_bag(key: str, real_tars: Sequence[Path], view_tars: Sequence[Path], output_png: Path) -> list[dict[str, Any]]:
+    """Write a bag as one strip, real image first, then its views by index, and return its rows.
+
+    Args:
+        key: Key of the real image.
+        real_tars: Tars of section `shards`.
+        view_tars: Tars of one view source; empty for a source without files.
+        output_png: Strip to write; smaller pictures are enlarged to the tallest one.
+
+    Raises:
+        ValueError: if no shard has the key, or none of its pictures is usable.
+    """
+    found = [pair for path in (*real_tars, *view_tars) for pair in _rows_of(path, key)]
+    if not found:
+        raise ValueError(
+            f"key {key!r} is in none of {len(real_tars)} picture and {len(view_tars)} view shards; {_example(real_tars)}"
+        )
+    found.sort(key=lambda pair: pair[0].view_index)
+    images = [decode_rgb(shard.read(row)) for row, shard in found if row.status == OK]
+    if not images:
+        raise ValueError(f"key {key!r} has no usable picture: {found[0][0].reason}")
+    strip = _strip(images)
+    with atomic_file(output_png) as temporary:
+        strip.save(temporary, format="PNG")
+    return [asdict(row) for row, _ in found]
+
+
+def _rows_of(tar_path: Path, key: str) -> list[tuple[PictureRow, PictureShard]]:
+    shard = PictureShard(tar_path)
+    rows = shard.index.filter(pc.equal(shard.index["key"], key)).to_pylist()
+    return [(PictureRow(**row), shard) for row in rows]
+
+
+def _example(tars: Sequence[Path]) -> str:
+    keys = [key for path in tars[:1] for key in PictureShard(path).index["key"][:3].to_pylist()]
+    return f"keys look like {', '.join(keys)}" if keys else "give the folder that holds the shards"
+
+
+def _strip(images: Sequence[Image.Image]) -> Image.Image:
+    height = max(image.height for image in images)
+    scaled = [image.resize((round(image.width * height / image.height), height), Image.Resampling.BICUBIC) for image in images]
+    strip = Image.new("RGB", (sum(image.width for image in scaled) + GAP * (len(scaled) - 1), height), "white")
+    left = 0
+    for image in scaled:
+        strip.paste(image, (left, 0))
+        left += image.width + GAP
+    return strip

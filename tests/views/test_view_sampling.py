@@ -1,0 +1,268 @@
+"""Sampling a shard: what views depend on, what a kill costs, and what happens to bad samples."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from cdgmae.runtime.interrupts import Interrupted
+from cdgmae.runtime.seeds import integer_seed
+from cdgmae.settings.views import SamplingSettings
+from cdgmae.storage.picture_shards import BAD, OK, PictureRow, PictureShard, index_path
+from cdgmae.storage.tables import table_facts
+from cdgmae.views.generator_folder import FACTS_FILE, embed, load_generator, write_generator
+from cdgmae.views.making import Item, ViewMaker
+from cdgmae.views.parts import DATA_FILE, JOURNAL_FILE, MadeView
+from cdgmae.views.pictures import PictureCollection, squares
+from cdgmae.views.sampling import sample_shard
+from tests.views.conftest import KEYS, write_shard
+
+CPU = torch.device("cpu")
+
+
+def sampling(**changes: object) -> SamplingSettings:
+    values: dict[str, object] = {"num_views": 3, "num_inference_steps": 3, "guidance_scale": 2.0, "batch_size": 4}
+    return SamplingSettings.from_plain({**values, **changes})
+
+
+def sample(tar: Path, generator: Path, folder: Path, name: str = "00000.tar", seed: int = 0, **changes: object) -> dict:
+    return sample_shard(sampling(**changes), seed, tar, generator, folder / name, folder / f"work-{name}", device=CPU)
+
+
+def rows_of(tar: Path) -> list[PictureRow]:
+    return list(PictureShard(tar).rows())
+
+
+def pixels_of(tar: Path) -> dict[tuple[str, int], np.ndarray]:
+    shard = PictureShard(tar)
+    return {(row.key, row.view_index): np.asarray(Image.open(io.BytesIO(shard.read(row))), dtype=int) for row in shard.rows(OK)}
+
+
+@pytest.fixture(scope="module")
+def straight(shard_tar: Path, generator_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("straight")
+    sample(shard_tar, generator_dir, folder)
+    return folder / "00000.tar"
+
+
+def test_views_follow_the_contract(straight: Path, generator_dir: Path) -> None:
+    rows = rows_of(straight)
+    assert [(row.key, row.view_index) for row in rows] == [(key, k) for key in KEYS for k in (1, 2, 3)]  # the bad `gnu` has none
+    digest = load_generator(generator_dir, device=CPU).facts.digest
+    for row in rows:
+        assert (row.generator, row.sampler, row.steps, row.guidance) == (digest, "ddim", 3, 2.0)
+        assert (row.seed, row.width, row.height, row.class_name) == (
+            integer_seed(0, "views", row.key, row.view_index),
+            16,
+            16,
+            "animal",
+        )
+    with tarfile.open(straight) as tar:
+        assert tar.getnames() == [f"{row.key}.{row.view_index}.jpg" for row in rows]
+    facts = table_facts(index_path(straight))
+    assert facts["precision"] == "fp32"
+    assert facts["inputs"]["generator"] == digest
+    assert not (straight.parent / "work-00000.tar").exists()
+    views = pixels_of(straight)
+    assert len({view.tobytes() for view in views.values()}) == len(views)
+
+
+def test_views_are_what_the_formula_says(straight: Path, shard_tar: Path, generator_dir: Path) -> None:
+    generator, pictures = load_generator(generator_dir, device=CPU), PictureCollection([shard_tar])
+    noise = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(integer_seed(0, "views", "dog", 2)))
+    embedding = embed(generator.encoder, squares([pictures.image(3)], 16))
+    decoded = generator.pipeline.decode(generator.pipeline.sample_latents(embedding, noise[None], 3, 2.0))
+    expected = (decoded[0].permute(1, 2, 0) * 255).round().numpy()
+    assert np.abs(pixels_of(straight)["dog", 2] - expected).mean() < 3  # JPEG at quality 95 lies between
+
+
+def test_views_do_not_depend_on_shards_or_batches_but_on_the_seed(
+    straight: Path, shard_tar: Path, generator_dir: Path, tmp_path: Path
+) -> None:
+    reference = pixels_of(straight)
+    halves = [write_shard(tmp_path / f"half{n}" / "00000.tar", keys) for n, keys in enumerate((KEYS[1::2], KEYS[::2]))]
+    found: dict[tuple[str, int], np.ndarray] = {}
+    for n, half in enumerate(halves):
+        sample(half, generator_dir, tmp_path, f"{n}.tar", batch_size=3 + 4 * n)
+        found.update(pixels_of(tmp_path / f"{n}.tar"))
+    assert found.keys() == reference.keys()
+    assert max(np.abs(found[item] - reference[item]).max() for item in reference) <= 8
+    sample(shard_tar, generator_dir, tmp_path, "more.tar", num_views=4)
+    more = pixels_of(tmp_path / "more.tar")
+    assert max(np.abs(more[item] - reference[item]).max() for item in reference) <= 8
+    sample(shard_tar, generator_dir, tmp_path, "other.tar", seed=1)
+    other = pixels_of(tmp_path / "other.tar")
+    assert all(np.abs(other[item] - reference[item]).max() > 8 for item in reference)
+
+
+def finished_work(tar: Path, generator: Path, folder: Path) -> Path:
+    """Work of a run that made all its views and could not write the result: the output's folder is a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "blocked").write_text("")
+    work = folder / "work-00000.tar"
+    with pytest.raises(OSError, match="blocked"):
+        sample_shard(sampling(), 0, tar, generator, folder / "blocked" / "00000.tar", work, device=CPU)
+    return work
+
+
+def test_any_cut_of_the_work_ends_with_the_same_bytes(
+    straight: Path, shard_tar: Path, generator_dir: Path, tmp_path: Path
+) -> None:
+    """Whatever a kill leaves: journal and data may end anywhere, for they are written one after the other."""
+    whole = finished_work(shard_tar, generator_dir, tmp_path / "whole")
+    journal, data = (whole / JOURNAL_FILE).read_bytes(), (whole / DATA_FILE).read_bytes()
+    ends = [i + 1 for i, byte in enumerate(journal) if byte == ord("\n")]
+    draw = random.Random(0)
+    cuts = [
+        (0, 0),
+        (ends[0], 0),
+        (ends[2], len(data)),
+        (ends[-1], len(data)),
+        (ends[1] + 5, len(data)),
+        (ends[-1] - 1, len(data)),
+    ]
+    cuts += [(draw.randrange(len(journal)), len(data)) for _ in range(3)] + [(len(journal), draw.randrange(len(data)))]
+    for number, (journal_bytes, data_bytes) in enumerate(cuts):
+        folder = tmp_path / str(number)
+        work = folder / "work-00000.tar"
+        work.mkdir(parents=True)
+        (work / JOURNAL_FILE).write_bytes(journal[:journal_bytes])
+        (work / DATA_FILE).write_bytes(data[:data_bytes])
+        facts = sample(shard_tar, generator_dir, folder)
+        kept = sum(end <= journal_bytes for end in ends) - 1
+        if data_bytes == len(data):
+            assert facts["found_finished"] == max(0, min(4 * kept, 18))
+        assert (folder / "00000.tar").read_bytes() == straight.read_bytes()
+        assert index_path(folder / "00000.tar").read_bytes() == index_path(straight).read_bytes()
+
+
+def test_a_flipped_bit_in_the_parts_is_noticed(straight: Path, shard_tar: Path, generator_dir: Path, tmp_path: Path) -> None:
+    work = finished_work(shard_tar, generator_dir, tmp_path)
+    data = bytearray((work / DATA_FILE).read_bytes())
+    data[len(data) // 2] ^= 1
+    (work / DATA_FILE).write_bytes(data)
+    assert 0 < sample(shard_tar, generator_dir, tmp_path)["found_finished"] < 18
+    assert (tmp_path / "00000.tar").read_bytes() == straight.read_bytes()
+
+
+def test_parts_of_other_settings_are_not_mixed_in(shard_tar: Path, generator_dir: Path, tmp_path: Path) -> None:
+    finished_work(shard_tar, generator_dir, tmp_path)
+    assert sample(shard_tar, generator_dir, tmp_path, guidance_scale=3.0)["found_finished"] == 0
+
+
+def test_a_stop_request_keeps_what_is_made(
+    shard_tar: Path, generator_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CDGMAE_TIME_LIMIT", "0")
+    with pytest.raises(Interrupted, match="0 of 18"):
+        sample(shard_tar, generator_dir, tmp_path)
+    assert not (tmp_path / "00000.tar").exists()
+
+
+def test_kill_minus_nine_and_again(shard_tar: Path, generator_dir: Path, tmp_path: Path) -> None:
+    changes = {"num_inference_steps": 120, "num_views": 3}
+    settings, work = sampling(**changes).canonical_json(), tmp_path / "work-00000.tar"
+    command = [
+        sys.executable, "-m", "cdgmae.cli", "views", "sample", "--settings", settings, "--shard", shard_tar, "--generator", generator_dir,
+        "--output", tmp_path / "00000.tar", "--work", work, "--device", "cpu", "--threads", "1",
+    ]  # fmt: skip
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            if (work / JOURNAL_FILE).is_file() and (work / JOURNAL_FILE).read_bytes().count(b"\n") >= 2:
+                break
+            time.sleep(0.01)
+        assert process.poll() is None, "the run ended before it could be killed"
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "00000.tar").exists()
+    assert sample(shard_tar, generator_dir, tmp_path, **changes)["found_finished"] >= 4
+    sample(shard_tar, generator_dir, tmp_path, "straight.tar", **changes)
+    assert (tmp_path / "00000.tar").read_bytes() == (tmp_path / "straight.tar").read_bytes()
+
+
+def poison(module: nn.Module, share: float) -> None:
+    """Make the denoiser fail for start noises whose first value lies in the upper `share` of a normal."""
+    limit = float(torch.distributions.Normal(0, 1).icdf(torch.tensor(1 - share)))
+    poisoned: list[Tensor] = []
+
+    def spoil(_module: nn.Module, arguments: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if int(arguments[1]) > 600:
+            poisoned[:] = [arguments[0][:, 0, 0, 0] > limit]
+        return (torch.where(poisoned[0][:, None, None, None], torch.nan, output[0]),)
+
+    module.register_forward_hook(spoil)
+
+
+def starts_low(stream: str, view: MadeView) -> bool:
+    """Whether `poison(..., 0.5)` leaves the view's start noise alone."""
+    generator = torch.Generator().manual_seed(integer_seed(0, stream, view.key, view.view_index))
+    return bool(torch.randn(4, 8, 8, generator=generator)[0, 0, 0] <= 0)
+
+
+def test_samples_that_are_not_finite_are_tried_once_more(shard_tar: Path, generator_dir: Path) -> None:
+    generator, pictures = load_generator(generator_dir, device=CPU), PictureCollection([shard_tar])
+    poison(generator.pipeline.unet, 0.5)
+    maker = ViewMaker(generator, pictures, sampling(batch_size=24), 0, device=CPU, precision="fp32")
+    views = maker.make([Item(picture, k) for picture in range(6) for k in (1, 2, 3, 4)])
+    outcomes = set()
+    for view in views:
+        good, rescued = starts_low("views", view), starts_low("views/retry", view)
+        outcomes.add((good, rescued))
+        assert view.seed == integer_seed(0, "views" if good else "views/retry", view.key, view.view_index)
+        expected = None if good or rescued else "latents are not finite, also from a second seed"
+        assert view.reason == expected
+        assert bool(view.data) == (view.reason is None)
+    assert outcomes == {(True, True), (True, False), (False, True), (False, False)}
+
+
+def test_constant_pictures_and_bad_shares(shard_tar: Path, generator_dir: Path, tmp_path: Path) -> None:
+    generator = load_generator(generator_dir, device=CPU)
+    generator.pipeline.autoencoder.spread_L.data.zero_()
+    generator.pipeline.autoencoder.mean_CPP.data.zero_()
+    grey = tmp_path / "grey"
+    shutil.copytree(generator_dir, grey)
+    (grey / FACTS_FILE).unlink()
+    write_generator(grey, generator.pipeline, generator.facts.encoder, generator.encoder.digest,
+                    image_size=16, encoder_image_size=16, provenance={})  # fmt: skip
+    with pytest.raises(ValueError, match=r"18 of 18 views are bad.*ant\.1: picture is constant, also from a second seed"):
+        sample(shard_tar, grey, tmp_path)
+    assert not (tmp_path / "00000.tar").exists()
+
+
+def test_an_unreadable_real_picture_costs_only_its_own_views(generator_dir: Path, tmp_path: Path, straight: Path) -> None:
+    tar = write_shard(tmp_path / "real" / "00000.tar", KEYS, corrupt=["cat"])
+    with pytest.raises(ValueError, match=r"3 of 18 views are bad.*max_bad_fraction = 0\.001.*cat\.1: real picture"):
+        sample(tar, generator_dir, tmp_path)
+    facts = sample(tar, generator_dir, tmp_path, max_bad_fraction=0.2)
+    assert (facts["views"], facts["bad"], facts["found_finished"]) == (15, 3, 18)
+    bad = [row for row in rows_of(tmp_path / "00000.tar") if row.status == BAD]
+    assert [(row.key, row.view_index) for row in bad] == [("cat", 1), ("cat", 2), ("cat", 3)]
+    assert all("not a JPEG" in (row.reason or "") for row in bad)
+    reference, found = pixels_of(straight), pixels_of(tmp_path / "00000.tar")
+    assert all(np.abs(found[item] - reference[item]).max() <= 8 for item in found)
+
+
+def test_a_dpm_solver_run_and_a_noisy_ddim_run_keep_their_word(shard_tar: Path, generator_dir: Path, tmp_path: Path) -> None:
+    sample(shard_tar, generator_dir, tmp_path, "solver.tar", scheduler="dpm_solver")
+    assert {row.sampler for row in rows_of(tmp_path / "solver.tar")} == {"dpm_solver"}
+    for batch_size in (4, 7):
+        sample(shard_tar, generator_dir, tmp_path, f"eta{batch_size}.tar", eta=1.0, batch_size=batch_size)
+    one, two = (pixels_of(tmp_path / f"eta{size}.tar") for size in (4, 7))
+    assert max(np.abs(one[item] - two[item]).max() for item in one) <= 8
