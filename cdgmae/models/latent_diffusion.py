@@ -46,6 +46,16 @@ def noise_schedule(name: SchedulerName = "ddim", prediction_type: PredictionType
     raise ValueError(f"scheduler {name!r}; allowed: ddim, dpm_solver")
 
 
+def predict(unet: UNet2DConditionModel, noisy_BCHW: Tensor, timesteps: Tensor, tokens_B1D: Tensor) -> Tensor:
+    """The denoiser's raw output for condition tokens.
+
+    A U-Net with a class embedding (`unet.condition_in_time`) gets the token there as well as in its attention layers.
+    """
+    extra = {"class_labels": tokens_B1D[:, 0]} if unet.config["class_embed_type"] is not None else {}
+    output: Tensor = unet(noisy_BCHW, timesteps, encoder_hidden_states=tokens_B1D, return_dict=False, **extra)[0]
+    return output
+
+
 class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
     """Denoiser, first stage, noise schedule and condition projector.
 
@@ -151,7 +161,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
     def _guided_prediction(self, latents_BCHW: Tensor, timestep: Tensor, tokens: Tensor, guidance_scale: float) -> Tensor:
         rows = len(tokens) // len(latents_BCHW)
         repeated = torch.cat([latents_BCHW] * rows) if rows > 1 else latents_BCHW
-        output = self.unet(repeated, timestep, encoder_hidden_states=tokens, return_dict=False)[0].to(latents_BCHW.dtype)
+        output = predict(self.unet, repeated, timestep, tokens).to(latents_BCHW.dtype)
         if rows == 1:
             conditional: Tensor = output
             return conditional

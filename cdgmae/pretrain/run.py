@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +22,7 @@ from cdgmae.storage.atomic import write_text
 from cdgmae.storage.bags import BagStore
 from cdgmae.storage.picture_shards import index_path
 from cdgmae.storage.tables import file_sha256, write_table
-from cdgmae.training.loop import METRICS_SCHEMA, remove_work, train
+from cdgmae.training.loop import METRICS_SCHEMA, TrainingResult, remove_work, train
 from cdgmae.training.schedule import LoopSettings
 
 RUN_METRICS_SCHEMA = pa.schema(
@@ -123,39 +123,17 @@ def run_pretrain(
         ValueError: if shards are incomplete, bags are too few, or the loss is not finite.
         Interrupted: if asked to stop; run it again to go on.
     """
-    needed = settings.num_anchors + (settings.target_view == "generated") if settings.pretext == "cross_view" else 0
-    store = BagStore(shard_tars, view_tars, min_views=needed)
+    store = BagStore(shard_tars, view_tars, min_views=views_needed(settings))
     batches = BagBatches(store, settings, seed)
-    inputs = {
-        path.name if path in shard_tars else f"views/{path.name}": file_sha256(index_path(path))
-        for path in (*shard_tars, *view_tars)
-    }
-    task = PretrainTask(batches, build_model(settings, seed))
-    schedule = loop_settings(settings, batches.steps_per_epoch)
+    inputs = {f"{path.parent.name}/{path.name}": file_sha256(index_path(path)) for path in (*shard_tars, *view_tars)}
     result = train(
-        task, schedule, seed=seed, work_dir=work_dir, device=device, precision=precision,
-        identity=f"{settings.digest()}|{sorted(inputs.items())}", label="pretrain",
+        PretrainTask(batches, build_model(settings, seed)), loop_settings(settings, batches.steps_per_epoch),
+        seed=seed, work_dir=work_dir, device=device, precision=precision, label="pretrain",
+        identity=f"{settings.digest()}|{sorted(inputs.values())}",
         log_interval_seconds=log_interval_seconds, checkpoint_interval_seconds=checkpoint_interval_seconds,
     )  # fmt: skip
-    facts = {"version": __version__, "settings": settings.digest(), "seed": str(seed)}
-    epochs = pa.array([step / batches.steps_per_epoch for step in range(result.metrics.num_rows)], pa.float64())
-    state = result.model.state_dict()
-    write_model(output / "model.safetensors", state, facts)
-    config = {
-        "settings": settings.model_dump(mode="json"),
-        "seed": seed,
-        "version": __version__,
-        "inputs": inputs,
-        "num_bags": len(store),
-    }
-    write_text(output / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
-    write_table(
-        output / "metrics.parquet",
-        result.metrics.append_column("epoch", epochs),
-        RUN_METRICS_SCHEMA,
-        settings_digest=settings.digest(),
-    )
-    write_encoder(output / "encoder.safetensors", state, settings.vit, facts)
+    config = {"settings": settings.model_dump(mode="json"), "seed": seed, "inputs": inputs, "num_bags": len(store)}
+    write_results(output, result, settings, config, batches.steps_per_epoch)
     remove_work(work_dir)
     losses = result.metrics.column("loss").to_pylist()
     window = min(20, math.ceil(len(losses) / 2))
@@ -166,3 +144,24 @@ def run_pretrain(
         "last_loss": sum(losses[-window:]) / window,
         "encoder": str(output / "encoder.safetensors"),
     }
+
+
+def views_needed(settings: PretrainRunSettings) -> int:
+    """Generated views a bag must have to serve a run: its anchors, plus one if the target is always generated."""
+    if settings.pretext != "cross_view":
+        return 0
+    return settings.num_anchors + (settings.target_view == "generated")
+
+
+def write_results(
+    output: Path, result: TrainingResult, settings: PretrainRunSettings, config: Mapping[str, object], steps_per_epoch: int
+) -> None:
+    """Write a run's declared files; `encoder.safetensors`, which later stages wait for, comes last."""
+    facts = {"version": __version__, "settings": settings.digest(), "seed": str(config["seed"])}
+    state = result.model.state_dict()
+    write_model(output / "model.safetensors", state, facts)
+    write_text(output / "config.json", json.dumps({**config, "version": __version__}, indent=2, sort_keys=True) + "\n")
+    epochs = pa.array([step / steps_per_epoch for step in range(result.metrics.num_rows)], pa.float64())
+    metrics = result.metrics.append_column("epoch", epochs)
+    write_table(output / "metrics.parquet", metrics, RUN_METRICS_SCHEMA, settings_digest=settings.digest())
+    write_encoder(output / "encoder.safetensors", state, settings.vit, facts)

@@ -47,6 +47,11 @@ class UNetSettings(Settings):
         default="shift",
         description="How the noise level enters a residual layer: it shifts the channels, or scales and shifts them. LDM-4: shift.",
     )
+    condition_in_time: bool = Field(
+        default=False,
+        description="Add the projected condition token to the noise level's embedding too, so that every residual layer sees it and not "
+        "only the attention layers; a short training then learns the condition faster. LDM-4: no.",
+    )
 
     @model_validator(mode="after")
     def _levels_exist(self) -> Self:

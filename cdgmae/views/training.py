@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cdgmae import __version__
 from cdgmae.models.condition_projector import ConditionProjector
 from cdgmae.models.encoders import load_encoder
-from cdgmae.models.latent_diffusion import LatentDiffusionPipeline, noise_schedule
+from cdgmae.models.latent_diffusion import LatentDiffusionPipeline, noise_schedule, predict
 from cdgmae.models.patch_autoencoder import PatchAutoencoder
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.views import GeneratorTrainingSettings
@@ -46,8 +46,7 @@ class Denoiser(nn.Module):
     def forward(self, noisy_BChw: Tensor, timesteps_B: Tensor, embeddings_BD: Tensor, dropped_B: Tensor) -> Tensor:
         """Prediction (B, C, h, w); rows with `dropped_B` see the null condition."""
         tokens = torch.where(dropped_B[:, None, None], self.projector.null_tokens(len(dropped_B)), self.projector(embeddings_BD))
-        prediction: Tensor = self.unet(noisy_BChw, timesteps_B, encoder_hidden_states=tokens, return_dict=False)[0]
-        return prediction
+        return predict(self.unet, noisy_BChw, timesteps_B, tokens)
 
 
 class GeneratorTask:
@@ -157,6 +156,9 @@ def build_pipeline(
     channels = 3 if autoencoder is None else settings.autoencoder.latent_channels
     levels = range(len(settings.unet.block_out_channels))
     attends = [level in settings.unet.attention_levels for level in levels]
+    width = settings.unet.cross_attention_dim
+    embedded = {"class_embed_type": "simple_projection", "projection_class_embeddings_input_dim": width}
+    time_condition = embedded if settings.unet.condition_in_time else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(integer_seed(seed, "views/weights", 0))
         unet = UNet2DConditionModel(
@@ -164,13 +166,14 @@ def build_pipeline(
             block_out_channels=tuple(settings.unet.block_out_channels), layers_per_block=settings.unet.layers_per_block,
             down_block_types=tuple("CrossAttnDownBlock2D" if yes else "DownBlock2D" for yes in attends),
             up_block_types=tuple("CrossAttnUpBlock2D" if yes else "UpBlock2D" for yes in reversed(attends)),
-            cross_attention_dim=settings.unet.cross_attention_dim,
+            cross_attention_dim=width,
             attention_head_dim=settings.unet.num_heads,  # the library's name for the NUMBER of heads (spec section 3)
             norm_num_groups=_norm_groups(settings.unet.block_out_channels),
             resnet_time_scale_shift=RESNET_TIME[settings.unet.time_embedding],
+            **time_condition,
         )  # fmt: skip
         _start_branches_at_zero(unet)
-        projector = ConditionProjector(embedding_dim, settings.unet.cross_attention_dim, settings.null_condition)
+        projector = ConditionProjector(embedding_dim, width, settings.null_condition)
     return LatentDiffusionPipeline(unet, noise_schedule("ddim", settings.prediction_type), projector, autoencoder)
 
 

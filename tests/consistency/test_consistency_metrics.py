@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from oracles import consistency_oracle as oracle
 
 from cdgmae.consistency.metrics import global_similarity, local_similarity, nearest_patch_similarity
+from tests.oracles import consistency_oracle as oracle
 
 VALUES = st.floats(-8, 8, width=32).filter(lambda value: value == 0 or abs(value) > 1e-3)
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 5))

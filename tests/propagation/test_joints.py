@@ -10,7 +10,6 @@ import scipy.io
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import propagation_oracle as oracle
 
 from cdgmae.propagation.joints import (
     ALPHAS,
@@ -22,6 +21,7 @@ from cdgmae.propagation.joints import (
     read_joints,
     to_pixels,
 )
+from tests.oracles import propagation_oracle as oracle
 
 
 @settings(max_examples=200)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import propagation_oracle as oracle
 
 from cdgmae.propagation import memory as memory_module
 from cdgmae.propagation.context import context_frames, disc_mask, first_frame_copies, query_tiles
 from cdgmae.propagation.memory import LabelMemory
 from cdgmae.propagation.selection import fill_slots, largest, vote_weights
 from cdgmae.settings.propagation import ProtocolSettings
+from tests.oracles import propagation_oracle as oracle
 
 
 def run_both(seed: int, grid: tuple[int, int], frames: int, **protocol: float) -> tuple[np.ndarray, np.ndarray]:

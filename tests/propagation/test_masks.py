@@ -11,7 +11,6 @@ import torch
 from drawn_clips import save_ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import propagation_oracle as oracle
 from PIL import Image
 from torch.nn import functional as F
 
@@ -29,6 +28,7 @@ from cdgmae.propagation.masks import (
 from cdgmae.propagation.part_measures import NUM_PARTS, PART_NAMES, part_counts
 from cdgmae.propagation.resizing import resize_bilinear, resize_nearest
 from cdgmae.propagation.scores import part_scores
+from tests.oracles import propagation_oracle as oracle
 
 SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from oracles import propagation_oracle as oracle
 
 from cdgmae.propagation.object_measures import (
     boundary_accuracy,
@@ -16,6 +15,7 @@ from cdgmae.propagation.object_measures import (
     frame_statistics,
     region_similarity,
 )
+from tests.oracles import propagation_oracle as oracle
 
 SIDES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=14)
 

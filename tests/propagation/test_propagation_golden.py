@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from oracles.formula_weights import formula_tensor
 from PIL import Image
 
 from cdgmae.models.vit import build_vit
 from cdgmae.propagation.run import run_propagation
 from cdgmae.settings.encoder import VitSettings
 from cdgmae.settings.propagation import ProtocolSettings
+from tests.oracles.formula_weights import formula_tensor
 
 CLIPS = Path(__file__).parents[3] / "shared/reference/propagation"
 SEED = 20262

@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from diffusers.models.resnet import ResnetBlock2D
 
 from cdgmae.models.checkpoints import write_encoder
 from cdgmae.models.encoders import load_encoder
+from cdgmae.models.latent_diffusion import predict
 from cdgmae.models.vit import build_vit
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.encoder import VitSettings
@@ -25,6 +27,7 @@ from tests.oracles.literal_ddim import alpha_bars
 from tests.views.conftest import ENCODER, KEYS, training_settings, write_shard
 
 CPU = torch.device("cpu")
+UNET = training_settings().unet.model_dump()
 
 
 def train(folder: Path, tars: list[Path], encoder: str = ENCODER, **changes: object) -> dict:
@@ -86,10 +89,26 @@ def test_the_cut_of_the_data_into_shards_does_not_matter(shard_tar: Path, tmp_pa
     assert train(tmp_path / "one", [shard_tar])["digest"] == train(tmp_path / "two", halves)["digest"]
 
 
+@pytest.mark.parametrize("in_time", [True, False])
+def test_condition_reaches_residual_layers_only_if_asked_to(in_time: bool) -> None:
+    """Attention's last layer starts at zero: what then still tells two conditions apart came through the time embedding."""
+    settings = training_settings(unet={**UNET, "condition_in_time": in_time})
+    unet = build_pipeline(settings, 8, None, seed=0).unet
+    for module in unet.modules():
+        if isinstance(module, ResnetBlock2D):
+            torch.nn.init.normal_(module.conv2.weight, std=0.1)
+    torch.nn.init.normal_(unet.conv_out.weight, std=0.1)
+    side, width = unet.config["sample_size"], unet.config["cross_attention_dim"]
+    noisy, tokens = torch.randn(1, unet.config["in_channels"], side, side), torch.randn(2, 1, width)
+    first, second = (predict(unet, noisy, torch.tensor(500), token[None]) for token in tokens)
+    assert torch.equal(first, second) is not in_time
+
+
 @pytest.mark.parametrize("changes", [
     {"spread_weighting": 1.0, "schedule": "cosine"},
     {"autoencoder": {"kind": "none"}, "prediction_type": "epsilon"},
     {"null_condition": "learned", "horizontal_flip": False, "whiten_condition": True},
+    {"prediction_type": "sample", "unet": {**UNET, "condition_in_time": True}},
 ])  # fmt: skip
 def test_other_recipes_train(shard_tar: Path, tmp_path: Path, changes: dict) -> None:
     facts = train(tmp_path, [shard_tar], **changes)
