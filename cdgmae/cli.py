@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from cdgmae import __version__
 from cdgmae.commands import checks, consistency, demo, pretrain, propagation, report, shards, views
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, Interrupted
 from cdgmae.runtime.logs import log_job_header, start_logging
 
+GROUPS = {
+    "shards": shards.app,
+    "views": views.app,
+    "consistency": consistency.app,
+    "pretrain": pretrain.app,
+    "propagation": propagation.app,
+    "report": report.app,
+    "config": checks.config_app,
+    "demo": demo.app,
+}
+SINGLE_COMMANDS: dict[str, Callable[..., None]] = {"verify": checks.verify, "doctor": checks.doctor}
+COMMANDS = (*GROUPS, *SINGLE_COMMANDS)
+
+
+class StageOrder(TyperGroup):
+    """Lists the commands as one meets them: the stages in their order, then what serves all of them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All command names, in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+
 app = typer.Typer(
     name="cdgmae",
+    cls=StageOrder,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -25,16 +50,10 @@ app = typer.Typer(
     f"Exit codes: 0 done, 1 bad input or failure (the message says what to do), {EXIT_INTERRUPTED} stopped early with its state saved: "
     "run the same command again and it continues.",
 )
-app.add_typer(demo.app, name="demo")
-app.add_typer(shards.app, name="shards")
-app.add_typer(views.app, name="views")
-app.add_typer(consistency.app, name="consistency")
-app.add_typer(pretrain.app, name="pretrain")
-app.add_typer(propagation.app, name="propagation")
-app.add_typer(report.app, name="report")
-app.add_typer(checks.config_app, name="config")
-app.command("verify")(checks.verify)
-app.command("doctor")(checks.doctor)
+for _name, _group in GROUPS.items():
+    app.add_typer(_group, name=_name)
+for _name, _command in SINGLE_COMMANDS.items():
+    app.command(_name)(_command)
 
 
 def _show_version(value: bool) -> None:
