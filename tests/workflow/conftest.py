@@ -27,7 +27,7 @@ def tiny_config() -> dict[str, Any]:
     config["demo"] |= {"num_tiles": 24, "clips_per_set": 1, "frames_per_clip": 4}
     training = config["views"]["generators"]["s_ldm"]["train"]
     training |= {"num_steps": 4, "batch_size": 8, "warmup_steps": 1}
-    training["unet"] |= {"block_out_channels": [32, 32]}
+    training["unet"] |= {"block_out_channels": [32, 32], "attention_levels": [1]}
     config["views"]["sources"]["s_ldm"]["sampling"] |= {"num_views": 2, "num_inference_steps": 2, "batch_size": 16}
     config["pretrain"]["defaults"] |= {"epochs": 2, "effective_batch_size": 8, "depth": 1, "warmup_epochs": 1}
     for run in config["pretrain"]["runs"].values():
