@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 DEFAULT_MAX_PIXELS = 89_478_485
 READABLE_FORMATS = ("JPEG", "PNG", "WEBP")
@@ -30,14 +30,16 @@ def open_picture(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Ima
         max_pixels: Largest allowed width * height.
 
     Raises:
-        PictureError: empty file, not a picture, another format, or more than `max_pixels` pixels.
+        PictureError: empty file, not a picture, another format, a broken header, or more than `max_pixels` pixels.
     """
     if not data:
         raise PictureError("empty file")
     try:
         image = Image.open(io.BytesIO(data), formats=READABLE_FORMATS)
-    except Exception as error:
-        raise PictureError(f"not a JPEG, PNG or WebP picture ({type(error).__name__})") from None
+    except UnidentifiedImageError:
+        raise PictureError("not a JPEG, PNG or WebP picture") from None
+    except Exception as error:  # recognised by its first bytes, but the header ends early or contradicts itself
+        raise PictureError(f"corrupt or truncated picture ({type(error).__name__} in the header)") from None
     width, height = image.size
     if width * height > max_pixels:
         raise PictureError(f"too many pixels ({width}x{height}, the limit is {max_pixels})")

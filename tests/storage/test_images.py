@@ -106,6 +106,7 @@ def test_unreadable_exif_does_not_spoil_good_pixels() -> None:
     [
         (b"", "empty file"),
         (b"hello", "not a JPEG, PNG or WebP"),
+        (saved(drawn((400, 300)), "JPEG")[:100], r"corrupt or truncated picture \(\w+ in the header\)"),
         (saved(drawn(), "GIF"), "not a JPEG, PNG or WebP"),
         (saved(drawn(), "BMP"), "not a JPEG, PNG or WebP"),
         (saved(drawn((400, 300)), "JPEG")[:-2000], "corrupt or truncated"),
