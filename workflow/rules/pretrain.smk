@@ -8,7 +8,12 @@ rule pretrain_encoder:
         encoder="results/pretrain/{run}/seed{seed}/encoder.safetensors",
         model="results/pretrain/{run}/seed{seed}/model.safetensors",
         config="results/pretrain/{run}/seed{seed}/config.json",
-        metrics="results/pretrain/{run}/seed{seed}/metrics.parquet",
+        metrics=report(
+            "results/pretrain/{run}/seed{seed}/metrics.parquet",
+            caption="../report/pretrain.rst",
+            category="Pre-training",
+            labels={"run": "{run}", "seed": "{seed}"},
+        ),
     log:
         "logs/pretrain_encoder/{run}/seed{seed}.log",
     benchmark:
