@@ -162,9 +162,7 @@ def test_unreadable_pictures_become_rows_with_a_reason(score: Callable[..., Any]
     assert facts["bad"] == 5
     assert rows["k0", 1]["reason"].startswith("view: corrupt or truncated picture")
     assert rows["k1", 2]["reason"] == "view: generation failed: not finite"
-    assert {rows["k2", view]["reason"] for view in (1, 2, 3)} == {
-        "real image: not a JPEG, PNG or WebP picture"
-    }
+    assert {rows["k2", view]["reason"] for view in (1, 2, 3)} == {"real image: not a JPEG, PNG or WebP picture"}
     assert all(rows["k0", 1][name] is None for name in ("gs", "ls", "nps", "nps_reverse"))
     assert rows["k0", 2]["status"] == "ok"
     assert rows["k0", 2]["nps"] is not None
