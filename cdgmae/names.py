@@ -11,7 +11,6 @@ STAGES = ("shards", "views", "consistency", "pretrain", "propagation", "report")
 CLIP_SETS = ("davis", "vip", "jhmdb")
 
 RESULTS = "results"
-WORK = "work"
 MANIFEST = "manifest.parquet"
 DEMO_MARKER = "demo.json"
 

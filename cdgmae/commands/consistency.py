@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from cdgmae.commands.options import DeviceOption, JsonOption, SettingsOption, ThreadsOption, parse_settings, print_result
+from cdgmae.commands.options import (
+    DeviceOption,
+    JsonOption,
+    SettingsOption,
+    ThreadsOption,
+    csv_beside,
+    parse_settings,
+    print_result,
+)
 from cdgmae.settings.consistency import ScoringSettings
 
 app = typer.Typer(
@@ -73,9 +81,7 @@ def summarise(
     """One row per view source: pairs, bad ones, mean, deviation and quantiles of every score."""
     from cdgmae.consistency.summary import summarise as summarise_tables
 
-    if output.suffix != ".parquet":
-        raise ValueError(f"--output {output}: must end in .parquet; the .csv is written beside it")
-    print_result(summarise_tables(tables, output, output.with_suffix(".csv")), as_json)
+    print_result(summarise_tables(tables, output, csv_beside(output)), as_json)
 
 
 @app.command()

@@ -76,6 +76,17 @@ def find_shards(folder: Path) -> list[Path]:
     return tars
 
 
+def csv_beside(output: Path) -> Path:
+    """The CSV that a summary command writes beside its Parquet table.
+
+    Raises:
+        ValueError: if `output` is not named as a Parquet table.
+    """
+    if output.suffix != ".parquet":
+        raise ValueError(f"--output {output}: must end in .parquet; the .csv is written beside it")
+    return output.with_suffix(".csv")
+
+
 def print_result(result: dict[str, Any], as_json: bool) -> None:
     """Print what a command achieved: aligned lines for people, one JSON object for programs."""
     if as_json:

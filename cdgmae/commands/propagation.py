@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from cdgmae.commands.options import DeviceOption, JsonOption, SettingsOption, ThreadsOption, parse_settings, print_result
+from cdgmae.commands.options import (
+    DeviceOption,
+    JsonOption,
+    SettingsOption,
+    ThreadsOption,
+    csv_beside,
+    parse_settings,
+    print_result,
+)
 from cdgmae.settings.propagation import ProtocolSettings
 
 app = typer.Typer(
@@ -35,6 +43,24 @@ PAPER_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+InputSizeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--input-size",
+        help="HEIGHTxWIDTH in pixels, or one number for the longer side (the shorter one is rounded down to a multiple of 64). "
+        "Paper: 480x880 (DAVIS), 880 (VIP), 320x320 (JHMDB).",
+    ),
+]
+TopKOption = Annotated[int | None, typer.Option("--top-k", help="Keys per query that vote. Paper: 7, VIP 10.")]
+QueueLengthOption = Annotated[
+    int | None, typer.Option("--queue-length", help="Frames in the memory besides the first. Paper: 20.")
+]
+RadiusOption = Annotated[
+    float | None, typer.Option("--radius", help="Neighbourhood radius in patches; the first frame is exempt. Paper: 20.")
+]
+TemperatureOption = Annotated[float | None, typer.Option("--temperature", help="Softmax temperature. Default 0.7.")]
+
+
 @app.command()
 def run(
     clip_set: Annotated[ClipSet, typer.Argument(help="Which benchmark.")],
@@ -50,22 +76,11 @@ def run(
         str | None, typer.Option("--root", help="Folder of the clips in their official layout; nothing is written into it.")
     ] = None,
     settings: SettingsOption = "",
-    input_size: Annotated[
-        str | None,
-        typer.Option(
-            "--input-size",
-            help="HEIGHTxWIDTH in pixels, or one number for the longer side (the shorter one is rounded down to a multiple of 64). "
-            "Paper: 480x880 (DAVIS), 880 (VIP), 320x320 (JHMDB).",
-        ),
-    ] = None,
-    top_k: Annotated[int | None, typer.Option("--top-k", help="Keys per query that vote. Paper: 7, VIP 10.")] = None,
-    queue_length: Annotated[
-        int | None, typer.Option("--queue-length", help="Frames in the memory besides the first. Paper: 20.")
-    ] = None,
-    radius: Annotated[
-        float | None, typer.Option("--radius", help="Neighbourhood radius in patches; the first frame is exempt. Paper: 20.")
-    ] = None,
-    temperature: Annotated[float | None, typer.Option("--temperature", help="Softmax temperature. Default 0.7.")] = None,
+    input_size: InputSizeOption = None,
+    top_k: TopKOption = None,
+    queue_length: QueueLengthOption = None,
+    radius: RadiusOption = None,
+    temperature: TemperatureOption = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Encoder name in the table; the encoder as given if left out.")
     ] = None,
@@ -126,9 +141,7 @@ def summarise(
     """One row per encoder: J&F, J, F, mIoU, PCK@0.1 to PCK@0.5, in percent."""
     from cdgmae.propagation.summary import summarise as summarise_tables
 
-    if output.suffix != ".parquet":
-        raise ValueError(f"--output {output}: must end in .parquet; the .csv is written beside it")
-    print_result(summarise_tables(tables, output, output.with_suffix(".csv")), as_json)
+    print_result(summarise_tables(tables, output, csv_beside(output)), as_json)
 
 
 def read_protocol(clip_set: str, settings: str, **flags: Any) -> ProtocolSettings:
