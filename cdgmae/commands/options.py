@@ -29,6 +29,35 @@ LogIntervalOption = Annotated[
 CheckpointIntervalOption = Annotated[
     float, typer.Option("--checkpoint-interval", envvar="CDGMAE_CHECKPOINT_INTERVAL", help="Seconds between two saved states.")
 ]
+CheckpointStepsOption = Annotated[
+    int | None,
+    typer.Option("--checkpoint-steps", envvar="CDGMAE_CHECKPOINT_STEPS", min=1, help="Save a state every so many steps, too."),
+]
+KeepCheckpointsOption = Annotated[
+    int, typer.Option("--keep-checkpoints", envvar="CDGMAE_KEEP_CHECKPOINTS", min=1, help="Saved states that are kept.")
+]
+MicroBatchOption = Annotated[
+    int | None,
+    typer.Option(
+        "--micro-batch-size", envvar="CDGMAE_MICRO_BATCH_SIZE", min=1,
+        help="Most samples in one forward pass; gradients are accumulated over a batch. Lower it when memory runs out.",
+    ),
+]  # fmt: skip
+LoaderWorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--loader-workers", envvar="CDGMAE_LOADER_WORKERS", min=0,
+        help="Processes that prepare batches; 0: one background thread. Left out: 0 on a CPU, else the cores.",
+    ),
+]  # fmt: skip
+CompileOption = Annotated[bool, typer.Option("--compile/--no-compile", envvar="CDGMAE_COMPILE", help="Use torch.compile.")]
+TrackersOption = Annotated[
+    str,
+    typer.Option(
+        "--trackers", envvar="CDGMAE_TRACKERS",
+        help="Mirror the metrics to these, separated by commas: tensorboard, wandb, trackio, mlflow. Offline; empty for none.",
+    ),
+]  # fmt: skip
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")]
 
 

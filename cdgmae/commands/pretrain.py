@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -9,13 +10,19 @@ import typer
 
 from cdgmae.commands.options import (
     CheckpointIntervalOption,
+    CheckpointStepsOption,
+    CompileOption,
     DeviceOption,
     JsonOption,
+    KeepCheckpointsOption,
+    LoaderWorkersOption,
     LogIntervalOption,
+    MicroBatchOption,
     PrecisionOption,
     SeedOption,
     SettingsOption,
     ThreadsOption,
+    TrackersOption,
     find_shards,
     parse_settings,
     print_result,
@@ -29,7 +36,7 @@ app = typer.Typer(no_args_is_help=True, help="Pre-train a cross-view masked auto
 def run(
     shards: Annotated[Path, typer.Option(help="Folder of the picture shards, e.g. results/shards/imagenet.")],
     output: Annotated[
-        Path, typer.Option(help="Folder for encoder.safetensors, model.safetensors, config.json and metrics.parquet.")
+        Path, typer.Option(help="Folder for encoder.safetensors, model.safetensors, config.json, metrics.parquet and panels/.")
     ],
     views: Annotated[
         Path | None, typer.Option(help="Folder of the view shards, e.g. results/views/s_ldm; not for pretext crops or mae.")
@@ -40,23 +47,47 @@ def run(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
+    micro_batch_size: MicroBatchOption = None,
+    loader_workers: LoaderWorkersOption = None,
+    compile_model: CompileOption = False,
     log_interval: LogIntervalOption = 30.0,
     checkpoint_interval: CheckpointIntervalOption = 900.0,
+    checkpoint_steps: CheckpointStepsOption = None,
+    keep_checkpoints: KeepCheckpointsOption = 2,
+    trackers: TrackersOption = "tensorboard",
+    tracker_dir: Annotated[Path | None, typer.Option(help="Folder for the trackers; default: OUTPUT/trackers.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train one run; killed at any moment and started again, it goes on from its last saved state.
 
-    The settings are those of one entry of `pretrain.runs` in config.yaml; without any they are the paper's CDG-MAE-a1.
+    The settings are those of one entry of `pretrain.runs` in config.yaml; without any they are the paper's CDG-MAE-a1. On several
+    GPUs or nodes start it with a launcher, e.g. `accelerate launch --num_processes 8 -m cdgmae pretrain run ...` or `torchrun`: the
+    global batch is shared out and the result is the same within rounding.
     """
     from cdgmae.pretrain.run import run_pretrain
     from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.training.machine import Machine
 
     parsed = parse_settings(PretrainRunSettings, settings)
     if parsed.pretext == "cross_view" and views is None:
         raise ValueError("pretext cross_view needs --views FOLDER, the shards of a view source; or choose pretext crops")
     limit_threads(threads)
-    with exclusive_writer(output):
+    machine = Machine(
+        device=pick_device(device),
+        precision=precision,
+        micro_batch_size=micro_batch_size,
+        loader_workers=loader_workers,
+        compile=compile_model,
+        log_interval_seconds=log_interval,
+        checkpoint_interval_seconds=checkpoint_interval,
+        checkpoint_interval_steps=checkpoint_steps,
+        keep_checkpoints=keep_checkpoints,
+        trackers=tuple(filter(None, trackers.split(","))),
+        tracker_dir=tracker_dir or output / "trackers",
+    )
+    with exclusive_writer(output) if is_main_process() else nullcontext():
         result = run_pretrain(
             parsed,
             seed,
@@ -64,9 +95,7 @@ def run(
             find_shards(views) if views is not None else [],
             output,
             work or output.parent / f".work-{output.name}",
-            device=pick_device(device),
-            precision=precision,
-            log_interval_seconds=log_interval,
-            checkpoint_interval_seconds=checkpoint_interval,
+            machine,
         )
-    print_result(result, as_json)
+    if is_main_process():
+        print_result(result, as_json)

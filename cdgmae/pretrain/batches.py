@@ -18,7 +18,7 @@ CACHE_BYTES = 1 << 29
 
 
 class BagBatches:
-    """Turns (seed, step) into a batch of uint8 views, shape (B, 1 + A, H, W, 3), target first."""
+    """Turns (seed, step) into batches of uint8 views (B, 1 + A, H, W, 3), target first, with the masks of each sample."""
 
     def __init__(self, store: BagStore, settings: PretrainRunSettings, seed: int) -> None:
         """Prepare the order of bags.
@@ -32,6 +32,7 @@ class BagBatches:
                 "lower it in the run's settings or add pictures"
             )
         self.store, self.settings, self.seed = store, settings, seed
+        self.batch_size = settings.effective_batch_size
         self.steps_per_epoch = len(store) // settings.effective_batch_size
         self._cache: dict[ViewLocation, Image.Image] = {}
         self._cached_bytes = 0
@@ -48,11 +49,30 @@ class BagBatches:
         size = self.settings.effective_batch_size
         return epoch, order[place * size : (place + 1) * size]
 
-    def views(self, step: int) -> Tensor:
-        """The batch of one step as uint8 pixels (B, 1 + A, H, W, 3)."""
+    def bag_keys(self, step: int) -> list[str]:
+        """Keys of the bags in the global batch of a step."""
+        return [self.store.bags[position].key for position in self.keys(step)[1]]
+
+    def batch(self, step: int, samples: range) -> dict[str, Tensor]:
+        """The samples at these positions of the global batch of `step`.
+
+        Returns:
+            views (B, 1 + A, H, W, 3) uint8; target_noise (B, N) and, if anchors are masked, anchor_noise (B, A, N): masking noise,
+            drawn per sample, so that masks are the same however a batch is split.
+        """
         epoch, positions = self.keys(step)
-        samples = [self._sample(self.store.bags[position], epoch) for position in positions]
-        return torch.from_numpy(np.stack(samples))
+        bags = [self.store.bags[position] for position in positions[samples.start : samples.stop]]
+        batch = {"views": torch.from_numpy(np.stack([self._sample(bag, epoch) for bag in bags]))}
+        noise = torch.from_numpy(np.stack([self._noise(bag, epoch) for bag in bags]))
+        batch["target_noise"] = noise[:, 0]
+        if self.settings.anchor_masking_ratio > 0:
+            batch["anchor_noise"] = noise[:, 1:]
+        return batch
+
+    def _noise(self, bag: Bag, epoch: int) -> np.ndarray:
+        generator = numpy_generator(self.seed, "pretrain/masks", bag.key, epoch)
+        num_patches = (self.settings.image_size // self.settings.patch_size) ** 2
+        return generator.random((1 + self.settings.num_anchors, num_patches), dtype=np.float32)
 
     def _sample(self, bag: Bag, epoch: int) -> np.ndarray:
         generator = numpy_generator(self.seed, "pretrain/views", bag.key, epoch)

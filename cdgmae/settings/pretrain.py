@@ -66,6 +66,21 @@ class PretrainRunSettings(VitSettings):
     weight_decay: float = Field(default=0.05, ge=0, description="AdamW's decay of matrices (not biases, not norms). Paper: 0.05.")
     betas: Fraction = Field(default=(0.9, 0.95), description="AdamW's momentum terms. Paper: 0.9, 0.95.")
     clip_grad_norm: float | None = Field(default=None, gt=0, description="Clip the global gradient norm to this. Paper: none.")
+    ema_decay: Ratio | None = Field(
+        default=None,
+        description="Decay of an exponential moving average of the weights, which is then what the run leaves. Paper: none.",
+    )
+    max_loss_ratio: float | None = Field(
+        default=10.0,
+        gt=1,
+        description="A loss over this many times the mean of the 100 steps before it stops the run, with the step, learning rate and "
+        "keys written down and the last saved state kept; null: only a loss that is not finite does.",
+    )
+    num_panels: int = Field(
+        default=8,
+        ge=0,
+        description="Reconstruction panels (PNG) drawn over the run, evenly spaced, the last at its end; 0: none.",
+    )
 
     @model_validator(mode="after")
     def _combination_fits(self) -> Self:

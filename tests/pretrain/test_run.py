@@ -12,14 +12,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from cdgmae.models import load_encoder
-from cdgmae.pretrain import run as run_module
 from cdgmae.pretrain.batches import BagBatches
 from cdgmae.pretrain.run import run_pretrain
+from cdgmae.pretrain.task import PretrainTask
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import BagStore
 from cdgmae.storage.images import encode_jpeg
 from cdgmae.storage.picture_shards import PictureRow, PictureShardWriter
 from cdgmae.storage.tables import read_table
+from cdgmae.training.machine import Machine
 
 CPU = torch.device("cpu")
 RUN = PretrainRunSettings(
@@ -49,14 +50,15 @@ def write_bags(folder: Path, num_bags: int = 20, num_views: int = 3) -> tuple[li
 def train_into(
     folder: Path, reals: list[Path], views: list[Path], settings: PretrainRunSettings = RUN, every: float = 1e9
 ) -> dict[str, object]:
-    return run_pretrain(settings, 5, reals, views, folder / "out", folder / "work", device=CPU, checkpoint_interval_seconds=every)
+    machine = Machine(device=CPU, checkpoint_interval_seconds=every)
+    return run_pretrain(settings, 5, reals, views, folder / "out", folder / "work", machine)
 
 
 def test_run_writes_the_declared_files_and_lowers_the_loss(tmp_path: Path) -> None:
     reals, views = write_bags(tmp_path)
     facts = train_into(tmp_path, reals, views, RUN.model_copy(update={"epochs": 40}))
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["config.json", "encoder.safetensors", "metrics.parquet", "model.safetensors"]
+    assert written == ["config.json", "encoder.safetensors", "metrics.parquet", "model.safetensors", "panels"]
     assert not (tmp_path / "work").exists()
     assert isinstance(facts["last_loss"], float)
     assert isinstance(facts["first_loss"], float)
@@ -81,15 +83,15 @@ class Killed(BaseException):
 def test_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reals, views = write_bags(tmp_path)
     train_into(tmp_path / "a", reals, views)
-    original = run_module.PretrainTask.loss
+    original = PretrainTask.loss
 
-    def dying(self: run_module.PretrainTask, *arguments: object) -> torch.Tensor:
+    def dying(self: PretrainTask, *arguments: object) -> torch.Tensor:
         if arguments[-1] == 5:
             raise Killed
         return original(self, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(run_module.PretrainTask, "loss", dying)
+        patched.setattr(PretrainTask, "loss", dying)
         with pytest.raises(Killed):
             train_into(tmp_path / "b", reals, views, every=0.0)
     train_into(tmp_path / "b", reals, views)
@@ -104,8 +106,15 @@ def test_every_epoch_shows_every_bag_once_in_a_new_order(tmp_path: Path) -> None
     assert all(sorted(epoch) == list(range(24)) for epoch in epochs)
     assert not np.array_equal(*epochs)
     again = BagBatches(BagStore(reals, views), RUN, seed=1)
-    assert torch.equal(batches.views(4), again.views(4))
-    assert not torch.equal(batches.views(4), BagBatches(BagStore(reals, views), RUN, seed=2).views(4))
+    assert same_batches(batches.batch(4, range(8)), again.batch(4, range(8)))
+    assert not same_batches(batches.batch(4, range(8)), BagBatches(BagStore(reals, views), RUN, seed=2).batch(4, range(8)))
+    part = batches.batch(4, range(3, 6))
+    assert same_batches(part, {name: tensor[3:6] for name, tensor in batches.batch(4, range(8)).items()})
+
+
+def same_batches(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    assert set(first) == set(second)
+    return all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 def test_too_few_bags_and_too_few_views_are_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ rule pretrain_encoder:
             category="Pre-training",
             labels={"run": "{run}", "seed": "{seed}"},
         ),
+        panels=directory("results/pretrain/{run}/seed{seed}/panels"),
     log:
         "logs/pretrain_encoder/{run}/seed{seed}.log",
     benchmark:
@@ -30,6 +31,7 @@ rule pretrain_encoder:
         views=lambda w: JOBS.run_views_flag(w.run),
         seed=lambda w: JOBS.run_seed(w.seed),
         work="work/pretrain/{run}/seed{seed}",
+        trackers="logs/trackers/{run}/seed{seed}",
     message:
         "Pre-train {wildcards.run}, seed {wildcards.seed}"
     shell:
@@ -40,6 +42,7 @@ rule pretrain_encoder:
         " {params.views}"
         " --output $(dirname {output.encoder:q})"
         " --work {params.work:q}"
+        " --tracker-dir {params.trackers:q}"
         " --threads {threads}"
         " > {log} 2>&1"
 
