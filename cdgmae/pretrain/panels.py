@@ -27,7 +27,7 @@ NUM_SAMPLES = 4
 MASKED_GREY = 0.5
 CAPTION_HEIGHT = 14
 GAP = 2
-MIN_SIDE = 96
+MIN_SIDE = 144
 """Smaller pictures are shown enlarged to this side, so that captions fit above them."""
 
 
@@ -105,7 +105,7 @@ def _predictions(model: CrossViewMAE, target_BCHW: Tensor, output: CrossViewOutp
     )
     return {
         "prediction": predicted_BNP * usual_spread + usual_mean,
-        "with true patch mean, sd": predicted_BNP * spread + mean,
+        "true patch mean and sd": predicted_BNP * spread + mean,
     }
 
 

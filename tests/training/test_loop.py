@@ -6,10 +6,12 @@ import json
 import math
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from cdgmae.runtime.interrupts import Interrupted
@@ -23,6 +25,13 @@ from cdgmae.training.state import STATE_PATTERN, load_state
 
 CPU = torch.device("cpu")
 SETTINGS = LoopSettings(num_steps=30, learning_rate=1e-2, warmup_steps=5, weight_decay=0.1, ema_decay=0.9)
+
+
+@pytest.fixture(autouse=True)
+def _forget_precision() -> Iterator[None]:
+    """A process trains with one precision; these tests are one process."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 class Killed(BaseException):
@@ -166,6 +175,20 @@ def test_compiled_model_trains_to_the_same_losses(tmp_path: Path) -> None:
     compiled = run(RegressionTask(dropout=0.0), tmp_path / "b", settings, compile=True)
     assert compiled.metrics["loss"].to_pylist() == pytest.approx(plain.metrics["loss"].to_pylist(), abs=1e-5)
     assert list(compiled.model.state_dict()) == list(plain.model.state_dict())
+
+
+def test_bf16_follows_fp32_and_keeps_full_precision_weights(tmp_path: Path) -> None:
+    full = run(RegressionTask(dropout=0.0), tmp_path / "fp32")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    half = run(RegressionTask(dropout=0.0), tmp_path / "bf16", precision="bf16")
+    assert half.metrics["loss"].to_pylist() == pytest.approx(full.metrics["loss"].to_pylist(), rel=0.05)
+    assert half.metrics["loss"] != full.metrics["loss"]
+    assert all(tensor.dtype == torch.float32 for tensor in half.model.state_dict().values())
+
+
+def test_fp16_is_refused_on_a_cpu() -> None:
+    with pytest.raises(ValueError, match="fp16 needs a GPU; use bf16 or fp32"):
+        Machine(device=CPU, precision="fp16")
 
 
 @pytest.mark.parametrize("factor", [math.nan, 1e6])
