@@ -86,9 +86,8 @@ class DecoderBlock(nn.Module):
         return refined
 
     def _drop(self, values: Tensor, draws: SampleDropout | None) -> Tensor:
-        dropped: Tensor
-        if draws is None or not self.training:
-            dropped = self.dropout(values)
-        else:
-            dropped = values * draws.multiplier(values, self.dropout.p)
+        if draws is not None and self.training:
+            scaled: Tensor = values * draws.multiplier(values, self.dropout.p)
+            return scaled
+        dropped: Tensor = self.dropout(values)
         return dropped
