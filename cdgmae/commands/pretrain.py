@@ -139,6 +139,21 @@ def flops(
         typer.echo("GPU hours need the number of pictures: give --images, or run the shards stage first.")
 
 
+@app.command("export")
+def export(
+    run_dir: Annotated[Path, typer.Option(help="Folder of a finished run, e.g. results/pretrain/cdg/seed0.")],
+    output: Annotated[Path, typer.Option(help="The .pth to write, e.g. checkpoint-99.pth.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run as a checkpoint in CropMAE's layout, which CropMAE's and SiamMAE's evaluation code loads.
+
+    The encoder alone, as timm loads it, is the run's encoder.safetensors and needs no export.
+    """
+    from cdgmae.pretrain.export import export_checkpoint
+
+    print_result(export_checkpoint(run_dir, output), as_json)
+
+
 def _configured_runs(
     config: Path | None, run_name: str | None, settings: str, images: int | None
 ) -> dict[str, tuple[PretrainRunSettings, int | None]]:

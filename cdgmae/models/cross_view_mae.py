@@ -8,6 +8,7 @@ E decoder width, P patch side.
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
@@ -15,6 +16,7 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from cdgmae.models.checkpoints import KeyReport, load_weights
 from cdgmae.models.decoder import DecoderBlock
 from cdgmae.models.masking import PatchMask, count_visible, draw_mask
 from cdgmae.models.positions import sincos_positions
@@ -38,6 +40,7 @@ class CrossViewMAE(nn.Module):
     Attributes:
         img_size: Side of the square pictures it takes, in pixels.
         patch_size: Side of a patch in pixels.
+        num_heads: Attention heads of the encoder.
         target_masking_ratio: Share of the target's patches that is masked; may be changed between calls.
         anchor_masking_ratio: Share of each anchor's patches that is dropped; may be changed between calls.
         norm_pix_loss: Whether the loss compares patches of zero mean and unit variance.
@@ -67,6 +70,7 @@ class CrossViewMAE(nn.Module):
         self.img_size, self.patch_size, self.norm_pix_loss = img_size, patch_size, norm_pix_loss
         self.target_masking_ratio, self.anchor_masking_ratio = target_masking_ratio, anchor_masking_ratio
         self.anchor_positions, self.anchor_cls_in_memory = anchor_positions, anchor_cls_in_memory
+        self.num_heads = num_heads
         grid = img_size // patch_size
         self.patch_embed = PatchEmbed(img_size, patch_size, 3, embed_dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
@@ -150,6 +154,25 @@ class CrossViewMAE(nn.Module):
         """
         self._check_views(images_BCHW, None)
         return self._run_blocks(self._embed(images_BCHW))
+
+    def load_checkpoint(self, path: str | Path, *, encoder_only: bool = False) -> KeyReport:
+        """Load weights from a file: all of it, or nothing.
+
+        Reads `model.safetensors` and `encoder.safetensors` of this package, CropMAE and SiamMAE `.pth`, and, with `encoder_only`,
+        MAE and DINO `.pth` and timm state dicts. Files are never unpickled beyond tensors and plain values.
+
+        Args:
+            path: The file.
+            encoder_only: Load only the encoder and keep the decoder's values; a decoder or head in the file is left out.
+
+        Returns:
+            Which keys matched and which of the file were left out.
+
+        Raises:
+            CheckpointError: if the file is truncated, foreign or does not fit, with matched, missing, unexpected and reshaped
+                keys and what to do; the model is left as it was.
+        """
+        return load_weights(self, Path(path), num_heads=self.num_heads, encoder_only=encoder_only)
 
     def patchify(self, images_BCHW: Tensor) -> Tensor:
         """Pixels of each patch, (B, N, 3 P^2): rows of patches, within a patch (y, x, channel), channel fastest."""

@@ -16,6 +16,7 @@ from cdgmae.models.cross_view_mae import CrossViewMAE
 from cdgmae.models.decoder import FEEDFORWARD_DIM
 from cdgmae.models.masking import count_visible
 from cdgmae.settings.pretrain import PretrainRunSettings
+from cdgmae.storage.picture_shards import OK
 from cdgmae.storage.tables import read_table
 
 LAYER_NORM_OPERATIONS = 5
@@ -114,7 +115,7 @@ def gpu_hours(settings: PretrainRunSettings, num_images: int, tflops: float) -> 
 def count_images(shards: Path) -> int | None:
     """Usable pictures in a folder of picture shards, from their indices; None if it holds none yet."""
     indices = sorted(shards.glob("*.parquet"))
-    usable = [pc.sum(pc.equal(read_table(index, ["status"]).column("status"), "ok")).as_py() or 0 for index in indices]
+    usable = [pc.sum(pc.equal(read_table(index, ["status"]).column("status"), OK)).as_py() or 0 for index in indices]
     return sum(usable) if indices else None
 
 

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
 from cdgmae.models import CrossViewMAE
-from cdgmae.pretrain.flops import PAPER_TABLE_8, count_flops, count_parameters, table_8
+from cdgmae.pretrain.flops import PAPER_TABLE_8, count_flops, count_images, count_parameters, table_8
 from cdgmae.settings.pretrain import PretrainRunSettings
+from cdgmae.storage.images import encode_jpeg
+from cdgmae.storage.picture_shards import PictureRow, PictureShardWriter
 
 SMALL = {
     "image_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "decoder_embed_dim": 16,
@@ -87,7 +90,24 @@ def test_command_prints_table_8_and_every_run_of_a_config() -> None:
     assert only["cdg"]["gpu_hours"] == pytest.approx(runs["cdg"]["gpu_hours"] / 2)
 
 
-def test_unknown_run_and_missing_number_of_images_say_what_to_do(tmp_path: Path) -> None:
+def test_images_are_counted_in_the_shards_of_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "results/shards/demo"
+    assert count_images(folder) is None
+    for number in range(2):
+        with PictureShardWriter(folder / f"{number:05d}.tar") as writer:
+            for key in ("a", "b"):
+                row = PictureRow(f"{key}{number}", 0, extension="jpg", width=8, height=8)
+                writer.add_picture(row, encode_jpeg(Image.new("RGB", (8, 8)), 90))
+            writer.add_failure(PictureRow(f"c{number}", 0, status="bad", reason="drawn so"))
+            writer.commit(settings_digest="test")
+    assert count_images(folder) == 4
+    config = Path(__file__).parents[2] / "config.yaml"
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["pretrain", "flops", "--config", str(config), "--run", "cdg", "--json"])
+    assert json.loads(result.stdout.splitlines()[-1])["runs"]["cdg"]["images"] == 4
+
+
+def test_unknown_run_and_missing_number_of_images_say_what_to_do() -> None:
     config = str(Path(__file__).parents[2] / "config.yaml")
     unknown = CliRunner().invoke(app, ["pretrain", "flops", "--config", config, "--run", "cgd"])
     assert isinstance(unknown.exception, ValueError)
