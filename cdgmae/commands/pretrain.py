@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from cdgmae.commands.options import (
     CheckpointIntervalOption,
@@ -99,3 +102,93 @@ def run(
         )
     if is_main_process():
         print_result(result, as_json)
+
+
+@app.command("flops")
+def flops(
+    config: Annotated[Path | None, typer.Option("--config", help="A config.yaml: all its runs are counted.")] = None,
+    run_name: Annotated[str | None, typer.Option("--run", help="Only this run of --config.")] = None,
+    settings: SettingsOption = "",
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pictures of the data set (ImageNet-1K: 1281167); default: counted in results/shards."),
+    ] = None,
+    tflops: Annotated[
+        float,
+        typer.Option(min=0.001, help="Sustained TFLOP/s to assume; 400 is 40 % of an H100's bf16 peak, 125 that of an A100's."),
+    ] = 400.0,
+    table8: Annotated[bool, typer.Option("--table8", help="The paper's Table 8 beside the same counts here.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What runs cost: GFLOPs per sample, parameters and GPU hours per seed.
+
+    `paper_gflops` follows the paper's Table 8 (multiply-accumulates of linear layers, layer norms, no attention products);
+    `true_gflops` counts both operations of every multiply-accumulate, attention included, and `true_gflops_per_step` the
+    backward pass with it. Without --config the one run of --settings is counted; without either, the paper's CDG-MAE-a1.
+    """
+    from cdgmae.pretrain.flops import describe_run, table_8
+
+    if table8:
+        rows = table_8()
+        _print_rows({"rows": rows}, rows, as_json)
+        return
+    runs = _configured_runs(config, run_name, settings, images)
+    described = {name: describe_run(run, number, tflops) for name, (run, number) in runs.items()}
+    _print_rows({"runs": described}, [{"run": name, **row} for name, row in described.items()], as_json)
+    if not as_json and any(number is None for _, number in runs.values()):
+        typer.echo("GPU hours need the number of pictures: give --images, or run the shards stage first.")
+
+
+@app.command("export")
+def export(
+    run_dir: Annotated[Path, typer.Option(help="Folder of a finished run, e.g. results/pretrain/cdg/seed0.")],
+    output: Annotated[Path, typer.Option(help="The .pth to write, e.g. checkpoint-99.pth.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run as a checkpoint in CropMAE's layout, which CropMAE's and SiamMAE's evaluation code loads.
+
+    The encoder alone, as timm loads it, is the run's encoder.safetensors and needs no export.
+    """
+    from cdgmae.pretrain.export import export_checkpoint
+
+    print_result(export_checkpoint(run_dir, output), as_json)
+
+
+def _configured_runs(
+    config: Path | None, run_name: str | None, settings: str, images: int | None
+) -> dict[str, tuple[PretrainRunSettings, int | None]]:
+    """Runs to count by name, each with the number of pictures of its data set."""
+    from cdgmae import names
+    from cdgmae.config import load_config
+    from cdgmae.pretrain.flops import count_images
+
+    if config is None:
+        if run_name is not None:
+            raise ValueError(f"--run {run_name} needs --config FILE, which defines the runs")
+        return {"settings": (parse_settings(PretrainRunSettings, settings), images)}
+    if settings:
+        raise ValueError("give --config or --settings, not both")
+    checked = load_config(config)
+    if run_name is not None and run_name not in checked.pretrain.runs:
+        raise ValueError(f"--run {run_name}: {config} has no such run; it has {', '.join(checked.pretrain.runs)}")
+    chosen = {name: run for name, run in checked.pretrain.runs.items() if run_name in (None, name)}
+    datasets = {name: checked.views.sources[run.source].dataset for name, run in chosen.items()}
+    return {name: (run, images or count_images(Path(names.shards_dir(datasets[name])))) for name, run in chosen.items()}
+
+
+def _print_rows(result: dict[str, Any], rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """A table for people, one column per run; one JSON object for programs."""
+    if as_json:
+        print_result(result, as_json)
+        return
+    first, *others = rows[0]
+    table = Table(first, *(_cell(row[first]) for row in rows), box=None, header_style="bold")
+    for name in others:
+        table.add_row(name, *(_cell(row[name]) for row in rows))
+    Console().print(table, highlight=False)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

@@ -48,19 +48,7 @@ def build_model(settings: PretrainRunSettings, seed: int) -> CrossViewMAE:
     """The untrained model of a run; its weights depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(integer_seed(seed, "pretrain", "weights"))
-        model = CrossViewMAE(
-            img_size=settings.image_size,
-            patch_size=settings.patch_size,
-            embed_dim=settings.embed_dim,
-            depth=settings.depth,
-            num_heads=settings.num_heads,
-            decoder_embed_dim=settings.decoder_embed_dim,
-            decoder_depth=settings.decoder_depth,
-            decoder_num_heads=settings.decoder_num_heads,
-            norm_pix_loss=settings.norm_pix_loss,
-            target_masking_ratio=settings.target_masking_ratio,
-            anchor_masking_ratio=settings.anchor_masking_ratio,
-        )
+        model = CrossViewMAE.from_settings(settings)
     if settings.num_anchors == 0:
         for block in model.decoder_blocks:  # without anchors the cross-attention is left out and gets no gradient
             block.multihead_attn.requires_grad_(False)

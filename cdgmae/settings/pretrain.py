@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from cdgmae.settings.base import Name, Ratio, Settings
-from cdgmae.settings.encoder import VitSettings
+from cdgmae.settings.encoder import ARCHITECTURES, VitSettings
 
 Fraction = tuple[float, float]
 
@@ -25,6 +25,11 @@ class PretrainRunSettings(VitSettings):
     target_view: Literal["random", "real", "generated"] = Field(
         default="random", description="Which view of the bag is the target (paper, Table 2). Paper: random."
     )
+    architecture: Literal["vits16", "vits8", "vitb16", "vitl16"] | None = Field(
+        default=None,
+        description="The encoder by name: fills in patch_size, embed_dim, depth and num_heads. The decoder keeps its own keys "
+        "(256/4/8, as CropMAE trains every encoder; MAE gives ViT-B 512/8/16 and ViT-L 1024/12/16).",
+    )
     target_masking_ratio: Ratio = Field(default=0.9, description="Share of the target's patches that is masked. Paper: 0.90.")
     anchor_masking_ratio: Ratio = Field(
         default=0.0, description="Share of each anchor's patches that is dropped. Paper: 0 (a1), 0.25 (a3)."
@@ -32,6 +37,10 @@ class PretrainRunSettings(VitSettings):
     decoder_embed_dim: int = Field(default=256, ge=8, description="Decoder token width. Paper: 256.")
     decoder_depth: int = Field(default=4, ge=1, description="Decoder blocks. Paper: 4.")
     decoder_num_heads: int = Field(default=8, ge=1, description="Decoder attention heads. CropMAE: 8.")
+    anchor_positions: bool = Field(default=False, description="Add the decoder's positions to the anchors' tokens. CropMAE: no.")
+    anchor_cls_in_memory: bool = Field(
+        default=True, description="The decoder also attends to the anchors' CLS tokens. CropMAE: yes."
+    )
     norm_pix_loss: bool = Field(
         default=True, description="Normalise each target patch to zero mean and unit variance in the loss."
     )
@@ -82,12 +91,23 @@ class PretrainRunSettings(VitSettings):
         description="Reconstruction panels (PNG) drawn over the run, evenly spaced, the last at its end; 0: none.",
     )
 
+    @classmethod
+    def from_plain(cls, values: Any) -> Self:
+        """As `Settings.from_plain`, with `architecture` spelled out."""
+        return super().from_plain(with_architecture_dimensions(values))
+
     @model_validator(mode="after")
     def _combination_fits(self) -> Self:
         if self.decoder_embed_dim % self.decoder_num_heads or self.decoder_embed_dim % 4:
             raise ValueError(
                 f"decoder_embed_dim = {self.decoder_embed_dim} is not a multiple of decoder_num_heads = {self.decoder_num_heads} and of 4"
             )
+        for key, value in ARCHITECTURES.get(self.architecture or "", {}).items():
+            if getattr(self, key) != value:
+                raise ValueError(
+                    f"{key} = {getattr(self, key)} contradicts architecture = {self.architecture!r}, whose {key} is {value}; "
+                    "leave one of the two out"
+                )
         expected = {"crops": 1, "mae": 0}.get(self.pretext)
         if expected is not None and self.num_anchors != expected:
             raise ValueError(f"pretext {self.pretext} has {expected} anchor(s), found num_anchors = {self.num_anchors}")
@@ -100,10 +120,11 @@ class PretrainRunSettings(VitSettings):
                     f"{key} = [{low}, {high}] is no range of {'positive numbers' if key == 'crop_ratio' else 'shares in (0, 1]'}"
                 )
         patches = (self.image_size // self.patch_size) ** 2
-        if int(patches * (1 - self.target_masking_ratio)) < 1:
-            raise ValueError(
-                f"target_masking_ratio = {self.target_masking_ratio} leaves none of {patches} patches visible; lower it"
-            )
+        for key in ("target_masking_ratio", "anchor_masking_ratio"):
+            if int(patches * (1 - getattr(self, key))) < 1:
+                raise ValueError(f"{key} = {getattr(self, key)} leaves none of {patches} patches visible; lower it")
+        if int(patches * (1 - self.target_masking_ratio)) == patches:
+            raise ValueError(f"target_masking_ratio = {self.target_masking_ratio} masks none of {patches} patches; raise it")
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs = {self.warmup_epochs} exceeds epochs = {self.epochs}")
         return self
@@ -135,5 +156,15 @@ def with_run_defaults(section: Any) -> Any:
     if unknown:
         allowed = ", ".join(PretrainRunSettings.model_fields)
         raise ValueError(f"pretrain.defaults has unknown key(s) {', '.join(map(str, unknown))}; allowed: {allowed}")
-    runs = {name: {**defaults, **(run or {})} if isinstance(run, dict | None) else run for name, run in section["runs"].items()}
+    runs = {
+        name: with_architecture_dimensions({**defaults, **(run or {})}) if isinstance(run, dict | None) else run
+        for name, run in section["runs"].items()
+    }
     return {**section, "runs": runs}
+
+
+def with_architecture_dimensions(run: Any) -> Any:
+    """The plain settings of a run with the dimensions that its `architecture` stands for, where they are not given."""
+    if not isinstance(run, dict) or not isinstance(run.get("architecture"), str):
+        return run
+    return {**ARCHITECTURES.get(run["architecture"], {}), **run}
