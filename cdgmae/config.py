@@ -136,7 +136,6 @@ class Config(Settings):
                 else:
                     current = None
 
-
     def _score_cycle_problems(self) -> Iterator[str]:
         """A run that waits for scores, and whose encoder (or what its views come from) the scores wait for, could never start."""
         name, seen = self.consistency.encoder.run, set[str]()

@@ -29,10 +29,8 @@ def finish_views(batch: dict[str, Tensor], image_size: int) -> Tensor:
     Returns:
         ImageNet-normalised views (B, V, 3, S, S), float32, the target first.
     """
-    if batch["pixels"].is_cuda:
-        scaled_BVCSS = scale_by_products(batch, image_size, torch.float16)
-    else:
-        scaled_BVCSS = scale_one_by_one(batch, image_size).float()
+    on_gpu = batch["pixels"].is_cuda
+    scaled_BVCSS = scale_by_products(batch, image_size, torch.float16) if on_gpu else scale_one_by_one(batch, image_size).float()
     mean, std = (scaled_BVCSS.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return torch.addcmul(-mean / std, scaled_BVCSS, 1 / (255 * std))
 
@@ -40,24 +38,30 @@ def finish_views(batch: dict[str, Tensor], image_size: int) -> Tensor:
 def scale_by_products(batch: dict[str, Tensor], image_size: int, dtype: torch.dtype) -> Tensor:
     """Scaled and mirrored views (B, V, 3, S, S) in 0..255, float32, by two batched matrix products in `dtype`."""
     num_views = batch["flips"].shape[1]
-    pixels_BRHWC = batch["pixels"].expand(-1, num_views, -1, -1, -1)
-    sizes_NX = batch["region_sizes"].expand(-1, num_views, -1).flatten(0, 1)
-    height, width = pixels_BRHWC.shape[2:4]
-    zeros_N = torch.zeros_like(sizes_NX[:, 0])
-    rows_NSH = filter_matrix(zeros_N, sizes_NX[:, 0], image_size, height)
-    columns_NSW = filter_matrix(zeros_N, sizes_NX[:, 1], image_size, width)
+    pixels_BVHWC = batch["pixels"].expand(-1, num_views, -1, -1, -1)
+    height, width = pixels_BVHWC.shape[2:4]
+    with torch.autocast(pixels_BVHWC.device.type, enabled=False):  # bf16 would round the filter to 8 bits
+        rows_NSH, columns_NSW = (matrix.to(dtype) for matrix in view_filters(batch, image_size))
+        pixels_NHX = pixels_BVHWC.reshape(-1, height, width * 3).to(dtype)
+        lines_NSWC = torch.bmm(rows_NSH, pixels_NHX).view(-1, image_size, width, 3)
+        lines_NXW = lines_NSWC.permute(0, 3, 1, 2).reshape(-1, 3 * image_size, width)
+        scaled_NXS = torch.bmm(lines_NXW, columns_NSW.transpose(1, 2))
+    return scaled_NXS.float().view(-1, num_views, 3, image_size, image_size)
+
+
+def view_filters(batch: dict[str, Tensor], image_size: int) -> tuple[Tensor, Tensor]:
+    """The filters of each view over the lines (N, S, H) and columns (N, S, W) of its region: scaling, nested crop and mirroring."""
+    num_views, (height, width) = batch["flips"].shape[1], batch["pixels"].shape[2:4]
+    sizes_N2 = batch["region_sizes"].expand(-1, num_views, -1).flatten(0, 1)
+    zeros_N = torch.zeros_like(sizes_N2[:, 0])
+    rows_NSH = filter_matrix(zeros_N, sizes_N2[:, 0], image_size, height)
+    columns_NSW = filter_matrix(zeros_N, sizes_N2[:, 1], image_size, width)
     if "nested" in batch:
         left_N, top_N, right_N, bottom_N = batch["nested"].flatten(0, 1).unbind(1)
         rows_NSH = filter_matrix(top_N, bottom_N, image_size, image_size) @ rows_NSH
         columns_NSW = filter_matrix(left_N, right_N, image_size, image_size) @ columns_NSW
-    flips_N = batch["flips"].flatten()
-    columns_NSW = torch.where(flips_N[:, None, None], columns_NSW.flip(1), columns_NSW)
-    with torch.autocast(pixels_BRHWC.device.type, enabled=False):  # bf16 would round the filter to 8 bits
-        pixels_NHX = pixels_BRHWC.reshape(len(flips_N), height, width * 3).to(dtype)
-        lines_NSWC = torch.bmm(rows_NSH.to(dtype), pixels_NHX).view(-1, image_size, width, 3)
-        lines_NXW = lines_NSWC.permute(0, 3, 1, 2).reshape(-1, 3 * image_size, width)
-        scaled_NXS = torch.bmm(lines_NXW, columns_NSW.to(dtype).transpose(1, 2))
-    return scaled_NXS.float().view(-1, num_views, 3, image_size, image_size)
+    mirrored_N11 = batch["flips"].flatten()[:, None, None]
+    return rows_NSH, torch.where(mirrored_N11, columns_NSW.flip(1), columns_NSW)
 
 
 def filter_matrix(starts_N: Tensor, ends_N: Tensor, num_out: int, num_in: int) -> Tensor:

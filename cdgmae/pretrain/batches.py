@@ -151,15 +151,15 @@ def _stack_regions(regions: Sequence[Pixels], plans: Sequence[SamplePlan]) -> di
 
 def draw_masks(settings: PretrainRunSettings, seed: int, epoch: int, keys: Sequence[str]) -> dict[str, Tensor]:
     """Masking noise and dropout seeds of samples, each drawn from (seed, key, epoch) alone."""
-    patches, anchors = (settings.image_size // settings.patch_size) ** 2, settings.num_anchors
-    masked_anchors = anchors if settings.anchor_masking_ratio > 0 else 0
-    noise, seeds = np.empty((len(keys), 1 + masked_anchors, patches), np.float32), np.empty(len(keys), np.int64)
+    patches = (settings.image_size // settings.patch_size) ** 2
+    noise = np.empty((len(keys), 1 + settings.num_anchors, patches), np.float32)
+    seeds = np.empty(len(keys), np.int64)
     for sample, key in enumerate(keys):
         generator = numpy_generator(seed, "pretrain/masks", key, epoch)
-        seeds[sample] = generator.integers(1 << 63)
         generator.random(dtype=np.float32, out=noise[sample])
+        seeds[sample] = generator.integers(1 << 63)
     batch = {"target_noise": torch.from_numpy(noise[:, 0]), "dropout_seeds": torch.from_numpy(seeds)}
-    if masked_anchors:
+    if settings.anchor_masking_ratio > 0 and settings.num_anchors:
         batch["anchor_noise"] = torch.from_numpy(noise[:, 1:])
     return batch
 

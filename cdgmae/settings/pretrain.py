@@ -139,7 +139,9 @@ class PretrainRunSettings(VitSettings):
                 raise ValueError(f"view_filter: {error}") from None
         if self.needs_scores and self.pretext != "cross_view":
             key = "view_filter" if self.view_filter is not None else "view_weight"
-            raise ValueError(f"{key} chooses among generated views and belongs to pretext cross_view, found {self.pretext}; remove it")
+            raise ValueError(
+                f"{key} chooses among generated views and belongs to pretext cross_view, found {self.pretext}; remove it"
+            )
 
     @property
     def needs_scores(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -126,7 +126,7 @@ class BagStore:
             raise ValueError(
                 f"views without a real image: {counts}; the views were made from other shards, rerun the views stage"
             )
-        return found.to_numpy().astype(np.int64)
+        return np.asarray(found, dtype=np.int64)
 
     def _refuse_twice(self, bags: npt.NDArray[np.int64], keys: pa.Array) -> None:
         twice = np.flatnonzero((np.diff(bags) == 0) & (np.diff(self._view_index) == 0))

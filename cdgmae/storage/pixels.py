@@ -23,7 +23,7 @@ def decode_pixels(data: bytes) -> npt.NDArray[np.uint8]:
     """
     if data.startswith(JPEG_START) and not _may_be_rotated(data):
         try:
-            return simplejpeg.decode_jpeg(data, colorspace="RGB")
+            return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB"))
         except ValueError:  # CMYK, or damaged: Pillow converts or says what is wrong
             pass
     return np.asarray(decode_rgb(data))

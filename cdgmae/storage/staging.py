@@ -36,19 +36,18 @@ def stage_in(tars: Sequence[Path], folder: Path) -> list[Path]:
         ValueError: if a shard is incomplete, the disk has too little space (nothing is copied then) or cannot be written.
     """
     copies = [folder / _folder_name(tar.parent) / tar.name for tar in tars]
-    with exclusive_writer(folder / "shards"), explain_write_errors(folder):
-        with ThreadPoolExecutor(COPYING_THREADS) as pool:
-            sizes = list(pool.map(_bytes_missing, tars, copies))
-            needed, free = sum(sizes), shutil.disk_usage(folder).free
-            if needed > free:
-                raise ValueError(
-                    f"{folder} has {free / 1e9:.1f} GB free, the shards need {needed / 1e9:.1f} GB more; choose another --stage-in "
-                    "folder, free space there, or leave --stage-in out to read the shards where they are"
-                )
-            if needed:
-                logger.info("copying %d shards (%.1f GB) to %s", sum(size > 0 for size in sizes), needed / 1e9, folder)
-            missing = [(tar, copy) for tar, copy, size in zip(tars, copies, sizes, strict=True) if size]
-            list(pool.map(lambda pair: _copy(*pair), missing))
+    with exclusive_writer(folder / "shards"), explain_write_errors(folder), ThreadPoolExecutor(COPYING_THREADS) as pool:
+        sizes = list(pool.map(_bytes_missing, tars, copies))
+        needed, free = sum(sizes), shutil.disk_usage(folder).free
+        if needed > free:
+            raise ValueError(
+                f"{folder} has {free / 1e9:.1f} GB free, the shards need {needed / 1e9:.1f} GB more; choose another --stage-in "
+                "folder, free space there, or leave --stage-in out to read the shards where they are"
+            )
+        missing = [(tar, copy) for tar, copy, size in zip(tars, copies, sizes, strict=True) if size]
+        if missing:
+            logger.info("copying %d shards (%.1f GB) to %s", len(missing), needed / 1e9, folder)
+        list(pool.map(lambda pair: _copy(*pair), missing))
     return copies
 
 
@@ -74,4 +73,6 @@ def _copy(tar: Path, copy: Path) -> None:
         with atomic_file(target) as temporary:
             shutil.copyfile(source, temporary)
         if target.stat().st_size != source.stat().st_size:
-            raise ValueError(f"{source} changed while it was copied to {target}; let the stage that makes it finish, then start again")
+            raise ValueError(
+                f"{source} changed while it was copied to {target}; let the stage that makes it finish, then start again"
+            )

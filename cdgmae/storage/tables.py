@@ -71,7 +71,9 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         TableError: if the file is missing, truncated or lacks a column.
     """
     try:
-        with pq.ParquetFile(path) as file:  # `pq.read_table` builds a data set around the file, which takes longer than reading it
+        with pq.ParquetFile(
+            path
+        ) as file:  # `pq.read_table` builds a data set around the file, which takes longer than reading it
             if columns is None:
                 return file.read()
             missing = set(columns) - set(file.schema_arrow.names)

@@ -63,7 +63,9 @@ class TarReader:
                 try:
                     file = self._open[number] = _OpenFile(os.open(self.paths[number], os.O_RDONLY))
                 except OSError as error:
-                    raise ValueError(f"{self.paths[number]} cannot be opened ({error.strerror}); rerun the stage that makes it") from None
+                    raise ValueError(
+                        f"{self.paths[number]} cannot be opened ({error.strerror}); rerun the stage that makes it"
+                    ) from None
                 if len(self._open) > MAX_OPEN:
                     self._open.popitem(last=False)
             else:

@@ -63,4 +63,6 @@ class ViewWeights:
             condition &= arrow_filter(self.view_filter, SCORE_COLUMNS)
         table = table.filter(condition)
         weight = pc.fill_null(table[self.view_weight], 0.0) if self.view_weight else pa.array(np.ones(len(table), np.float32))
-        return pa.table({"key": table["key"], "view_b": table["view_b"], "weight": pc.max_element_wise(weight, 0.0).cast(pa.float32())})
+        return pa.table(
+            {"key": table["key"], "view_b": table["view_b"], "weight": pc.max_element_wise(weight, 0.0).cast(pa.float32())}
+        )

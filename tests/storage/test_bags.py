@@ -20,11 +20,18 @@ from cdgmae.storage.tar_reads import TarReader
 from cdgmae.storage.view_weights import ViewWeights
 
 SCORES = pa.schema(
-    {"key": pa.string(), "view_a": pa.int32(), "view_b": pa.int32(), **dict.fromkeys(("gs", "ls", "nps", "nps_reverse"), pa.float32())}
+    {
+        "key": pa.string(),
+        "view_a": pa.int32(),
+        "view_b": pa.int32(),
+        **dict.fromkeys(("gs", "ls", "nps", "nps_reverse"), pa.float32()),
+    }
 )
 
 
-def write(tar: Path, pictures: Sequence[tuple[str, int, bytes]], bad: Sequence[tuple[str, int]] = (), width: int | None = 7) -> Path:
+def write(
+    tar: Path, pictures: Sequence[tuple[str, int, bytes]], bad: Sequence[tuple[str, int]] = (), width: int | None = 7
+) -> Path:
     with PictureShardWriter(tar) as writer:
         for key, view_index, data in pictures:
             writer.add_picture(PictureRow(key, view_index, extension="jpg", width=width, height=5), data)
@@ -74,7 +81,10 @@ def test_views_of_other_pictures_and_empty_stores_are_refused(tmp_path: Path) ->
 
 
 def write_scores(path: Path, rows: Sequence[tuple[str, int, float | None, float | None]]) -> Path:
-    pairs = [{"key": key, "view_a": 0, "view_b": view, "gs": gs, "ls": 0.5, "nps": nps, "nps_reverse": nps} for key, view, gs, nps in rows]
+    pairs = [
+        {"key": key, "view_a": 0, "view_b": view, "gs": gs, "ls": 0.5, "nps": nps, "nps_reverse": nps}
+        for key, view, gs, nps in rows
+    ]
     write_table(path, pairs, SCORES)
     return path
 
