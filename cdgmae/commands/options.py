@@ -105,6 +105,18 @@ def find_shards(folder: Path) -> list[Path]:
     return tars
 
 
+def find_tables(folder: Path) -> list[Path]:
+    """All Parquet tables of a folder, in order.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    tables = sorted(folder.glob("*.parquet"))
+    if not tables:
+        raise ValueError(f"{folder} holds no .parquet tables; run the stage that makes them first, or check the path")
+    return tables
+
+
 def csv_beside(output: Path) -> Path:
     """The CSV that a summary command writes beside its Parquet table.
 

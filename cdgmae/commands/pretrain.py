@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -27,6 +28,7 @@ from cdgmae.commands.options import (
     ThreadsOption,
     TrackersOption,
     find_shards,
+    find_tables,
     parse_settings,
     print_result,
 )
@@ -43,6 +45,19 @@ def run(
     ],
     views: Annotated[
         Path | None, typer.Option(help="Folder of the view shards, e.g. results/views/s_ldm; not for pretext crops or mae.")
+    ] = None,
+    consistency: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the views' score tables, e.g. results/consistency/s_ldm; for runs with view_filter or view_weight."
+        ),
+    ] = None,
+    stage_in: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CDGMAE_STAGE_IN",
+            help="Folder on a disk of this machine, e.g. '$TMPDIR': shards are copied there once, and read from there.",
+        ),
     ] = None,
     work: Annotated[Path | None, typer.Option(help="Folder for the training state; default: OUTPUT/../.work-OUTPUT.")] = None,
     settings: SettingsOption = "",
@@ -74,8 +89,8 @@ def run(
     from cdgmae.training.machine import Machine
 
     parsed = parse_settings(PretrainRunSettings, settings)
-    if parsed.pretext == "cross_view" and views is None:
-        raise ValueError("pretext cross_view needs --views FOLDER, the shards of a view source; or choose pretext crops")
+    if parsed.trains_on_views and views is None:
+        raise ValueError(f"pretext {parsed.pretext} needs --views FOLDER, the shards of a view source; or choose pretext crops")
     limit_threads(threads)
     machine = Machine(
         device=pick_device(device),
@@ -99,6 +114,8 @@ def run(
             output,
             work or output.parent / f".work-{output.name}",
             machine,
+            score_tables=find_tables(consistency) if consistency is not None and parsed.needs_scores else [],
+            local_folder=Path(os.path.expandvars(stage_in)) if stage_in else None,
         )
     if is_main_process():
         print_result(result, as_json)

@@ -12,13 +12,12 @@ import pyarrow as pa
 
 from cdgmae import __version__
 from cdgmae.models.checkpoints import write_encoder, write_model
-from cdgmae.pretrain.batches import BagBatches
+from cdgmae.pretrain.batches import BagBatches, open_bags
 from cdgmae.pretrain.panels import PanelPainter
 from cdgmae.pretrain.task import PretrainTask, build_model, loop_settings
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.atomic import atomic_folder, write_text
-from cdgmae.storage.bags import BagStore
 from cdgmae.storage.picture_shards import index_path
 from cdgmae.storage.tables import file_sha256, write_table
 from cdgmae.training.loop import TrainingResult, remove_work, train
@@ -42,6 +41,9 @@ def run_pretrain(
     work_dir: Path,
     machine: Machine,
     label: str = "pretrain",
+    *,
+    score_tables: Sequence[Path] = (),
+    local_folder: Path | None = None,
 ) -> dict[str, object]:
     """Pre-train one run with one seed.
 
@@ -57,6 +59,8 @@ def run_pretrain(
         work_dir: Undeclared folder for the training state, shared by all processes; found again after a failure, removed at the end.
         machine: How to run here.
         label: Name of the run in progress lines and trackers.
+        score_tables: Tables of stage `consistency`, for a run that filters or weighs views.
+        local_folder: Folder on a node-local disk to read the shards from; see `cdgmae.storage.staging`.
 
     Returns:
         steps, first and last loss (means over up to 20 steps), number of bags and the encoder's path; empty on other processes
@@ -66,9 +70,11 @@ def run_pretrain(
         ValueError: if shards are incomplete, bags are too few, or the loss is not finite or explodes.
         Interrupted: if asked to stop; run it again to go on.
     """
-    store = BagStore(shard_tars, view_tars, min_views=views_needed(settings))
+    store = open_bags(settings, shard_tars, view_tars, score_tables, local_folder)
     batches = BagBatches(store, settings, seed)
-    inputs = {f"{path.parent.name}/{path.name}": file_sha256(index_path(path)) for path in (*shard_tars, *view_tars)}
+    inputs = {
+        f"{path.parent.name}/{path.name}": file_sha256(index_path(path)) for path in (*shard_tars, *view_tars, *score_tables)
+    }
     task, loop = PretrainTask(batches, build_model(settings, seed)), loop_settings(settings, batches.steps_per_epoch)
     painter = PanelPainter(task, loop.num_steps, settings.num_panels, work_dir / PANELS_FOLDER)
     result = train(
@@ -86,17 +92,11 @@ def run_pretrain(
     return {
         "steps": len(losses),
         "bags": len(store),
+        "bags_left_out": store.bags_left_out,
         "first_loss": sum(losses[:window]) / window,
         "last_loss": sum(losses[-window:]) / window,
         "encoder": str(output / "encoder.safetensors"),
     }
-
-
-def views_needed(settings: PretrainRunSettings) -> int:
-    """Generated views a bag must have to serve a run: its anchors, plus one if the target is always generated."""
-    if settings.pretext != "cross_view":
-        return 0
-    return settings.num_anchors + (settings.target_view == "generated")
 
 
 def copy_panels(painted: Path, output: Path) -> None:

@@ -35,6 +35,11 @@ class RuntimeSettings(Settings):
         ge=0,
         description="Processes per device that prepare training batches; 0: one background thread. null: 0 on a CPU, else the cores.",
     )
+    stage_in: str | None = Field(
+        default=None,
+        description="Folder on a disk of the compute node, e.g. `$TMPDIR`, to which pre-training copies its shards once before it reads "
+        "them; null: they are read where they are. Environment variables are filled in on the node.",
+    )
     compile: bool = Field(
         default=False, description="Compile the trained model with torch.compile: slower to start, faster to step."
     )
@@ -54,6 +59,7 @@ class RuntimeSettings(Settings):
             "CDGMAE_KEEP_CHECKPOINTS": str(self.keep_checkpoints),
             "CDGMAE_MICRO_BATCH_SIZE": str(self.micro_batch_size or ""),
             "CDGMAE_LOADER_WORKERS": "" if self.loader_workers is None else str(self.loader_workers),
+            "CDGMAE_STAGE_IN": self.stage_in or "",
             "CDGMAE_COMPILE": str(int(self.compile)),
             "CDGMAE_TRACKERS": ",".join(self.trackers),
             # glibc returns freed tensors to the kernel at once and faults them in again; keeping up to 256 MiB of free heap took

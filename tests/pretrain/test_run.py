@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from cdgmae.models import load_encoder
-from cdgmae.pretrain.batches import BagBatches
 from cdgmae.pretrain.run import run_pretrain
 from cdgmae.pretrain.task import PretrainTask
 from cdgmae.settings.pretrain import PretrainRunSettings
@@ -72,25 +70,6 @@ def test_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pyt
             train_into(tmp_path / "b", reals, views, every=0.0)
     train_into(tmp_path / "b", reals, views)
     assert (tmp_path / "a/out/model.safetensors").read_bytes() == (tmp_path / "b/out/model.safetensors").read_bytes()
-
-
-def test_every_epoch_shows_every_bag_once_in_a_new_order(tmp_path: Path) -> None:
-    reals, views = write_bags(tmp_path, num_bags=24)
-    batches = BagBatches(BagStore(reals, views), RUN, seed=1)
-    assert batches.num_steps == 18
-    epochs = [np.concatenate([batches.keys(step)[1] for step in range(3 * epoch, 3 * epoch + 3)]) for epoch in range(2)]
-    assert all(sorted(epoch) == list(range(24)) for epoch in epochs)
-    assert not np.array_equal(*epochs)
-    again = BagBatches(BagStore(reals, views), RUN, seed=1)
-    assert same_batches(batches.batch(4, range(8)), again.batch(4, range(8)))
-    assert not same_batches(batches.batch(4, range(8)), BagBatches(BagStore(reals, views), RUN, seed=2).batch(4, range(8)))
-    part = batches.batch(4, range(3, 6))
-    assert same_batches(part, {name: tensor[3:6] for name, tensor in batches.batch(4, range(8)).items()})
-
-
-def same_batches(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    assert set(first) == set(second)
-    return all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 def test_too_few_bags_and_too_few_views_are_refused(tmp_path: Path) -> None:
