@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cdgmae.pretrain.crops import PixelBox
-from cdgmae.pretrain.pretext import SamplePlan, plan_sample
+from cdgmae.pretrain.pretext import plan_sample
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import Bag, BagStore
+from cdgmae.storage.crops import PixelBox, SamplePlan
 from cdgmae.storage.images import PictureError
 from cdgmae.storage.pixels import decode_pixels
 from cdgmae.storage.staging import stage_in
