@@ -10,6 +10,8 @@ import typer
 from cdgmae.commands.options import (
     DeviceOption,
     JsonOption,
+    LogIntervalOption,
+    PrecisionOption,
     SettingsOption,
     ThreadsOption,
     csv_beside,
@@ -30,7 +32,6 @@ app = typer.Typer(
 @app.command()
 def score(
     real: Annotated[Path, typer.Option("--real", help="Picture shard (.tar, its .parquet index beside it) of the real images.")],
-    views: Annotated[Path, typer.Option("--views", help="Picture shard of the generated views of the same keys.")],
     encoder: Annotated[
         str,
         typer.Option(
@@ -42,9 +43,32 @@ def score(
     output: Annotated[
         Path, typer.Option("--output", help="Score table to write (.parquet): key, view_a, view_b, gs, ls, nps, ...")
     ],
+    views: Annotated[
+        Path | None,
+        typer.Option("--views", help="Picture shard of the views of the same keys; left out: crop pairs of the real images."),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="Kind of the source, which finds its counterpart in the paper. Default: the source's name."),
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option("--work", help="Folder for finished parts until the table is whole; default: beside OUTPUT.")
+    ] = None,
     settings: SettingsOption = "",
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="Side in pixels at which pictures are compared. Default 224.")
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option("--features", help="Tokens after the encoder's final norm (final_norm, default) or before it (last_block)."),
+    ] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option("--pairs", help="real_vs_view (default): the real image with each view. all: every two views of a bag too."),
+    ] = None,
+    nearest_bags: Annotated[
+        int | None,
+        typer.Option("--nearest-bags", help="Bags whose nearest-patch numbers are stored, for pictures. Default 0."),
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures per encoder pass. Default 64.")] = None,
     max_bad_fraction: Annotated[
@@ -52,23 +76,30 @@ def score(
         typer.Option("--max-bad-fraction", help="Fail when more than this share of pairs cannot be scored. Default 0.001."),
     ] = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
+    log_interval: LogIntervalOption = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Score every generated view of one shard against its real image.
+    """Score the view pairs of one shard: every view against its real image, or crops of the real images.
 
-    Every picture is embedded once. A picture that cannot be read becomes a row with status `bad` and the reason.
+    Every picture is embedded once. A picture that cannot be read becomes a row with status `bad` and the reason. Killed at any
+    moment and started again, it goes on from its last finished part and ends with the same table.
     """
     from cdgmae.consistency.scoring import score_shard
     from cdgmae.runtime.devices import limit_threads, pick_device
     from cdgmae.storage.locks import exclusive_writer
 
     chosen = parse_settings(
-        ScoringSettings, settings, image_size=image_size, batch_size=batch_size, max_bad_fraction=max_bad_fraction
-    )
+        ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
+        batch_size=batch_size, max_bad_fraction=max_bad_fraction,
+    )  # fmt: skip
     limit_threads(threads)
     with exclusive_writer(output):
-        result = score_shard(chosen, real, views, encoder, output, source=source, device=pick_device(device))
+        result = score_shard(
+            chosen, real, views, encoder, output, source=source, device=pick_device(device), kind=kind, work_dir=work,
+            precision=precision, log_interval_seconds=log_interval,
+        )  # fmt: skip
     print_result(result, as_json)
 
 

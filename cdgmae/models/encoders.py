@@ -38,8 +38,13 @@ class Encoder(nn.Module):
         self.patch_size, self.embed_dim, self.digest = patch_size, embed_dim, digest
 
     @torch.inference_mode()
-    def tokens(self, images_BCHW: Tensor) -> Tensor:
-        """Final-norm tokens (B, 1 + H/P * W/P, D) of ImageNet-normalised pictures: CLS first, then patches row by row.
+    def tokens(self, images_BCHW: Tensor, *, final_norm: bool = True) -> Tensor:
+        """Tokens (B, 1 + H/P * W/P, D) of ImageNet-normalised pictures: CLS first, then patches row by row.
+
+        Args:
+            images_BCHW: The pictures.
+            final_norm: Tokens after the encoder's final norm; False gives the last block's output before it. An encoder without
+                a norm has only one kind.
 
         Raises:
             ValueError: if H or W is not a multiple of the patch size.
@@ -47,9 +52,9 @@ class Encoder(nn.Module):
         height, width = images_BCHW.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(f"picture of {height}x{width} pixels: sides must be multiples of the patch size {self.patch_size}")
-        return self._tokens(images_BCHW)
+        return self._tokens(images_BCHW, final_norm)
 
-    def _tokens(self, images_BCHW: Tensor) -> Tensor:
+    def _tokens(self, images_BCHW: Tensor, final_norm: bool) -> Tensor:
         raise TypeError(f"{type(self).__name__} must define _tokens")
 
 
@@ -60,13 +65,14 @@ class VitEncoder(Encoder):
         super().__init__(vit.patch_embed.patch_size[0], vit.embed_dim, weights_digest(vit.state_dict().items()))
         self.vit = vit.eval().requires_grad_(False)
 
-    def _tokens(self, images_BCHW: Tensor) -> Tensor:
+    def _tokens(self, images_BCHW: Tensor, final_norm: bool) -> Tensor:
         height, width = (side // self.patch_size for side in images_BCHW.shape[-2:])
         patches = self.vit.patch_embed.proj(images_BCHW).flatten(2).transpose(1, 2)
         positions = resize_positions(self.vit.pos_embed, height, width)
         cls_token = self.vit.cls_token.expand(patches.shape[0], -1, -1)
         tokens = self.vit.norm_pre(torch.cat([cls_token, patches], dim=1) + positions)
-        normed: Tensor = self.vit.norm(self.vit.blocks(tokens))
+        blocks: Tensor = self.vit.blocks(tokens)
+        normed: Tensor = self.vit.norm(blocks) if final_norm else blocks
         return normed
 
 
@@ -76,7 +82,7 @@ class PixelEncoder(Encoder):
     def __init__(self, patch_size: int) -> None:
         super().__init__(patch_size, 3 * patch_size**2, f"pixels{patch_size}")
 
-    def _tokens(self, images_BCHW: Tensor) -> Tensor:
+    def _tokens(self, images_BCHW: Tensor, final_norm: bool) -> Tensor:
         patches = F.unfold(images_BCHW, self.patch_size, stride=self.patch_size).transpose(1, 2)
         return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
 
