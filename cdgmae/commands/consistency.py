@@ -20,6 +20,10 @@ from cdgmae.commands.options import (
 )
 from cdgmae.settings.consistency import ScoringSettings
 
+ResultsOption = Annotated[
+    Path, typer.Option("--results", help="Folder with summary.parquet and one folder of score tables per source.")
+]
+
 app = typer.Typer(
     no_args_is_help=True,
     help="How well generated views agree with their real image.\n\n"
@@ -117,9 +121,7 @@ def summarise(
 
 @app.command()
 def show(
-    results: Annotated[
-        Path, typer.Option("--results", help="Folder with summary.parquet and one folder of tables per source.")
-    ] = Path("results/consistency"),
+    results: ResultsOption = Path("results/consistency"),
     metric: Annotated[str, typer.Option("--metric", help="Score drawn as histogram: gs, ls, nps or nps_reverse.")] = "nps",
     as_json: JsonOption = False,
 ) -> None:
@@ -131,3 +133,50 @@ def show(
         print_result({"sources": display.rows, "histograms": display.histograms}, True)
     else:
         render_display(display)
+
+
+@app.command()
+def query(
+    expression: Annotated[
+        str, typer.Argument(help="Condition on the columns, e.g. 'nps < 0.5 and gs > 0.95', with and, or, not, + - * /.")
+    ],
+    results: ResultsOption = Path("results/consistency"),
+    source: Annotated[str | None, typer.Option("--source", help="Look at this view source only; all if left out.")] = None,
+    sort: Annotated[str | None, typer.Option("--sort", help="Column to order by, smallest first.")] = None,
+    descending: Annotated[bool, typer.Option("--descending", help="Largest first.")] = False,
+    limit: Annotated[int, typer.Option("--limit", help="Pairs to show.")] = 20,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder for one strip per shown bag: its pictures, the found views framed.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the shown pairs as CSV and nothing else.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find view pairs by their scores, over all score tables.
+
+    Columns: key, view_a (0 = the real image), view_b, gs, ls, nps, nps_reverse, status (ok or bad), reason, source, encoder.
+    """
+    from cdgmae.consistency.display import matches_as_csv, render_matches
+    from cdgmae.consistency.query import query_scores, write_strips
+
+    found = query_scores(results, expression, source=source, sort=sort, descending=descending, limit=limit)
+    strips = write_strips(found, results, images) if images is not None else []
+    if as_json:
+        print_result({"matches": found.total, "pairs": found.shown(), "images": [str(path) for path in strips]}, True)
+    elif as_csv:
+        typer.echo(matches_as_csv(found), nl=False)
+    else:
+        render_matches(found, strips)
+
+
+@app.command()
+def keep(
+    expression: Annotated[str, typer.Argument(help="Condition that a view must meet, e.g. 'nps >= 0.6 and gs >= 0.9'.")],
+    source: Annotated[str, typer.Option("--source", help="View source.")],
+    num_anchors: Annotated[int, typer.Option("--num-anchors", help="Views that a bag needs besides its target.")] = 1,
+    results: ResultsOption = Path("results/consistency"),
+    as_json: JsonOption = False,
+) -> None:
+    """Say how many bags and views a run's `view_filter` would keep, before anyone trains."""
+    from cdgmae.consistency.selection import count_kept
+
+    print_result(count_kept(results, expression, source, num_anchors), as_json)

@@ -108,7 +108,7 @@ def test_no_tables_are_an_error(tmp_path: Path) -> None:
 
 
 def test_papers_tables_agree_with_each_other() -> None:
-    shared = [row for row in TABLE_1 if row.source in ("video", "s_ldm")]
+    shared = [row for row in TABLE_1 if row.kind in ("video", "s_ldm")]
     assert [(row.gs, row.ls, row.nps) for row in shared] == [(row.gs, row.ls, row.nps) for row in TABLE_9[:2]]
     assert all(row.ls < row.nps < row.gs for row in (*TABLE_1, *TABLE_9))
 
