@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -117,7 +118,12 @@ def _count(paths: list[Path], metric: str, edges: np.ndarray[Any, np.dtype[np.fl
 
 
 def _summary_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="Consistency of view pairs, mean ± deviation, and 95 % interval of the mean", title_justify="left")
+    table = Table(
+        title="Consistency of view pairs, mean ± deviation, and 95 % interval of the mean",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+    )
     table.add_column("pairs of views")
     for name in ("pairs", "bad", "GS", "LS", "NPS", "NPS reverse", "to video"):
         table.add_column(name, justify="right")
@@ -128,9 +134,10 @@ def _summary_table(rows: list[dict[str, Any]]) -> Table:
             table.add_row("", "", "", *(_interval(row, metric) for metric in METRICS), "", style="dim")
     for title, scores in (("Table 1", TABLE_1), ("Table 9", TABLE_9)):
         table.add_section()
+        table.add_row(f"paper, {title}")
         for paper in scores:
             values = (f"{value:.3f}" for value in (paper.gs, paper.ls, paper.nps))
-            table.add_row(f"paper, {title}: {paper.views}", "", "", *values, "", _distance(paper_distance(paper)), style="dim")
+            table.add_row(f"  {paper.views}", "", "", *values, "", _distance(paper_distance(paper)), style="dim")
     return table
 
 

@@ -133,4 +133,6 @@ def _open_bags(table: Path, results: Path) -> BagLoader:
     if missing:
         raise ValueError(f"pictures of {table} are not there: no {missing[0]}; leave out --images, or run where the shards are")
     size = int(facts["image_size"])
-    return ViewBags(real_tar, view_tar, size) if has_files else CropBags(real_tar, CropDrawSettings(**facts["crops"]), size)
+    return (
+        ViewBags(real_tar, view_tar, size) if has_files else CropBags(real_tar, CropDrawSettings.from_plain(facts["crops"]), size)
+    )

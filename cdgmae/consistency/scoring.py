@@ -94,6 +94,8 @@ def score_shard(
         Interrupted: after a signal, with all finished parts kept.
         ValueError: if shards do not belong together, image_size does not suit the encoder, or too many pairs are bad.
     """
+    if view_tar is None and settings.crops is None:
+        settings = settings.model_copy(update={"crops": CropDrawSettings()})
     encoder = load_encoder(encoder_reference, device=device)
     check_image_size(settings.image_size, encoder, encoder_reference)
     embed = Embedder(encoder, final_norm=settings.features == "final_norm", device=device, precision=precision)
@@ -136,11 +138,11 @@ def check_image_size(image_size: int, encoder: Encoder, reference: str) -> None:
 
 
 def _open_bags(settings: ScoringSettings, real_tar: Path, view_tar: Path | None) -> BagLoader:
-    if view_tar is None:
-        return CropBags(real_tar, settings.crops or CropDrawSettings(), settings.image_size)
-    if settings.crops is not None:
-        raise ValueError(f"both crops and the view shard {view_tar} were given; leave out one of settings `crops` and --views")
-    return ViewBags(real_tar, view_tar, settings.image_size, all_pairs=settings.pairs == "all")
+    if settings.crops is None and view_tar is not None:
+        return ViewBags(real_tar, view_tar, settings.image_size, all_pairs=settings.pairs == "all")
+    if settings.crops is not None and view_tar is None:
+        return CropBags(real_tar, settings.crops, settings.image_size)
+    raise ValueError(f"both crops and the view shard {view_tar} were given; leave out one of settings `crops` and --views")
 
 
 def _identity(settings: ScoringSettings, inputs: dict[str, str], source: str, precision: str) -> str:
