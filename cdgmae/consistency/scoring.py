@@ -69,9 +69,9 @@ def score_shard(
     square is cut out and ImageNet-normalised. Without `view_tar` the pairs are crops of the real images (`settings.crops`).
 
     The paper (section 3.2) takes CLS and patch tokens from a pretrained ViT-B/16 MAE and does not name the layer. `features:
-    final_norm` is that model's output: its published forward pass ends with the norm, as do timm's features and what label
-    propagation here compares. The residual stream before the norm (`last_block`) has a few channels that are large in every
-    token and push all cosines towards 1.
+    final_norm` is that model's output: its published forward pass ends with the norm (it is what the MAE's decoder was trained
+    to read), as do timm's features and what label propagation compares here. `last_block` leaves the norm out; without its learned
+    scale and shift all cosines are others, so scores of the two never stand in one summary row.
 
     Args:
         settings: What is compared, at which size.
