@@ -126,16 +126,8 @@ def test_pairs_of_two_views_and_crops_do_not_change_the_shown_bags(fake: FakeRes
     fake.write_scores(pairs="all")
     bags.append(show_bags(fake.root, "s_ldm", ReportSettings(), tmp_path))
     assert bags[0] == bags[1] is not None
-    crops = fake.root / "consistency" / "crops" / "00000.parquet"
-    score_shard(
-        ScoringSettings(image_size=32),
-        fake.root / "shards/demo/00000.tar",
-        None,
-        "pixels:8",
-        crops,
-        source="crops",
-        device=torch.device("cpu"),
-    )
+    real_tar, crops = fake.root / "shards" / "demo" / "00000.tar", fake.root / "consistency" / "crops" / "00000.parquet"
+    score_shard(ScoringSettings(image_size=32), real_tar, None, "pixels:8", crops, source="crops", device=torch.device("cpu"))
     assert show_bags(fake.root, "crops", ReportSettings(), tmp_path) is None
 
 
