@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from cdgmae.commands.pretrain import app as pretrain_app
 from cdgmae.consistency.scoring import score_shard
 from cdgmae.consistency.tables import METRICS
-from cdgmae.pretrain.run import run_pretrain
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.images import decode_rgb, encode_jpeg, resize_shorter_side
@@ -51,10 +52,12 @@ def test_near_frames_score_above_far_ones_and_these_above_other_clips(
     frames: dict[str, list[Image.Image]], tmp_path: Path
 ) -> None:
     shard = write_shard(
-        tmp_path / "frames.tar",
+        tmp_path / "frames" / "00000.tar",
         {(f"{clip}_{number:03d}", 0): image for clip, images in frames.items() for number, image in enumerate(images)},
     )
-    run_pretrain(RUN, 0, [shard], [], tmp_path / "run", tmp_path / "work", device=CPU)
+    arguments = ["--shards", str(shard.parent), "--output", str(tmp_path / "run"), "--settings", RUN.canonical_json()]
+    trained = CliRunner().invoke(pretrain_app, ["run", *arguments, "--device", "cpu", "--trackers", ""])
+    assert trained.exit_code == 0, trained.output
     random, clips = np.random.default_rng(0), sorted(frames)
     real: dict[tuple[str, int], Image.Image] = {}
     views: dict[tuple[str, int], Image.Image] = {}
