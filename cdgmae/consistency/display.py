@@ -85,11 +85,17 @@ def render_display(display: ConsistencyDisplay, console: Console | None = None) 
 def render_matches(matches: Matches, strips: Sequence[Path], console: Console | None = None) -> None:
     """Print the found pairs as a table, and where their strips are."""
     console = console or Console()
-    table = Table(title=f"{matches.total:,} pairs match, {matches.rows.num_rows} shown", title_justify="left")
+    table = Table(
+        title=f"{matches.total:,} pairs match, {matches.rows.num_rows} shown",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+    )
     rows = matches.shown()
     columns = ["source", "key", "view_a", "view_b", *METRICS, *(["reason"] if any(row["reason"] for row in rows) else [])]
     for name in columns:
-        table.add_column(name, justify="left" if name in ("source", "key", "reason") else "right", overflow="fold")
+        is_text = name in ("source", "key", "reason")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(row[name]) for name in columns))
     console.print(table)
