@@ -29,7 +29,7 @@ class ConsistencyDisplay:
     """What `cdgmae consistency show` prints.
 
     Attributes:
-        rows: Rows of the summary.
+        rows: Rows of the summary, the sources nearest to video frames first, those without a distance last.
         metric: The score of the histograms.
         bin_edges: NUM_BINS + 1 edges shared by all sources.
         histograms: Source -> pairs per bin; only sources whose score tables are there.
@@ -58,6 +58,7 @@ def read_display(results: Path, metric: str = "nps") -> ConsistencyDisplay:
             f"{results / 'summary.parquet'} does not exist; run `snakemake consistency` or `cdgmae consistency summarise` first"
         )
     rows = read_table(results / "summary.parquet", SUMMARY_SCHEMA.names).to_pylist()
+    rows.sort(key=lambda row: (row["distance"] is None, row["distance"], row["source"]))
     tables = {row["source"]: sorted((results / row["source"]).glob("*.parquet")) for row in rows}
     ranges = [pc.min_max(read_table(path, [metric])[metric]).as_py() for paths in tables.values() for path in paths]
     known = [limits for limits in ranges if limits["min"] is not None]

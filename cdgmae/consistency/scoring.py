@@ -171,6 +171,7 @@ def _score_parts(job: _Job, parts: PartFolder, label: str, log_interval_seconds:
                 raise Interrupted(
                     f"{label}: {progress.done} of {total} pairs are kept ({job.stop.reason()}); run it again to go on"
                 )
+            check_scores(table)
             parts.write(number, table)
             tables[number] = table
             progress.advance(table.num_rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ def test_generators_are_ranked_by_their_distance_to_the_video_source(tmp_path: P
         assert row["nps_q25"] < row["nps_q50"] < row["nps_q75"]
     shown = CliRunner(env={"COLUMNS": "140", "NO_COLOR": "1"}).invoke(app, ["show", "--results", str(tmp_path)])
     assert "0.300" in shown.stdout
+    assert [source for source in re.findall(r"\w+", shown.stdout) if source in rows][:3] == ["clips", "near", "far"]
     assert f"{rows['near']['nps_low']:.4f}..{rows['near']['nps_high']:.4f}" in shown.stdout
 
 

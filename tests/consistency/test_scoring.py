@@ -289,3 +289,13 @@ def test_repaired_shards_and_changed_settings_discard_finished_parts(score: Call
     repaired, path = score(*bags(6, 2), work_dir=work)
     assert repaired["found_finished"] == 0
     assert path.read_bytes() == good
+
+
+def test_an_encoder_that_gives_no_finite_tokens_fails_before_a_part_is_kept(
+    score: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = PixelEncoder.tokens
+    monkeypatch.setattr(PixelEncoder, "tokens", lambda self, images, **rest: tokens(self, images, **rest) * float("nan"))
+    with pytest.raises(ValueError, match="gs = nan of k0, views 0 and 1.*not finite"):
+        score(*bags(2, 1), work_dir=tmp_path / "work")
+    assert not (tmp_path / "work").exists()
