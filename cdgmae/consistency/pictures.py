@@ -13,7 +13,7 @@ from PIL import Image
 
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.consistency import CropDrawSettings
-from cdgmae.storage.crops import draw_crop_pair
+from cdgmae.storage.crops import SamplePlan, plan_crop_pair
 from cdgmae.storage.images import PictureError, center_crop, decode_rgb, resize_shorter_side
 from cdgmae.storage.picture_shards import OK, PictureRow, PictureShard
 
@@ -150,7 +150,7 @@ class CropBags:
         crops: list[Image.Image] = []
         for number in range(1, self._draws.num_pairs + 1):
             generator = numpy_generator(self._draws.seed, CROP_STREAM, key, number)
-            crops.extend(draw_crop_pair(self._draws, generator, image, self._image_size))
+            crops.extend(cut_crops(image, plan_crop_pair(self._draws, generator, image.size, self._image_size), self._image_size))
         return LoadedBag(key, [Picture(index, image=crop) for index, crop in zip(self.view_indices(key), crops, strict=True)])
 
 
@@ -161,6 +161,18 @@ def prepare_picture(data: bytes, image_size: int) -> Image.Image:
         PictureError: if the bytes are no whole picture.
     """
     return center_crop(resize_shorter_side(decode_rgb(data, MAX_PIXELS), image_size), image_size)
+
+
+def cut_crops(image: Image.Image, plan: SamplePlan, image_size: int) -> list[Image.Image]:
+    """The views of a plan whose regions all lie in one picture, scaled as in pre-training (bilinear, antialiased)."""
+    side = (image_size, image_size)
+    regions = [image.crop(box).resize(side, Image.Resampling.BILINEAR) for box in plan.regions]
+    views = [regions[place % len(regions)] for place in range(len(plan.flips))]
+    if plan.nested is not None:
+        views = [view.crop(box).resize(side, Image.Resampling.BILINEAR) for view, box in zip(views, plan.nested, strict=True)]
+    return [
+        view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view for view, flip in zip(views, plan.flips, strict=True)
+    ]
 
 
 def read_checked(shard: PictureShard, row: PictureRow) -> bytes:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import pad
 
 from cdgmae.consistency import scoring
-from cdgmae.consistency.pictures import prepare_picture
+from cdgmae.consistency.pictures import cut_crops, prepare_picture
 from cdgmae.consistency.tables import METRICS, SCORE_SCHEMA
 from cdgmae.models.encoders import PixelEncoder, VitEncoder, load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
-from cdgmae.pretrain.pretext import make_sample
+from cdgmae.pretrain.augment import finish_views
+from cdgmae.pretrain.pretext import plan_sample
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
+from cdgmae.settings.crops import CropPairSettings
 from cdgmae.settings.pretrain import PretrainRunSettings
+from cdgmae.storage.bags import Bag
+from cdgmae.storage.crops import plan_crop_pair
 from cdgmae.storage.images import encode_jpeg
 from cdgmae.storage.picture_shards import PictureShard
 from cdgmae.storage.tables import table_facts
@@ -221,12 +226,29 @@ def test_crop_pairs_are_those_of_the_pretext_task_and_a_function_of_seed_and_key
     run = PretrainRunSettings(
         image_size=SIZE, patch_size=PATCH, embed_dim=24, num_heads=2, pretext="crops", global_crop_scale=(0.3, 1.0)
     )
-    target, anchor = make_sample(run, generator, [], lambda _: picture(2))
+    plan = plan_sample(run, generator, Bag("k2", range(1), [0], [picture(2).size], None))
+    target, anchor = cut_crops(picture(2), plan, SIZE)
     tokens_BTD = load_encoder(f"pixels:{PATCH}", device=CPU).tokens(normalise(pixels_to_tensor([target, anchor])))
     assert rows[5]["ls"] == pytest.approx(torch.cosine_similarity(*tokens_BTD[:, 1:], dim=-1).mean().item(), abs=1e-5)
     fewer = {key: value for key, value in real.items() if key[0] == "k2"}
     _, path = score(fewer, None, settings=settings)
     assert [row["nps"] for row in pq.read_table(path).to_pylist()] == [row["nps"] for row in rows if row["key"] == "k2"]
+
+
+@pytest.mark.parametrize("strategy", ["global_to_local", "local_to_global", "random_views", "same_views"])
+def test_crops_are_cut_as_pre_training_cuts_them(strategy: Literal["global_to_local"]) -> None:
+    image = picture(3, 90).crop((0, 0, 90, 70))
+    pixels_HWC = torch.from_numpy(np.asarray(image).copy())
+    for seed in range(6):
+        plan = plan_crop_pair(CropPairSettings(crop_strategy=strategy), np.random.default_rng(seed), image.size, SIZE)
+        regions = [pixels_HWC[box.top : box.bottom, box.left : box.right] for box in plan.regions]
+        padded = [pad(region, (0, 0, 0, 90 - region.shape[1], 0, 70 - region.shape[0])) for region in regions]
+        batch = {
+            "pixels": torch.stack(padded)[None], "region_sizes": torch.tensor([[region.shape[:2] for region in regions]]),
+            "flips": torch.tensor([plan.flips]), **({"nested": torch.tensor([plan.nested])} if plan.nested else {}),
+        }  # fmt: skip
+        ours = normalise(pixels_to_tensor(cut_crops(image, plan, SIZE)))
+        assert (finish_views(batch, SIZE)[0] - ours).abs().max() < 0.05
 
 
 def test_crops_and_view_files_at_once_are_refused(score: Callable[..., Any]) -> None:
@@ -296,6 +318,6 @@ def test_an_encoder_that_gives_no_finite_tokens_fails_before_a_part_is_kept(
 ) -> None:
     tokens = PixelEncoder.tokens
     monkeypatch.setattr(PixelEncoder, "tokens", lambda self, images, **rest: tokens(self, images, **rest) * float("nan"))
-    with pytest.raises(ValueError, match="gs = nan of k0, views 0 and 1.*not finite"):
+    with pytest.raises(ValueError, match=r"gs = nan of k0, views 0 and 1.*not finite"):
         score(*bags(2, 1), work_dir=tmp_path / "work")
     assert not (tmp_path / "work").exists()
