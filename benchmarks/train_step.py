@@ -102,6 +102,7 @@ def peak_memory(step: Callable[[], None]) -> float:
 def main() -> None:
     """Measure and print one line per case."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", choices=list(CASES), action="append", help="Only this case; may be given twice.")
     parser.add_argument("--batch", type=int, default=None, help="Samples per step; default 8 on a CPU, 256 on a GPU.")
     parser.add_argument("--rounds", type=int, default=7, help="Rounds per case; the medians count.")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads.")
@@ -111,7 +112,8 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(options.threads)
     batch = options.batch or (256 if device.type == "cuda" else 8)
-    for name, (num_anchors, ratio) in CASES.items():
+    for name in options.case or CASES:
+        num_anchors, ratio = CASES[name]
         steps = prepare(num_anchors, ratio, batch, device, options.compile)
         ours, straightforward = interleaved(steps, device, options.rounds, repeats=10 if device.type == "cuda" else 1)
         line = f"{name}: batch {batch}, ours {ours:.3f} s, straightforward {straightforward:.3f} s, ratio {straightforward / ours:.2f}"
