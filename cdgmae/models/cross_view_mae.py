@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from cdgmae.models.checkpoints import KeyReport, load_weights
 from cdgmae.models.decoder import DecoderBlock
 from cdgmae.models.masking import PatchMask, count_visible, draw_mask
+from cdgmae.models.onednn_linear import use_onednn
 from cdgmae.models.positions import sincos_positions
 from cdgmae.models.sample_dropout import SampleDropout
 from cdgmae.settings.pretrain import PretrainRunSettings
@@ -85,6 +86,7 @@ class CrossViewMAE(nn.Module):
         )
         self.decoder_norm = LayerNorm(decoder_embed_dim)
         self.decoder_pred = nn.Linear(decoder_embed_dim, 3 * patch_size**2)
+        use_onednn(self)
         self._initialise()
 
     @classmethod
@@ -281,8 +283,7 @@ class CrossViewMAE(nn.Module):
         """Mean squared error over the masked patches of the whole batch (eq. 10), in float32."""
         patches_BNP = self.patchify(target_BCHW).float()
         if self.norm_pix_loss:
-            mean = patches_BNP.mean(dim=-1, keepdim=True)
-            variance = patches_BNP.var(dim=-1, keepdim=True)  # unbiased, as published
+            variance, mean = torch.var_mean(patches_BNP, dim=-1, keepdim=True)  # the unbiased variance, as published
             patches_BNP = (patches_BNP - mean) / (variance + 1e-6).sqrt()
         error_BN = (prediction_BNP.float() - patches_BNP).square().mean(dim=-1)
         return (error_BN * masked_BN).sum() / masked_BN.sum()
