@@ -13,6 +13,7 @@ from safetensors.torch import save
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from cdgmae.models.video_checkpoints import is_video_state, picture_state
 from cdgmae.models.vit import build_vit
 from cdgmae.settings.encoder import VitSettings
 from cdgmae.storage.atomic import write_bytes
@@ -79,36 +80,43 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def load_encoder_file(path: Path) -> VisionTransformer:
-    """A timm ViT with the encoder weights of a checkpoint file, matched strictly.
+    """A timm ViT with the encoder weights of a checkpoint file, matched strictly; VideoMAE's become a picture encoder.
 
     Raises:
         CheckpointError: if keys are missing or have other shapes, with the key report.
     """
     state, facts = read_checkpoint(path)
-    encoder = encoder_part(state)
-    missing_anchors = {"cls_token", "pos_embed", "patch_embed.proj.weight", "norm.weight"} - set(encoder)
+    encoder = encoder_part(picture_state(state) if is_video_state(state) else state)
+    missing_anchors = {"pos_embed", "patch_embed.proj.weight", "norm.weight"} - set(encoder)
     if missing_anchors:
         raise CheckpointError(f"{path} holds no ViT encoder: missing {sorted(missing_anchors)}; found e.g. {sorted(state)[:5]}")
     architecture = (
         VitSettings.model_validate_json(facts[ARCHITECTURE_KEY]) if ARCHITECTURE_KEY in facts else _infer(path, encoder)
     )
-    vit = build_vit(architecture)
-    expected = {key: tuple(tensor.shape) for key, tensor in vit.state_dict().items()}
-    found = {key: tuple(tensor.shape) for key, tensor in encoder.items()}
-    if expected != found:
-        missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-        reshaped = [
-            f"{key} {found[key]} instead of {expected[key]}"
-            for key in sorted(set(expected) & set(found))
-            if expected[key] != found[key]
-        ]
-        matched = len(set(expected) & set(found)) - len(reshaped)
-        raise CheckpointError(
-            f"{path} does not match its architecture: {matched} keys matched, missing {missing[:8]}, unexpected {unexpected[:8]}, "
-            f"other shapes {reshaped[:8]}"
-        )
+    vit = build_vit(architecture, class_token="cls_token" in encoder)
+    compare_states(str(path), vit.state_dict(), encoder)
     vit.load_state_dict(encoder, strict=True)
     return vit
+
+
+def compare_states(origin: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Refuse weights that do not match an architecture key by key and shape by shape.
+
+    Raises:
+        CheckpointError: with the number of matched keys and the missing, unexpected and reshaped ones.
+    """
+    missing, unexpected = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    common = sorted(set(expected) & set(found))
+    reshaped = [
+        f"{key} {tuple(found[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in common
+        if expected[key].shape != found[key].shape
+    ]
+    if missing or unexpected or reshaped:
+        raise CheckpointError(
+            f"{origin} does not match its architecture: {len(common) - len(reshaped)} keys matched, missing {missing[:8]}, "
+            f"unexpected {unexpected[:8]}, other shapes {reshaped[:8]}. Give TIMM_NAME@FILE for weights of another timm architecture"
+        )
 
 
 def _strip(key: str) -> str:
@@ -120,7 +128,7 @@ def _strip(key: str) -> str:
 def _infer(path: Path, encoder: Mapping[str, Tensor]) -> VitSettings:
     """Dimensions of a published ViT from its tensors; the number of heads follows from the standard widths."""
     embed_dim, _, patch_size, _ = encoder["patch_embed.proj.weight"].shape
-    grid = round((encoder["pos_embed"].shape[1] - 1) ** 0.5)
+    grid = round((encoder["pos_embed"].shape[1] - int("cls_token" in encoder)) ** 0.5)
     depth = 1 + max(int(key.split(".")[1]) for key in encoder if key.startswith("blocks."))
     if embed_dim not in HEADS_BY_WIDTH:
         raise CheckpointError(
