@@ -35,6 +35,8 @@ def read_joints(path: Path) -> Coordinates:
     Raises:
         ValueError: if the file is missing, no MATLAB file, or does not hold 15 finite joints per frame.
     """
+    if not path.is_file():
+        raise ValueError(f"joint file {path}: no such file")
     try:
         content = scipy.io.loadmat(path)
     except Exception as error:  # the reader raises many kinds on broken files

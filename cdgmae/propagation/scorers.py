@@ -26,8 +26,8 @@ from cdgmae.propagation.joints import (
     read_joints,
     to_pixels,
 )
-from cdgmae.propagation.layouts import VOID
 from cdgmae.propagation.masks import (
+    VOID,
     Ids,
     decode_labels,
     encode_mask,
