@@ -19,6 +19,9 @@ JOINT_NAMES = (
 )  # fmt: skip
 """JHMDB's 15 joints; the place is the number."""
 
+LIMBS = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 5), (1, 6), (3, 7), (7, 11), (4, 8), (8, 12), (5, 9), (9, 13), (6, 10), (10, 14))
+"""Pairs of joints that a line connects, from the trunk outwards."""
+
 NUM_JOINTS = len(JOINT_NAMES)
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5)
 SIGMA = 0.5

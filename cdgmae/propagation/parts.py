@@ -1,13 +1,13 @@
 """Part files: the rows of finished clips, so that a killed job continues with the missing clips only.
 
-A part is found again by content: clip name and files, protocol, encoder weights, and whether predictions were written.
+A part is found again by content: clip name and files, protocol, encoder weights, and what was written besides.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ PROTOCOL = "cropmae"
 class PartFiles:
     """The part files of one job; without a folder nothing is kept."""
 
-    def __init__(self, folder: Path | None, protocol_digest: str, encoder_digest: str, predictions: Path | None) -> None:
+    def __init__(self, folder: Path | None, protocol_digest: str, encoder_digest: str, outputs: Sequence[str]) -> None:
         self.folder = folder
-        self._context = [PROTOCOL, protocol_digest, encoder_digest, str(predictions)]
+        self._context = [PROTOCOL, protocol_digest, encoder_digest, *outputs]
 
     def path(self, clip: Clip) -> Path | None:
         """Where the rows of a clip belong; another file once the clip's pictures or labels have changed."""

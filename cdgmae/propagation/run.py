@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,12 +16,12 @@ from cdgmae.propagation.frames import embed_frames, grid_of, input_sides
 from cdgmae.propagation.layouts import read_clips
 from cdgmae.propagation.memory import LabelMemory
 from cdgmae.propagation.parts import PROTOCOL, PartFiles
-from cdgmae.propagation.schema import TABLE_SCHEMA
+from cdgmae.propagation.predictions import ClipOutputs
+from cdgmae.propagation.schema import SIZE_COLUMNS, TABLE_SCHEMA
 from cdgmae.propagation.scorers import SCORERS, Scorer
 from cdgmae.propagation.scores import table_scores
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.propagation import ProtocolSettings
-from cdgmae.storage.atomic import write_bytes
 from cdgmae.storage.tables import write_table
 
 logger = logging.getLogger("cdgmae")
@@ -36,6 +37,8 @@ def run_propagation(
     name: str | None = None,
     work_dir: Path | None = None,
     save_predictions: Path | None = None,
+    overlays: Path | None = None,
+    overlay_format: str = "gif",
     after_clip: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
     """Propagate the labels of every clip's first frame with a frozen encoder and measure them.
@@ -49,6 +52,8 @@ def run_propagation(
         name: Encoder name in the table; the reference if left out.
         work_dir: Folder of part files: finished clips are found there again; they are removed once the table is written.
         save_predictions: Folder below which masks/ or joints/ are written.
+        overlays: Folder below which overlays/SEQUENCE.gif or .mp4 are written.
+        overlay_format: gif or mp4.
         after_clip: Called with a clip's name once its part is safe; may raise to stop the job.
 
     Returns:
@@ -57,16 +62,18 @@ def run_propagation(
     Raises:
         ValueError: if the clip set is not complete, the encoder cannot be loaded or the input size does not fit it.
     """
-    clips = read_clips(clip_set, Path(protocol.root))
+    outputs = ClipOutputs(save_predictions, overlays, overlay_format)
+    clips = read_clips(clip_set, Path(protocol.root), protocol.resolution)
     encoder = load_encoder(encoder_reference, device=device)
     for clip in clips:
         grid_of(input_sides(protocol.input_size, *clip.picture), encoder.patch_size, f"clip {clip.name}")
-    parts = PartFiles(work_dir, protocol.digest(), encoder.digest, save_predictions)
-    rows = _clip_rows(clip_set, clips, encoder, protocol, parts, device, save_predictions, after_clip)
+    parts = PartFiles(work_dir, protocol.digest(), encoder.digest, outputs.key)
+    rows = _clip_rows(clip_set, clips, encoder, protocol, parts, device, outputs, after_clip)
+    full_protocol = {"name": PROTOCOL, **protocol.model_dump(mode="json")}
     common = {
         "encoder": name or encoder_reference,
         "clip_set": clip_set,
-        "protocol": protocol.digest(),
+        "protocol": json.dumps(full_protocol, sort_keys=True),
         "encoder_digest": encoder.digest,
     }
     table_rows = [
@@ -75,7 +82,7 @@ def run_propagation(
     write_table(
         output, table_rows, TABLE_SCHEMA,
         settings_digest=protocol.digest(), inputs={encoder_reference: encoder.digest},
-        extra={"protocol": {"name": PROTOCOL, **protocol.model_dump(mode="json")}, "encoder": common["encoder"], "clip_set": clip_set},
+        extra={"protocol": full_protocol, "encoder": common["encoder"], "clip_set": clip_set},
     )  # fmt: skip
     parts.remove(clips)
     return table_scores(table_rows)
@@ -88,7 +95,7 @@ def _clip_rows(
     protocol: ProtocolSettings,
     parts: PartFiles,
     device: torch.device,
-    predictions: Path | None,
+    outputs: ClipOutputs,
     after_clip: Callable[[str], None] | None,
 ) -> Mapping[str, list[dict[str, Any]]]:
     """Rows of all clips by name: those of finished clips from their parts, the others computed."""
@@ -99,12 +106,11 @@ def _clip_rows(
                 continue
             sides = input_sides(protocol.input_size, *clip.picture)
             grid = grid_of(sides, encoder.patch_size, f"clip {clip.name}")
-            scorer = SCORERS[clip_set](clip, sides, grid, predictions is not None)
+            scorer = SCORERS[clip_set](clip, sides, grid, outputs.wanted)
             evaluate_clip(clip, scorer, encoder, protocol, device)
-            if predictions is not None:
-                for file, data in scorer.predictions().items():
-                    write_bytes(predictions / file, data)
-            rows[clip.name] = scorer.rows()
+            outputs.write(clip, scorer)
+            sizes = dict(zip(SIZE_COLUMNS, (*sides, *scorer.scored_size), strict=True))
+            rows[clip.name] = [{**row, **sizes} for row in scorer.rows()]
             parts.write(clip, rows[clip.name])
             meter.advance(note=clip.name)
             if after_clip is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,10 @@ class ProtocolSettings(Settings):
     """The protocol of one clip set; written beside every score. Defaults: DAVIS-2017 in the paper."""
 
     root: str = Field(description="Folder of the clip set in its official layout; nothing is ever written into it.")
+    resolution: Literal["480p", "Full-Resolution"] = Field(
+        default="480p",
+        description="Which pictures and annotations of DAVIS are used; scores are measured at their size. DAVIS only.",
+    )
     input_size: tuple[int, int] | int = Field(
         default=(480, 880),
         description="[height, width] in pixels, or one number for the longer side (the shorter one is rounded down to a multiple of 64, VIP).",
