@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +29,13 @@ app = typer.Typer(
 )
 
 
+class OverlayFormat(StrEnum):
+    """Files that overlays can be written as."""
+
+    gif = "gif"
+    mp4 = "mp4"
+
+
 class ClipSet(StrEnum):
     """The three benchmarks."""
 
@@ -43,6 +51,9 @@ PAPER_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+RootOption = Annotated[
+    Path, typer.Option("--root", help="Folder of the clips in their official layout; nothing is written into it.")
+]
 InputSizeOption = Annotated[
     str | None,
     typer.Option(
@@ -57,6 +68,10 @@ QueueLengthOption = Annotated[
 ]
 RadiusOption = Annotated[
     float | None, typer.Option("--radius", help="Neighbourhood radius in patches; the first frame is exempt. Paper: 20.")
+]
+ResolutionOption = Annotated[
+    str | None,
+    typer.Option("--resolution", help="DAVIS only: 480p or Full-Resolution; J and F are measured at this size. Default 480p."),
 ]
 TemperatureOption = Annotated[float | None, typer.Option("--temperature", help="Softmax temperature. Default 0.7.")]
 
@@ -76,6 +91,7 @@ def run(
         str | None, typer.Option("--root", help="Folder of the clips in their official layout; nothing is written into it.")
     ] = None,
     settings: SettingsOption = "",
+    resolution: ResolutionOption = None,
     input_size: InputSizeOption = None,
     top_k: TopKOption = None,
     queue_length: QueueLengthOption = None,
@@ -87,9 +103,19 @@ def run(
     save_predictions: Annotated[
         bool,
         typer.Option(
-            "--save-predictions", help="Also write OUTPUT/masks/SEQUENCE/00000.png (palette) or OUTPUT/joints/CLIP.parquet."
+            "--save-predictions",
+            help="Also write OUTPUT/masks/SEQUENCE/00000.png (DAVIS, VIP: palette PNGs, as the DAVIS toolkit reads them) "
+            "or OUTPUT/joints/CLIP.parquet (JHMDB).",
         ),
     ] = False,
+    overlays: Annotated[
+        OverlayFormat | None,
+        typer.Option(
+            "--overlays",
+            help="Also write OUTPUT/overlays/SEQUENCE.gif or .mp4: the frames under their predicted labels, errors outlined. "
+            "mp4 is smaller and needs `pip install cdgmae\\[video]`.",
+        ),
+    ] = None,
     work: Annotated[
         Path | None,
         typer.Option(
@@ -107,29 +133,56 @@ def run(
     """
     from cdgmae.propagation.run import run_propagation
     from cdgmae.runtime.devices import limit_threads, pick_device
-    from cdgmae.runtime.interrupts import Interrupted, StopRequest
     from cdgmae.storage.locks import exclusive_writer
 
     protocol = read_protocol(
-        clip_set.value, settings, root=root, input_size=parse_input_size(input_size),
+        clip_set.value, settings, root=root, resolution=resolution, input_size=parse_input_size(input_size),
         top_k=top_k, queue_length=queue_length, radius=radius, temperature=temperature,
     )  # fmt: skip
     limit_threads(threads)
-    stop = StopRequest()
-
-    def stop_if_asked(clip: str) -> None:
-        reason = stop.reason()
-        if reason is not None:
-            raise Interrupted(f"{reason} after clip {clip}; finished clips are kept, run the same command again")
-
     table = output / f"{clip_set.value}.parquet"
     with exclusive_writer(table):
         scores = run_propagation(
             clip_set.value, protocol, encoder, table,
             device=pick_device(device), name=name, work_dir=work or output / f".{clip_set.value}.work",
-            save_predictions=output if save_predictions else None, after_clip=stop_if_asked,
+            save_predictions=output if save_predictions else None,
+            overlays=output if overlays else None, overlay_format=overlays.value if overlays else "gif",
+            after_clip=stop_if_asked("clip", "finished clips are kept"),
         )  # fmt: skip
-    print_result(dict(scores), as_json)
+    print_result(dict(scores) if as_json else {**scores, "table": table}, as_json)
+
+
+@app.command()
+def check(
+    clip_set: Annotated[ClipSet, typer.Argument(help="Which benchmark.")],
+    root: RootOption,
+    resolution: ResolutionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a data folder as `run` does before its first clip, in seconds: every problem is listed, nothing is written."""
+    from cdgmae.propagation.layouts import DAVIS_RESOLUTIONS, read_clips
+    from cdgmae.propagation.picture_files import show_size
+
+    clips = read_clips(clip_set.value, root, resolution or DAVIS_RESOLUTIONS[0])
+    sizes = sorted({clip.picture for clip in clips})
+    frames = sum(len(clip.frames) for clip in clips)
+    print_result({"clips": len(clips), "frames": frames, "sizes": ", ".join(map(show_size, sizes))}, as_json)
+
+
+@app.command("prepare-davis")
+def prepare_davis(
+    root: RootOption,
+    output: Annotated[Path, typer.Option("--output", help="New folder for the copy; then give it to `run davis` as --root.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make the 480x880 copy of DAVIS-2017 val that the published numbers were measured on.
+
+    Frames and annotations are resized by nearest neighbours, frames saved again as JPEG of quality 75. Scores measured on it differ from
+    those on the original 480p data by several tenths of a point. An interrupted copy continues.
+    """
+    from cdgmae.propagation.prepare_davis import prepare_davis as prepare
+
+    print_result(prepare(root, output, stop_if_asked("sequence", "finished sequences are kept")), as_json)
 
 
 @app.command()
@@ -142,6 +195,37 @@ def summarise(
     from cdgmae.propagation.summary import summarise as summarise_tables
 
     print_result(summarise_tables(tables, output, csv_beside(output)), as_json)
+
+
+@app.command()
+def show(
+    results: Annotated[Path, typer.Option("--results", help="Folder with summary.parquet, or that file.")] = Path(
+        "results/propagation"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Print the summary above the paper's Table 5, with the protocol behind each benchmark."""
+    from cdgmae.propagation.display import read_display, render_display
+
+    display = read_display(results)
+    if as_json:
+        print_result({"encoders": display.rows, "protocols": display.protocols}, True)
+    else:
+        render_display(display)
+
+
+def stop_if_asked(unit: str, kept: str) -> Callable[[str], None]:
+    """A check to run after each `unit` of work, which ends the job if a signal or the time limit asks for it."""
+    from cdgmae.runtime.interrupts import Interrupted, StopRequest
+
+    stop = StopRequest()
+
+    def check_now(name: str) -> None:
+        reason = stop.reason()
+        if reason is not None:
+            raise Interrupted(f"{reason} after {unit} {name}; {kept}, run the same command again")
+
+    return check_now
 
 
 def read_protocol(clip_set: str, settings: str, **flags: Any) -> ProtocolSettings:
