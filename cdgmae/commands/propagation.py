@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -74,6 +75,41 @@ ResolutionOption = Annotated[
     typer.Option("--resolution", help="DAVIS only: 480p or Full-Resolution; J and F are measured at this size. Default 480p."),
 ]
 TemperatureOption = Annotated[float | None, typer.Option("--temperature", help="Softmax temperature. Default 0.7.")]
+RestrictFirstFrameOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--restrict-first-frame/--exempt-first-frame", help="Whether the radius holds for frame 0 too. Default: exempt."
+    ),
+]
+RestartEveryOption = Annotated[
+    int | None,
+    typer.Option(
+        "--restart-every",
+        help="Frames after which the queue is forgotten and labels come from frame 0 alone; 1: every frame straight from frame 0. "
+        "Default 0: never.",
+    ),
+]
+ScoredSizeOption = Annotated[
+    str | None,
+    typer.Option("--scored-size", help="DAVIS: measure J and F at the size of the `annotation` (default) or of the `input`."),
+]
+ProtocolPrecisionOption = Annotated[
+    str | None, typer.Option("--precision", help="fp32 (default, as published) or bf16: arithmetic of the encoder.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", help="Processes that compute clips, each with its own encoder. Default: one per visible GPU, one on a CPU."
+    ),
+]
+ShareOption = Annotated[
+    str | None,
+    typer.Option(
+        "--share",
+        help="K/N: compute only the K-th of N shares of the clips (K from 0), e.g. one per Slurm task, and keep them in the folder of "
+        "finished clips. Run once more without it for the table.",
+    ),
+]
 
 
 @app.command()
@@ -83,7 +119,8 @@ def run(
         str,
         typer.Option(
             "--encoder",
-            help="encoder.safetensors, a CropMAE/SiamMAE/MAE .pth, a timm name, `random:NAME`, or `pixels:P` (the floor without a network).",
+            help="encoder.safetensors, a CropMAE/SiamMAE/MAE/DINO/VideoMAE .pth, a timm name, NAME@FILE (timm's architecture, weights of a "
+            "file), `random:NAME`, or `pixels:P` (the floor without a network).",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", help="Folder of the results; the table is OUTPUT/CLIP_SET.parquet.")],
@@ -97,6 +134,10 @@ def run(
     queue_length: QueueLengthOption = None,
     radius: RadiusOption = None,
     temperature: TemperatureOption = None,
+    restrict_first_frame: RestrictFirstFrameOption = None,
+    restart_every: RestartEveryOption = None,
+    scored_size: ScoredSizeOption = None,
+    precision: ProtocolPrecisionOption = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Encoder name in the table; the encoder as given if left out.")
     ] = None,
@@ -123,6 +164,8 @@ def run(
         ),
     ] = None,
     device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    share: ShareOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -138,18 +181,20 @@ def run(
     protocol = read_protocol(
         clip_set.value, settings, root=root, resolution=resolution, input_size=parse_input_size(input_size),
         top_k=top_k, queue_length=queue_length, radius=radius, temperature=temperature,
+        restrict_first_frame=restrict_first_frame, restart_every=restart_every, scored_size=scored_size, precision=precision,
     )  # fmt: skip
     limit_threads(threads)
     table = output / f"{clip_set.value}.parquet"
-    with exclusive_writer(table):
+    part = parse_share(share)
+    with nullcontext() if part else exclusive_writer(table):  # shares run side by side and write no table
         scores = run_propagation(
             clip_set.value, protocol, encoder, table,
             device=pick_device(device), name=name, work_dir=work or output / f".{clip_set.value}.work",
             save_predictions=output if save_predictions else None,
             overlays=output if overlays else None, overlay_format=overlays.value if overlays else "gif",
-            after_clip=stop_if_asked("clip", "finished clips are kept"),
+            after_clip=stop_if_asked("clip", "finished clips are kept"), workers=workers, share=part,
         )  # fmt: skip
-    print_result(dict(scores) if as_json else {**scores, "table": table}, as_json)
+    print_result(dict(scores) if as_json or part else {**scores, "table": table}, as_json)
 
 
 @app.command()
@@ -240,6 +285,20 @@ def read_protocol(clip_set: str, settings: str, **flags: Any) -> ProtocolSetting
     chosen = parse_settings(ProtocolSettings, settings, **given)
     paper = {key: value for key, value in PAPER_DEFAULTS[clip_set].items() if key not in chosen.model_fields_set}
     return chosen.model_copy(update=paper)
+
+
+def parse_share(text: str | None) -> tuple[int, int] | None:
+    """`0/4` as (0, 4).
+
+    Raises:
+        ValueError: if the text is no share.
+    """
+    if text is None:
+        return None
+    numbers = text.split("/")
+    if len(numbers) != 2 or not all(number.isascii() and number.isdecimal() for number in numbers):
+        raise ValueError(f"--share {text!r}: give K/N with K from 0 to N - 1, e.g. 0/4 for the first of four shares")
+    return int(numbers[0]), int(numbers[1])
 
 
 def parse_input_size(text: str | None) -> list[int] | int | None:

@@ -106,7 +106,9 @@ def timm_encoder(name: str, *, pretrained: bool = False, state: Mapping[str, Ten
     if state is not None:
         _load(model, name, state)
     if not hasattr(model, "num_prefix_tokens") or not hasattr(model, "patch_embed") or not hasattr(model, "norm"):
-        raise ValueError(f"timm model {name!r} has no patch tokens of one resolution; choose a Vision Transformer, e.g. vit_small_patch16_224")
+        raise ValueError(
+            f"timm model {name!r} has no patch tokens of one resolution; choose a Vision Transformer, e.g. vit_small_patch16_224"
+        )
     plain = type(model) is VisionTransformer and model.pos_embed is not None
     encoder: Encoder = VitEncoder(model) if plain else TimmEncoder(model)
     config = model.pretrained_cfg

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from cdgmae.propagation.clips import Clip
 from cdgmae.storage.atomic import write_text
+from cdgmae.storage.locks import exclusive_writer
 
 PROTOCOL = "cropmae"
 """Name of the protocol that this package reproduces; changes when any of its rules does."""
@@ -46,6 +48,13 @@ class PartFiles:
         path = self.path(clip)
         if path is not None:
             write_text(path, json.dumps(rows))
+
+    @contextmanager
+    def claim(self, clip: Clip) -> Iterator[None]:
+        """Hold the right to compute a clip; wait while another process of a shared data set holds it, then look for its part."""
+        path = self.path(clip)
+        with nullcontext() if path is None else exclusive_writer(path):
+            yield
 
     def remove(self, clips: Iterable[Clip]) -> None:
         """Remove the parts of these clips, and the folder if nothing else is in it."""

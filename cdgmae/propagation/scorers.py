@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,6 +42,7 @@ from cdgmae.propagation.overlays import joint_pictures, mask_pictures
 from cdgmae.propagation.part_measures import NUM_PARTS, PART_NAMES, part_counts
 from cdgmae.propagation.resizing import resize_nearest
 from cdgmae.propagation.schema import HITS, PCK_COLUMNS
+from cdgmae.settings.propagation import ProtocolSettings
 
 
 class Scorer(Protocol):
@@ -125,20 +126,39 @@ class MaskScorer:
 class ObjectScorer(MaskScorer):
     """DAVIS: J and F of every object, first and last frame left out (spec 3.6)."""
 
-    def __init__(self, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], keep_predictions: bool) -> None:
+    def __init__(
+        self, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], keep_predictions: bool, at_input_size: bool = False
+    ) -> None:
+        """Read the annotation of frame 0.
+
+        Args:
+            clip: The clip.
+            sides: (H, W) of the encoder's input.
+            grid: (rows, columns) of patches.
+            keep_predictions: Whether `predictions` will be asked for.
+            at_input_size: Measure at the encoder's input size, annotations scaled to it as the prepared copy of DAVIS scales them.
+        """
         super().__init__(clip, sides, grid, keep_predictions)
         ids = self.first.ids_HW
+        self.at_input_size = at_input_size
         self.num_objects = int(ids[ids != VOID].max(initial=0))
         self.regions: dict[int, list[float]] = defaultdict(list)
         self.boundaries: dict[int, list[float]] = defaultdict(list)
 
+    @property
+    def scored_size(self) -> tuple[int, int]:
+        """(height, width) at which J and F are measured."""
+        return self.sides if self.at_input_size else super().scored_size
+
     def add(self, frame: int, labels_NC: Tensor) -> None:
-        """Measure one frame at the size of the annotation of frame 0."""
-        predicted = resize_nearest(self.decode(labels_NC), self.first.ids_HW.shape)
-        self.remember(frame, predicted)
+        """Keep one frame at the size of the annotation of frame 0 and measure it at the scored size."""
+        decoded = self.decode(labels_NC)
+        if self.keep:
+            self.remember(frame, resize_nearest(decoded, self.first.ids_HW.shape))
         if not 0 < frame < len(self.clip.frames) - 1:
             return
-        truth = self.truth(frame)
+        predicted = resize_nearest(decoded, self.scored_size)
+        truth = resize_like_pillow(self.truth(frame), self.scored_size)
         for item in range(1, self.num_objects + 1):
             mask, true_mask = predicted == item, truth == item
             self.regions[item].append(region_similarity(mask, true_mask))
@@ -238,6 +258,10 @@ class JointScorer:
         return {f"joints/{self.clip.name}.parquet": buffer.getvalue()}
 
 
-MakeScorer = Callable[[Clip, tuple[int, int], tuple[int, int], bool], Scorer]
-SCORERS: dict[str, MakeScorer] = {"davis": ObjectScorer, "vip": PartScorer, "jhmdb": JointScorer}
-"""Clip set -> its scorer, made from clip, sides of the input, grid, and whether predictions are kept."""
+def make_scorer(
+    clip_set: str, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], protocol: ProtocolSettings, keep_predictions: bool
+) -> Scorer:
+    """The scorer of one clip of a clip set (davis, vip or jhmdb); arguments as in `ObjectScorer`."""
+    if clip_set == "davis":
+        return ObjectScorer(clip, sides, grid, keep_predictions, protocol.scored_size == "input")
+    return (PartScorer if clip_set == "vip" else JointScorer)(clip, sides, grid, keep_predictions)

@@ -43,7 +43,8 @@ class EncoderSettings(Settings):
         "with `checkpoint`, the architecture of the weights in that file.",
     )
     checkpoint: str | None = Field(
-        default=None, description="An encoder file: `encoder.safetensors` of this package, or a CropMAE/SiamMAE/MAE/DINO/VideoMAE `.pth`."
+        default=None,
+        description="An encoder file: `encoder.safetensors` of this package, or a CropMAE/SiamMAE/MAE/DINO/VideoMAE `.pth`.",
     )
     random_like: Name | None = Field(
         default=None, description="Random weights with the architecture of this run: the untrained floor."
