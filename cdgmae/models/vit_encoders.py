@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from typing import Any
 
 import timm
 import torch
@@ -50,7 +51,7 @@ class VitEncoder(Encoder):
 class TimmEncoder(Encoder):
     """Any other timm transformer of one resolution (rotary positions: DINOv3, EVA-02; a distillation token: DeiT), by its own forward."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__(model.patch_embed.patch_size[0], model.embed_dim, weights_digest(model.state_dict().items()))
         self.model = model.eval().requires_grad_(False)
 
@@ -76,7 +77,7 @@ class RenormalisedEncoder(Encoder):
         return self.encoder.tokens(images_BCHW * self.get_buffer("scale") + self.get_buffer("shift"))
 
 
-def final_norm(model: nn.Module) -> nn.Module:
+def final_norm(model: Any) -> nn.Module:
     """The norm behind the last block: timm keeps it as `fc_norm` in networks that average patches for classification."""
     norm: nn.Module = model.fc_norm if isinstance(model.norm, nn.Identity) else model.norm
     return norm
@@ -118,9 +119,9 @@ def timm_encoder(name: str, *, pretrained: bool = False, state: Mapping[str, Ten
     return encoder
 
 
-def _create(name: str, pretrained: bool) -> nn.Module:
+def _create(name: str, pretrained: bool) -> Any:
     try:
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
+        model = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
     except TypeError:
         raise ValueError(
             f"timm model {name!r} takes pictures of one size only; choose a Vision Transformer, e.g. vit_small_patch16_224"

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ def frozen_encoder(reference: str, device: torch.device, protocol: ProtocolSetti
 
 def computed_clips(
     work: ClipWork, clips: Sequence[Clip], encoder: Encoder, devices: Sequence[torch.device]
-) -> Iterator[tuple[Clip, Rows]]:
+) -> Generator[tuple[Clip, Rows]]:
     """Clips and their rows as they are finished.
 
     With one device clips are computed here, in order; with more, by one process per device, longest clips first. When the consumer
@@ -120,7 +120,7 @@ def computed_clips(
         ) from None
 
 
-def _from_pool(work: ClipWork, clips: Sequence[Clip], devices: Sequence[torch.device]) -> Iterator[tuple[Clip, Rows]]:
+def _from_pool(work: ClipWork, clips: Sequence[Clip], devices: Sequence[torch.device]) -> Generator[tuple[Clip, Rows]]:
     context = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork
     places = context.SimpleQueue()
     for device in devices:
