@@ -197,10 +197,10 @@ class Jobs:
         return [encoder.checkpoint] if encoder.checkpoint is not None else []
 
     def encoder_reference(self, encoder: EncoderSettings) -> str:
-        """The command-line form of an encoder: a file, a timm name, `random:{...}` or `pixels:P`."""
+        """The command-line form of an encoder: a file, a timm name, `NAME@FILE`, `random:{...}` or `pixels:P`."""
         files = self.encoder_files(encoder)
         if files:
-            return files[0]
+            return f"{encoder.timm}@{files[0]}" if encoder.timm is not None else files[0]
         if encoder.random_like is not None:
             return f"random:{self.config.pretrain.runs[encoder.random_like].vit.canonical_json()}"
         return encoder.timm if encoder.timm is not None else f"pixels:{encoder.pixels}"

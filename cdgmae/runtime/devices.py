@@ -20,6 +20,24 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def worker_devices(device: torch.device, workers: int | None) -> list[torch.device]:
+    """One device per worker process: by default every visible GPU once, or the CPU once; more workers go round.
+
+    Args:
+        device: `cuda` stands for all visible GPUs, `cuda:1` for that one.
+        workers: Number of processes.
+
+    Raises:
+        ValueError: if the number is below 1.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers {workers}: at least 1 process is needed")
+    places = [device]
+    if device.type == "cuda" and device.index is None:
+        places = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    return [places[index % len(places)] for index in range(workers or len(places))]
+
+
 def limit_threads(threads: int | None) -> None:
     """Use at most this many CPU threads for tensor operations; None leaves torch's choice."""
     if threads is not None:

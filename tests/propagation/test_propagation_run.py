@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cdgmae.commands.propagation import app, parse_input_size, read_protocol
+from cdgmae.propagation.frames import read_frame
 from cdgmae.propagation.paper import TABLE_5
 from cdgmae.propagation.run import run_propagation
 from cdgmae.propagation.schema import TABLE_SCHEMA
@@ -171,12 +172,11 @@ def test_an_input_size_that_does_not_fit_the_encoder_stops_before_any_clip(tmp_p
         run_propagation("davis", protocol, PIXELS, tmp_path / "t.parquet", device=CPU)
 
 
-def test_a_truncated_frame_is_named(tmp_path: Path) -> None:
-    root = write_davis(tmp_path / "clips")
-    frame = root / "JPEGImages/480p/two/00003.jpg"
-    frame.write_bytes(frame.read_bytes()[:700])
-    with pytest.raises(ValueError, match=r"two/00003\.jpg cannot be read"):
-        run_propagation("davis", davis_protocol(root), PIXELS, tmp_path / "t.parquet", device=CPU)
+def test_a_frame_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    frame = tmp_path / "00003.jpg"
+    frame.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"00003\.jpg cannot be read"):
+        read_frame(frame)
 
 
 @pytest.fixture(scope="module")
