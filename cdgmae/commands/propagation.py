@@ -37,6 +37,13 @@ class OverlayFormat(StrEnum):
     mp4 = "mp4"
 
 
+class Resolution(StrEnum):
+    """Versions of DAVIS."""
+
+    p480 = "480p"
+    full = "Full-Resolution"
+
+
 class ClipSet(StrEnum):
     """The three benchmarks."""
 
@@ -71,7 +78,7 @@ RadiusOption = Annotated[
     float | None, typer.Option("--radius", help="Neighbourhood radius in patches; the first frame is exempt. Paper: 20.")
 ]
 ResolutionOption = Annotated[
-    str | None,
+    Resolution | None,
     typer.Option("--resolution", help="DAVIS only: 480p or Full-Resolution; J and F are measured at this size. Default 480p."),
 ]
 TemperatureOption = Annotated[float | None, typer.Option("--temperature", help="Softmax temperature. Default 0.7.")]
@@ -205,10 +212,10 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check a data folder as `run` does before its first clip, in seconds: every problem is listed, nothing is written."""
-    from cdgmae.propagation.layouts import DAVIS_RESOLUTIONS, read_clips
+    from cdgmae.propagation.layouts import read_clips
     from cdgmae.propagation.picture_files import show_size
 
-    clips = read_clips(clip_set.value, root, resolution or DAVIS_RESOLUTIONS[0])
+    clips = read_clips(clip_set.value, root, resolution)
     sizes = sorted({clip.picture for clip in clips})
     frames = sum(len(clip.frames) for clip in clips)
     print_result({"clips": len(clips), "frames": frames, "sizes": ", ".join(map(show_size, sizes))}, as_json)
@@ -249,12 +256,12 @@ def show(
     ),
     as_json: JsonOption = False,
 ) -> None:
-    """Print the summary above the paper's Table 5, with the protocol behind each benchmark."""
+    """Print the summary above the paper's Table 5, with the conditions of each benchmark."""
     from cdgmae.propagation.display import read_display, render_display
 
     display = read_display(results)
     if as_json:
-        print_result({"encoders": display.rows, "protocols": display.protocols}, True)
+        print_result({"encoders": display.rows, "conditions": display.conditions}, True)
     else:
         render_display(display)
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cdgmae.propagation.paper import TABLE_5
+from cdgmae.propagation.picture_files import show_size
 from cdgmae.propagation.scores import SCORE_COLUMNS
 from cdgmae.propagation.summary import SUMMARY_SCHEMA
 from cdgmae.storage.tables import read_table, table_facts
@@ -24,11 +25,11 @@ class PropagationDisplay:
 
     Attributes:
         rows: Rows of the summary.
-        protocols: Clip set -> its protocol, as the summary's metadata hold it.
+        conditions: Clip set -> protocol, number of sequences and scored sizes, as the summary's metadata hold them.
     """
 
     rows: list[dict[str, Any]]
-    protocols: dict[str, dict[str, Any]]
+    conditions: dict[str, dict[str, Any]]
 
 
 def read_display(results: Path) -> PropagationDisplay:
@@ -43,11 +44,11 @@ def read_display(results: Path) -> PropagationDisplay:
     path = results if results.suffix == ".parquet" else results / "summary.parquet"
     if not path.is_file():
         raise ValueError(f"{path} does not exist; run `snakemake propagation` or `cdgmae propagation summarise` first")
-    return PropagationDisplay(read_table(path, SUMMARY_SCHEMA.names).to_pylist(), table_facts(path).get("protocols", {}))
+    return PropagationDisplay(read_table(path, SUMMARY_SCHEMA.names).to_pylist(), table_facts(path).get("conditions", {}))
 
 
 def render_display(display: PropagationDisplay, console: Console | None = None) -> None:
-    """Print the table and one line per protocol."""
+    """Print the table and one line per clip set on how it was measured."""
     console = console or Console()
     table = Table(title="Video label propagation, percent", title_justify="left")
     table.add_column("encoder")
@@ -57,12 +58,21 @@ def render_display(display: PropagationDisplay, console: Console | None = None) 
         table.add_row(row["encoder"], *(_shown(row[name]) for name in SHOWN_COLUMNS))
     table.add_section()
     for paper in TABLE_5:
-        name = f"paper: {paper.method}, {paper.architecture}, {paper.dataset}, {paper.epochs} epochs"
-        table.add_row(name, *(_shown(paper.scores[column]) for column in SHOWN_COLUMNS), style="dim")
+        table.add_row(
+            f"paper: {paper.method} {paper.architecture}", *(_shown(paper.scores[name]) for name in SHOWN_COLUMNS), style="dim"
+        )
     console.print(table)
-    for clip_set, protocol in display.protocols.items():
-        facts = ", ".join(f"{key} {value}" for key, value in protocol.items())
-        console.print(f"[dim]{clip_set}: {facts}[/dim]", highlight=False)
+    for clip_set, facts in display.conditions.items():
+        console.print(f"[dim]{clip_set}: {describe_conditions(facts)}[/dim]", highlight=False)
+
+
+def describe_conditions(facts: dict[str, Any]) -> str:
+    """E.g. `30 sequences scored at 854x480; cropmae, input_size [480, 880], top_k 7, ...`."""
+    sizes = [show_size((height, width)) for height, width in facts["scored_sizes"]]
+    where = sizes[0] if len(sizes) == 1 else f"{len(sizes)} sizes from {sizes[0]} to {sizes[-1]}"
+    count = "1 sequence" if facts["sequences"] == 1 else f"{facts['sequences']} sequences"
+    settings = {key: value for key, value in facts["protocol"].items() if key != "name" and value is not None}
+    return f"{count} scored at {where}; {', '.join([facts['protocol']['name'], *(f'{key} {settings[key]}' for key in settings)])}"
 
 
 def _shown(value: float | None) -> str:

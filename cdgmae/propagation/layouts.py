@@ -23,24 +23,24 @@ VIP_LAYOUT = f"{VIP_LISTING} (optional), Images/VIDEO/FRAME.jpg, Annotations/Cat
 PICTURE_FOLDERS = {"davis": "JPEGImages", "vip": "Images", "jhmdb": "Rename_Images"}
 
 
-def read_clips(clip_set: str, root: Path, resolution: str = DAVIS_RESOLUTIONS[0]) -> list[Clip]:
+def read_clips(clip_set: str, root: Path, resolution: str | None = None) -> list[Clip]:
     """All clips of a set, in the order of its list file.
 
     Args:
         clip_set: davis, vip or jhmdb.
         root: Folder of the set in its official layout.
-        resolution: DAVIS only: 480p or Full-Resolution.
+        resolution: DAVIS only: 480p (also if None) or Full-Resolution.
 
     Raises:
         LayoutError: if anything is missing or inconsistent; lists all of it.
         ValueError: if the set is unknown, or has no such resolution.
     """
     readers: dict[str, Callable[[Path], list[Clip]]] = {
-        "davis": partial(read_davis, resolution=resolution), "vip": read_vip, "jhmdb": read_jhmdb
+        "davis": partial(read_davis, resolution=resolution or DAVIS_RESOLUTIONS[0]), "vip": read_vip, "jhmdb": read_jhmdb
     }  # fmt: skip
     if clip_set not in readers:
         raise ValueError(f"clip set {clip_set!r} is unknown; allowed: {', '.join(readers)}")
-    if clip_set != "davis" and resolution != DAVIS_RESOLUTIONS[0]:
+    if clip_set != "davis" and resolution is not None:
         raise ValueError(f"resolution {resolution!r} (--resolution): only davis comes in several; leave it out for {clip_set}")
     if not root.is_dir():
         raise LayoutError(

@@ -78,6 +78,7 @@ def paint_ids(picture_HW3: npt.NDArray[np.uint8], ids_HW: Ids, truth_HW: Ids) ->
         np.uint8
     )
     wrong_HW = ndimage.binary_opening((ids_HW != truth_HW) & (truth_HW != VOID), iterations=THIN_ERROR)
+    painted[ndimage.binary_dilation(wrong_HW) & ~wrong_HW] = BLACK  # keeps the white line visible on white ground
     painted[wrong_HW & ~ndimage.binary_erosion(wrong_HW, iterations=2, border_value=1)] = WHITE
     return painted
 
@@ -163,10 +164,9 @@ def write_overlay(path: Path, pictures: Iterator[Image.Image]) -> None:
         if path.suffix == ".mp4":
             _write_mp4(temporary, pictures)
         else:
-            first = next(pictures)
-            first.save(
-                temporary, format="GIF", save_all=True, append_images=pictures, duration=1000 // FRAMES_PER_SECOND, loop=0
-            )  # fmt: skip
+            # ten times faster than Pillow's default palette
+            first, *others = (picture.quantize(method=Image.Quantize.FASTOCTREE) for picture in pictures)
+            first.save(temporary, format="GIF", save_all=True, append_images=others, duration=1000 // FRAMES_PER_SECOND, loop=0)
 
 
 def _write_mp4(path: Path, pictures: Iterator[Image.Image]) -> None:

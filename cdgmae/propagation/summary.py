@@ -19,7 +19,8 @@ logger = logging.getLogger("cdgmae")
 SUMMARY_SCHEMA = pa.schema(
     [pa.field("encoder", pa.string(), nullable=False), *(pa.field(name, pa.float64()) for name in SCORE_COLUMNS)]
 )
-"""Scores in percent; null where an encoder was not evaluated on that clip set. The metadata hold the protocol of each clip set."""
+"""Scores in percent; null where an encoder was not evaluated on that clip set. The metadata hold the conditions of each clip set:
+protocol, number of sequences and the sizes (height, width) at which predictions were compared with the truth."""
 
 
 def summarise(tables: Sequence[Path], output_parquet: Path, output_csv: Path) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def summarise(tables: Sequence[Path], output_parquet: Path, output_csv: Path) ->
     write_table(
         output_parquet, summary, SUMMARY_SCHEMA,
         inputs={str(path): file_sha256(path) for path in tables},
-        extra={"protocols": {clip_set: found["protocol"] for clip_set, found in conditions.items()}},
+        extra={"conditions": {clip_set: _describe(found) for clip_set, found in conditions.items()}},
     )  # fmt: skip
     return {"encoders": len(scores), "tables": len(tables), "output": str(output_parquet), "csv": str(output_csv)}
 
@@ -84,6 +85,11 @@ def _conditions(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     protocol.pop("root", None)
     sizes = {row["sequence"]: (row["scored_height"], row["scored_width"]) for row in rows}
     return {"protocol": protocol, "sequences": sorted(sizes), "size of the ground truth": sizes}
+
+
+def _describe(conditions: dict[str, Any]) -> dict[str, Any]:
+    sizes = sorted(set(conditions["size of the ground truth"].values()))
+    return {"protocol": conditions["protocol"], "sequences": len(conditions["sequences"]), "scored_sizes": sizes}
 
 
 def _warn_if_different(path: Path, clip_set: str, first: dict[str, Any], found: dict[str, Any]) -> None:

@@ -14,9 +14,9 @@ class ProtocolSettings(Settings):
     """The protocol of one clip set; written beside every score. Defaults: DAVIS-2017 in the paper."""
 
     root: str = Field(description="Folder of the clip set in its official layout; nothing is ever written into it.")
-    resolution: Literal["480p", "Full-Resolution"] = Field(
-        default="480p",
-        description="Which pictures and annotations of DAVIS are used; scores are measured at their size. DAVIS only.",
+    resolution: Literal["480p", "Full-Resolution"] | None = Field(
+        default=None,
+        description="DAVIS only: which pictures and annotations are used; J and F are measured at their size. null: 480p.",
     )
     input_size: tuple[int, int] | int = Field(
         default=(480, 880),
