@@ -14,6 +14,7 @@ from cdgmae.propagation.clips import Clip, raise_problems, read_names
 from cdgmae.propagation.joints import JOINT_NAMES, Coordinates, read_joints
 from cdgmae.propagation.picture_files import (
     FRAME_ENDINGS,
+    common_ending,
     common_size,
     list_pictures,
     missing_numbers,
@@ -101,7 +102,7 @@ def _read_clip(root: Path, class_name: str, video: str, problems: list[str]) -> 
     labels = root / "joint_positions" / class_name / video / "joint_positions.mat"
     folder = root / "Rename_Images" / class_name / video
     frames = list_pictures(folder, FRAME_ENDINGS, problems)
-    problems += missing_numbers(frames, 1, folder, next(iter(frames.values())).suffix if frames else ".png")
+    problems += missing_numbers(frames, 1, folder, common_ending(frames, ".png"))
     picture = common_size(read_headers(frames.values(), problems), problems)
     try:
         joints_2JT = read_joints(labels)
@@ -110,6 +111,8 @@ def _read_clip(root: Path, class_name: str, video: str, problems: list[str]) -> 
         return None
     if frames and joints_2JT.shape[2] != len(frames):
         problems.append(f"{folder}: {len(frames)} frames, but {labels} has joints for {joints_2JT.shape[2]}")
+    if len(frames) == 1:
+        problems.append(f"{folder}: 1 frame, at least 2 are needed (the first is not scored)")
     if picture is not None:
         problems += _misplaced_joints(labels, joints_2JT, picture)
     if len(problems) > before or picture is None:

@@ -13,7 +13,7 @@ from cdgmae.propagation.clips import Clip, LayoutError, listed_names, mask_clip,
 from cdgmae.propagation.jhmdb_layout import read_jhmdb
 from cdgmae.propagation.masks import VOID, Annotation, davis_palette, read_annotation
 from cdgmae.propagation.part_measures import NUM_PARTS
-from cdgmae.propagation.picture_files import FRAME_ENDINGS, list_pictures, missing_numbers, name_runs, read_headers
+from cdgmae.propagation.picture_files import FRAME_ENDINGS, common_ending, list_pictures, missing_numbers, name_runs, read_headers
 
 DAVIS_RESOLUTIONS = ("480p", "Full-Resolution")
 DAVIS_LISTING = "ImageSets/2017/val.txt"
@@ -81,7 +81,7 @@ def read_davis(root: Path, resolution: str = DAVIS_RESOLUTIONS[0]) -> list[Clip]
         frames = list_pictures(pictures / name, FRAME_ENDINGS, problems)
         labels = list_pictures(annotations / name, (".png",), problems)
         known = len(problems)
-        problems += missing_numbers({*frames, *labels}, 0, pictures / name, ".jpg")
+        problems += missing_numbers({*frames, *labels}, 0, pictures / name, common_ending(frames, ".jpg"))
         clip = mask_clip(name, frames, labels, problems, same_size=True)
         if clip is not None and len(problems) == known:
             problems += _davis_objects(clip)

@@ -44,6 +44,11 @@ def list_pictures(folder: Path, endings: Iterable[str], problems: list[str], ski
     return dict(sorted(found.items()))
 
 
+def common_ending(files: Mapping[str, Path], default: str) -> str:
+    """The ending of the first file, or `default` if there is none: what a missing file would be called."""
+    return next(iter(files.values())).suffix if files else default
+
+
 def name_runs(files: Sequence[Path], order: Sequence[str]) -> list[str]:
     """Names of files of one folder, those that follow each other in `order` (stems) as `FOLDER/00005.jpg to 00034.jpg (30 files)`."""
     places = {stem: place for place, stem in enumerate(order)}

@@ -213,6 +213,13 @@ JHMDB_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: (root / "Rename_Images/run/run_1/00001.png").rename(root / "Rename_Images/run/run_1/00000.png"),
         r"00000\.png: frames count from 00001\.png",
     ),
+    "one frame": (
+        lambda root: [
+            joints_of(root, np.full((2, 15, 1), 20.0)),
+            *(path.unlink() for path in sorted((root / "Rename_Images/run/run_1").iterdir())[1:]),
+        ],
+        "run_1: 1 frame, at least 2 are needed",
+    ),
     "split file missing": (
         lambda root: [bad_split(root, "run_1.avi 2"), (root / "joint_positions/walk").mkdir()],
         r"splits/walk_test_split1\.txt: missing, .*joint_positions/walk is there",
