@@ -148,7 +148,7 @@ def _captioned(picture: Image.Image, clip: Clip, frame: int, legend: str) -> Ima
     whole = Image.new("RGB", (picture.width, picture.height + CAPTION_HEIGHT), BLACK)
     whole.paste(picture)
     number = f"frame {frame + 1} of {len(clip.frames)}"
-    text = f"{number}, given labels   {clip.name}" if frame == 0 else f"{number}   {legend}   {clip.name}"
+    text = f"{number}   given labels, as coarse as patches   {clip.name}" if frame == 0 else f"{number}   {legend}   {clip.name}"
     ImageDraw.Draw(whole).text((6, picture.height + 4), text, fill=WHITE, font=ImageFont.load_default(13))
     return whole
 
