@@ -179,7 +179,8 @@ def run(
     """Propagate labels through every clip of one benchmark and measure them.
 
     Prints J&F, J and F, or mIoU, or PCK@0.1 to PCK@0.5, all in percent; the table holds a row per sequence and object, part or joint
-    with everything the scores are made of, and the protocol in its metadata. Interrupted runs continue with the missing clips.
+    with everything the scores are made of and the protocol. The data folder is checked first and every problem listed; nothing is written into
+    it. An interrupted run continues with the missing clips.
     """
     from cdgmae.propagation.run import run_propagation
     from cdgmae.runtime.devices import limit_threads, pick_device
