@@ -146,10 +146,18 @@ class GeneratorSettings(Settings):
         return self
 
 
-class SamplingSettings(Settings):
-    """How views are drawn from a generator; everything here changes the pictures."""
+class DrawingSettings(Settings):
+    """What every source that draws views needs: how many, in which batches, and how they are stored."""
 
     num_views: int = Field(default=4, ge=1, le=64, description="Generated views per real image, M. Paper: 4.")
+    batch_size: int = Field(default=32, ge=1, description="Views sampled together: a fixed batch shape, filled across images.")
+    jpeg_quality: int = Field(default=95, ge=1, le=100, description="JPEG quality of the stored views.")
+    max_bad_fraction: Ratio = Field(default=0.001, description="The stage fails when more than this share of the views is bad.")
+
+
+class SamplingSettings(DrawingSettings):
+    """How views are drawn from a generator (S-LDM)."""
+
     scheduler: Literal["ddim", "dpm_solver"] = Field(
         default="ddim", description="Sampler. Paper: DDIM. `dpm_solver`: DPM-Solver++ 2M, Karras."
     )
@@ -162,9 +170,6 @@ class SamplingSettings(Settings):
     eta: float = Field(
         default=0.0, ge=0.0, le=1.0, description="DDIM's noise share; 0 is deterministic given the start noise. Paper: 0."
     )
-    batch_size: int = Field(default=32, ge=1, description="Views sampled together: a fixed batch shape, filled across images.")
-    jpeg_quality: int = Field(default=95, ge=1, le=100, description="JPEG quality of the stored views.")
-    max_bad_fraction: Ratio = Field(default=0.001, description="The stage fails when more than this share of the views is bad.")
 
     @model_validator(mode="after")
     def _eta_needs_ddim(self) -> Self:
