@@ -92,8 +92,12 @@ class Jobs:
         return f"{names.shards_dir(self.dataset_of(source))}/{shard}.tar"
 
     def sampling_settings(self, source: str) -> str:
-        """Sampling settings of a source as JSON."""
-        return self.config.views.sources[source].resolved_sampling.canonical_json()
+        """What a source's views depend on, as JSON: everything but the batch size."""
+        return self.config.views.sources[source].resolved_sampling.canonical_json(exclude={"batch_size"})
+
+    def sampling_batch_size(self, source: str) -> int:
+        """Views sampled together: a matter of the machine, so no parameter of the rule."""
+        return self.config.views.sources[source].resolved_sampling.batch_size
 
     def view_files(self, source: str) -> list[str]:
         """The tars of all view shards of a source; none for a source without files."""

@@ -43,9 +43,13 @@ INDEX_SCHEMA = pa.schema(
         pa.field("sampler", pa.string()),
         pa.field("steps", pa.int32()),
         pa.field("guidance", pa.float64()),
+        pa.field("precision", pa.string()),
     ]
 )
-"""Columns of every shard index. The last five are null for real pictures; width and height are those of the upright picture."""
+"""Columns of every shard index. The last six are null for real pictures; width and height are those of the upright picture."""
+
+LATER_COLUMNS = ("precision",)
+"""Columns that shards of earlier versions lack; they read as null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,19 @@ class PictureRow:
     sampler: str | None = None
     steps: int | None = None
     guidance: float | None = None
+    precision: str | None = None
 
 
 def index_path(tar_path: Path) -> Path:
     """The index beside a shard's tar."""
     return tar_path.with_suffix(".parquet")
+
+
+def _with_all_columns(index: pa.Table) -> pa.Table:
+    for name in LATER_COLUMNS:
+        if name not in index.column_names:
+            index = index.append_column(INDEX_SCHEMA.field(name), pa.nulls(len(index), INDEX_SCHEMA.field(name).type))
+    return index
 
 
 class _HashingFile:
@@ -172,7 +184,7 @@ class PictureShard:
             ValueError: if the tar is missing or shorter than the index says.
         """
         self.tar_path = tar_path
-        self.index = read_table(index_path(tar_path))
+        self.index = _with_all_columns(read_table(index_path(tar_path)))
         expected = table_facts(index_path(tar_path)).get("tar_bytes")
         if not tar_path.is_file():
             raise ValueError(f"{tar_path} is missing although its index is there; delete the index and rerun the stage")

@@ -60,6 +60,7 @@ rule sample_views:
     resources:
         mem_mb=8000,
         runtime=1440,
+        batch_size=lambda w: JOBS.sampling_batch_size(w.source),
     params:
         settings=lambda w: JOBS.sampling_settings(w.source),
         seed=CONFIG.seed,
@@ -74,6 +75,7 @@ rule sample_views:
         " --generator {input.generator:q}"
         " --output {output.tar:q}"
         " --work {params.work:q}"
+        " --batch-size {resources.batch_size}"
         " --threads {threads}"
         " > {log} 2>&1"
 
