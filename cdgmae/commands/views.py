@@ -22,6 +22,7 @@ from cdgmae.commands.options import (
     parse_settings,
     print_result,
 )
+from cdgmae.commands.view_plan import plan
 from cdgmae.settings.views import GeneratorTrainingSettings, SamplingSettings
 
 app = typer.Typer(no_args_is_help=True, help="Fill bags of views: train a latent diffusion model, sample it, look at a bag.")
@@ -142,3 +143,6 @@ def show(
         f"view {row['view_index']}": ", ".join(f"{name} {row[name]}" for name in facts if row[name] is not None) for row in rows
     }
     print_result({**lines, "output": str(output)}, as_json)
+
+
+app.command("plan")(plan)

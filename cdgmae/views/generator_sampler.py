@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from cdgmae.models.fast_denoiser import FastDenoiser, why_unsupported
 from cdgmae.models.fast_sampling import SamplingPlan, sample_latents_fast
@@ -119,7 +119,7 @@ class GeneratorSampler:
         """The accelerated U-Net in its dtype, or None for one with parts that only its own forward pass knows."""
         reason = why_unsupported(self.pipeline.unet)
         if reason is None:
-            self.pipeline.unet.to(self.dtype)
+            nn.Module.to(self.pipeline.unet, self.dtype)  # the model's own method would warn about an empty list
             return FastDenoiser(self.pipeline.unet, compiled=compiled)
         if self.plan.reuse_interval > 1 or self.plan.guidance_interval != (0.0, 1.0):
             raise ValueError(

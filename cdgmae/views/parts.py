@@ -113,6 +113,10 @@ class FinishedViews:
             key, view_index, entry.seed, picture, entry.width, entry.height, entry.precision, entry.reason
         )  # fmt: skip
 
+    def views(self) -> Iterator[MadeView]:
+        """All finished views."""
+        return (self.read(*place) for place in self._places)
+
     def reason(self, key: str, view_index: int) -> str | None:
         """Why a finished view is bad, or None."""
         return self._places[key, view_index].entry.reason
