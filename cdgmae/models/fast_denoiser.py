@@ -1,9 +1,9 @@
-"""The U-Net's forward pass for conditions of one token, without the work that gives the same numbers again and again.
+"""The U-Net's forward pass, without the work that gives the same numbers again and again.
 
 Three identities, all exact (spec view_generators section 2):
 
-* With one token the softmax of a cross-attention is 1, so attn2(h, c) = W_o W_v c + b_o at every position and every step: one
-  vector per layer and picture.
+* With a condition of one token the softmax of a cross-attention is 1, so attn2(h, c) = W_o W_v c + b_o at every position and every step: one
+  vector per layer and picture. (Conditions of more tokens are attended to as usual.)
 * Up to its first cross-attention the U-Net does not see the condition, so the conditional and the unconditional row of a guided
   step share that prefix. (A U-Net whose time embedding carries the condition shares only the first convolution.)
 * The time embedding depends on the step alone: one row for the whole batch.
@@ -12,13 +12,13 @@ And one approximation: `shallow` recomputes the outermost layers at full resolut
 (the idea of DeepCache, arXiv 2312.00858).
 
 Shapes: B latents, R rows of the U-Net (B, or 2B for unconditional + conditional), S steps, C channels, h w, E time embedding width,
-N = h w positions, D token width.
+T tokens of width D.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -37,17 +37,23 @@ class Conditions(NamedTuple):
     """What of a batch's conditions and steps is computed once.
 
     Attributes:
-        vectors_RC: Output of each cross-attention layer, in the order in which the U-Net runs them.
+        vectors_RC: Output of each cross-attention layer in the order in which the U-Net runs them; empty if T > 1.
+        tokens_RTD: The condition, for T > 1.
         embeddings_SRE: Time embedding of each step; R is 1 unless the condition enters it.
     """
 
     vectors_RC: list[Tensor]
+    tokens_RTD: Tensor
     embeddings_SRE: Tensor
 
     def rows(self, first: int) -> Conditions:
         """Rows from `first` on: the conditional ones of a guided batch."""
         embeddings = self.embeddings_SRE if self.embeddings_SRE.shape[1] == 1 else self.embeddings_SRE[:, first:]
-        return Conditions([vector[first:] for vector in self.vectors_RC], embeddings)
+        return Conditions([vector[first:] for vector in self.vectors_RC], self.tokens_RTD[first:], embeddings)
+
+
+_Seen: TypeAlias = tuple[list[Tensor], Tensor]
+"""What the transformers see of the condition: `vectors_RC` and `tokens_RTD` of `Conditions`."""
 
 
 class _Layer(NamedTuple):
@@ -111,27 +117,31 @@ class FastDenoiser:
         dtype: torch.dtype = self.unet.dtype
         return dtype
 
-    def conditions(self, tokens_R1D: Tensor, timesteps_S: Tensor) -> Conditions:
+    def conditions(self, tokens_RTD: Tensor, timesteps_S: Tensor) -> Conditions:
         """Everything that is the same for all steps or for all rows."""
-        tokens_RD = tokens_R1D[:, 0].to(self.dtype)
-        vectors = [attention.to_out[0](attention.to_v(tokens_RD)) for attention in self._attention]
+        tokens_RTD = tokens_RTD.to(self.dtype)
+        tokens_RD, one = tokens_RTD[:, 0], tokens_RTD.shape[1] == 1
+        vectors = [attention.to_out[0](attention.to_v(tokens_RD)) for attention in self._attention] if one else []
         timesteps_S = timesteps_S.to(tokens_RD.device)
         embeddings_SRE = self.unet.time_embedding(self.unet.time_proj(timesteps_S).to(self.dtype))[:, None]
         if self.unet.config["class_embed_type"] is not None:
             embeddings_SRE = embeddings_SRE + self.unet.class_embedding(tokens_RD)[None]
-        return Conditions(vectors, embeddings_SRE)
+        return Conditions(vectors, tokens_RTD, embeddings_SRE)
 
     def full(self, latents_BChw: Tensor, conditions: Conditions, step: int) -> tuple[Tensor, Tensor]:
         """The prediction (R, C, h, w), and the deep features (R, C', h, w) that `shallow` may use again."""
         output: tuple[Tensor, Tensor] = self._full(
-            latents_BChw.to(self.dtype), conditions.embeddings_SRE[step], conditions.vectors_RC
+            latents_BChw.to(self.dtype), conditions.embeddings_SRE[step], (conditions.vectors_RC, conditions.tokens_RTD)
         )
         return output
 
     def shallow(self, latents_BChw: Tensor, conditions: Conditions, step: int, deep_RChw: Tensor) -> Tensor:
         """An approximate prediction (R, C, h, w) with the deep features of an earlier step of the same rows."""
         output: Tensor = self._shallow(
-            latents_BChw.to(self.dtype), conditions.embeddings_SRE[step], conditions.vectors_RC, deep_RChw
+            latents_BChw.to(self.dtype),
+            conditions.embeddings_SRE[step],
+            (conditions.vectors_RC, conditions.tokens_RTD),
+            deep_RChw,
         )
         return output
 
@@ -149,39 +159,37 @@ class FastDenoiser:
         self._vectors += 0 if transformer is None else len(transformer.transformer_blocks)
         return layer
 
-    def _full_pass(self, latents_BChw: Tensor, embedding_RE: Tensor, vectors_RC: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _full_pass(self, latents_BChw: Tensor, embedding_RE: Tensor, seen: _Seen) -> tuple[Tensor, Tensor]:
         hidden = self.unet.conv_in(latents_BChw)
         skips = [hidden]
         for block, layers in zip(self.unet.down_blocks, self._down, strict=True):
             for layer in layers:
-                hidden = _run(layer, hidden, embedding_RE, vectors_RC)
+                hidden = _run(layer, hidden, embedding_RE, seen)
                 skips.append(hidden)
             for downsampler in block.downsamplers or ():
                 hidden = downsampler(hidden)
                 skips.append(hidden)
         for layer in self._mid:
-            hidden = _run(layer, hidden, embedding_RE, vectors_RC)
+            hidden = _run(layer, hidden, embedding_RE, seen)
         for block, layers in zip(self.unet.up_blocks[:-1], self._up[:-1], strict=True):
             for layer in layers:
-                hidden = _run(layer, _join(hidden, skips.pop()), embedding_RE, vectors_RC)
+                hidden = _run(layer, _join(hidden, skips.pop()), embedding_RE, seen)
             size = tuple(skips[-1].shape[2:])  # odd sizes: up to exactly what the next block joins
             for upsampler in block.upsamplers or ():
                 hidden = upsampler(hidden, size)
         for layer in self._up[-1][:-2]:
-            hidden = _run(layer, _join(hidden, skips.pop()), embedding_RE, vectors_RC)
-        return self._outermost(hidden, skips, embedding_RE, vectors_RC), hidden
+            hidden = _run(layer, _join(hidden, skips.pop()), embedding_RE, seen)
+        return self._outermost(hidden, skips, embedding_RE, seen), hidden
 
-    def _shallow_pass(
-        self, latents_BChw: Tensor, embedding_RE: Tensor, vectors_RC: Sequence[Tensor], deep_RChw: Tensor
-    ) -> Tensor:
+    def _shallow_pass(self, latents_BChw: Tensor, embedding_RE: Tensor, seen: _Seen, deep_RChw: Tensor) -> Tensor:
         first = self.unet.conv_in(latents_BChw)
-        skips = [first, _run(self._down[0][0], first, embedding_RE, vectors_RC)]
-        return self._outermost(deep_RChw, skips, embedding_RE, vectors_RC)
+        skips = [first, _run(self._down[0][0], first, embedding_RE, seen)]
+        return self._outermost(deep_RChw, skips, embedding_RE, seen)
 
-    def _outermost(self, hidden: Tensor, skips: list[Tensor], embedding_RE: Tensor, vectors_RC: Sequence[Tensor]) -> Tensor:
+    def _outermost(self, hidden: Tensor, skips: list[Tensor], embedding_RE: Tensor, seen: _Seen) -> Tensor:
         """The last two layers and the output; `skips` holds the first convolution and the first layer."""
         for layer in self._up[-1][-2:]:
-            hidden = _run(layer, _join(hidden, skips.pop()), embedding_RE, vectors_RC)
+            hidden = _run(layer, _join(hidden, skips.pop()), embedding_RE, seen)
         if self.unet.conv_norm_out is not None:
             hidden = self.unet.conv_act(self.unet.conv_norm_out(hidden))
         output: Tensor = self.unet.conv_out(hidden)
@@ -197,15 +205,16 @@ def _join(hidden: Tensor, skip: Tensor) -> Tensor:
     return torch.cat([hidden, _rows(skip, hidden.shape[0])], dim=1)
 
 
-def _run(layer: _Layer, hidden: Tensor, embedding_RE: Tensor, vectors_RC: Sequence[Tensor]) -> Tensor:
+def _run(layer: _Layer, hidden: Tensor, embedding_RE: Tensor, seen: _Seen) -> Tensor:
     hidden = layer.resnet(hidden if len(embedding_RE) == 1 else _rows(hidden, len(embedding_RE)), embedding_RE)
     if layer.transformer is None:
         return hidden
-    return _transform(layer.transformer, hidden, vectors_RC[layer.vector :])
+    vectors_RC, tokens_RTD = seen
+    return _transform(layer.transformer, hidden, vectors_RC[layer.vector :], tokens_RTD)
 
 
-def _transform(transformer: Any, hidden: Tensor, vectors_RC: Sequence[Tensor]) -> Tensor:
-    """A spatial transformer whose cross-attentions are given vectors."""
+def _transform(transformer: Any, hidden: Tensor, vectors_RC: Sequence[Tensor], context_RTD: Tensor) -> Tensor:
+    """A spatial transformer whose cross-attentions are given vectors or, without these, attend to the condition."""
     height, width = hidden.shape[2:]
     residual, tokens = hidden, transformer.norm(hidden)
     if not transformer.use_linear_projection:
@@ -213,9 +222,12 @@ def _transform(transformer: Any, hidden: Tensor, vectors_RC: Sequence[Tensor]) -
     tokens = tokens.permute(0, 2, 3, 1).flatten(1, 2)
     if transformer.use_linear_projection:
         tokens = transformer.proj_in(tokens)
-    for block, vector_RC in zip(transformer.transformer_blocks, vectors_RC, strict=False):
+    for number, block in enumerate(transformer.transformer_blocks):
         tokens = block.attn1(block.norm1(tokens)) + tokens
-        tokens = vector_RC[:, None] + _rows(tokens, len(vector_RC))
+        tokens = _rows(tokens, len(context_RTD))
+        constant = vectors_RC[number][:, None] if vectors_RC else None
+        attended = block.attn2(block.norm2(tokens), encoder_hidden_states=context_RTD) if constant is None else constant
+        tokens = attended + tokens
         tokens = block.ff(block.norm3(tokens)) + tokens
     if transformer.use_linear_projection:
         tokens = transformer.proj_out(tokens)

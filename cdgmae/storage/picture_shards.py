@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,9 @@ from typing import IO, Any, Self, cast
 import pyarrow as pa
 
 from cdgmae.storage.atomic import sync_folder, temporary_name
-from cdgmae.storage.tables import read_table, table_facts, write_table
+from cdgmae.storage.tables import TableError, read_table, table_facts, write_table
+
+logger = logging.getLogger("cdgmae")
 
 OK = "ok"
 BAD = "bad"
@@ -81,10 +84,13 @@ def index_path(tar_path: Path) -> Path:
     return tar_path.with_suffix(".parquet")
 
 
-def _with_all_columns(index: pa.Table) -> pa.Table:
-    for name in LATER_COLUMNS:
-        if name not in index.column_names:
-            index = index.append_column(INDEX_SCHEMA.field(name), pa.nulls(len(index), INDEX_SCHEMA.field(name).type))
+def _with_all_columns(index: pa.Table, path: Path) -> pa.Table:
+    missing = [field for field in INDEX_SCHEMA if field.name not in index.column_names]
+    foreign = sorted(field.name for field in missing if field.name not in LATER_COLUMNS)
+    if foreign:
+        raise TableError(f"{path} is no shard index: it lacks {', '.join(foreign)}. Delete it and rerun the stage that makes it.")
+    for field in missing:
+        index = index.append_column(field, pa.nulls(len(index), field.type))
     return index
 
 
@@ -132,8 +138,12 @@ class PictureShardWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        try:
+            self._file.close()
+        except OSError:  # a full disk, already reported by the write that failed: there is nothing left to keep
+            logger.debug("%s could not be closed", self._temporary)
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
     def add_picture(self, row: PictureRow, data: bytes) -> None:
         """Append one picture; offset, length and sha256 of `row` are filled in here.
@@ -180,11 +190,11 @@ class PictureShard:
         """Read the index of `tar_path`.
 
         Raises:
-            TableError: if there is no readable index (the shard is incomplete).
+            TableError: if there is no readable index (the shard is incomplete), or it is another table.
             ValueError: if the tar is missing or shorter than the index says.
         """
         self.tar_path = tar_path
-        self.index = _with_all_columns(read_table(index_path(tar_path)))
+        self.index = _with_all_columns(read_table(index_path(tar_path)), index_path(tar_path))
         expected = table_facts(index_path(tar_path)).get("tar_bytes")
         if not tar_path.is_file():
             raise ValueError(f"{tar_path} is missing although its index is there; delete the index and rerun the stage")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,13 +116,25 @@ def draw_batches(
                     break
                 if following is not None:
                     maker.read_ahead(task.batches[following], workers)
-                views = maker.draw(task.batches[number], stopper.between_steps)
+                with _explain_memory(task.settings, device):
+                    views = maker.draw(task.batches[number], stopper.between_steps)
                 if writing is not None:
                     writing.result()  # at most one batch waits for the disk
                 writing = writer.submit(write, number, views)
         finally:
             if writing is not None:
                 writing.result()
+
+
+@contextmanager
+def _explain_memory(settings: DrawingSettings, device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"batch_size = {settings.batch_size} does not fit into the memory of {device} ({str(error).splitlines()[0]}). Lower "
+            "sampling.batch_size and run again: finished views are kept."
+        ) from error
 
 
 def _with_next(numbers: Iterator[int]) -> Iterator[tuple[int, int | None]]:

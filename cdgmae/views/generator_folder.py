@@ -114,7 +114,7 @@ def load_generator(folder: Path, *, device: torch.device) -> Generator:
     encoder = load_encoder(str(inside) if inside.is_file() else facts.encoder, device=device)
     try:
         pipeline = LatentDiffusionPipeline.from_pretrained(folder)
-    except (OSError, RuntimeError, KeyError, AttributeError) as error:
+    except (OSError, RuntimeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"{folder} cannot be loaded as a generator ({error}); make it again") from None
     for name, found, wanted in (
         ("conditioning encoder", encoder.digest, facts.encoder_digest),

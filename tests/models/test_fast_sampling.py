@@ -59,6 +59,24 @@ def test_fifty_steps_agree_with_the_plain_loop(name: str, scale: float) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
+class ThreeTokens(ConditionProjector):
+    """A condition of three tokens, as ZoomLDM's has more than one."""
+
+    def forward(self, embeddings_BD: Tensor) -> Tensor:
+        return super().forward(embeddings_BD) * torch.tensor([1.0, -1.0, 0.5])[:, None]
+
+    def null_tokens(self, batch: int) -> Tensor:
+        return super().null_tokens(batch).expand(batch, 3, -1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 6.0])
+def test_conditions_of_several_tokens_are_attended_to(scale: float) -> None:
+    pipeline = pipeline_of(depth=3)
+    pipeline.register_modules(projector=ThreeTokens(EMBEDDING, WIDTH))
+    expected = pipeline.sample_latents(*inputs(), 10, scale)
+    torch.testing.assert_close(fast(pipeline, SamplingPlan(10, scale)), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize("scheduler", ["dpm_solver", "unipc"])
 def test_other_schedulers_and_noisy_ddim_agree_with_the_plain_loop(scheduler: str) -> None:
     pipeline = pipeline_of()

@@ -39,6 +39,8 @@ REFUSED = [
     ("views.sources.s_ldm.dataset", "imagenet", r"dataset = 'imagenet': no such name; allowed: demo"),
     ("views.sources.crops.sampling", {"num_views": 2}, r"kind crops has no files"),
     ("views.sources.s_ldm.sampling.guidance", 6, r"sampling\.guidance: unknown key; .*did you mean 'guidance_scale'"),
+    ("views.sources.s_ldm.sampling.guidance_interval", [0.8, 0.2], r"guidance_interval = \[0\.8, 0\.2\] must satisfy"),
+    ("views.sources.s_ldm.sampling.reuse_interval", 0, r"reuse_interval = 0: input should be greater than or equal to 1"),
     ("views.generators.s_ldm.path", "somewhere", r"either `path` .* or `train`"),
     ("views.generators.s_ldm.train.image_size", 60, r"image_size = 60 is not a multiple of"),
     ("views.generators.s_ldm.train.encoder", {"run": "cdg"}, r"circular, generator s_ldm <- generator s_ldm"),

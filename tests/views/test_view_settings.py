@@ -1,0 +1,62 @@
+"""What sampling settings and machine settings change, and what they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from cdgmae.config import check_config
+from cdgmae.jobs import Jobs
+from cdgmae.runtime.devices import pick_devices
+from cdgmae.settings.runtime import RuntimeSettings
+from tests.views.test_view_sampling import pixels_of, rows_of, sample
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_batch_size_is_no_parameter_of_the_rule() -> None:
+    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    before = Jobs(check_config(values))
+    sampling = values["views"]["sources"]["s_ldm"]["sampling"]
+    sampling["batch_size"] = 7
+    values["runtime"] |= {"precision": "bf16", "processes": 2, "compile": True}
+    after = Jobs(check_config(values))
+    assert after.sampling_settings("s_ldm") == before.sampling_settings("s_ldm")
+    assert (before.sampling_batch_size("s_ldm"), after.sampling_batch_size("s_ldm")) == (60, 7)
+    sampling["reuse_interval"] = 2
+    assert Jobs(check_config(values)).sampling_settings("s_ldm") != before.sampling_settings("s_ldm")
+
+
+def test_machine_settings_reach_the_command_line() -> None:
+    assert "CDGMAE_PROCESSES" not in RuntimeSettings().environment()
+    environment = RuntimeSettings(processes=3, compile=True).environment()
+    assert (environment["CDGMAE_PROCESSES"], environment["CDGMAE_COMPILE"]) == ("3", "1")
+
+
+def test_devices_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pick_devices("cpu") == [torch.device("cpu")]
+    assert pick_devices("cpu", 2) == [torch.device("cpu")] * 2
+    with pytest.raises(ValueError, match="0 processes"):
+        pick_devices("cpu", 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_devices("auto") == [torch.device("cuda", 0), torch.device("cuda", 1)]
+    assert pick_devices("cuda", 3) == [torch.device("cuda", n) for n in (0, 1, 0)]
+    assert pick_devices("cuda:1") == [torch.device("cuda", 1)]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"scheduler": "unipc"}, {"guidance_interval": [0.3, 0.7]}, {"reuse_interval": 2}, {"jpeg_quality": 70}]
+)
+def test_each_setting_changes_the_views_and_says_so(
+    changes: dict[str, object], shard_tar: Path, generator_dir: Path, tmp_path: Path
+) -> None:
+    steps = {"num_inference_steps": 6, "guidance_scale": 60.0, "batch_size": 18}
+    sample(shard_tar, generator_dir, tmp_path, "plain.tar", **steps)
+    sample(shard_tar, generator_dir, tmp_path, "changed.tar", **steps, **changes)
+    plain, changed = pixels_of(tmp_path / "plain.tar"), pixels_of(tmp_path / "changed.tar")
+    assert any((plain[item] != changed[item]).any() for item in plain)
+    assert {row.sampler for row in rows_of(tmp_path / "changed.tar")} == {changes.get("scheduler", "ddim")}
