@@ -46,7 +46,12 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        problems = [*self._reference_problems(), *self._bag_problems(), *self._cycle_problems()]
+        problems = [
+            *self._reference_problems(),
+            *self._bag_problems(),
+            *self._cycle_problems(),
+            *self._score_cycle_problems(),
+        ]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -97,6 +102,11 @@ class Config(Settings):
             if source is None:
                 continue
             key = f"pretrain.runs.{name}"
+            if run.pretext == "video_pairs" and not source.has_files:
+                yield f"{key}.pretext = 'video_pairs', but source {run.source!r} has no view files: its bags hold no further frames"
+            if run.needs_scores and run.source not in self.consistency.sources:
+                keys = " and ".join(name for name in ("view_filter", "view_weight") if getattr(run, name) is not None)
+                yield f"{key}.{keys} needs the scores of source {run.source!r}; add it to consistency.sources"
             if run.pretext == "cross_view" and run.num_anchors > source.num_views:
                 yield (
                     f"{key}.num_anchors = {run.num_anchors}, but each bag of source {run.source!r} holds {source.num_views} other "
@@ -125,6 +135,21 @@ class Config(Settings):
                         break
                 else:
                     current = None
+
+    def _score_cycle_problems(self) -> Iterator[str]:
+        """A run that waits for scores, and whose encoder (or what its views come from) the scores wait for, could never start."""
+        name, seen = self.consistency.encoder.run, set[str]()
+        while name in self.pretrain.runs and name not in seen:
+            seen.add(name)
+            run = self.pretrain.runs[name]
+            if run.needs_scores:
+                yield (
+                    f"pretrain.runs.{name} has view_filter or view_weight and so needs scores, but consistency.encoder needs this run "
+                    "first; score with an encoder that is trained without scores"
+                )
+            source = self.views.sources.get(run.source)
+            generator = self.views.generators.get(source.generator or "") if source else None
+            name = generator.train.encoder.run if generator and generator.train else None
 
 
 def check_config(values: Mapping[str, Any], origin: str = "config.yaml") -> Config:

@@ -118,12 +118,11 @@ class Jobs:
 
     def consistency_tables(self) -> list[str]:
         """The pair tables of all scored sources."""
-        scored = self.config.consistency.sources
-        return [
-            f"{names.consistency_dir(source)}/{shard}.parquet"
-            for source in scored
-            for shard in self.shard_names(self.dataset_of(source))
-        ]
+        return [table for source in self.config.consistency.sources for table in self.score_tables(source)]
+
+    def score_tables(self, source: str) -> list[str]:
+        """The pair tables of one scored source."""
+        return [f"{names.consistency_dir(source)}/{shard}.parquet" for shard in self.shard_names(self.dataset_of(source))]
 
     # Stage pretrain
 
@@ -138,11 +137,20 @@ class Jobs:
     def run_views(self, run: str) -> list[str]:
         """View shards that a run trains on; a run that crops real images needs none."""
         settings = self.config.pretrain.runs[run]
-        return self.view_files(settings.source) if settings.pretext == "cross_view" else []
+        return self.view_files(settings.source) if settings.trains_on_views else []
 
     def run_views_flag(self, run: str) -> str:
         """`--views FOLDER` for a run that trains on view shards, else nothing."""
         return f"--views {names.views_dir(self.config.pretrain.runs[run].source)}" if self.run_views(run) else ""
+
+    def run_scores(self, run: str) -> list[str]:
+        """Score tables by which a run chooses views; none for a run without `view_filter` and `view_weight`."""
+        settings = self.config.pretrain.runs[run]
+        return self.score_tables(settings.source) if settings.needs_scores else []
+
+    def run_scores_flag(self, run: str) -> str:
+        """`--consistency FOLDER` for a run that chooses views by their scores, else nothing."""
+        return f"--consistency {names.consistency_dir(self.config.pretrain.runs[run].source)}" if self.run_scores(run) else ""
 
     def run_seed(self, seed: str) -> int:
         """The seed handed to a run: root seed and run seed combined."""

@@ -27,15 +27,41 @@ ProcessesOption = Annotated[
     int | None,
     typer.Option("--processes", envvar="CDGMAE_PROCESSES", help="Processes that share the work; default: one per visible GPU."),
 ]
-CompileOption = Annotated[
-    bool, typer.Option("--compile/--no-compile", envvar="CDGMAE_COMPILE", help="Compile the U-Net with torch.compile.")
-]
 LogIntervalOption = Annotated[
     float, typer.Option("--log-interval", envvar="CDGMAE_LOG_INTERVAL", help="Seconds between two progress lines in a log file.")
 ]
 CheckpointIntervalOption = Annotated[
     float, typer.Option("--checkpoint-interval", envvar="CDGMAE_CHECKPOINT_INTERVAL", help="Seconds between two saved states.")
 ]
+CheckpointStepsOption = Annotated[
+    int | None,
+    typer.Option("--checkpoint-steps", envvar="CDGMAE_CHECKPOINT_STEPS", min=1, help="Save a state every so many steps, too."),
+]
+KeepCheckpointsOption = Annotated[
+    int, typer.Option("--keep-checkpoints", envvar="CDGMAE_KEEP_CHECKPOINTS", min=1, help="Saved states that are kept.")
+]
+MicroBatchOption = Annotated[
+    int | None,
+    typer.Option(
+        "--micro-batch-size", envvar="CDGMAE_MICRO_BATCH_SIZE", min=1,
+        help="Most samples in one forward pass; gradients are accumulated over a batch. Lower it when memory runs out.",
+    ),
+]  # fmt: skip
+LoaderWorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--loader-workers", envvar="CDGMAE_LOADER_WORKERS", min=0,
+        help="Processes that prepare batches; 0: one background thread. Left out: 0 on a CPU, else the cores.",
+    ),
+]  # fmt: skip
+CompileOption = Annotated[bool, typer.Option("--compile/--no-compile", envvar="CDGMAE_COMPILE", help="Use torch.compile.")]
+TrackersOption = Annotated[
+    str,
+    typer.Option(
+        "--trackers", envvar="CDGMAE_TRACKERS",
+        help="Mirror the metrics to these, separated by commas: tensorboard, wandb, trackio, mlflow. Offline; empty for none.",
+    ),
+]  # fmt: skip
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")]
 
 
@@ -81,6 +107,18 @@ def find_shards(folder: Path) -> list[Path]:
     if not tars:
         raise ValueError(f"{folder} holds no .tar shards; run the stage that makes them first, or check the path")
     return tars
+
+
+def find_tables(folder: Path) -> list[Path]:
+    """All Parquet tables of a folder, in order.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    tables = sorted(folder.glob("*.parquet"))
+    if not tables:
+        raise ValueError(f"{folder} holds no .parquet tables; run the stage that makes them first, or check the path")
+    return tables
 
 
 def csv_beside(output: Path) -> Path:

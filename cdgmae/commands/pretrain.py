@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from cdgmae.commands.options import (
     CheckpointIntervalOption,
+    CheckpointStepsOption,
+    CompileOption,
     DeviceOption,
     JsonOption,
+    KeepCheckpointsOption,
+    LoaderWorkersOption,
     LogIntervalOption,
+    MicroBatchOption,
     PrecisionOption,
     SeedOption,
     SettingsOption,
     ThreadsOption,
+    TrackersOption,
     find_shards,
+    find_tables,
     parse_settings,
     print_result,
 )
@@ -29,10 +41,23 @@ app = typer.Typer(no_args_is_help=True, help="Pre-train a cross-view masked auto
 def run(
     shards: Annotated[Path, typer.Option(help="Folder of the picture shards, e.g. results/shards/imagenet.")],
     output: Annotated[
-        Path, typer.Option(help="Folder for encoder.safetensors, model.safetensors, config.json and metrics.parquet.")
+        Path, typer.Option(help="Folder for encoder.safetensors, model.safetensors, config.json, metrics.parquet and panels/.")
     ],
     views: Annotated[
         Path | None, typer.Option(help="Folder of the view shards, e.g. results/views/s_ldm; not for pretext crops or mae.")
+    ] = None,
+    consistency: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the views' score tables, e.g. results/consistency/s_ldm; for runs with view_filter or view_weight."
+        ),
+    ] = None,
+    stage_in: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CDGMAE_STAGE_IN",
+            help="Folder on a disk of this machine, e.g. '$TMPDIR': shards are copied there once, and read from there.",
+        ),
     ] = None,
     work: Annotated[Path | None, typer.Option(help="Folder for the training state; default: OUTPUT/../.work-OUTPUT.")] = None,
     settings: SettingsOption = "",
@@ -40,23 +65,47 @@ def run(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
+    micro_batch_size: MicroBatchOption = None,
+    loader_workers: LoaderWorkersOption = None,
+    compile_model: CompileOption = False,
     log_interval: LogIntervalOption = 30.0,
     checkpoint_interval: CheckpointIntervalOption = 900.0,
+    checkpoint_steps: CheckpointStepsOption = None,
+    keep_checkpoints: KeepCheckpointsOption = 2,
+    trackers: TrackersOption = "tensorboard",
+    tracker_dir: Annotated[Path | None, typer.Option(help="Folder for the trackers; default: OUTPUT/trackers.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train one run; killed at any moment and started again, it goes on from its last saved state.
 
-    The settings are those of one entry of `pretrain.runs` in config.yaml; without any they are the paper's CDG-MAE-a1.
+    The settings are those of one entry of `pretrain.runs` in config.yaml; without any they are the paper's CDG-MAE-a1. On several
+    GPUs or nodes start it with a launcher, e.g. `accelerate launch --num_processes 8 -m cdgmae pretrain run ...` or `torchrun`: the
+    global batch is shared out and the result is the same within rounding.
     """
     from cdgmae.pretrain.run import run_pretrain
     from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.training.machine import Machine
 
     parsed = parse_settings(PretrainRunSettings, settings)
-    if parsed.pretext == "cross_view" and views is None:
-        raise ValueError("pretext cross_view needs --views FOLDER, the shards of a view source; or choose pretext crops")
+    if parsed.trains_on_views and views is None:
+        raise ValueError(f"pretext {parsed.pretext} needs --views FOLDER, the shards of a view source; or choose pretext crops")
     limit_threads(threads)
-    with exclusive_writer(output):
+    machine = Machine(
+        device=pick_device(device),
+        precision=precision,
+        micro_batch_size=micro_batch_size,
+        loader_workers=loader_workers,
+        compile=compile_model,
+        log_interval_seconds=log_interval,
+        checkpoint_interval_seconds=checkpoint_interval,
+        checkpoint_interval_steps=checkpoint_steps,
+        keep_checkpoints=keep_checkpoints,
+        trackers=tuple(filter(None, trackers.split(","))),
+        tracker_dir=tracker_dir or output / "trackers",
+    )
+    with exclusive_writer(output) if is_main_process() else nullcontext():
         result = run_pretrain(
             parsed,
             seed,
@@ -64,9 +113,99 @@ def run(
             find_shards(views) if views is not None else [],
             output,
             work or output.parent / f".work-{output.name}",
-            device=pick_device(device),
-            precision=precision,
-            log_interval_seconds=log_interval,
-            checkpoint_interval_seconds=checkpoint_interval,
+            machine,
+            score_tables=find_tables(consistency) if consistency is not None and parsed.needs_scores else [],
+            local_folder=Path(os.path.expandvars(stage_in)) if stage_in else None,
         )
-    print_result(result, as_json)
+    if is_main_process():
+        print_result(result, as_json)
+
+
+@app.command("flops")
+def flops(
+    config: Annotated[Path | None, typer.Option("--config", help="A config.yaml: all its runs are counted.")] = None,
+    run_name: Annotated[str | None, typer.Option("--run", help="Only this run of --config.")] = None,
+    settings: SettingsOption = "",
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pictures of the data set (ImageNet-1K: 1281167); default: counted in results/shards."),
+    ] = None,
+    tflops: Annotated[
+        float,
+        typer.Option(min=0.001, help="Sustained TFLOP/s to assume; 400 is 40 % of an H100's bf16 peak, 125 that of an A100's."),
+    ] = 400.0,
+    table8: Annotated[bool, typer.Option("--table8", help="The paper's Table 8 beside the same counts here.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What runs cost: GFLOPs per sample, parameters and GPU hours per seed.
+
+    `paper_gflops` follows the paper's Table 8 (multiply-accumulates of linear layers, layer norms, no attention products);
+    `true_gflops` counts both operations of every multiply-accumulate, attention included, and `true_gflops_per_step` the
+    backward pass with it. Without --config the one run of --settings is counted; without either, the paper's CDG-MAE-a1.
+    """
+    from cdgmae.pretrain.flops import describe_run, table_8
+
+    if table8:
+        rows = table_8()
+        _print_rows({"rows": rows}, rows, as_json)
+        return
+    runs = _configured_runs(config, run_name, settings, images)
+    described = {name: describe_run(run, number, tflops) for name, (run, number) in runs.items()}
+    _print_rows({"runs": described}, [{"run": name, **row} for name, row in described.items()], as_json)
+    if not as_json and any(number is None for _, number in runs.values()):
+        typer.echo("GPU hours need the number of pictures: give --images, or run the shards stage first.")
+
+
+@app.command("export")
+def export(
+    run_dir: Annotated[Path, typer.Option(help="Folder of a finished run, e.g. results/pretrain/cdg/seed0.")],
+    output: Annotated[Path, typer.Option(help="The .pth to write, e.g. checkpoint-99.pth.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write a run as a checkpoint in CropMAE's layout, which CropMAE's and SiamMAE's evaluation code loads.
+
+    The encoder alone, as timm loads it, is the run's encoder.safetensors and needs no export.
+    """
+    from cdgmae.pretrain.export import export_checkpoint
+
+    print_result(export_checkpoint(run_dir, output), as_json)
+
+
+def _configured_runs(
+    config: Path | None, run_name: str | None, settings: str, images: int | None
+) -> dict[str, tuple[PretrainRunSettings, int | None]]:
+    """Runs to count by name, each with the number of pictures of its data set."""
+    from cdgmae import names
+    from cdgmae.config import load_config
+    from cdgmae.pretrain.flops import count_images
+
+    if config is None:
+        if run_name is not None:
+            raise ValueError(f"--run {run_name} needs --config FILE, which defines the runs")
+        return {"settings": (parse_settings(PretrainRunSettings, settings), images)}
+    if settings:
+        raise ValueError("give --config or --settings, not both")
+    checked = load_config(config)
+    if run_name is not None and run_name not in checked.pretrain.runs:
+        raise ValueError(f"--run {run_name}: {config} has no such run; it has {', '.join(checked.pretrain.runs)}")
+    chosen = {name: run for name, run in checked.pretrain.runs.items() if run_name in (None, name)}
+    datasets = {name: checked.views.sources[run.source].dataset for name, run in chosen.items()}
+    return {name: (run, images or count_images(Path(names.shards_dir(datasets[name])))) for name, run in chosen.items()}
+
+
+def _print_rows(result: dict[str, Any], rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """A table for people, one column per run; one JSON object for programs."""
+    if as_json:
+        print_result(result, as_json)
+        return
+    first, *others = rows[0]
+    table = Table(first, *(_cell(row[first]) for row in rows), box=None, header_style="bold")
+    for name in others:
+        table.add_row(name, *(_cell(row[name]) for row in rows))
+    Console().print(table, highlight=False)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

@@ -54,6 +54,7 @@ def train_generator(
     """
     from cdgmae.runtime.devices import limit_threads, pick_device
     from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.training.machine import Machine
     from cdgmae.views.training import train_generator as train
 
     parsed = parse_settings(GeneratorTrainingSettings, settings)
@@ -66,10 +67,12 @@ def train_generator(
             encoder,
             output,
             work or output.parent / f".work-{output.name}",
-            device=pick_device(device),
-            precision=precision,
-            log_interval_seconds=log_interval,
-            checkpoint_interval_seconds=checkpoint_interval,
+            machine=Machine(
+                device=pick_device(device),
+                precision=precision,
+                log_interval_seconds=log_interval,
+                checkpoint_interval_seconds=checkpoint_interval,
+            ),
         )
     print_result(result, as_json)
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdgmae.models.sample_dropout import SampleDropout
+
 FEEDFORWARD_DIM = 2048
 """Hidden width of the feed-forward part: fixed, not 4 D (confirmed by the FLOPs of the paper's Table 8)."""
 
@@ -24,8 +26,14 @@ class PackedAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def forward(self, query_BTD: Tensor, memory_BMD: Tensor) -> Tensor:
-        """Attend from each query token to all memory tokens; returns (B, T, D)."""
+    def forward(self, query_BTD: Tensor, memory_BMD: Tensor, draws: SampleDropout | None = None) -> Tensor:
+        """Attend from each query token to all memory tokens; returns (B, T, D).
+
+        Args:
+            query_BTD: What attends.
+            memory_BMD: What is attended to.
+            draws: Per-sample dropout draws for training; without them SDPA draws by itself.
+        """
         dim = query_BTD.shape[-1]
         if query_BTD is memory_BMD:
             query, key, value = F.linear(query_BTD, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
@@ -33,7 +41,12 @@ class PackedAttention(nn.Module):
             query = F.linear(query_BTD, self.in_proj_weight[:dim], self.in_proj_bias[:dim])
             key, value = F.linear(memory_BMD, self.in_proj_weight[dim:], self.in_proj_bias[dim:]).chunk(2, dim=-1)
         query, key, value = (self._split(tensor) for tensor in (query, key, value))
-        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout if self.training else 0.0)
+        if draws is not None and self.training:
+            # SDPA takes no ready-made dropout mask; on a CPU it would hold the probabilities, too, once it drops any
+            probabilities = torch.softmax(query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1), dim=-1)
+            attended = (probabilities * draws.multiplier(probabilities, self.dropout)) @ value
+        else:
+            attended = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout if self.training else 0.0)
         merged: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return merged
 
@@ -56,11 +69,25 @@ class DecoderBlock(nn.Module):
         self.norm3 = nn.LayerNorm(dim, eps=1e-6)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens_BTD: Tensor, memory_BMD: Tensor | None) -> Tensor:
-        """Refine the target tokens; without a memory (plain MAE) the cross-attention is left out."""
+    def forward(self, tokens_BTD: Tensor, memory_BMD: Tensor | None, draws: SampleDropout | None = None) -> Tensor:
+        """Refine the target tokens.
+
+        Args:
+            tokens_BTD: Target tokens.
+            memory_BMD: Anchor tokens; None (plain MAE) leaves the cross-attention out.
+            draws: Per-sample dropout draws for training; None draws over the batch.
+        """
         if memory_BMD is not None:
-            tokens_BTD = self.norm2(tokens_BTD + self.dropout(self.multihead_attn(tokens_BTD, memory_BMD)))
-        hidden = self.dropout(F.gelu(self.linear1(tokens_BTD)))
-        tokens_BTD = self.norm3(tokens_BTD + self.dropout(self.linear2(hidden)))
-        refined: Tensor = self.norm1(tokens_BTD + self.dropout(self.self_attn(tokens_BTD, tokens_BTD)))
+            attended = self.multihead_attn(tokens_BTD, memory_BMD, draws)
+            tokens_BTD = self.norm2(tokens_BTD + self._drop(attended, draws))
+        hidden = self._drop(F.gelu(self.linear1(tokens_BTD)), draws)
+        tokens_BTD = self.norm3(tokens_BTD + self._drop(self.linear2(hidden), draws))
+        refined: Tensor = self.norm1(tokens_BTD + self._drop(self.self_attn(tokens_BTD, tokens_BTD, draws), draws))
         return refined
+
+    def _drop(self, values: Tensor, draws: SampleDropout | None) -> Tensor:
+        if draws is not None and self.training:
+            scaled: Tensor = values * draws.multiplier(values, self.dropout.p)
+            return scaled
+        dropped: Tensor = self.dropout(values)
+        return dropped

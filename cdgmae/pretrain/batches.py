@@ -1,71 +1,203 @@
-"""Batches of bags: order, reading and augmentation as a pure function of (seed, step)."""
+"""Batches of bags: order, reading, decoding and masks as a pure function of (seed, step)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 
-from cdgmae.pretrain.pretext import make_sample
+from cdgmae.pretrain.crops import PixelBox
+from cdgmae.pretrain.pretext import SamplePlan, plan_sample
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.bags import Bag, BagStore, ViewLocation
-from cdgmae.storage.images import decode_rgb
+from cdgmae.storage.bags import Bag, BagStore
+from cdgmae.storage.images import PictureError
+from cdgmae.storage.pixels import decode_pixels
+from cdgmae.storage.staging import stage_in
+from cdgmae.storage.view_weights import ViewWeights
 
 CACHE_BYTES = 1 << 29
-"""Decoded pictures are kept up to this many bytes; a data set that fits (demo, small studies) is decoded once."""
+"""A data set whose decoded pictures fit into this many bytes (demo, small studies) is decoded once."""
+
+MAX_ENLARGED = 2
+"""Regions with a side above this many times image_size are scaled before they leave the loader, so that batches stay small."""
+
+PADDED_TO = 32
+"""Regions of a batch are padded to a common height and width, both multiples of this: few different shapes."""
+
+Pixels = npt.NDArray[np.uint8]
 
 
 class BagBatches:
-    """Turns (seed, step) into a batch of uint8 views, shape (B, 1 + A, H, W, 3), target first."""
+    """Turns (seed, step) into batches; picklable, and safe in worker processes and one background thread.
 
-    def __init__(self, store: BagStore, settings: PretrainRunSettings, seed: int) -> None:
+    Attributes:
+        batch_size: Samples per step over all devices.
+        steps_per_epoch: Steps in one pass over the bags; the last partial batch is dropped.
+        num_steps: Steps of the whole run.
+    """
+
+    def __init__(self, store: BagStore, settings: PretrainRunSettings, seed: int, *, cache_bytes: int = CACHE_BYTES) -> None:
         """Prepare the order of bags.
+
+        Args:
+            store: The bags.
+            settings: The run.
+            seed: Root of order, views and masks.
+            cache_bytes: Decoded pictures are kept if all of them fit into this many bytes (in each process), else none.
 
         Raises:
             ValueError: if there are fewer bags than one batch needs.
         """
-        if len(store) < settings.effective_batch_size:
+        self.batch_size = settings.effective_batch_size
+        if len(store) < self.batch_size:
             raise ValueError(
-                f"effective_batch_size = {settings.effective_batch_size}, but there are only {len(store)} bags; "
+                f"effective_batch_size = {self.batch_size}, but there are only {len(store)} bags; "
                 "lower it in the run's settings or add pictures"
             )
         self.store, self.settings, self.seed = store, settings, seed
-        self.steps_per_epoch = len(store) // settings.effective_batch_size
-        self._cache: dict[ViewLocation, Image.Image] = {}
-        self._cached_bytes = 0
+        self.steps_per_epoch = len(store) // self.batch_size
+        self.num_steps = self.steps_per_epoch * settings.epochs
+        self._cache: dict[int, Pixels] | None = {} if store.decoded_bytes <= cache_bytes else None
+        self._order: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
-    @property
-    def num_steps(self) -> int:
-        """Optimiser steps of the whole run; the last partial batch of an epoch is dropped."""
-        return self.steps_per_epoch * self.settings.epochs
-
-    def keys(self, step: int) -> tuple[int, np.ndarray]:
+    def keys(self, step: int) -> tuple[int, npt.NDArray[np.int64]]:
         """(epoch, positions in the store) of one step: each epoch is a fresh permutation seeded by (seed, epoch)."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = numpy_generator(self.seed, "pretrain/order", epoch).permutation(len(self.store))
-        size = self.settings.effective_batch_size
-        return epoch, order[place * size : (place + 1) * size]
+        known, order = self._order
+        if known != epoch:
+            order = numpy_generator(self.seed, "pretrain/order", epoch).permutation(len(self.store))
+            self._order = (epoch, order)
+        return epoch, order[place * self.batch_size : (place + 1) * self.batch_size]
 
-    def views(self, step: int) -> Tensor:
-        """The batch of one step as uint8 pixels (B, 1 + A, H, W, 3)."""
+    def bag_keys(self, step: int) -> list[str]:
+        """Keys of the bags in the global batch of a step."""
+        return [self.store.bag(position).key for position in self.keys(step)[1].tolist()]
+
+    def batch(self, step: int, samples: range) -> dict[str, Tensor]:
+        """Samples at these positions of the global batch of a step, as CPU tensors; a pure function.
+
+        Returns:
+            What `cdgmae.pretrain.augment.finish_views` makes pictures of (`pixels`, `region_sizes`, `flips`, and `nested` where
+            views show parts of a region), and `target_noise` (B, patches) and `anchor_noise` (B, anchors, patches; only if anchors are
+            masked), float32 in [0, 1), and `dropout_seeds` (B,) int64. Heights and widths of `pixels` differ between calls.
+
+        Raises:
+            ValueError: if a picture cannot be read or is not as its index says.
+        """
         epoch, positions = self.keys(step)
-        samples = [self._sample(self.store.bags[position], epoch) for position in positions]
-        return torch.from_numpy(np.stack(samples))
+        bags = [self.store.bag(position) for position in positions[samples.start : samples.stop : samples.step].tolist()]
+        plans = [plan_sample(self.settings, numpy_generator(self.seed, "pretrain/views", bag.key, epoch), bag) for bag in bags]
+        regions = [region for bag, plan in zip(bags, plans, strict=True) for region in self._regions(bag, plan)]
+        return {**_stack_regions(regions, plans), **draw_masks(self.settings, self.seed, epoch, [bag.key for bag in bags])}
 
-    def _sample(self, bag: Bag, epoch: int) -> np.ndarray:
-        generator = numpy_generator(self.seed, "pretrain/views", bag.key, epoch)
-        places = {0: bag.real, **bag.generated}
-        pictures = make_sample(self.settings, generator, sorted(bag.generated), lambda index: self._picture(places[index]))
-        return np.stack([np.asarray(picture) for picture in pictures])
+    def _regions(self, bag: Bag, plan: SamplePlan) -> list[Pixels]:
+        """The cut-out regions of one sample; each picture is decoded once."""
+        pictures = {place: self._picture(bag, place) for place in set(plan.pictures)}
+        return [self._cut(pictures[place], box) for place, box in zip(plan.pictures, plan.regions, strict=True)]
 
-    def _picture(self, location: ViewLocation) -> Image.Image:
-        found = self._cache.get(location)
+    def _cut(self, picture: Pixels, box: PixelBox) -> Pixels:
+        region, side = picture[box.top : box.bottom, box.left : box.right], self.settings.image_size
+        if max(region.shape[:2]) <= MAX_ENLARGED * side:
+            return region
+        return np.asarray(Image.fromarray(region).resize((side, side), Image.Resampling.BILINEAR))
+
+    def _picture(self, bag: Bag, place: int) -> Pixels:
+        row = bag.rows[place]
+        found = self._cache.get(row) if self._cache is not None else None
         if found is None:
-            found = decode_rgb(self.store.read(location))
-            size = 3 * found.width * found.height
-            if self._cached_bytes + size <= CACHE_BYTES:
-                self._cache[location] = found
-                self._cached_bytes += size
+            found = self._decode(row, bag.sizes[place])
+            if self._cache is not None:
+                self._cache[row] = found
         return found
+
+    def _decode(self, row: int, size: tuple[int, int]) -> Pixels:
+        try:
+            pixels = decode_pixels(self.store.read(row))
+        except PictureError as error:
+            raise ValueError(f"{self.store.describe(row)}: {error}; delete the shard and rerun the stage that makes it") from None
+        if pixels.shape[1::-1] != size:
+            found, said = (f"{width} x {height}" for width, height in (pixels.shape[1::-1], size))
+            raise ValueError(
+                f"{self.store.describe(row)} has {found} pixels, its index says {said}; delete the shard and rerun the stage that makes it"
+            )
+        return pixels
+
+
+def _stack_regions(regions: Sequence[Pixels], plans: Sequence[SamplePlan]) -> dict[str, Tensor]:
+    """Regions of all samples, padded with zeros to one size, and what is still to be done with them."""
+    sizes = np.array([region.shape[:2] for region in regions], np.int32)
+    height, width = (-(-int(side) // PADDED_TO) * PADDED_TO for side in sizes.max(axis=0))
+    pixels = np.empty((len(regions), height, width, 3), np.uint8)
+    for padded, region in zip(pixels, regions, strict=True):
+        h, w = region.shape[:2]
+        padded[:h, :w] = region
+        padded[:h, w:] = 0
+        padded[h:] = 0
+    batch = {
+        "pixels": torch.from_numpy(pixels.reshape(len(plans), -1, height, width, 3)),
+        "region_sizes": torch.from_numpy(sizes.reshape(len(plans), -1, 2)),
+        "flips": torch.tensor([plan.flips for plan in plans]),
+    }
+    if plans[0].nested is not None:
+        batch["nested"] = torch.tensor([plan.nested for plan in plans], dtype=torch.int32)
+    return batch
+
+
+def draw_masks(settings: PretrainRunSettings, seed: int, epoch: int, keys: Sequence[str]) -> dict[str, Tensor]:
+    """Masking noise and dropout seeds of samples, each drawn from (seed, key, epoch) alone."""
+    patches = (settings.image_size // settings.patch_size) ** 2
+    noise = np.empty((len(keys), 1 + settings.num_anchors, patches), np.float32)
+    seeds = np.empty(len(keys), np.int64)
+    for sample, key in enumerate(keys):
+        generator = numpy_generator(seed, "pretrain/masks", key, epoch)
+        generator.random(dtype=np.float32, out=noise[sample])
+        seeds[sample] = generator.integers(1 << 63)
+    batch = {"target_noise": torch.from_numpy(noise[:, 0]), "dropout_seeds": torch.from_numpy(seeds)}
+    if settings.anchor_masking_ratio > 0 and settings.num_anchors:
+        batch["anchor_noise"] = torch.from_numpy(noise[:, 1:])
+    return batch
+
+
+def open_bags(
+    settings: PretrainRunSettings,
+    shard_tars: Sequence[Path],
+    view_tars: Sequence[Path],
+    score_tables: Sequence[Path] = (),
+    local_folder: Path | None = None,
+) -> BagStore:
+    """The bags that a run trains on; those with too few views, or too few that pass `view_filter`, are left out.
+
+    Args:
+        settings: The run.
+        shard_tars: Shards of the real pictures.
+        view_tars: Shards of the view source; empty for sources without files.
+        score_tables: Tables of stage `consistency` for the view source, if the run filters or weighs views.
+        local_folder: Folder on a node-local disk to copy the shards to and to read them from; None reads them where they are.
+
+    Raises:
+        ValueError: if shards do not belong together, scores are needed and not given, or no bag is left.
+    """
+    weights = None
+    if settings.needs_scores:
+        if not score_tables:
+            raise ValueError("view_filter and view_weight need --consistency FOLDER, the score tables of the view source")
+        weights = ViewWeights(tuple(score_tables), settings.view_filter, settings.view_weight)
+    if local_folder is not None:
+        local = stage_in([*shard_tars, *view_tars], local_folder)
+        shard_tars, view_tars = local[: len(shard_tars)], local[len(shard_tars) :]
+    return BagStore(shard_tars, view_tars, min_views=views_needed(settings), weights=weights)
+
+
+def views_needed(settings: PretrainRunSettings) -> int:
+    """Generated views a bag must have to serve a run: its anchors, plus one if the target is always generated."""
+    if settings.pretext == "video_pairs":
+        return 1
+    if settings.pretext != "cross_view":
+        return 0
+    return settings.num_anchors + (settings.target_view == "generated")

@@ -1,4 +1,4 @@
-"""Random crops and flips of pictures (spec cross_view_mae 2.3), in torchvision's RandomResizedCrop semantics.
+"""Random crops (spec cross_view_mae 2.3), in torchvision's RandomResizedCrop semantics, drawn without looking at pixels.
 
 Boxes are shares of the picture's sides, so that one draw fits views of different sizes.
 """
@@ -6,16 +6,23 @@ Boxes are shares of the picture's sides, so that one draw fits views of differen
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 MAX_TRIES = 10
 
 
-@dataclass(frozen=True, slots=True)
-class CropBox:
+class PixelBox(NamedTuple):
+    """A rectangle of whole pixels; right and bottom are the first column and row outside."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+class CropBox(NamedTuple):
     """A crop as shares of the picture's width and height, all in 0..1."""
 
     left: float
@@ -23,12 +30,12 @@ class CropBox:
     width: float
     height: float
 
-    def pixels(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        """(left, top, right, bottom) in whole pixels of a picture of `size` (width, height); never empty."""
+    def pixels(self, size: tuple[int, int]) -> PixelBox:
+        """The box in a picture of `size` (width, height) pixels; never empty."""
         left, top = round(self.left * size[0]), round(self.top * size[1])
         right = min(size[0], max(left + 1, round((self.left + self.width) * size[0])))
         bottom = min(size[1], max(top + 1, round((self.top + self.height) * size[1])))
-        return min(left, right - 1), min(top, bottom - 1), right, bottom
+        return PixelBox(min(left, right - 1), min(top, bottom - 1), right, bottom)
 
 
 def draw_crop(
@@ -59,12 +66,6 @@ def draw_crop(
     return CropBox((width - w) // 2 / width, (height - h) // 2 / height, w / width, h / height)
 
 
-def take_crop(image: Image.Image, box: CropBox, output_size: int) -> Image.Image:
-    """Cut `box` and scale it to a square of `output_size` pixels, bilinear with antialiasing."""
-    crop = image.crop(box.pixels(image.size))
-    return crop.resize((output_size, output_size), Image.Resampling.BILINEAR)
-
-
-def flip_if(image: Image.Image, flip: bool) -> Image.Image:
-    """Mirror left-right if asked to."""
-    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
+def draw_flip(generator: np.random.Generator) -> bool:
+    """Whether a view is mirrored left-right: one in two."""
+    return bool(generator.random() < 0.5)

@@ -1,4 +1,4 @@
-"""Pretext tasks: which views of a bag are target and anchors, and how they are cropped.
+"""Pretext tasks: which views of a bag are target and anchors, and how they are cropped, decided before anything is decoded.
 
 Every draw of one sample comes from one generator seeded by (seed, key, epoch), so a sample is the same whatever the batch,
 worker or number of interruptions.
@@ -6,69 +6,129 @@ worker or number of interruptions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
 
-from cdgmae.pretrain.crops import draw_crop, flip_if, take_crop
+from cdgmae.pretrain.crops import PixelBox, draw_crop, draw_flip
 from cdgmae.settings.pretrain import PretrainRunSettings
-
-LoadView = Callable[[int], Image.Image]
-"""Decodes one view of the bag by view_index (0 = real)."""
+from cdgmae.storage.bags import Bag
 
 
-def make_sample(
-    settings: PretrainRunSettings, generator: np.random.Generator, generated: list[int], load_view: LoadView
-) -> list[Image.Image]:
-    """The pictures of one sample, all image_size x image_size: the target first, then the anchors.
+class SamplePlan(NamedTuple):
+    """What one sample shows: the target first, then the anchors.
+
+    A region is a part of a picture that is cut out and scaled to image_size x image_size. There is one per shown view, or a single
+    one that all views show.
+    """
+
+    pictures: list[int]
+    """Place in the bag of each region's picture; 0 is the real image."""
+    regions: list[PixelBox]
+    """Each region, in pixels of its picture."""
+    flips: list[bool]
+    """Whether each view is mirrored at the end."""
+    nested: list[PixelBox] | None = None
+    """The part of the scaled region that each view shows, scaled up again; none: views show whole regions."""
+
+
+def plan_sample(settings: PretrainRunSettings, generator: np.random.Generator, bag: Bag) -> SamplePlan:
+    """Draw one sample of a bag.
 
     Args:
         settings: The run.
         generator: The sample's own source of randomness.
-        generated: view_index of the bag's generated views.
-        load_view: Decodes a view; only the drawn ones are asked for.
+        bag: Sizes and weights of the bag's views.
+
+    Raises:
+        ValueError: if pretext video_pairs meets a clip of a single frame.
     """
     if settings.pretext == "crops":
-        return _crop_pair(settings, generator, load_view(0))
-    chosen = choose_views(settings, generator, generated)
-    return _crop_views(settings, generator, [load_view(index) for index in chosen])
+        return _plan_crop_pair(settings, generator, bag.sizes[0])
+    if settings.pretext == "video_pairs":
+        chosen = choose_frames(settings, generator, len(bag.sizes))
+    else:
+        chosen = choose_views(settings, generator, len(bag.sizes), bag.weights)
+    return _plan_views(settings, generator, chosen, bag.sizes)
 
 
-def choose_views(settings: PretrainRunSettings, generator: np.random.Generator, generated: list[int]) -> list[int]:
-    """view_index of the target, then of `num_anchors` distinct other views of the bag (paper, section 4).
+def choose_views(
+    settings: PretrainRunSettings, generator: np.random.Generator, count: int, weights: npt.NDArray[np.float32] | None = None
+) -> list[int]:
+    """Places in the bag of the target, then of `num_anchors` distinct other views (paper, section 4).
 
-    The target is the real image, a generated view, or any of them (paper, Table 2), by `target_view`.
+    The target is the real image (place 0), a generated view, or any of them (paper, Table 2), by `target_view`.
+
+    Args:
+        settings: The run.
+        generator: The sample's own source of randomness.
+        count: Views in the bag, the real image included.
+        weights: Views are drawn with probability proportional to these; None draws all alike.
     """
-    bag = [0, *generated]
-    candidates = {"real": [0], "generated": generated, "random": bag}[settings.target_view]
-    target = candidates[int(generator.integers(len(candidates)))]
-    others = [index for index in bag if index != target]
-    anchors = generator.permutation(others)[: settings.num_anchors]
-    return [target, *(int(index) for index in anchors)]
+    candidates = {"real": [0], "generated": list(range(1, count)), "random": list(range(count))}[settings.target_view]
+    if weights is None:
+        target = candidates[int(generator.integers(len(candidates)))]
+        anchors = generator.permutation([place for place in range(count) if place != target])
+    else:
+        target = int(_weighted_order(generator, candidates, weights)[0])
+        anchors = _weighted_order(generator, [place for place in range(count) if place != target], weights)
+    return [target, *anchors[: settings.num_anchors].tolist()]
 
 
-def _crop_views(settings: PretrainRunSettings, generator: np.random.Generator, views: list[Image.Image]) -> list[Image.Image]:
+def _weighted_order(
+    generator: np.random.Generator, places: Sequence[int], weights: npt.NDArray[np.float32]
+) -> npt.NDArray[np.int64]:
+    """`places` as drawn one after the other with probability proportional to weight.
+
+    Waiting times at rates `weights` come in that order (exponential races; Efraimidis and Spirakis 2006).
+    """
+    order = np.asarray(places)
+    return order[np.argsort(generator.standard_exponential(len(order)) / weights[order])]
+
+
+def choose_frames(settings: PretrainRunSettings, generator: np.random.Generator, count: int) -> list[int]:
+    """Places of the target, the later frame, and of its anchor, the earlier one (SiamMAE; spec cross_view_mae 2.3).
+
+    The gap is uniform in `frame_gap`, both ends included and cut to the clip, and the start uniform among those that fit.
+    """
+    if count < 2:
+        raise ValueError("pretext video_pairs needs clips of at least two frames")
+    low, high = (min(gap, count - 1) for gap in settings.frame_gap)
+    gap = int(generator.integers(low, high + 1))
+    start = int(generator.integers(0, count - gap))
+    return [start + gap, start]
+
+
+def _plan_views(
+    settings: PretrainRunSettings, generator: np.random.Generator, chosen: list[int], sizes: Sequence[tuple[int, int]]
+) -> SamplePlan:
     """SiamMAE's augmentation: one crop and one flip for all views of the bag, or one each."""
-    pictures, box, flip = [], None, False
-    for view in views:
+    regions, flips, box, flip = [], [], None, False
+    for place in chosen:
         if box is None or not settings.shared_crop:
-            box = draw_crop(generator, view.size, settings.crop_scale, settings.crop_ratio)
-            flip = bool(generator.random() < 0.5)
-        pictures.append(flip_if(take_crop(view, box, settings.image_size), flip))
-    return pictures
+            box = draw_crop(generator, sizes[place], settings.crop_scale, settings.crop_ratio)
+            flip = draw_flip(generator)
+        regions.append(box.pixels(sizes[place]))
+        flips.append(flip)
+    return SamplePlan(chosen, regions, flips)
 
 
-def _crop_pair(settings: PretrainRunSettings, generator: np.random.Generator, image: Image.Image) -> list[Image.Image]:
+def _plan_crop_pair(settings: PretrainRunSettings, generator: np.random.Generator, size: tuple[int, int]) -> SamplePlan:
     """CropMAE's four strategies: [target, anchor] from one picture, flips drawn independently unless the views are the same."""
-    size, ratio = settings.image_size, settings.crop_ratio
-    first = take_crop(image, draw_crop(generator, image.size, settings.global_crop_scale, ratio), size)
+    ratio, side = settings.crop_ratio, settings.image_size
+    first = draw_crop(generator, size, settings.global_crop_scale, ratio).pixels(size)
     if settings.crop_strategy == "same_views":
-        view = flip_if(first, bool(generator.random() < 0.5))
-        return [view, view]
+        return SamplePlan([0], [first], [draw_flip(generator)] * 2)
     if settings.crop_strategy == "random_views":
-        second = take_crop(image, draw_crop(generator, image.size, settings.global_crop_scale, ratio), size)
-    else:  # the local crop is nested: cut from the already scaled global one
-        second = take_crop(first, draw_crop(generator, first.size, settings.local_crop_scale, ratio), size)
-    first, second = (flip_if(view, bool(generator.random() < 0.5)) for view in (first, second))
-    return [first, second] if settings.crop_strategy == "local_to_global" else [second, first]
+        second = draw_crop(generator, size, settings.global_crop_scale, ratio).pixels(size)
+        flips = [draw_flip(generator), draw_flip(generator)]
+        return SamplePlan([0, 0], [second, first], flips[::-1])
+    # the local crop is nested: cut from the already scaled global one
+    local = draw_crop(generator, (side, side), settings.local_crop_scale, ratio).pixels((side, side))
+    views = [PixelBox(0, 0, side, side), local]
+    flips = [draw_flip(generator), draw_flip(generator)]
+    if settings.crop_strategy == "global_to_local":
+        views, flips = views[::-1], flips[::-1]
+    return SamplePlan([0], [first], flips, views)

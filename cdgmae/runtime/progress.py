@@ -20,7 +20,9 @@ class ProgressMeter:
     On a terminal this is a bar; elsewhere one log line at the start, per interval, and at the end.
     """
 
-    def __init__(self, task: str, total: int, *, done: int = 0, unit: str = "items", interval_seconds: float = 30.0) -> None:
+    def __init__(
+        self, task: str, total: int, *, done: int = 0, unit: str = "items", interval_seconds: float = 30.0, silent: bool = False
+    ) -> None:
         """Start counting.
 
         Args:
@@ -29,11 +31,13 @@ class ProgressMeter:
             done: Items found finished at the start (resumed work); they do not count into the rate.
             unit: What an item is, plural.
             interval_seconds: Time between two log lines.
+            silent: Show nothing: another process speaks for this one.
         """
+        self._silent = silent
         self.task, self.total, self.done, self.unit, self.interval = task, total, done, unit, interval_seconds
         self._first, self._started, self._last_line = done, time.monotonic(), time.monotonic()
         self._bar: Progress | None = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not silent:
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -47,7 +51,7 @@ class ProgressMeter:
             self._row = self._bar.add_task(task, total=total, completed=done, note="")
 
     def __enter__(self) -> Self:
-        if self._bar is None:
+        if self._bar is None and not self._silent:
             resumed = f", {self.done} already done" if self.done else ""
             logger.info("%s: %d %s%s", self.task, self.total, self.unit, resumed)
         return self
@@ -55,7 +59,7 @@ class ProgressMeter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif kind is None:
+        elif kind is None and not self._silent:
             self._line("")
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -63,7 +67,7 @@ class ProgressMeter:
         self.done += count
         if self._bar is not None:
             self._bar.update(self._row, completed=self.done, note=note)
-        elif time.monotonic() - self._last_line >= self.interval:
+        elif not self._silent and time.monotonic() - self._last_line >= self.interval:
             self._line(note)
 
     def _line(self, note: str) -> None:

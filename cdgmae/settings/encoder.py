@@ -8,6 +8,14 @@ from pydantic import Field, model_validator
 
 from cdgmae.settings.base import Name, Settings
 
+ARCHITECTURES: dict[str, dict[str, int]] = {
+    "vits16": {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6},
+    "vits8": {"patch_size": 8, "embed_dim": 384, "depth": 12, "num_heads": 6},
+    "vitb16": {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12},
+    "vitl16": {"patch_size": 16, "embed_dim": 1024, "depth": 24, "num_heads": 16},
+}
+"""Encoders by name (spec cross_view_mae 1.1); the keys are those of `VitSettings` and of `CrossViewMAE`."""
+
 
 class VitSettings(Settings):
     """Dimensions of a plain Vision Transformer encoder; the defaults are ViT-S/16 at 224 pixels."""

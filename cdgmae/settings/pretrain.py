@@ -7,23 +7,48 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from cdgmae.settings.base import Name, Ratio, Settings
-from cdgmae.settings.encoder import VitSettings
+from cdgmae.settings.encoder import ARCHITECTURES, VitSettings
+from cdgmae.settings.expressions import parse_expression
 
 Fraction = tuple[float, float]
+
+SCORE_COLUMNS = ("gs", "ls", "nps", "nps_reverse")
+"""Scores of a view against its real image that `view_filter` and `view_weight` may name; see stage `consistency`."""
 
 
 class PretrainRunSettings(VitSettings):
     """One pre-training run; the defaults are CDG-MAE-a1 of the paper (Table 6)."""
 
     source: Name = Field(default="s_ldm", description="View source (section `views`) whose bags are trained on.")
-    pretext: Literal["cross_view", "crops", "mae"] = Field(
+    pretext: Literal["cross_view", "crops", "video_pairs", "mae"] = Field(
         default="cross_view",
         description="`cross_view`: target and anchors from the bag (CDG-MAE). `crops`: target and anchor are crops of the real image "
-        "(CropMAE). `mae`: target only.",
+        "(CropMAE). `video_pairs`: the bag is a clip, the anchor an earlier frame of it than the target (SiamMAE). `mae`: target only.",
     )
     num_anchors: int = Field(default=1, ge=0, le=16, description="Anchor views per target, N. Paper: 1 (a1) and 3 (a3).")
     target_view: Literal["random", "real", "generated"] = Field(
         default="random", description="Which view of the bag is the target (paper, Table 2). Paper: random."
+    )
+    architecture: Literal["vits16", "vits8", "vitb16", "vitl16"] | None = Field(
+        default=None,
+        description="The encoder by name: fills in patch_size, embed_dim, depth and num_heads. The decoder keeps its own keys "
+        "(256/4/8, as CropMAE trains every encoder; MAE gives ViT-B 512/8/16 and ViT-L 1024/12/16).",
+    )
+    view_filter: str | None = Field(
+        default=None,
+        description="Generated views that may be drawn, as a condition on their scores against the real image (stage `consistency`): columns "
+        "gs, ls, nps, nps_reverse, e.g. `nps >= 0.6 and gs >= 0.9`. A view without scores does not pass; bags left with too few views "
+        "are left out (`cross_view`). Paper: none.",
+    )
+    view_weight: Literal["gs", "ls", "nps", "nps_reverse"] | None = Field(
+        default=None,
+        description="Score to which a view's chance of being drawn is proportional, negative ones counting as 0; the real image weighs 1, "
+        "its score against itself (`cross_view`). Paper: none, all views alike.",
+    )
+    frame_gap: tuple[int, int] = Field(
+        default=(4, 47),
+        description="Frames between anchor and target, drawn uniformly with both ends included and cut to the clip (`video_pairs`). "
+        "SiamMAE: 4 to 47.",
     )
     target_masking_ratio: Ratio = Field(default=0.9, description="Share of the target's patches that is masked. Paper: 0.90.")
     anchor_masking_ratio: Ratio = Field(
@@ -32,11 +57,15 @@ class PretrainRunSettings(VitSettings):
     decoder_embed_dim: int = Field(default=256, ge=8, description="Decoder token width. Paper: 256.")
     decoder_depth: int = Field(default=4, ge=1, description="Decoder blocks. Paper: 4.")
     decoder_num_heads: int = Field(default=8, ge=1, description="Decoder attention heads. CropMAE: 8.")
+    anchor_positions: bool = Field(default=False, description="Add the decoder's positions to the anchors' tokens. CropMAE: no.")
+    anchor_cls_in_memory: bool = Field(
+        default=True, description="The decoder also attends to the anchors' CLS tokens. CropMAE: yes."
+    )
     norm_pix_loss: bool = Field(
         default=True, description="Normalise each target patch to zero mean and unit variance in the loss."
     )
     crop_scale: Fraction = Field(
-        default=(0.5, 1.0), description="Area share of the random crop (`cross_view`, `mae`). Paper: 0.5 to 1."
+        default=(0.5, 1.0), description="Area share of the random crop (`cross_view`, `video_pairs`, `mae`). Paper: 0.5 to 1."
     )
     crop_ratio: Fraction = Field(
         default=(0.75, 4 / 3), description="Aspect ratio range of the random crops. Paper: 0.75 to 1.33."
@@ -66,6 +95,26 @@ class PretrainRunSettings(VitSettings):
     weight_decay: float = Field(default=0.05, ge=0, description="AdamW's decay of matrices (not biases, not norms). Paper: 0.05.")
     betas: Fraction = Field(default=(0.9, 0.95), description="AdamW's momentum terms. Paper: 0.9, 0.95.")
     clip_grad_norm: float | None = Field(default=None, gt=0, description="Clip the global gradient norm to this. Paper: none.")
+    ema_decay: Ratio | None = Field(
+        default=None,
+        description="Decay of an exponential moving average of the weights, which is then what the run leaves. Paper: none.",
+    )
+    max_loss_ratio: float | None = Field(
+        default=10.0,
+        gt=1,
+        description="A loss over this many times the mean of the 100 steps before it stops the run, with the step, learning rate and "
+        "keys written down and the last saved state kept; null: only a loss that is not finite does.",
+    )
+    num_panels: int = Field(
+        default=8,
+        ge=0,
+        description="Reconstruction panels (PNG) drawn over the run, evenly spaced, the last at its end; 0: none.",
+    )
+
+    @classmethod
+    def from_plain(cls, values: Any) -> Self:
+        """As `Settings.from_plain`, with `architecture` spelled out."""
+        return super().from_plain(with_architecture_dimensions(values))
 
     @model_validator(mode="after")
     def _combination_fits(self) -> Self:
@@ -73,7 +122,13 @@ class PretrainRunSettings(VitSettings):
             raise ValueError(
                 f"decoder_embed_dim = {self.decoder_embed_dim} is not a multiple of decoder_num_heads = {self.decoder_num_heads} and of 4"
             )
-        expected = {"crops": 1, "mae": 0}.get(self.pretext)
+        for key, value in ARCHITECTURES.get(self.architecture or "", {}).items():
+            if getattr(self, key) != value:
+                raise ValueError(
+                    f"{key} = {getattr(self, key)} contradicts architecture = {self.architecture!r}, whose {key} is {value}; "
+                    "leave one of the two out"
+                )
+        expected = {"crops": 1, "video_pairs": 1, "mae": 0}.get(self.pretext)
         if expected is not None and self.num_anchors != expected:
             raise ValueError(f"pretext {self.pretext} has {expected} anchor(s), found num_anchors = {self.num_anchors}")
         if self.pretext == "cross_view" and self.num_anchors == 0:
@@ -84,14 +139,40 @@ class PretrainRunSettings(VitSettings):
                 raise ValueError(
                     f"{key} = [{low}, {high}] is no range of {'positive numbers' if key == 'crop_ratio' else 'shares in (0, 1]'}"
                 )
+        if not 1 <= self.frame_gap[0] <= self.frame_gap[1]:
+            raise ValueError(f"frame_gap = {list(self.frame_gap)} is no range of whole numbers from 1 on, e.g. [4, 47]")
+        self._check_scores()
         patches = (self.image_size // self.patch_size) ** 2
-        if int(patches * (1 - self.target_masking_ratio)) < 1:
-            raise ValueError(
-                f"target_masking_ratio = {self.target_masking_ratio} leaves none of {patches} patches visible; lower it"
-            )
+        for key in ("target_masking_ratio", "anchor_masking_ratio"):
+            if int(patches * (1 - getattr(self, key))) < 1:
+                raise ValueError(f"{key} = {getattr(self, key)} leaves none of {patches} patches visible; lower it")
+        if int(patches * (1 - self.target_masking_ratio)) == patches:
+            raise ValueError(f"target_masking_ratio = {self.target_masking_ratio} masks none of {patches} patches; raise it")
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs = {self.warmup_epochs} exceeds epochs = {self.epochs}")
         return self
+
+    def _check_scores(self) -> None:
+        if self.view_filter is not None:
+            try:
+                parse_expression(self.view_filter, SCORE_COLUMNS)
+            except ValueError as error:
+                raise ValueError(f"view_filter: {error}") from None
+        if self.needs_scores and self.pretext != "cross_view":
+            key = "view_filter" if self.view_filter is not None else "view_weight"
+            raise ValueError(
+                f"{key} chooses among generated views and belongs to pretext cross_view, found {self.pretext}; remove it"
+            )
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the run needs the score tables of stage `consistency`."""
+        return self.view_filter is not None or self.view_weight is not None
+
+    @property
+    def trains_on_views(self) -> bool:
+        """Whether the run needs the view shards of its source, and not the real images alone."""
+        return self.pretext in ("cross_view", "video_pairs")
 
     @property
     def vit(self) -> VitSettings:
@@ -120,5 +201,15 @@ def with_run_defaults(section: Any) -> Any:
     if unknown:
         allowed = ", ".join(PretrainRunSettings.model_fields)
         raise ValueError(f"pretrain.defaults has unknown key(s) {', '.join(map(str, unknown))}; allowed: {allowed}")
-    runs = {name: {**defaults, **(run or {})} if isinstance(run, dict | None) else run for name, run in section["runs"].items()}
+    runs = {
+        name: with_architecture_dimensions({**defaults, **(run or {})}) if isinstance(run, dict | None) else run
+        for name, run in section["runs"].items()
+    }
     return {**section, "runs": runs}
+
+
+def with_architecture_dimensions(run: Any) -> Any:
+    """The plain settings of a run with the dimensions that its `architecture` stands for, where they are not given."""
+    if not isinstance(run, dict) or not isinstance(run.get("architecture"), str):
+        return run
+    return {**ARCHITECTURES.get(run["architecture"], {}), **run}

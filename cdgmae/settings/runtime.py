@@ -8,6 +8,9 @@ from pydantic import Field
 
 from cdgmae.settings.base import Settings
 
+TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
+"""Experiment trackers that a training can mirror its metrics to."""
+
 
 class RuntimeSettings(Settings):
     """Section `runtime`."""
@@ -18,23 +21,51 @@ class RuntimeSettings(Settings):
     processes: int | None = Field(
         default=None, ge=1, description="Processes of a sampling job; left out: one per GPU that the job sees, or one on the CPU."
     )
-    compile: bool = Field(
-        default=False,
-        description="Compile the generator's U-Net with torch.compile: minutes at the start of a job, faster steps after.",
-    )
     log_interval_seconds: float = Field(default=30.0, gt=0, description="One progress line per this many seconds in log files.")
     checkpoint_interval_seconds: float = Field(default=900.0, ge=0, description="Training state is saved at least this often.")
+    checkpoint_interval_steps: int | None = Field(
+        default=None, ge=1, description="Training state is also saved every so many optimiser steps; null: by time alone."
+    )
+    keep_checkpoints: int = Field(default=2, ge=1, description="Saved training states that are kept, the newest ones.")
+    micro_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Largest number of samples in one forward pass; gradients are accumulated over the parts of a batch. null: a "
+        "device takes its whole share of the batch at once. Lower it when memory runs out; results stay the same.",
+    )
+    loader_workers: int | None = Field(
+        default=None,
+        ge=0,
+        description="Processes per device that prepare training batches; 0: one background thread. null: 0 on a CPU, else the cores.",
+    )
+    stage_in: str | None = Field(
+        default=None,
+        description="Folder on a disk of the compute node, e.g. `$TMPDIR`, to which pre-training copies its shards once before it reads "
+        "them; null: they are read where they are. Environment variables are filled in on the node.",
+    )
+    compile: bool = Field(
+        default=False, description="Compile what is trained or sampled with torch.compile: slower to start, faster to step."
+    )
+    trackers: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = Field(
+        default=["tensorboard"],
+        description="Experiment trackers that mirror the metrics of trainings, offline, into logs/trackers/.",
+    )
 
     def environment(self) -> dict[str, str]:
         """The environment variables from which the command line takes its defaults."""
-        processes = {} if self.processes is None else {"CDGMAE_PROCESSES": str(self.processes)}
         return {
-            **processes,
             "CDGMAE_DEVICE": self.device,
             "CDGMAE_PRECISION": self.precision,
-            "CDGMAE_COMPILE": str(int(self.compile)),
+            "CDGMAE_PROCESSES": str(self.processes or ""),
             "CDGMAE_LOG_INTERVAL": str(self.log_interval_seconds),
             "CDGMAE_CHECKPOINT_INTERVAL": str(self.checkpoint_interval_seconds),
+            "CDGMAE_CHECKPOINT_STEPS": str(self.checkpoint_interval_steps or ""),
+            "CDGMAE_KEEP_CHECKPOINTS": str(self.keep_checkpoints),
+            "CDGMAE_MICRO_BATCH_SIZE": str(self.micro_batch_size or ""),
+            "CDGMAE_LOADER_WORKERS": "" if self.loader_workers is None else str(self.loader_workers),
+            "CDGMAE_STAGE_IN": self.stage_in or "",
+            "CDGMAE_COMPILE": str(int(self.compile)),
+            "CDGMAE_TRACKERS": ",".join(self.trackers),
             # glibc returns freed tensors to the kernel at once and faults them in again; keeping up to 256 MiB of free heap took
             # a quarter off the CPU time of small training jobs.
             "MALLOC_TRIM_THRESHOLD_": str(256 << 20),

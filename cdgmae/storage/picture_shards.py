@@ -12,7 +12,7 @@ import io
 import logging
 import os
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Self, cast
@@ -20,7 +20,7 @@ from typing import IO, Any, Self, cast
 import pyarrow as pa
 
 from cdgmae.storage.atomic import sync_folder, temporary_name
-from cdgmae.storage.tables import TableError, read_table, table_facts, write_table
+from cdgmae.storage.tables import TableError, facts_of, read_table, write_table
 
 logger = logging.getLogger("cdgmae")
 
@@ -183,6 +183,23 @@ class PictureShardWriter:
         )  # fmt: skip
 
 
+def read_index(tar_path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The index of a complete shard, all or some columns.
+
+    Raises:
+        TableError: if there is no readable index (the shard is incomplete).
+        ValueError: if the tar is missing or shorter than the index says.
+    """
+    index = read_table(index_path(tar_path), columns)
+    expected = facts_of(index.schema).get("tar_bytes")
+    if not tar_path.is_file():
+        raise ValueError(f"{tar_path} is missing although its index is there; delete the index and rerun the stage")
+    actual = tar_path.stat().st_size
+    if expected is not None and actual != expected:
+        raise ValueError(f"{tar_path} has {actual} bytes, its index says {expected}: truncated; delete both and rerun the stage")
+    return index
+
+
 class PictureShard:
     """A complete shard opened for reading: the index in memory, pictures by offset."""
 
@@ -194,15 +211,7 @@ class PictureShard:
             ValueError: if the tar is missing or shorter than the index says.
         """
         self.tar_path = tar_path
-        self.index = _with_all_columns(read_table(index_path(tar_path)), index_path(tar_path))
-        expected = table_facts(index_path(tar_path)).get("tar_bytes")
-        if not tar_path.is_file():
-            raise ValueError(f"{tar_path} is missing although its index is there; delete the index and rerun the stage")
-        actual = tar_path.stat().st_size
-        if expected is not None and actual != expected:
-            raise ValueError(
-                f"{tar_path} has {actual} bytes, its index says {expected}: truncated; delete both and rerun the stage"
-            )
+        self.index = _with_all_columns(read_index(tar_path), index_path(tar_path))
         self._descriptor: int | None = None
 
     def rows(self, status: str | None = None) -> Iterator[PictureRow]:

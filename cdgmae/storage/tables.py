@@ -71,7 +71,15 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         TableError: if the file is missing, truncated or lacks a column.
     """
     try:
-        return pq.read_table(path, columns=list(columns) if columns is not None else None, partitioning=None)
+        with pq.ParquetFile(
+            path
+        ) as file:  # `pq.read_table` builds a data set around the file, which takes longer than reading it
+            if columns is None:
+                return file.read()
+            missing = set(columns) - set(file.schema_arrow.names)
+            if missing:
+                raise KeyError(f"no column {', '.join(sorted(missing))}")
+            return file.read(columns=list(columns)).select(list(columns))
     except (OSError, pa.ArrowException, KeyError) as error:
         raise TableError(f"{path} cannot be read as a table: {error}. Delete it and rerun the stage that makes it.") from None
 
@@ -79,10 +87,15 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 def table_facts(path: Path) -> dict[str, Any]:
     """The provenance written by `write_table`: version, settings, inputs and extras; empty for foreign files."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
+        schema = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise TableError(f"{path} cannot be read as a table: {error}. Delete it and rerun the stage that makes it.") from None
-    facts: dict[str, Any] = json.loads(metadata.get(METADATA_KEY, b"{}"))
+    return facts_of(schema)
+
+
+def facts_of(schema: pa.Schema) -> dict[str, Any]:
+    """The provenance in the schema of a table that was read, as `table_facts`."""
+    facts: dict[str, Any] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
     return facts
 
 

@@ -1,7 +1,7 @@
-"""The training loop: deterministic, resumable at any step, interruptible.
+"""The training loop: deterministic, resumable at any step, on one process or many, interruptible.
 
-Every batch and every random draw is a pure function of (seed, step). A run that is killed and started again takes the steps
-that are missing and ends with the same weights; on one CPU build with the same thread count, bit for bit.
+Every batch and every random draw is a pure function of (seed, step, sample). A run that is killed and started again takes the steps
+that are missing and ends with the same weights: on one CPU process with the same thread count bit for bit, else within rounding.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import logging
 import math
 import shutil
 import time
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -22,47 +21,58 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from cdgmae.runtime.distribution import is_main_process, world_size
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import integer_seed
+from cdgmae.training.failures import LossWatch, write_failure
+from cdgmae.training.loader import BatchSource, Part, load_parts, parts_of_step
+from cdgmae.training.machine import Machine
+from cdgmae.training.metrics import METRICS_SCHEMA, MetricsLog, Row
 from cdgmae.training.schedule import LoopSettings, learning_rate, parameter_groups
 from cdgmae.training.state import TrainingState, load_state, save_state
 
 logger = logging.getLogger("cdgmae")
 
-METRICS_SCHEMA = pa.schema(
-    [
-        pa.field("step", pa.int64(), nullable=False),
-        pa.field("loss", pa.float64(), nullable=False),
-        pa.field("learning_rate", pa.float64(), nullable=False),
-        pa.field("grad_norm", pa.float64(), nullable=False),
-        pa.field("samples_per_second", pa.float64(), nullable=False),
-    ]
-)
-"""One row per optimiser step. The last column is wall-clock; all others are the same whenever and however often a run was cut."""
+METRICS_FOLDER = "metrics"
 
-PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+Observer = Callable[[int, nn.Module], None]
+"""Called on the main process after every step with the number of steps taken and the model; draws must not touch global RNG state."""
 
 
-class TrainingTask(Protocol):
+class TrainingTask(BatchSource, Protocol):
     """What is trained: a model, its batches and its loss."""
 
     model: nn.Module
 
-    def batch(self, step: int) -> dict[str, Tensor]:
-        """The CPU tensors of one 0-based step: a pure function of `step`, called from a background thread."""
-
     def loss(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Tensor:
-        """The scalar loss of a batch that is already on the device; torch's generators are seeded per step."""
+        """The scalar loss, a mean over the samples of a batch that is already on the device; torch's generators are seeded."""
+
+    def keys(self, step: int) -> list[str]:
+        """Names of the samples in the global batch of a step, for error reports."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """The trained model (on CPU), the moving average of its weights if asked for, and one metrics row per step."""
+    """The trained model (on CPU), the moving average of its weights if asked for, and one metrics row per step.
+
+    All processes get the weights; the metrics are the main process's, the others get an empty table.
+    """
 
     model: nn.Module
     ema_state: dict[str, Tensor] | None
     metrics: pa.Table
+
+
+@dataclass(slots=True)
+class _Taken:
+    """A step whose loss still lies on the device."""
+
+    step: int
+    rate: float
+    loss: Tensor
+    grad_norm: Tensor
+    waited: float
 
 
 @dataclass(slots=True)
@@ -72,10 +82,17 @@ class _Session:
     task: TrainingTask
     settings: LoopSettings
     seed: int
+    machine: Machine
+    work_dir: Path
     accelerator: Accelerator
     model: nn.Module
     optimizer: torch.optim.Optimizer
     state: TrainingState
+    metrics: MetricsLog | None
+    watch: LossWatch
+    unread: list[_Taken]
+    read_at: float
+    saved_at: float
 
 
 def train(
@@ -84,54 +101,42 @@ def train(
     *,
     seed: int,
     work_dir: Path,
-    device: torch.device,
-    precision: str = "fp32",
+    machine: Machine,
     identity: str = "",
     label: str = "train",
-    log_interval_seconds: float = 30.0,
-    checkpoint_interval_seconds: float = 900.0,
+    observe: Observer | None = None,
 ) -> TrainingResult:
-    """Train until `settings.num_steps`, going on from the state in `work_dir` if it belongs to the same settings.
+    """Train until `settings.num_steps`, going on from the newest state in `work_dir` that belongs to the same settings.
+
+    Under a launcher every process calls this with the same arguments; the global batch is shared out between them.
 
     Args:
         task: Model, batches and loss.
         settings: Steps, schedule and optimiser.
         seed: Root of the per-step seeds.
-        work_dir: Undeclared folder for the state; the caller removes it after committing the result.
-        device: Where to train.
-        precision: `fp32`, `bf16` or `fp16` (autocast; fp16 with loss scaling).
+        work_dir: Undeclared folder for states and metrics, the same for all processes; the caller removes it after committing the
+            result.
+        machine: How to run here.
         identity: What the run depends on beyond `settings` and `seed` (settings digest, input hashes).
-        label: Name in progress lines.
-        log_interval_seconds: Time between two progress lines.
-        checkpoint_interval_seconds: Time between two saved states.
+        label: Name in progress lines and trackers.
+        observe: See `Observer`.
 
     Raises:
         Interrupted: after SIGTERM, SIGUSR1 or the time limit, with the state saved.
-        ValueError: if the loss is not finite; the last saved state stays.
+        ValueError: if the loss is not finite or explodes, with a report in `work_dir`; the last saved state stays.
     """
-    accelerator = Accelerator(mixed_precision=PRECISIONS[precision], cpu=device.type == "cpu")
-    identity = f"{identity}|{settings}|seed={seed}|{precision}"
-    session = _open_session(task, settings, seed, accelerator, load_state(work_dir, identity) or TrainingState(identity))
-    stop, last_save = StopRequest(), time.monotonic()
-    work_dir.mkdir(parents=True, exist_ok=True)
-    first = session.state.step
-    with ProgressMeter(label, settings.num_steps, done=first, unit="steps", interval_seconds=log_interval_seconds) as meter:
-        for step, batch in enumerate(_prefetched(task, first, settings.num_steps), start=first):
-            loss = _take_step(session, batch, step)
-            meter.advance(1, note=f"loss {loss:.4f}")
-            reason = stop.reason()
-            if reason or time.monotonic() - last_save >= checkpoint_interval_seconds:
-                _save(session, work_dir)
-                last_save = time.monotonic()
-            if reason:
-                raise Interrupted(
-                    f"{label} saved its state after step {step + 1} of {settings.num_steps} ({reason}); run it again to go on"
-                )
-    trained = accelerator.unwrap_model(session.model).cpu()
-    columns = {
-        name: pa.array(session.state.metrics.get(name, []), METRICS_SCHEMA.field(name).type) for name in METRICS_SCHEMA.names
-    }
-    return TrainingResult(trained, session.state.ema, pa.table(columns, schema=METRICS_SCHEMA))
+    accelerator = machine.accelerator()
+    identity = f"{identity}|{settings}|seed={seed}|{machine.precision}"
+    session = _open_session(task, settings, seed, work_dir, machine, accelerator, identity)
+    machine.start_trackers(accelerator, label, run_id=f"{integer_seed(0, identity, 0):016x}")
+    try:
+        _take_all_steps(session, label, observe)
+        model = accelerator.unwrap_model(session.model, keep_torch_compile=False).cpu()
+        average = session.state.ema and {name: tensor.cpu() for name, tensor in session.state.ema.items()}
+        metrics = session.metrics.table() if session.metrics is not None else METRICS_SCHEMA.empty_table()
+        return TrainingResult(model, average, metrics)
+    finally:
+        accelerator.end_training()
 
 
 def remove_work(work_dir: Path) -> None:
@@ -140,12 +145,22 @@ def remove_work(work_dir: Path) -> None:
 
 
 def _open_session(
-    task: TrainingTask, settings: LoopSettings, seed: int, accelerator: Accelerator, state: TrainingState
+    task: TrainingTask,
+    settings: LoopSettings,
+    seed: int,
+    work_dir: Path,
+    machine: Machine,
+    accelerator: Accelerator,
+    identity: str,
 ) -> _Session:
+    state = load_state(work_dir, identity) or TrainingState(identity)
+    _check_same_state(accelerator, state.step)
     if state.step:
         task.model.load_state_dict(state.model)
         logger.info("going on after step %d", state.step)
     model = task.model.to(accelerator.device).train()
+    if machine.compile:
+        model.compile()
     optimizer = torch.optim.AdamW(
         parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas, fused=True
     )
@@ -155,76 +170,162 @@ def _open_session(
         if accelerator.scaler is not None and state.scaler is not None:
             accelerator.scaler.load_state_dict(state.scaler)
     if settings.ema_decay is not None:
-        weights = accelerator.unwrap_model(model).state_dict()
+        weights = task.model.state_dict()
         source = state.ema or weights
         state.ema = {name: source[name].detach().to(tensor.device, copy=True) for name, tensor in weights.items()}
-    return _Session(task, settings, seed, accelerator, model, optimizer, state)
+    state.model, state.optimizer = {}, {}  # the live ones count from here on
+    metrics = MetricsLog(work_dir / METRICS_FOLDER, state.step) if is_main_process() else None
+    watch = LossWatch(settings.max_loss_ratio, state.last_losses)
+    now = time.monotonic()
+    return _Session(
+        task, settings, seed, machine, work_dir, accelerator, model, optimizer, state, metrics, watch, [], now, now
+    )  # fmt: skip
 
 
-def _prefetched(task: TrainingTask, first: int, last: int, ahead: int = 2) -> Iterator[dict[str, Tensor]]:
-    """Batches of steps first..last-1 in order, prepared in a background thread while the device computes."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
-        pending: deque[Future[dict[str, Tensor]]] = deque()
-        for step in range(first, last):
-            pending.append(pool.submit(task.batch, step))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+def _check_same_state(accelerator: Accelerator, step: int) -> None:
+    """All processes must go on from the same step."""
+    if accelerator.num_processes > 1:
+        steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"the processes found saved states of different steps {steps}; --work must be one shared folder for all"
+            )
 
 
-def _take_step(session: _Session, batch: dict[str, Tensor], step: int) -> float:
+def _take_all_steps(session: _Session, label: str, observe: Observer | None) -> None:
+    settings, machine, first = session.settings, session.machine, session.state.step
+    parts = parts_of_step(session.task.batch_size, machine.micro_batch_size)
+    loaded = load_parts(
+        session.task, parts, first, settings.num_steps, machine.resolved_loader_workers, session.accelerator.device.type == "cuda"
+    )
+    stop = StopRequest()
+    with ProgressMeter(
+        label, settings.num_steps, done=first, unit="steps", interval_seconds=machine.log_interval_seconds,
+        silent=not is_main_process(),
+    ) as meter:  # fmt: skip
+        for step in range(first, settings.num_steps):
+            session.unread.append(_take_step(session, step, loaded, len(parts)))
+            if observe is not None and is_main_process():
+                observe(step + 1, session.task.model)
+            if not _reading_due(session):
+                continue
+            rows = _read(session)
+            meter.advance(len(rows), note=f"loss {rows[-1]['loss']:.4f}")
+            reason = stop.reason()
+            stopping, saving = _agree(session.accelerator, reason is not None, _saving_due(session))
+            if stopping or saving:
+                _save(session)
+            if stopping:
+                raise Interrupted(
+                    f"{label} saved its state after step {step + 1} of {settings.num_steps} ({reason or 'another process'}); "
+                    "run it again to go on"
+                )
+
+
+def _take_step(session: _Session, step: int, loaded: Iterator[Part], num_parts: int) -> _Taken:
+    """One optimiser step over this process's parts of the batch; gradients are those of the mean over the global batch."""
     settings, accelerator, optimizer = session.settings, session.accelerator, session.optimizer
-    started = time.monotonic()
     rate = learning_rate(step, settings)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    torch.manual_seed(integer_seed(session.seed, "training", "step", step))
-    on_device = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
-    with accelerator.autocast():
-        loss = session.task.loss(session.model, on_device, step)
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise ValueError(
-            f"loss is {value} at step {step} (learning rate {rate:.3g}); the last saved state stays. "
-            "Lower the learning rate, clip the gradient norm, or use bf16/fp32 precision."
-        )
     optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(loss)
+    total, waited = torch.zeros((), device=accelerator.device), 0.0
+    for number in range(num_parts):
+        asked = time.monotonic()
+        samples, batch = next(loaded)
+        waited += time.monotonic() - asked
+        on_device = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+        torch.manual_seed(integer_seed(session.seed, "training/step", step, samples.start))
+        share = len(samples) / session.task.batch_size
+        with nullcontext() if number == num_parts - 1 else accelerator.no_sync(session.model):
+            with accelerator.autocast():
+                loss = session.task.loss(session.model, on_device, step)
+            accelerator.backward(loss * (share * world_size()))  # gradients are averaged over the processes
+        total += loss.detach().float() * share
     limit = settings.clip_grad_norm if settings.clip_grad_norm is not None else math.inf
     norm = accelerator.clip_grad_norm_(session.model.parameters(), limit)
     optimizer.step()
     if session.state.ema is not None:
-        _update_ema(session, settings.ema_decay or 0.0)
-    samples = len(next(iter(batch.values())))
-    seconds = max(time.monotonic() - started, 1e-9)
-    row = {
-        "step": step,
-        "loss": value,
-        "learning_rate": rate,
-        "grad_norm": float(norm or 0.0),
-        "samples_per_second": samples / seconds,
-    }
-    for name, number in row.items():
-        session.state.metrics.setdefault(name, []).append(number)
+        _update_ema(session.task.model, session.state.ema, settings.ema_decay or 0.0)
     session.state.step = step + 1
-    return value
+    return _Taken(step, rate, total, torch.as_tensor(norm, dtype=torch.float32, device=total.device), waited)
 
 
 @torch.no_grad()
-def _update_ema(session: _Session, decay: float) -> None:
-    weights = session.accelerator.unwrap_model(session.model).state_dict()
-    average = session.state.ema or {}
+def _update_ema(model: nn.Module, average: dict[str, Tensor], decay: float) -> None:
+    weights = model.state_dict()
     floating = [name for name, tensor in weights.items() if tensor.is_floating_point()]
     torch._foreach_lerp_([average[name] for name in floating], [weights[name] for name in floating], 1.0 - decay)
 
 
-def _save(session: _Session, work_dir: Path) -> None:
-    scaler = session.accelerator.scaler
-    model = session.accelerator.unwrap_model(session.model).state_dict()
-    save_state(
-        work_dir,
-        replace(
-            session.state, model=model, optimizer=session.optimizer.state_dict(), scaler=scaler.state_dict() if scaler else None
-        ),
+def _reading_due(session: _Session) -> bool:
+    """Whether to wait for the device and look at the losses: seldom on a GPU, and whenever a state may have to be saved."""
+    step, every = session.state.step, session.machine.checkpoint_interval_steps
+    return (
+        len(session.unread) >= session.machine.read_every
+        or step == session.settings.num_steps
+        or (every is not None and step % every == 0)
     )
+
+
+def _read(session: _Session) -> list[Row]:
+    """Turn the steps since the last reading into rows of metrics.
+
+    Raises:
+        ValueError: if a loss is not finite or explodes.
+    """
+    taken, session.unread = session.unread, []
+    accelerator = session.accelerator
+    losses = accelerator.reduce(torch.stack([step.loss for step in taken]), "sum").tolist()
+    norms = torch.stack([step.grad_norm for step in taken]).tolist()
+    now = time.monotonic()
+    seconds = max(now - session.read_at, 1e-9)
+    session.read_at = now
+    on_gpu = accelerator.device.type == "cuda"
+    machine_columns = {
+        "samples_per_second": session.task.batch_size * len(taken) / seconds,
+        "data_wait_share": min(1.0, sum(step.waited for step in taken) / seconds),
+        "gpu_memory_mb": torch.cuda.max_memory_allocated(accelerator.device) / 2**20 if on_gpu else None,
+    }
+    rows: list[Row] = []
+    for step, loss, norm in zip(taken, losses, norms, strict=True):
+        problem = session.watch.problem(loss)
+        if problem is None and not math.isfinite(norm) and accelerator.scaler is None:
+            problem = f"gradient norm is {norm}"  # with loss scaling this is usual: the step is skipped
+        if problem is not None:
+            raise write_failure(session.work_dir, problem, step.step, step.rate, norm, session.task.keys(step.step))
+        row: Row = {"step": step.step, "loss": loss, "learning_rate": step.rate, "grad_norm": norm, **machine_columns}
+        if session.metrics is not None:
+            session.metrics.append(row)
+        accelerator.log({name: value for name, value in row.items() if value is not None}, step=step.step)
+        rows.append(row)
+    return rows
+
+
+def _saving_due(session: _Session) -> bool:
+    """Whether a state should be saved now, as the main process sees it."""
+    step, every = session.state.step, session.machine.checkpoint_interval_steps
+    by_time = time.monotonic() - session.saved_at >= session.machine.checkpoint_interval_seconds
+    by_step = step == session.settings.num_steps or (every is not None and step % every == 0)
+    return is_main_process() and (by_time or by_step)
+
+
+def _agree(accelerator: Accelerator, *wishes: bool) -> list[bool]:
+    """For each wish whether any process has it: all processes must do the same at the same step."""
+    if accelerator.num_processes == 1:
+        return list(wishes)
+    counts = accelerator.reduce(torch.tensor(wishes, dtype=torch.float32, device=accelerator.device), "sum")
+    return [count > 0 for count in counts.tolist()]
+
+
+def _save(session: _Session) -> None:
+    session.saved_at = time.monotonic()
+    if session.metrics is None:
+        return
+    session.metrics.flush()
+    scaler = session.accelerator.scaler
+    state = replace(
+        session.state, model=session.task.model.state_dict(), optimizer=session.optimizer.state_dict(),
+        scaler=scaler.state_dict() if scaler is not None else None, last_losses=session.watch.last_losses,
+    )  # fmt: skip
+    save_state(session.work_dir, state, session.machine.keep_checkpoints)

@@ -23,6 +23,7 @@ class LoopSettings:
         betas: AdamW's momentum terms.
         clip_grad_norm: Largest global gradient norm, or None.
         ema_decay: Decay of the moving average of the weights, or None for none.
+        max_loss_ratio: A loss over this many times the mean of the 100 before it stops the training; None accepts any finite loss.
     """
 
     num_steps: int
@@ -34,6 +35,7 @@ class LoopSettings:
     betas: tuple[float, float] = (0.9, 0.999)
     clip_grad_norm: float | None = None
     ema_decay: float | None = None
+    max_loss_ratio: float | None = None
 
 
 def learning_rate(step: int, settings: LoopSettings) -> float:

@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdgmae.storage.atomic import atomic_file
+from cdgmae.storage.atomic import atomic_file, explain_write_errors
 
 logger = logging.getLogger("cdgmae")
 
-STATE_FILE = "state.pt"
+STATE_PATTERN = "state-*.pt"
 
 
 @dataclass(slots=True)
 class TrainingState:
-    """Everything needed to go on as if nothing had happened.
+    """Everything needed to go on as if nothing had happened, at any number of processes.
 
-    Random draws are pure functions of (seed, step), so no generator state is part of it.
+    Random draws are pure functions of (seed, step, sample), and the epoch follows from the step, so neither is part of it.
     """
 
     identity: str
@@ -30,26 +30,39 @@ class TrainingState:
     optimizer: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] | None = None
     ema: dict[str, Tensor] | None = None
-    metrics: dict[str, list[float]] = field(default_factory=dict)
+    last_losses: list[float] = field(default_factory=list)
 
 
-def save_state(work_dir: Path, state: TrainingState) -> None:
-    """Write the state; the previous one stays until the new one is whole."""
-    with atomic_file(work_dir / STATE_FILE) as temporary:
-        torch.save({name: getattr(state, name) for name in TrainingState.__slots__}, temporary)
+def state_path(work_dir: Path, step: int) -> Path:
+    """File of the state after `step` steps."""
+    return work_dir / f"state-{step:09d}.pt"
+
+
+def save_state(work_dir: Path, state: TrainingState, keep: int = 2) -> None:
+    """Write the state, then remove all but the newest `keep`; the former ones stay until the new one is whole.
+
+    Raises:
+        ValueError: if it cannot be written (disk full, no permission); the former states stay.
+    """
+    path = state_path(work_dir, state.step)
+    with explain_write_errors(path), atomic_file(path) as temporary:
+        try:
+            torch.save({name: getattr(state, name) for name in TrainingState.__slots__}, temporary)
+        except RuntimeError as error:  # torch's file writer reports a full disk so
+            raise OSError(str(error).splitlines()[0]) from error
+    for old in sorted(work_dir.glob(STATE_PATTERN))[:-keep]:
+        old.unlink(missing_ok=True)
 
 
 def load_state(work_dir: Path, identity: str) -> TrainingState | None:
-    """The saved state, or None if there is none, it belongs to other settings, or it cannot be read."""
-    path = work_dir / STATE_FILE
-    if not path.is_file():
-        return None
-    try:
-        state = TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # whatever is wrong with it, training from the start is right
-        logger.warning("saved state %s cannot be read (%s: %s): starting from the first step", path, type(error).__name__, error)
-        return None
-    if state.identity != identity:
-        logger.warning("saved state %s belongs to other settings: starting from the first step", path)
-        return None
-    return state
+    """The newest saved state that can be read and belongs to `identity`, or None."""
+    for path in sorted(work_dir.glob(STATE_PATTERN), reverse=True):
+        try:
+            state = TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # whatever is wrong with it, an older state or a fresh start is right
+            logger.warning("saved state %s cannot be read (%s: %s)", path, type(error).__name__, error)
+            continue
+        if state.identity == identity:
+            return state
+        logger.warning("saved state %s belongs to other settings", path)
+    return None

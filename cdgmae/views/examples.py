@@ -79,8 +79,7 @@ def draw_batch(examples: TrainingExamples, settings: GeneratorTrainingSettings, 
     """
     flips, count = examples.latents_FNChw.shape[:2]
     batch = settings.batch_size
-    positions = range(step * batch, (step + 1) * batch)
-    chosen = torch.tensor([int(_order(seed, position // count, count)[position % count]) for position in positions])
+    chosen = torch.tensor(chosen_pictures(count, batch, seed, step))
     generator = torch.Generator().manual_seed(integer_seed(seed, "views/train", step))
     mirrored = torch.randint(flips, (batch,), generator=generator)
     latents = examples.latents_FNChw[mirrored, chosen]
@@ -93,6 +92,12 @@ def draw_batch(examples: TrainingExamples, settings: GeneratorTrainingSettings, 
         "timesteps": timesteps[torch.randperm(batch, generator=generator)],
         "dropped": torch.rand(batch, generator=generator) < settings.embedding_dropout,
     }
+
+
+def chosen_pictures(count: int, batch_size: int, seed: int, step: int) -> list[int]:
+    """Which of `count` pictures make up the batch of a step: epoch after epoch, each in a fresh order."""
+    positions = range(step * batch_size, (step + 1) * batch_size)
+    return [int(_order(seed, position // count, count)[position % count]) for position in positions]
 
 
 @lru_cache(maxsize=4)

@@ -26,9 +26,18 @@ from cdgmae.settings.views import GeneratorTrainingSettings
 from cdgmae.storage.atomic import atomic_folder
 from cdgmae.storage.picture_shards import index_path
 from cdgmae.storage.tables import file_sha256, write_table
-from cdgmae.training.loop import METRICS_SCHEMA, TrainingResult, train
+from cdgmae.training.loop import TrainingResult, train
+from cdgmae.training.machine import Machine
+from cdgmae.training.metrics import METRICS_SCHEMA
 from cdgmae.training.schedule import LoopSettings
-from cdgmae.views.examples import TrainingExamples, compute_embeddings, compute_latents, draw_batch, fit_autoencoder
+from cdgmae.views.examples import (
+    TrainingExamples,
+    chosen_pictures,
+    compute_embeddings,
+    compute_latents,
+    draw_batch,
+    fit_autoencoder,
+)
 from cdgmae.views.generator_folder import write_generator
 from cdgmae.views.pictures import PictureCollection
 
@@ -64,11 +73,18 @@ class GeneratorTask:
         """Define the task; `weights_C` weighs the latent channels' squared errors and is brought to mean 1."""
         self.model: nn.Module = model
         self.scheduler, self.examples, self.settings, self.seed = scheduler, examples, settings, seed
+        self.batch_size = settings.batch_size
         self.weights_C11 = torch.ones(1, 1, 1) if weights_C is None else (weights_C / weights_C.mean())[:, None, None]
 
-    def batch(self, step: int) -> dict[str, Tensor]:
-        """See `draw_batch`."""
-        return draw_batch(self.examples, self.settings, self.seed, step)
+    def batch(self, step: int, samples: range) -> dict[str, Tensor]:
+        """The rows `samples` of `draw_batch`."""
+        drawn = draw_batch(self.examples, self.settings, self.seed, step)
+        return {name: tensor[samples.start : samples.stop] for name, tensor in drawn.items()}
+
+    def keys(self, step: int) -> list[str]:
+        """Positions of the step's pictures in the collection."""
+        count = self.examples.latents_FNChw.shape[1]
+        return [f"picture {number}" for number in chosen_pictures(count, self.batch_size, self.seed, step)]
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Tensor:
         """Mean squared error of the noise, of the velocity sqrt(a) noise - sqrt(1 - a) latents, or of the latents themselves."""
@@ -94,11 +110,7 @@ def train_generator(
     encoder_reference: str,
     output: Path,
     work_dir: Path,
-    *,
-    device: torch.device,
-    precision: str = "fp32",
-    log_interval_seconds: float = 30.0,
-    checkpoint_interval_seconds: float = 900.0,
+    machine: Machine,
 ) -> dict[str, Any]:
     """Train a generator and write its folder.
 
@@ -109,10 +121,7 @@ def train_generator(
         encoder_reference: Frozen conditioning encoder, as for `load_encoder`.
         output: The generator folder; appears whole or not at all.
         work_dir: Training state; found again after an interruption and removed at the end.
-        device: Where to compute.
-        precision: Autocast precision of the U-Net.
-        log_interval_seconds: Time between two progress lines.
-        checkpoint_interval_seconds: Time between two saved states.
+        machine: How to run here.
 
     Returns:
         Facts: folder, digest, steps, pictures, parameters, final loss (mean of the last tenth of the steps).
@@ -121,6 +130,7 @@ def train_generator(
         Interrupted: after a signal, with the state saved.
         ValueError: if the shards hold no usable picture or the loss is not finite.
     """
+    device = machine.device
     pictures, encoder = PictureCollection(shard_tars), load_encoder(encoder_reference, device=device)
     embeddings = compute_embeddings(pictures, encoder, settings, device)
     pipeline = build_pipeline(settings, encoder.embed_dim, fit_autoencoder(pictures, settings), seed)
@@ -132,9 +142,8 @@ def train_generator(
     model = Denoiser(pipeline.unet, pipeline.projector).cpu()
     task = GeneratorTask(model, pipeline.scheduler, examples, settings, seed, weights_C)
     result = train(
-        task, _loop_settings(settings), seed=seed, work_dir=work_dir, device=device, precision=precision, label="generator",
+        task, _loop_settings(settings), seed=seed, work_dir=work_dir, machine=machine, label="generator",
         identity=f"{settings.digest()}|{encoder.digest}|{sorted(inputs.values())}",
-        log_interval_seconds=log_interval_seconds, checkpoint_interval_seconds=checkpoint_interval_seconds,
     )  # fmt: skip
     provenance = {"version": __version__, "seed": seed, "settings": settings.model_dump(mode="json"), "inputs": inputs}
     facts = _write(output, pipeline.to("cpu"), result, settings, encoder_reference, encoder.digest, provenance)

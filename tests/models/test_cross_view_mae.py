@@ -73,9 +73,9 @@ def test_identical_unmasked_anchors_equal_one_anchor() -> None:
 def test_masked_anchors_equal_the_literal_per_anchor_encoding() -> None:
     model = CrossViewMAE(**TINY, anchor_masking_ratio=0.25).eval()
     anchors, noise = torch.randn(2, 3, 3, 32, 32), torch.rand(2, 3, 16)
-    fast = model._encode_anchors(anchors, noise)
-    torch.testing.assert_close(fast, literal_memory(model, anchors, noise, 0.25), rtol=1e-5, atol=1e-6)
-    assert fast.shape == (2, 3 * (1 + 12), 24)
+    fast = model._anchor_memory(anchors, noise)
+    torch.testing.assert_close(fast, model.decoder_embed(literal_memory(model, anchors, noise, 0.25)), rtol=1e-5, atol=1e-6)
+    assert fast.shape == (2, 3 * (1 + 12), 16)
 
 
 @pytest.mark.parametrize("norm_pix_loss", [True, False])

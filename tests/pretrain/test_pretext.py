@@ -6,19 +6,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from cdgmae.pretrain.crops import CropBox, draw_crop, take_crop
-from cdgmae.pretrain.pretext import choose_views, make_sample
+from cdgmae.pretrain.crops import CropBox, draw_crop
+from cdgmae.pretrain.pretext import SamplePlan, choose_frames, choose_views, plan_sample
 from cdgmae.settings.pretrain import PretrainRunSettings
+from cdgmae.storage.bags import Bag
 
 SMALL = {"image_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 2}
 
 
-def numbered(size: int = 64) -> Image.Image:
-    """A picture in which every pixel is different: red = column, green = row."""
-    columns, rows = np.meshgrid(np.arange(size), np.arange(size))
-    return Image.fromarray(np.stack([columns * 3, rows * 3, np.full_like(rows, 7)], axis=-1).astype(np.uint8))
+def bag_of(*sizes: tuple[int, int]) -> Bag:
+    return Bag("key", range(len(sizes)), list(range(len(sizes))), list(sizes), None)
+
+
+def plan(run: PretrainRunSettings, seed: int, bag: Bag) -> SamplePlan:
+    return plan_sample(run, np.random.default_rng(seed), bag)
 
 
 @settings(max_examples=200, deadline=None)
@@ -49,14 +51,13 @@ def test_central_crop_when_nothing_fits() -> None:
 
 def test_one_relative_box_cuts_the_same_content_from_views_of_two_sizes() -> None:
     box = CropBox(0.25, 0.5, 0.5, 0.25)
-    large = np.asarray(take_crop(numbered(64), box, 16), dtype=float)
-    small = np.asarray(take_crop(numbered(64).resize((32, 32), Image.Resampling.BOX), box, 16), dtype=float)
-    assert np.abs(large - small).mean() < 3
+    assert box.pixels((64, 64)) == (16, 32, 48, 48)
+    assert box.pixels((128, 32)) == (32, 16, 96, 24)
 
 
 def test_target_and_anchors_are_distinct_and_cover_the_bag() -> None:
     run = PretrainRunSettings(**SMALL, num_anchors=2)
-    drawn = [choose_views(run, np.random.default_rng(seed), [1, 2, 3, 4]) for seed in range(300)]
+    drawn = [choose_views(run, np.random.default_rng(seed), 5) for seed in range(300)]
     assert all(len(set(views)) == 3 for views in drawn)
     assert {views[0] for views in drawn} == {0, 1, 2, 3, 4}
     assert {index for views in drawn for index in views[1:]} == {0, 1, 2, 3, 4}
@@ -65,15 +66,58 @@ def test_target_and_anchors_are_distinct_and_cover_the_bag() -> None:
 @pytest.mark.parametrize(("choice", "targets"), [("real", {0}), ("generated", {1, 2})])
 def test_target_view_choice_is_kept(choice: str, targets: set[int]) -> None:
     run = PretrainRunSettings(**SMALL, num_anchors=1, target_view=choice)  # type: ignore[arg-type]
-    assert {choose_views(run, np.random.default_rng(seed), [1, 2])[0] for seed in range(60)} == targets
+    assert {choose_views(run, np.random.default_rng(seed), 3)[0] for seed in range(60)} == targets
+
+
+@pytest.mark.parametrize("target_view", ["random", "real", "generated"])
+def test_weighted_views_are_drawn_one_after_the_other_in_proportion(target_view: str) -> None:
+    run = PretrainRunSettings(**SMALL, num_anchors=1, target_view=target_view)  # type: ignore[arg-type]
+    weights = np.array([1.0, 0.5, 0.25], np.float32)
+    generator, drawn, expected = np.random.default_rng(0), np.zeros((3, 3)), np.zeros((3, 3))
+    for _ in range(20_000):
+        target, anchor = choose_views(run, generator, 3, weights)
+        drawn[target, anchor] += 1 / 20_000
+    targets = {"random": [0, 1, 2], "real": [0], "generated": [1, 2]}[target_view]
+    for target in targets:
+        for anchor in {0, 1, 2} - {target}:
+            share = weights[anchor] / (weights.sum() - weights[target])
+            expected[target, anchor] = weights[target] / weights[targets].sum() * share
+    np.testing.assert_allclose(drawn, expected, atol=0.015)
+
+
+def test_frames_of_a_clip_have_every_gap_of_the_range_and_stay_inside() -> None:
+    run = PretrainRunSettings(**SMALL, pretext="video_pairs")
+    for count, gaps in ((2, {1}), (4, {3}), (9, {4, 5, 6, 7, 8}), (60, set(range(4, 48)))):
+        drawn = [choose_frames(run, np.random.default_rng(seed), count) for seed in range(1500)]
+        assert {target - anchor for target, anchor in drawn} == gaps
+        assert min(anchor for _, anchor in drawn) == 0
+        assert max(target for target, _ in drawn) == count - 1
+    starts = [choose_frames(run, np.random.default_rng(seed), 5)[1] for seed in range(200)]
+    assert set(starts) == {0}
+    with pytest.raises(ValueError, match="at least two frames"):
+        choose_frames(run, np.random.default_rng(0), 1)
+
+
+def test_frames_share_one_crop_and_one_flip() -> None:
+    run = PretrainRunSettings(**SMALL, pretext="video_pairs", frame_gap=(1, 2))
+    plans = [plan(run, seed, bag_of(*[(64, 48)] * 6)) for seed in range(40)]
+    assert all(drawn.regions[0] == drawn.regions[1] and drawn.flips[0] == drawn.flips[1] for drawn in plans)
+    assert {drawn.flips[0] for drawn in plans} == {True, False}
+    assert {drawn.pictures[0] - drawn.pictures[1] for drawn in plans} == {1, 2}
 
 
 def test_shared_crop_is_the_same_for_all_views_and_independent_crops_are_not() -> None:
     for shared in (True, False):
         run = PretrainRunSettings(**SMALL, num_anchors=1, shared_crop=shared)
-        samples = [make_sample(run, np.random.default_rng(seed), [1], lambda _: numbered()) for seed in range(8)]
-        equal = [np.array_equal(np.asarray(target), np.asarray(anchor)) for target, anchor in samples]
+        plans = [plan(run, seed, bag_of((64, 64), (64, 64))) for seed in range(8)]
+        equal = [drawn.regions[0] == drawn.regions[1] for drawn in plans]
         assert all(equal) if shared else not any(equal)
+
+
+def test_a_shared_crop_is_relative_to_views_of_different_sizes() -> None:
+    run = PretrainRunSettings(**SMALL, num_anchors=1, target_view="real")
+    large, small = plan(run, 3, bag_of((640, 320), (64, 32))).regions
+    np.testing.assert_allclose(np.array(large) / 10, small, atol=0.51)
 
 
 def crop_run(strategy: str) -> PretrainRunSettings:
@@ -82,19 +126,19 @@ def crop_run(strategy: str) -> PretrainRunSettings:
     )  # fmt: skip
 
 
-def spread(image: Image.Image) -> float:
-    """Range of columns shown: large for a global crop, small for a local one."""
-    return float(np.ptp(np.asarray(image)[..., 0].astype(float)))
-
-
 def test_crop_strategies_say_which_crop_is_the_anchor() -> None:
+    whole, bag = (0, 0, 32, 32), bag_of((64, 64))
     for seed in range(5):
-        target, anchor = make_sample(crop_run("global_to_local"), np.random.default_rng(seed), [], lambda _: numbered())
-        assert spread(anchor) > 1.4 * spread(target)
-        target, anchor = make_sample(crop_run("local_to_global"), np.random.default_rng(seed), [], lambda _: numbered())
-        assert spread(target) > 1.4 * spread(anchor)
-        target, anchor = make_sample(crop_run("same_views"), np.random.default_rng(seed), [], lambda _: numbered())
-        assert np.array_equal(np.asarray(target), np.asarray(anchor))
-        target, anchor = make_sample(crop_run("random_views"), np.random.default_rng(seed), [], lambda _: numbered())
-        assert not np.array_equal(np.asarray(target), np.asarray(anchor))
-        assert min(spread(target), spread(anchor)) > 120
+        target, anchor = plan(crop_run("global_to_local"), seed, bag).nested or []
+        assert anchor == whole
+        assert target.right - target.left < 20
+        target, anchor = plan(crop_run("local_to_global"), seed, bag).nested or []
+        assert target == whole
+        assert anchor.right - anchor.left < 20
+        same = plan(crop_run("same_views"), seed, bag)
+        assert (len(same.regions), same.nested, same.flips[0]) == (1, None, same.flips[1])
+        two = plan(crop_run("random_views"), seed, bag)
+        assert two.regions[0] != two.regions[1]
+        assert min(box.right - box.left for box in two.regions) > 50
+    flips = {tuple(plan(crop_run("global_to_local"), seed, bag).flips) for seed in range(40)}
+    assert len(flips) == 4

@@ -5,58 +5,34 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 
 from cdgmae.models import load_encoder
-from cdgmae.pretrain import run as run_module
-from cdgmae.pretrain.batches import BagBatches
 from cdgmae.pretrain.run import run_pretrain
+from cdgmae.pretrain.task import PretrainTask
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import BagStore
-from cdgmae.storage.images import encode_jpeg
-from cdgmae.storage.picture_shards import PictureRow, PictureShardWriter
 from cdgmae.storage.tables import read_table
+from cdgmae.training.machine import Machine
+from tests.pretrain.drawn_bags import RUN, write_bags
 
 CPU = torch.device("cpu")
-RUN = PretrainRunSettings(
-    image_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2,
-    num_anchors=2, anchor_masking_ratio=0.25, target_masking_ratio=0.75, epochs=6, warmup_epochs=1, effective_batch_size=8, base_learning_rate=0.05,
-)  # fmt: skip
-
-
-def picture(number: int, view: int) -> bytes:
-    generator = np.random.default_rng([number, view])
-    coarse = generator.integers(0, 255, (4, 4, 3), dtype=np.uint8)
-    return encode_jpeg(Image.fromarray(coarse).resize((40, 40), Image.Resampling.BICUBIC), 90)
-
-
-def write_bags(folder: Path, num_bags: int = 20, num_views: int = 3) -> tuple[list[Path], list[Path]]:
-    reals, views = [folder / "shards/00000.tar"], [folder / "views/00000.tar"]
-    for path, indices in ((reals[0], [0]), (views[0], range(1, num_views + 1))):
-        with PictureShardWriter(path) as writer:
-            for number in range(num_bags):
-                for index in indices:
-                    row = PictureRow(f"n{number:04d}", index, extension="jpg", width=40, height=40)
-                    writer.add_picture(row, picture(number, index))
-            writer.commit(settings_digest="test")
-    return reals, views
 
 
 def train_into(
     folder: Path, reals: list[Path], views: list[Path], settings: PretrainRunSettings = RUN, every: float = 1e9
 ) -> dict[str, object]:
-    return run_pretrain(settings, 5, reals, views, folder / "out", folder / "work", device=CPU, checkpoint_interval_seconds=every)
+    machine = Machine(device=CPU, checkpoint_interval_seconds=every)
+    return run_pretrain(settings, 5, reals, views, folder / "out", folder / "work", machine)
 
 
 def test_run_writes_the_declared_files_and_lowers_the_loss(tmp_path: Path) -> None:
     reals, views = write_bags(tmp_path)
     facts = train_into(tmp_path, reals, views, RUN.model_copy(update={"epochs": 40}))
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["config.json", "encoder.safetensors", "metrics.parquet", "model.safetensors"]
+    assert written == ["config.json", "encoder.safetensors", "metrics.parquet", "model.safetensors", "panels"]
     assert not (tmp_path / "work").exists()
     assert isinstance(facts["last_loss"], float)
     assert isinstance(facts["first_loss"], float)
@@ -81,31 +57,19 @@ class Killed(BaseException):
 def test_killed_run_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reals, views = write_bags(tmp_path)
     train_into(tmp_path / "a", reals, views)
-    original = run_module.PretrainTask.loss
+    original = PretrainTask.loss
 
-    def dying(self: run_module.PretrainTask, *arguments: object) -> torch.Tensor:
+    def dying(self: PretrainTask, *arguments: object) -> torch.Tensor:
         if arguments[-1] == 5:
             raise Killed
         return original(self, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(run_module.PretrainTask, "loss", dying)
+        patched.setattr(PretrainTask, "loss", dying)
         with pytest.raises(Killed):
             train_into(tmp_path / "b", reals, views, every=0.0)
     train_into(tmp_path / "b", reals, views)
     assert (tmp_path / "a/out/model.safetensors").read_bytes() == (tmp_path / "b/out/model.safetensors").read_bytes()
-
-
-def test_every_epoch_shows_every_bag_once_in_a_new_order(tmp_path: Path) -> None:
-    reals, views = write_bags(tmp_path, num_bags=24)
-    batches = BagBatches(BagStore(reals, views), RUN, seed=1)
-    assert batches.num_steps == 18
-    epochs = [np.concatenate([batches.keys(step)[1] for step in range(3 * epoch, 3 * epoch + 3)]) for epoch in range(2)]
-    assert all(sorted(epoch) == list(range(24)) for epoch in epochs)
-    assert not np.array_equal(*epochs)
-    again = BagBatches(BagStore(reals, views), RUN, seed=1)
-    assert torch.equal(batches.views(4), again.views(4))
-    assert not torch.equal(batches.views(4), BagBatches(BagStore(reals, views), RUN, seed=2).views(4))
 
 
 def test_too_few_bags_and_too_few_views_are_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from cdgmae.storage.atomic import write_text
 from cdgmae.storage.images import encode_jpeg
 from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShardWriter
 from cdgmae.storage.tables import write_table
-from cdgmae.training.loop import METRICS_SCHEMA
+from cdgmae.training.metrics import METRICS_SCHEMA
 
 SIZE = 48
 NASTY = '<script>alert("x")</script>'
@@ -126,6 +126,7 @@ class FakeResults:
         columns = {
             "step": step, "loss": 0.4 + 0.6 * np.exp(-step / 80) + random.normal(0, 0.02, steps), "learning_rate": np.full(steps, 1e-3),
             "grad_norm": np.ones(steps), "samples_per_second": np.full(steps, 512.5),
+            "data_wait_share": np.full(steps, 0.02), "gpu_memory_mb": np.full(steps, 900.0),
         }  # fmt: skip
         table, schema = pa.table(columns), METRICS_SCHEMA
         if steps_per_epoch is not None:

@@ -14,7 +14,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cdgmae.storage.bags import BagStore
 from cdgmae.storage.picture_shards import BAD, LATER_COLUMNS, OK, PictureRow, PictureShard, PictureShardWriter, index_path
 from cdgmae.storage.tables import TableError, file_sha256, table_facts
 from cdgmae.storage.verify import verify_file
@@ -157,21 +156,3 @@ def test_tar_members_and_rows_agree_for_tarfile(tmp_path: Path) -> None:
     rows = list(PictureShard(tar).rows(OK))
     with tarfile.open(tar) as opened:
         assert [(m.offset_data, m.size) for m in opened] == [(row.offset, row.length) for row in rows]
-
-
-def test_bags_join_real_pictures_and_views_by_key(tmp_path: Path) -> None:
-    real = [write(tmp_path / "r0.tar", {"a": b"A", "b": b"B"}), write(tmp_path / "r1.tar", {"c": b"C"})]
-    views = [write(tmp_path / "v1.tar", {"c": b"C1", "a": b"A1"}, 1), write(tmp_path / "v2.tar", {"a": b"A2"}, 2)]
-    store = BagStore(real, views)
-    assert [(bag.key, sorted(bag.generated)) for bag in store.bags] == [("a", [1, 2]), ("b", []), ("c", [1])]
-    assert store.read(store.bags[0].real) == b"A"
-    assert store.read(store.bags[0].generated[2]) == b"A2"
-    assert [bag.key for bag in BagStore(real, views, min_views=1).bags] == ["a", "c"]
-
-
-def test_views_of_other_pictures_and_empty_stores_are_refused(tmp_path: Path) -> None:
-    real, stray = [write(tmp_path / "r.tar", {"a": b"A"})], [write(tmp_path / "v.tar", {"z": b"Z"}, 1)]
-    with pytest.raises(ValueError, match="views without a real image"):
-        BagStore(real, stray)
-    with pytest.raises(ValueError, match="no bag has 1 generated"):
-        BagStore(real, min_views=1)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from cdgmae.settings.views import GeneratorTrainingSettings
 from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShardWriter
+from cdgmae.training.machine import Machine
 from cdgmae.views.training import train_generator
 
 ENCODER = 'random:{"image_size":16,"patch_size":8,"embed_dim":16,"depth":1,"num_heads":2}'
@@ -64,5 +65,7 @@ def shard_tar(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def generator_dir(shard_tar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("generators")
     output = folder / "animals"
-    train_generator(training_settings(), 0, [shard_tar], ENCODER, output, folder / "work", device=torch.device("cpu"))
+    train_generator(
+        training_settings(), 0, [shard_tar], ENCODER, output, folder / "work", machine=Machine(device=torch.device("cpu"))
+    )
     return output

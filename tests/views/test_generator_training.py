@@ -19,6 +19,8 @@ from cdgmae.models.latent_diffusion import predict
 from cdgmae.models.vit import build_vit
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.encoder import VitSettings
+from cdgmae.training.machine import Machine
+from cdgmae.training.metrics import MACHINE_COLUMNS
 from cdgmae.views.examples import TrainingExamples, compute_embeddings, compute_latents, draw_batch, fit_autoencoder
 from cdgmae.views.generator_folder import embed, load_generator
 from cdgmae.views.pictures import PictureCollection, squares
@@ -31,7 +33,9 @@ UNET = training_settings().unet.model_dump()
 
 
 def train(folder: Path, tars: list[Path], encoder: str = ENCODER, **changes: object) -> dict:
-    return train_generator(training_settings(**changes), 0, tars, encoder, folder / "generator", folder / "work", device=CPU)
+    return train_generator(
+        training_settings(**changes), 0, tars, encoder, folder / "generator", folder / "work", machine=Machine(device=CPU)
+    )
 
 
 def test_generator_folder_stands_alone(shard_tar: Path, tmp_path: Path) -> None:
@@ -81,7 +85,7 @@ def test_interrupted_training_ends_with_the_same_generator(
     monkeypatch.delenv("CDGMAE_TIME_LIMIT")
     assert train(tmp_path / "cut", [shard_tar])["digest"] == straight["digest"]
     one, two = (pq.read_table(tmp_path / name / "generator" / "metrics.parquet") for name in ("straight", "cut"))
-    assert one.drop_columns("samples_per_second").equals(two.drop_columns("samples_per_second"))
+    assert one.drop_columns(MACHINE_COLUMNS).equals(two.drop_columns(MACHINE_COLUMNS))
 
 
 def test_the_cut_of_the_data_into_shards_does_not_matter(shard_tar: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_the_batch_size_is_no_parameter_of_the_rule() -> None:
 
 
 def test_machine_settings_reach_the_command_line() -> None:
-    assert "CDGMAE_PROCESSES" not in RuntimeSettings().environment()
+    assert RuntimeSettings().environment()["CDGMAE_PROCESSES"] == ""
     environment = RuntimeSettings(processes=3, compile=True).environment()
     assert (environment["CDGMAE_PROCESSES"], environment["CDGMAE_COMPILE"]) == ("3", "1")
 

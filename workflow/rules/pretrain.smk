@@ -4,6 +4,7 @@ rule pretrain_encoder:
         gate=lambda w: ancient(JOBS.shard_gate(JOBS.dataset_of_run(w.run))),
         shards=lambda w: JOBS.shard_files(JOBS.dataset_of_run(w.run)),
         views=lambda w: JOBS.run_views(w.run),
+        scores=lambda w: JOBS.run_scores(w.run),
     output:
         encoder="results/pretrain/{run}/seed{seed}/encoder.safetensors",
         model="results/pretrain/{run}/seed{seed}/model.safetensors",
@@ -14,6 +15,7 @@ rule pretrain_encoder:
             category="Pre-training",
             labels={"run": "{run}", "seed": "{seed}"},
         ),
+        panels=directory("results/pretrain/{run}/seed{seed}/panels"),
     log:
         "logs/pretrain_encoder/{run}/seed{seed}.log",
     benchmark:
@@ -28,8 +30,10 @@ rule pretrain_encoder:
         settings=lambda w: JOBS.run_settings(w.run),
         shards=lambda w: names.shards_dir(JOBS.dataset_of_run(w.run)),
         views=lambda w: JOBS.run_views_flag(w.run),
+        scores=lambda w: JOBS.run_scores_flag(w.run),
         seed=lambda w: JOBS.run_seed(w.seed),
         work="work/pretrain/{run}/seed{seed}",
+        trackers="logs/trackers/{run}/seed{seed}",
     message:
         "Pre-train {wildcards.run}, seed {wildcards.seed}"
     shell:
@@ -38,8 +42,10 @@ rule pretrain_encoder:
         " --seed {params.seed}"
         " --shards {params.shards:q}"
         " {params.views}"
+        " {params.scores}"
         " --output $(dirname {output.encoder:q})"
         " --work {params.work:q}"
+        " --tracker-dir {params.trackers:q}"
         " --threads {threads}"
         " > {log} 2>&1"
 

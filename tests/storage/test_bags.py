@@ -1,0 +1,142 @@
+"""Bags joined from shards, their weights, and random reads from many tars."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cdgmae.storage import tar_reads
+from cdgmae.storage.bags import BagStore
+from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShardWriter
+from cdgmae.storage.tables import write_table
+from cdgmae.storage.tar_reads import TarReader
+from cdgmae.storage.view_weights import ViewWeights
+
+SCORES = pa.schema(
+    {
+        "key": pa.string(),
+        "view_a": pa.int32(),
+        "view_b": pa.int32(),
+        **dict.fromkeys(("gs", "ls", "nps", "nps_reverse"), pa.float32()),
+    }
+)
+
+
+def write(
+    tar: Path, pictures: Sequence[tuple[str, int, bytes]], bad: Sequence[tuple[str, int]] = (), width: int | None = 7
+) -> Path:
+    with PictureShardWriter(tar) as writer:
+        for key, view_index, data in pictures:
+            writer.add_picture(PictureRow(key, view_index, extension="jpg", width=width, height=5), data)
+        for key, view_index in bad:
+            writer.add_failure(PictureRow(key, view_index, status=BAD, reason="empty file"))
+        writer.commit(settings_digest="test")
+    return tar
+
+
+def views_of(store: BagStore) -> dict[str, list[int]]:
+    bags = [store.bag(position) for position in range(len(store))]
+    return {bag.key: bag.view_indices for bag in bags}
+
+
+def three_bags(folder: Path) -> tuple[list[Path], list[Path]]:
+    reals = [write(folder / "r0.tar", [("b", 0, b"B"), ("a", 0, b"A")], [("z", 0)]), write(folder / "r1.tar", [("c", 0, b"CC")])]
+    views = [
+        write(folder / "v1.tar", [("c", 1, b"C1"), ("a", 3, b"A3"), ("a", 1, b"A1")]),
+        write(folder / "v2.tar", [("a", 2, b"A2")], [("b", 1)]),
+    ]
+    return reals, views
+
+
+def test_bags_join_real_pictures_and_views_by_key(tmp_path: Path) -> None:
+    reals, views = three_bags(tmp_path)
+    store = BagStore(reals, views)
+    assert views_of(store) == {"a": [0, 1, 2, 3], "b": [0], "c": [0, 1]}
+    assert list(views_of(store)) == ["a", "b", "c"]
+    assert [store.read(row) for row in store.bag(0).rows] == [b"A", b"A1", b"A2", b"A3"]
+    assert store.bag(2).sizes == [(7, 5), (7, 5)]
+    assert store.decoded_bytes == 7 * 7 * 5 * 3
+    few = BagStore(reals, views, min_views=1)
+    assert (list(views_of(few)), few.bags_left_out) == (["a", "c"], 1)
+    assert [few.read(row) for row in few.bag(1).rows] == [b"CC", b"C1"]
+
+
+def test_views_of_other_pictures_and_empty_stores_are_refused(tmp_path: Path) -> None:
+    reals, stray = [write(tmp_path / "r.tar", [("a", 0, b"A")])], [write(tmp_path / "v.tar", [("z", 1, b"Z"), ("y", 1, b"Y")])]
+    with pytest.raises(ValueError, match=r"views without a real image: \{'.*v.tar': 2\}"):
+        BagStore(reals, stray)
+    with pytest.raises(ValueError, match="no bag has 1 generated"):
+        BagStore(reals, min_views=1)
+    with pytest.raises(ValueError, match=r"'a' is there twice: .*r.tar, view 0"):
+        BagStore([*reals, *reals])
+    with pytest.raises(ValueError, match=r"w.parquet: a row with status ok has no width"):
+        BagStore([write(tmp_path / "w.tar", [("a", 0, b"A")], width=None)])
+
+
+def write_scores(path: Path, rows: Sequence[tuple[str, int, float | None, float | None]]) -> Path:
+    pairs = [
+        {"key": key, "view_a": 0, "view_b": view, "gs": gs, "ls": 0.5, "nps": nps, "nps_reverse": nps}
+        for key, view, gs, nps in rows
+    ]
+    write_table(path, pairs, SCORES)
+    return path
+
+
+def test_views_are_filtered_and_weighted_by_their_scores(tmp_path: Path) -> None:
+    reals, views = three_bags(tmp_path)
+    tables = [
+        write_scores(tmp_path / "0.parquet", [("a", 1, 0.95, 0.7), ("a", 2, 0.95, 0.5), ("unknown", 1, 0.95, 0.9)]),
+        write_scores(tmp_path / "1.parquet", [("a", 3, 0.99, -0.2), ("c", 1, None, None)]),
+    ]
+    passing = BagStore(reals, views, weights=ViewWeights(tables, "nps >= 0.6 and gs >= 0.9"))
+    assert views_of(passing) == {"a": [0, 1], "b": [0], "c": [0]}
+    assert passing.bag(0).weights is None
+    weighted = BagStore(reals, views, min_views=1, weights=ViewWeights(tables, None, "nps"))
+    assert views_of(weighted) == {"a": [0, 1, 2]}
+    assert weighted.bags_left_out == 2
+    weights = weighted.bag(0).weights
+    assert weights is not None
+    np.testing.assert_allclose(weights, [1.0, 0.7, 0.5], rtol=1e-6)
+    with pytest.raises(ValueError, match="may be drawn by view_filter and view_weight"):
+        BagStore(reals, views, min_views=1, weights=ViewWeights(tables, "gs > 2"))
+
+
+def test_many_tars_are_read_through_few_descriptors_from_threads_forks_and_pickles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tar_reads, "MAX_OPEN", 5)
+    paths = [tmp_path / f"{number}.tar" for number in range(40)]
+    for number, path in enumerate(paths):
+        path.write_bytes(bytes([number]) * 1000)
+    reader, before = TarReader(paths), len(os.listdir("/proc/self/fd"))
+    wrong: list[int] = []
+
+    def read_all(offset: int) -> None:
+        for step in range(400):
+            number = (step * 7 + offset) % 40
+            if reader.read(number, offset, 3) != bytes([number]) * 3:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=read_all, args=(offset,)) for offset in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert len(os.listdir("/proc/self/fd")) - before <= 5
+    assert pickle.loads(pickle.dumps(reader)).read(3, 0, 2) == b"\x03\x03"
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if reader.read(9, 0, 1) == b"\x09" and len(reader._open) == 1 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with pytest.raises(ValueError, match="truncated"):
+        reader.read(0, 999, 2)
+    with pytest.raises(ValueError, match="cannot be opened"):
+        TarReader([tmp_path / "gone.tar"]).read(0, 0, 1)
