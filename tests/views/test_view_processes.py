@@ -17,7 +17,7 @@ from tests.views.conftest import KEYS, write_shard
 from tests.views.forked import ForkedCommand
 from tests.views.test_view_sampling import pixels_of, rows_of, sample, sampling
 
-SLOW = {"num_inference_steps": 60, "batch_size": 3}
+SLOW = {"num_inference_steps": 40, "batch_size": 3}
 """So many steps that a test can act between two batches."""
 
 
@@ -43,12 +43,13 @@ def straight(shard_tar: Path, generator_dir: Path, tmp_path_factory: pytest.Temp
 
 
 def test_batches_of_one_three_and_eight_and_two_shards_give_the_same_views(
-    shard_tar: Path, generator_dir: Path, tmp_path: Path, straight: Path
+    shard_tar: Path, generator_dir: Path, tmp_path: Path
 ) -> None:
-    reference, rows = pixels_of(straight), rows_of(straight)
+    sample(shard_tar, generator_dir, tmp_path, "3.tar", batch_size=3)
+    reference, rows = pixels_of(tmp_path / "3.tar"), rows_of(tmp_path / "3.tar")
     worst = 0
     for batch_size in (1, 8):
-        sample(shard_tar, generator_dir, tmp_path, f"{batch_size}.tar", **{**SLOW, "batch_size": batch_size})
+        sample(shard_tar, generator_dir, tmp_path, f"{batch_size}.tar", batch_size=batch_size)
         found = rows_of(tmp_path / f"{batch_size}.tar")
         assert [(row.key, row.view_index, row.seed) for row in found] == [(row.key, row.view_index, row.seed) for row in rows]
         pixels = pixels_of(tmp_path / f"{batch_size}.tar")
@@ -56,7 +57,7 @@ def test_batches_of_one_three_and_eight_and_two_shards_give_the_same_views(
     halves = [write_shard(tmp_path / f"half{n}" / "00000.tar", keys) for n, keys in enumerate((KEYS[:3], KEYS[3:]))]
     both = {}
     for n, half in enumerate(halves):
-        sample(half, generator_dir, tmp_path, f"half{n}.tar", **SLOW)
+        sample(half, generator_dir, tmp_path, f"half{n}.tar", batch_size=3)
         both.update({(row.key, row.view_index): row.sha256 for row in rows_of(tmp_path / f"half{n}.tar")})
     assert both == {(row.key, row.view_index): row.sha256 for row in rows}  # equal batch shape: equal bytes
     assert worst <= 2  # another batch shape: rounding, then JPEG
@@ -108,7 +109,7 @@ def test_a_signal_flushes_and_leaves_with_the_documented_code(
         child.wait_until(lambda before=before: journal_lines(tmp_path) > before)
         started = time.monotonic()
         assert child.end_with(number) == EXIT_INTERRUPTED
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 30
         assert journal_lines(tmp_path) > before
     assert "of 18 views are kept (SIGUSR1)" in (tmp_path / "log").read_text()
     facts = sample(shard_tar, generator_dir, tmp_path, **{**SLOW, "batch_size": 5})

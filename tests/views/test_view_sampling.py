@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import io
 import itertools
-import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -180,30 +175,6 @@ def test_a_stop_request_keeps_what_is_made(
     with pytest.raises(Interrupted, match="0 of 18"):
         sample(shard_tar, generator_dir, tmp_path)
     assert not (tmp_path / "00000.tar").exists()
-
-
-def test_kill_minus_nine_and_again(shard_tar: Path, generator_dir: Path, tmp_path: Path) -> None:
-    changes = {"num_inference_steps": 120, "num_views": 3}
-    settings, work = sampling(**changes).canonical_json(), tmp_path / "work-00000.tar"
-    command = [
-        sys.executable, "-m", "cdgmae.cli", "views", "sample", "--settings", settings, "--shard", shard_tar, "--generator", generator_dir,
-        "--output", tmp_path / "00000.tar", "--work", work, "--device", "cpu", "--threads", "1",
-    ]  # fmt: skip
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and process.poll() is None:
-            if (work / JOURNAL).is_file() and (work / JOURNAL).read_bytes().count(b"\n") >= 2:
-                break
-            time.sleep(0.01)
-        assert process.poll() is None, "the run ended before it could be killed"
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    assert not (tmp_path / "00000.tar").exists()
-    assert sample(shard_tar, generator_dir, tmp_path, **changes)["found_finished"] >= 4
-    sample(shard_tar, generator_dir, tmp_path, "straight.tar", **changes)
-    assert (tmp_path / "00000.tar").read_bytes() == (tmp_path / "straight.tar").read_bytes()
 
 
 def poison(unet: nn.Module, steps: int) -> None:
