@@ -1,7 +1,9 @@
-"""Time of a training step (forward + backward) against the straightforward implementation: `python benchmarks/train_step.py`.
+"""Time of a training step (forward + backward) against simpler implementations: `python benchmarks/train_step.py`.
 
-CPU: float32, both with dropout, interleaved, medians; the ratio is straightforward / ours. CUDA: our step in bf16 (optionally
-compiled) against the straightforward one in fp16 at the same batch, samples per second, model FLOPs utilisation and peak memory.
+The ratio is against the first line: on a CPU the literal statement of the equations, sample by sample and anchor by anchor; the
+straightforward implementation, which batches over samples, stands beside it. All have the same weights, inputs and dropout rate; the
+variants are measured in turns and medians are printed. On a CPU: float32 and bfloat16. On a GPU: ours in bfloat16 (optionally
+compiled) against the straightforward one in float16, with model FLOPs utilisation and peak memory.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,24 +22,17 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from cdgmae.models import CrossViewMAE
-from cdgmae.pretrain.flops import FlopsCount, count_flops
+from cdgmae.pretrain.flops import count_flops
 from cdgmae.settings.pretrain import PretrainRunSettings
 from tests.oracles.straightforward_mae import StraightforwardMAE
 
 CASES = {"a1": (1, 0.0), "a3-25%": (3, 0.25)}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+Step = Callable[[], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """The two training steps to compare, and what one costs."""
-
-    ours: Callable[[], None]
-    straightforward: Callable[[], None]
-    flops: FlopsCount
-
-
-def prepare(num_anchors: int, ratio: float, batch: int, device: torch.device, compiled: bool) -> Steps:
-    """Both models with the same weights on the same inputs."""
+def make_steps(num_anchors: int, ratio: float, batch: int, device: torch.device, compiled: bool) -> dict[str, Step]:
+    """The steps to compare by name, the baseline first."""
     torch.manual_seed(0)
     model = CrossViewMAE(anchor_masking_ratio=ratio).to(device).train()
     other = StraightforwardMAE(anchor_masking_ratio=ratio).to(device).train()
@@ -49,20 +43,36 @@ def prepare(num_anchors: int, ratio: float, batch: int, device: torch.device, co
         torch.rand(batch, 196, device=device),
         torch.rand(batch, num_anchors, 196, device=device),
     )
-    seeds = torch.arange(batch) if device.type == "cpu" else None  # as in training: per-sample dropout on a CPU
     runner: nn.Module = torch.compile(model) if compiled else model
-    ours = step_of(model, lambda: runner(*inputs, seeds).loss, device, torch.bfloat16)
-    straightforward = step_of(other, lambda: other(*inputs), device, torch.float16)
-    settings = PretrainRunSettings(num_anchors=num_anchors, anchor_masking_ratio=ratio)
-    return Steps(ours, straightforward, count_flops(settings))
+    if device.type == "cuda":
+        return {
+            "straightforward fp16": make_step(other, lambda: other(*inputs), "fp16", device),
+            "ours bf16": make_step(model, lambda: runner(*inputs).loss, "bf16", device),
+        }
+    seeds = torch.arange(batch)  # per-sample dropout, as in training on a CPU
+
+    def one_by_one() -> Tensor:
+        """The paper's equations sample by sample: each anchor of each sample in an encoder pass of its own."""
+        return torch.stack([other(*(values[row : row + 1] for values in inputs)) for row in range(batch)]).mean()
+
+    literal = {"literal fp32": make_step(other, one_by_one, "fp32", device)}
+    return literal | {
+        f"{name} {precision}": make_step(module, loss, precision, device)
+        for precision in ("fp32", "bf16")
+        for name, module, loss in (
+            ("straightforward", other, lambda: other(*inputs)),
+            ("ours", model, lambda: runner(*inputs, seeds).loss),
+        )
+    }
 
 
-def step_of(model: nn.Module, loss: Callable[[], Tensor], device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
-    """Forward and backward; mixed precision only on a GPU."""
+def make_step(model: nn.Module, loss: Callable[[], Tensor], precision: str, device: torch.device) -> Step:
+    """Forward and backward in a precision."""
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
-        cast: AbstractContextManager[object] = torch.autocast("cuda", dtype) if device.type == "cuda" else nullcontext()
+        mixed = precision != "fp32"
+        cast: AbstractContextManager[object] = torch.autocast(device.type, PRECISIONS[precision]) if mixed else nullcontext()
         with cast:
             value = loss()
         value.backward()
@@ -70,7 +80,7 @@ def step_of(model: nn.Module, loss: Callable[[], Tensor], device: torch.device, 
     return step
 
 
-def seconds_of(step: Callable[[], None], device: torch.device, repeats: int = 1) -> float:
+def seconds_of(step: Step, device: torch.device, repeats: int) -> float:
     """Wall-clock seconds of one step, the device's queue emptied before and after."""
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -82,45 +92,49 @@ def seconds_of(step: Callable[[], None], device: torch.device, repeats: int = 1)
     return (time.perf_counter() - started) / repeats
 
 
-def interleaved(steps: Steps, device: torch.device, rounds: int, repeats: int) -> tuple[float, float]:
-    """Median seconds of our step and of the straightforward one, measured in turns after one round of warm-up."""
-    ours, straightforward = [], []
+def measure(steps: dict[str, Step], device: torch.device, rounds: int) -> dict[str, float]:
+    """Median seconds of each step, measured in turns after one round of warm-up."""
+    repeats = 10 if device.type == "cuda" else 1
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds + 1):
-        ours.append(seconds_of(steps.ours, device, repeats))
-        straightforward.append(seconds_of(steps.straightforward, device, repeats))
-    return statistics.median(ours[1:]), statistics.median(straightforward[1:])
+        for name, step in steps.items():
+            seconds[name].append(seconds_of(step, device, repeats))
+    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
-def peak_memory(step: Callable[[], None]) -> float:
-    """Peak GiB of GPU memory during one step."""
+def gpu_facts(step: Step, seconds: float, flops: float, peak_tflops: float) -> str:
+    """Model FLOPs utilisation and peak memory of a step."""
     torch.cuda.reset_peak_memory_stats()
     step()
     torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() / 2**30
+    memory = torch.cuda.max_memory_allocated() / 2**30
+    return f", MFU {flops / seconds / (peak_tflops * 1e12):.1%}, peak memory {memory:.1f} GiB"
 
 
 def main() -> None:
-    """Measure and print one line per case."""
+    """Measure and print one line per case and variant."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", choices=list(CASES), action="append", help="Only this case; may be given twice.")
     parser.add_argument("--batch", type=int, default=None, help="Samples per step; default 8 on a CPU, 256 on a GPU.")
     parser.add_argument("--rounds", type=int, default=7, help="Rounds per case; the medians count.")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads.")
-    parser.add_argument("--compile", action="store_true", help="Compile our model (GPU).")
-    parser.add_argument("--peak-tflops", type=float, default=989.0, help="Dense bf16 peak of the GPU, for the utilisation.")
+    parser.add_argument("--compile", action="store_true", help="Compile our model.")
+    parser.add_argument("--peak-tflops", type=float, default=989.0, help="Dense bf16 peak of the GPU (H100: 989).")
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(options.threads)
     batch = options.batch or (256 if device.type == "cuda" else 8)
-    for name, (num_anchors, ratio) in CASES.items():
-        steps = prepare(num_anchors, ratio, batch, device, options.compile)
-        ours, straightforward = interleaved(steps, device, options.rounds, repeats=10 if device.type == "cuda" else 1)
-        line = f"{name}: batch {batch}, ours {ours:.3f} s, straightforward {straightforward:.3f} s, ratio {straightforward / ours:.2f}"
-        line += f", {batch / ours:.1f} samples/s"
-        if device.type == "cuda":
-            utilisation = steps.flops.true_step * batch / ours / (options.peak_tflops * 1e12)
-            line += f", MFU {utilisation:.1%}"
-            line += f", peak memory {peak_memory(steps.ours):.1f} GiB against {peak_memory(steps.straightforward):.1f} GiB"
-        print(line, flush=True)
+    for case in options.case or CASES:
+        num_anchors, ratio = CASES[case]
+        steps = make_steps(num_anchors, ratio, batch, device, options.compile)
+        seconds = measure(steps, device, options.rounds)
+        flops = batch * count_flops(PretrainRunSettings(num_anchors=num_anchors, anchor_masking_ratio=ratio)).true_step
+        baseline = next(iter(seconds.values()))
+        for name, value in seconds.items():
+            line = f"{case}, {name}: {value:.3f} s, {batch / value:.1f} samples/s, ratio {baseline / value:.2f}"
+            if device.type == "cuda":
+                line += gpu_facts(steps[name], value, flops, options.peak_tflops)
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,8 @@ class Config(Settings):
                 yield f"views.sources.{name}.generator", source.generator, self.views.generators
         for source_name in self.consistency.sources:
             yield "consistency.sources", source_name, sources
+        if self.consistency.crop_run is not None:
+            yield "consistency.crop_run", self.consistency.crop_run, runs
         for name, run in runs.items():
             yield f"pretrain.runs.{name}.source", run.source, sources
         for key, encoder in self.encoders():
@@ -114,9 +116,12 @@ class Config(Settings):
                 )
             if run.target_view == "generated" and source.num_views == 0:
                 yield f"{key}.target_view = 'generated', but source {run.source!r} has no generated views; use 'real'"
-        for name in self.consistency.sources:
-            if name in self.views.sources and not self.views.sources[name].has_files:
-                yield f"consistency.sources: {name!r} is of kind crops and has no view files to score; remove it"
+        crop_run = self.pretrain.runs.get(self.consistency.crop_run or "")
+        if crop_run is not None and crop_run.pretext != "crops":
+            yield (
+                f"consistency.crop_run = {self.consistency.crop_run!r} has pretext {crop_run.pretext} and draws no crop pairs; name a "
+                "run with pretext crops, or leave it out for CropMAE's crops"
+            )
 
     def _cycle_problems(self) -> Iterator[str]:
         """A generator conditioned on a run that trains on that same generator's views could never start."""

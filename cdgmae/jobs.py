@@ -11,7 +11,8 @@ from pathlib import Path
 
 from cdgmae import names
 from cdgmae.config import Config, ConfigError
-from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
+from cdgmae.settings.crops import CropPairSettings
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.settings.views import GeneratorTrainingSettings
@@ -111,10 +112,29 @@ class Jobs:
 
     # Stage consistency
 
-    def scoring_settings(self) -> str:
-        """What one scoring job needs of section `consistency`, as JSON."""
+    def scoring_settings(self, source: str) -> str:
+        """What one scoring job needs of section `consistency`, as JSON; for a source without view files, how its crops are drawn."""
         section = self.config.consistency
-        return ScoringSettings(**{name: getattr(section, name) for name in ScoringSettings.model_fields}).canonical_json()
+        common = {name: getattr(section, name) for name in ScoringSettings.model_fields if hasattr(section, name)}
+        crops = None if self.config.views.sources[source].has_files else self._crop_draws()
+        return ScoringSettings(**common, crops=crops).canonical_json()
+
+    def _crop_draws(self) -> CropDrawSettings:
+        section = self.config.consistency
+        pair = self.config.pretrain.runs[section.crop_run].crop_pair if section.crop_run is not None else CropPairSettings()
+        return CropDrawSettings(**pair.model_dump(), num_pairs=section.crop_pairs, seed=self.config.seed)
+
+    def scored_views(self, source: str, shard: str) -> list[str]:
+        """The view shard that is compared with its real images; none for a source without files."""
+        return [f"{names.views_dir(source)}/{shard}.tar"] if self.config.views.sources[source].has_files else []
+
+    def scored_views_flag(self, source: str, shard: str) -> str:
+        """`--views FILE` for a source with view files, else nothing."""
+        return " ".join(f"--views {file}" for file in self.scored_views(source, shard))
+
+    def source_kind(self, source: str) -> str:
+        """The kind of a view source."""
+        return self.config.views.sources[source].kind
 
     def consistency_tables(self) -> list[str]:
         """The pair tables of all scored sources."""
@@ -181,10 +201,10 @@ class Jobs:
         return [encoder.checkpoint] if encoder.checkpoint is not None else []
 
     def encoder_reference(self, encoder: EncoderSettings) -> str:
-        """The command-line form of an encoder: a file, a timm name, `random:{...}` or `pixels:P`."""
+        """The command-line form of an encoder: a file, a timm name, `NAME@FILE`, `random:{...}` or `pixels:P`."""
         files = self.encoder_files(encoder)
         if files:
-            return files[0]
+            return f"{encoder.timm}@{files[0]}" if encoder.timm is not None else files[0]
         if encoder.random_like is not None:
             return f"random:{self.config.pretrain.runs[encoder.random_like].vit.canonical_json()}"
         return encoder.timm if encoder.timm is not None else f"pixels:{encoder.pixels}"

@@ -10,6 +10,8 @@ import typer
 from cdgmae.commands.options import (
     DeviceOption,
     JsonOption,
+    LogIntervalOption,
+    PrecisionOption,
     SettingsOption,
     ThreadsOption,
     csv_beside,
@@ -17,6 +19,10 @@ from cdgmae.commands.options import (
     print_result,
 )
 from cdgmae.settings.consistency import ScoringSettings
+
+ResultsOption = Annotated[
+    Path, typer.Option("--results", help="Folder with summary.parquet and one folder of score tables per source.")
+]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,7 +36,6 @@ app = typer.Typer(
 @app.command()
 def score(
     real: Annotated[Path, typer.Option("--real", help="Picture shard (.tar, its .parquet index beside it) of the real images.")],
-    views: Annotated[Path, typer.Option("--views", help="Picture shard of the generated views of the same keys.")],
     encoder: Annotated[
         str,
         typer.Option(
@@ -42,9 +47,32 @@ def score(
     output: Annotated[
         Path, typer.Option("--output", help="Score table to write (.parquet): key, view_a, view_b, gs, ls, nps, ...")
     ],
+    views: Annotated[
+        Path | None,
+        typer.Option("--views", help="Picture shard of the views of the same keys; left out: crop pairs of the real images."),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="Kind of the source, which finds its counterpart in the paper. Default: the source's name."),
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option("--work", help="Folder for finished parts until the table is whole; default: beside OUTPUT.")
+    ] = None,
     settings: SettingsOption = "",
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="Side in pixels at which pictures are compared. Default 224.")
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option("--features", help="Tokens after the encoder's final norm (final_norm, default) or before it (last_block)."),
+    ] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option("--pairs", help="real_vs_view (default): the real image with each view. all: every two views of a bag too."),
+    ] = None,
+    nearest_bags: Annotated[
+        int | None,
+        typer.Option("--nearest-bags", help="Bags whose nearest-patch numbers are stored, for pictures. Default 0."),
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures per encoder pass. Default 64.")] = None,
     max_bad_fraction: Annotated[
@@ -52,23 +80,30 @@ def score(
         typer.Option("--max-bad-fraction", help="Fail when more than this share of pairs cannot be scored. Default 0.001."),
     ] = None,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
+    log_interval: LogIntervalOption = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Score every generated view of one shard against its real image.
+    """Score the view pairs of one shard: every view against its real image, or crops of the real images.
 
-    Every picture is embedded once. A picture that cannot be read becomes a row with status `bad` and the reason.
+    Every picture is embedded once. A picture that cannot be read becomes a row with status `bad` and the reason. Killed at any
+    moment and started again, it goes on from its last finished part and ends with the same table.
     """
     from cdgmae.consistency.scoring import score_shard
     from cdgmae.runtime.devices import limit_threads, pick_device
     from cdgmae.storage.locks import exclusive_writer
 
     chosen = parse_settings(
-        ScoringSettings, settings, image_size=image_size, batch_size=batch_size, max_bad_fraction=max_bad_fraction
-    )
+        ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
+        batch_size=batch_size, max_bad_fraction=max_bad_fraction,
+    )  # fmt: skip
     limit_threads(threads)
     with exclusive_writer(output):
-        result = score_shard(chosen, real, views, encoder, output, source=source, device=pick_device(device))
+        result = score_shard(
+            chosen, real, views, encoder, output, source=source, device=pick_device(device), kind=kind, work_dir=work,
+            precision=precision, log_interval_seconds=log_interval,
+        )  # fmt: skip
     print_result(result, as_json)
 
 
@@ -86,9 +121,7 @@ def summarise(
 
 @app.command()
 def show(
-    results: Annotated[
-        Path, typer.Option("--results", help="Folder with summary.parquet and one folder of tables per source.")
-    ] = Path("results/consistency"),
+    results: ResultsOption = Path("results/consistency"),
     metric: Annotated[str, typer.Option("--metric", help="Score drawn as histogram: gs, ls, nps or nps_reverse.")] = "nps",
     as_json: JsonOption = False,
 ) -> None:
@@ -100,3 +133,50 @@ def show(
         print_result({"sources": display.rows, "histograms": display.histograms}, True)
     else:
         render_display(display)
+
+
+@app.command()
+def query(
+    expression: Annotated[
+        str, typer.Argument(help="Condition on the columns, e.g. 'nps < 0.5 and gs > 0.95', with and, or, not, + - * /.")
+    ],
+    results: ResultsOption = Path("results/consistency"),
+    source: Annotated[str | None, typer.Option("--source", help="Look at this view source only; all if left out.")] = None,
+    sort: Annotated[str | None, typer.Option("--sort", help="Column to order by, smallest first.")] = None,
+    descending: Annotated[bool, typer.Option("--descending", help="Largest first.")] = False,
+    limit: Annotated[int, typer.Option("--limit", help="Pairs to show.")] = 20,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder for one strip per shown bag: its pictures, the found views framed.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the shown pairs as CSV and nothing else.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find view pairs by their scores, over all score tables.
+
+    Columns: key, view_a (0 = the real image), view_b, gs, ls, nps, nps_reverse, status (ok or bad), reason, source, encoder.
+    """
+    from cdgmae.consistency.display import matches_as_csv, render_matches
+    from cdgmae.consistency.query import query_scores, write_strips
+
+    found = query_scores(results, expression, source=source, sort=sort, descending=descending, limit=limit)
+    strips = write_strips(found, results, images) if images is not None else []
+    if as_json:
+        print_result({"matches": found.total, "pairs": found.shown(), "images": [str(path) for path in strips]}, True)
+    elif as_csv:
+        typer.echo(matches_as_csv(found), nl=False)
+    else:
+        render_matches(found, strips)
+
+
+@app.command()
+def keep(
+    expression: Annotated[str, typer.Argument(help="Condition that a view must meet, e.g. 'nps >= 0.6 and gs >= 0.9'.")],
+    source: Annotated[str, typer.Option("--source", help="View source.")],
+    num_anchors: Annotated[int, typer.Option("--num-anchors", help="Views that a bag needs besides its target.")] = 1,
+    results: ResultsOption = Path("results/consistency"),
+    as_json: JsonOption = False,
+) -> None:
+    """Say how many bags and views a run's `view_filter` would keep, before anyone trains."""
+    from cdgmae.consistency.selection import count_kept
+
+    print_result(count_kept(results, expression, source, num_anchors), as_json)

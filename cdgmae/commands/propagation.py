@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +30,20 @@ app = typer.Typer(
 )
 
 
+class OverlayFormat(StrEnum):
+    """Files that overlays can be written as."""
+
+    gif = "gif"
+    mp4 = "mp4"
+
+
+class Resolution(StrEnum):
+    """Versions of DAVIS."""
+
+    p480 = "480p"
+    full = "Full-Resolution"
+
+
 class ClipSet(StrEnum):
     """The three benchmarks."""
 
@@ -43,6 +59,9 @@ PAPER_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+RootOption = Annotated[
+    Path, typer.Option("--root", help="Folder of the clips in their official layout; nothing is written into it.")
+]
 InputSizeOption = Annotated[
     str | None,
     typer.Option(
@@ -58,7 +77,46 @@ QueueLengthOption = Annotated[
 RadiusOption = Annotated[
     float | None, typer.Option("--radius", help="Neighbourhood radius in patches; the first frame is exempt. Paper: 20.")
 ]
+ResolutionOption = Annotated[
+    Resolution | None,
+    typer.Option("--resolution", help="DAVIS only: 480p or Full-Resolution; J and F are measured at this size. Default 480p."),
+]
 TemperatureOption = Annotated[float | None, typer.Option("--temperature", help="Softmax temperature. Default 0.7.")]
+RestrictFirstFrameOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--restrict-first-frame/--exempt-first-frame", help="Whether the radius holds for frame 0 too. Default: exempt."
+    ),
+]
+RestartEveryOption = Annotated[
+    int | None,
+    typer.Option(
+        "--restart-every",
+        help="Frames after which the queue is forgotten and labels come from frame 0 alone; 1: every frame straight from frame 0. "
+        "Default 0: never.",
+    ),
+]
+ScoredSizeOption = Annotated[
+    str | None,
+    typer.Option("--scored-size", help="DAVIS: measure J and F at the size of the `annotation` (default) or of the `input`."),
+]
+ProtocolPrecisionOption = Annotated[
+    str | None, typer.Option("--precision", help="fp32 (default, as published) or bf16: arithmetic of the encoder.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", help="Processes that compute clips, each with its own encoder. Default: one per visible GPU, one on a CPU."
+    ),
+]
+ShareOption = Annotated[
+    str | None,
+    typer.Option(
+        "--share",
+        help="K/N: compute only the K-th of N shares of the clips (K from 0), e.g. one per Slurm task, and keep them in the folder of "
+        "finished clips. Run once more without it for the table.",
+    ),
+]
 
 
 @app.command()
@@ -68,7 +126,8 @@ def run(
         str,
         typer.Option(
             "--encoder",
-            help="encoder.safetensors, a CropMAE/SiamMAE/MAE .pth, a timm name, `random:NAME`, or `pixels:P` (the floor without a network).",
+            help="encoder.safetensors, a CropMAE/SiamMAE/MAE/DINO/VideoMAE .pth, a timm name, NAME@FILE (timm's architecture, weights of a "
+            "file), `random:NAME`, or `pixels:P` (the floor without a network).",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", help="Folder of the results; the table is OUTPUT/CLIP_SET.parquet.")],
@@ -76,20 +135,35 @@ def run(
         str | None, typer.Option("--root", help="Folder of the clips in their official layout; nothing is written into it.")
     ] = None,
     settings: SettingsOption = "",
+    resolution: ResolutionOption = None,
     input_size: InputSizeOption = None,
     top_k: TopKOption = None,
     queue_length: QueueLengthOption = None,
     radius: RadiusOption = None,
     temperature: TemperatureOption = None,
+    restrict_first_frame: RestrictFirstFrameOption = None,
+    restart_every: RestartEveryOption = None,
+    scored_size: ScoredSizeOption = None,
+    precision: ProtocolPrecisionOption = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Encoder name in the table; the encoder as given if left out.")
     ] = None,
     save_predictions: Annotated[
         bool,
         typer.Option(
-            "--save-predictions", help="Also write OUTPUT/masks/SEQUENCE/00000.png (palette) or OUTPUT/joints/CLIP.parquet."
+            "--save-predictions",
+            help="Also write OUTPUT/masks/SEQUENCE/00000.png (DAVIS, VIP: palette PNGs, as the DAVIS toolkit reads them) "
+            "or OUTPUT/joints/CLIP.parquet (JHMDB).",
         ),
     ] = False,
+    overlays: Annotated[
+        OverlayFormat | None,
+        typer.Option(
+            "--overlays",
+            help="Also write OUTPUT/overlays/SEQUENCE.gif or .mp4: the frames under their predicted labels, errors outlined. "
+            "mp4 is smaller and needs `pip install cdgmae\\[video]`.",
+        ),
+    ] = None,
     work: Annotated[
         Path | None,
         typer.Option(
@@ -97,39 +171,71 @@ def run(
         ),
     ] = None,
     device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    share: ShareOption = None,
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Propagate labels through every clip of one benchmark and measure them.
 
     Prints J&F, J and F, or mIoU, or PCK@0.1 to PCK@0.5, all in percent; the table holds a row per sequence and object, part or joint
-    with everything the scores are made of, and the protocol in its metadata. Interrupted runs continue with the missing clips.
+    with everything the scores are made of and the protocol. The data folder is checked first and every problem listed; nothing is written into
+    it. An interrupted run continues with the missing clips.
     """
     from cdgmae.propagation.run import run_propagation
     from cdgmae.runtime.devices import limit_threads, pick_device
-    from cdgmae.runtime.interrupts import Interrupted, StopRequest
     from cdgmae.storage.locks import exclusive_writer
 
     protocol = read_protocol(
-        clip_set.value, settings, root=root, input_size=parse_input_size(input_size),
+        clip_set.value, settings, root=root, resolution=resolution, input_size=parse_input_size(input_size),
         top_k=top_k, queue_length=queue_length, radius=radius, temperature=temperature,
+        restrict_first_frame=restrict_first_frame, restart_every=restart_every, scored_size=scored_size, precision=precision,
     )  # fmt: skip
     limit_threads(threads)
-    stop = StopRequest()
-
-    def stop_if_asked(clip: str) -> None:
-        reason = stop.reason()
-        if reason is not None:
-            raise Interrupted(f"{reason} after clip {clip}; finished clips are kept, run the same command again")
-
     table = output / f"{clip_set.value}.parquet"
-    with exclusive_writer(table):
+    part = parse_share(share)
+    with nullcontext() if part else exclusive_writer(table):  # shares run side by side and write no table
         scores = run_propagation(
             clip_set.value, protocol, encoder, table,
             device=pick_device(device), name=name, work_dir=work or output / f".{clip_set.value}.work",
-            save_predictions=output if save_predictions else None, after_clip=stop_if_asked,
+            save_predictions=output if save_predictions else None,
+            overlays=output if overlays else None, overlay_format=overlays.value if overlays else "gif",
+            after_clip=stop_if_asked("clip", "finished clips are kept"), workers=workers, share=part,
         )  # fmt: skip
-    print_result(dict(scores), as_json)
+    print_result(dict(scores) if as_json or part else {**scores, "table": table}, as_json)
+
+
+@app.command()
+def check(
+    clip_set: Annotated[ClipSet, typer.Argument(help="Which benchmark.")],
+    root: RootOption,
+    resolution: ResolutionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a data folder as `run` does before its first clip, in seconds: every problem is listed, nothing is written."""
+    from cdgmae.propagation.layouts import read_clips
+    from cdgmae.propagation.picture_files import show_size
+
+    clips = read_clips(clip_set.value, root, resolution)
+    sizes = sorted({clip.picture for clip in clips})
+    frames = sum(len(clip.frames) for clip in clips)
+    print_result({"clips": len(clips), "frames": frames, "sizes": ", ".join(map(show_size, sizes))}, as_json)
+
+
+@app.command("prepare-davis")
+def prepare_davis(
+    root: RootOption,
+    output: Annotated[Path, typer.Option("--output", help="New folder for the copy; then give it to `run davis` as --root.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Make the 480x880 copy of DAVIS-2017 val that the published numbers were measured on.
+
+    Frames and annotations are resized by nearest neighbours, frames saved again as JPEG of quality 75. Scores measured on it differ from
+    those on the original 480p data by several tenths of a point. An interrupted copy continues.
+    """
+    from cdgmae.propagation.prepare_davis import prepare_davis as prepare
+
+    print_result(prepare(root, output, stop_if_asked("sequence", "finished sequences are kept")), as_json)
 
 
 @app.command()
@@ -144,6 +250,37 @@ def summarise(
     print_result(summarise_tables(tables, output, csv_beside(output)), as_json)
 
 
+@app.command()
+def show(
+    results: Annotated[Path, typer.Option("--results", help="Folder with summary.parquet, or that file.")] = Path(
+        "results/propagation"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Print the summary above the paper's Table 5, with the conditions of each benchmark."""
+    from cdgmae.propagation.display import read_display, render_display
+
+    display = read_display(results)
+    if as_json:
+        print_result({"encoders": display.rows, "conditions": display.conditions}, True)
+    else:
+        render_display(display)
+
+
+def stop_if_asked(unit: str, kept: str) -> Callable[[str], None]:
+    """A check to run after each `unit` of work, which ends the job if a signal or the time limit asks for it."""
+    from cdgmae.runtime.interrupts import Interrupted, StopRequest
+
+    stop = StopRequest()
+
+    def check_now(name: str) -> None:
+        reason = stop.reason()
+        if reason is not None:
+            raise Interrupted(f"{reason} after {unit} {name}; {kept}, run the same command again")
+
+    return check_now
+
+
 def read_protocol(clip_set: str, settings: str, **flags: Any) -> ProtocolSettings:
     """The protocol of a clip set: the paper's values, then `--settings`, then flags.
 
@@ -156,6 +293,20 @@ def read_protocol(clip_set: str, settings: str, **flags: Any) -> ProtocolSetting
     chosen = parse_settings(ProtocolSettings, settings, **given)
     paper = {key: value for key, value in PAPER_DEFAULTS[clip_set].items() if key not in chosen.model_fields_set}
     return chosen.model_copy(update=paper)
+
+
+def parse_share(text: str | None) -> tuple[int, int] | None:
+    """`0/4` as (0, 4).
+
+    Raises:
+        ValueError: if the text is no share.
+    """
+    if text is None:
+        return None
+    numbers = text.split("/")
+    if len(numbers) != 2 or not all(number.isascii() and number.isdecimal() for number in numbers):
+        raise ValueError(f"--share {text!r}: give K/N with K from 0 to N - 1, e.g. 0/4 for the first of four shares")
+    return int(numbers[0]), int(numbers[1])
 
 
 def parse_input_size(text: str | None) -> list[int] | int | None:

@@ -14,7 +14,7 @@ from cdgmae.commands.options import (
     JsonOption,
     LogIntervalOption,
     PrecisionOption,
-    ProcessesOption,
+    WorkersOption,
     SeedOption,
     SettingsOption,
     ThreadsOption,
@@ -93,7 +93,7 @@ def sample(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
     compiled: CompileOption = False,
-    processes: ProcessesOption = None,
+    workers: WorkersOption = None,
     threads: ThreadsOption = None,
     log_interval: LogIntervalOption = 30.0,
     as_json: JsonOption = False,
@@ -104,7 +104,7 @@ def sample(
     started again, with any number of processes and any batch size, only what is missing is made. The settings are those of
     `views.sources.NAME.sampling` in config.yaml; without any they are the paper's (4 views, 50 DDIM steps, guidance 6).
     """
-    from cdgmae.runtime.devices import limit_threads, pick_devices
+    from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
     from cdgmae.storage.locks import exclusive_writer
     from cdgmae.views.generator_sampler import GeneratorRecipe
     from cdgmae.views.sampling import sample_shard
@@ -119,7 +119,7 @@ def sample(
             GeneratorRecipe(generator, parsed, precision, compiled),
             output,
             work or output.parent / f".work-{output.stem}",
-            devices=pick_devices(device, processes),
+            devices=worker_devices(pick_device(device), workers),
             threads=threads,
             log_interval_seconds=log_interval,
         )

@@ -50,8 +50,7 @@ def nearest_patch_similarity(
     Raises:
         ValueError: if numbers of pairs or widths differ.
     """
-    if tokens_x_PND.ndim != 3 or tokens_y_PND.ndim != 3 or tokens_x_PND.shape[::2] != tokens_y_PND.shape[::2]:
-        raise ValueError(_mismatch(tokens_x_PND, tokens_y_PND, "equal pairs and widths"))
+    _check_pairs(tokens_x_PND, tokens_y_PND)
     x_PND, y_PND = F.normalize(tokens_x_PND, dim=-1), F.normalize(tokens_y_PND, dim=-1)
     pairs_at_once = max(1, max_similarities // (x_PND.shape[1] * y_PND.shape[1]))
     patches_at_once = max(1, max_similarities // y_PND.shape[1])
@@ -62,6 +61,19 @@ def nearest_patch_similarity(
         forward.append(nearest_of_x.mean(dim=-1))
         reverse.append(nearest_of_y.mean(dim=-1))
     return torch.cat(forward), torch.cat(reverse)
+
+
+def nearest_patches(tokens_x_PND: Tensor, tokens_y_PND: Tensor) -> Tensor:
+    """Number of y's patch with the largest cosine to each patch of x: (P, N) int64, in the order of the tokens (row by row).
+
+    The first of equally near ones is taken. Meant for a few pairs: the similarity matrices of all of them are held.
+
+    Raises:
+        ValueError: if numbers of pairs or widths differ.
+    """
+    _check_pairs(tokens_x_PND, tokens_y_PND)
+    x_PND, y_PND = F.normalize(tokens_x_PND, dim=-1), F.normalize(tokens_y_PND, dim=-1)
+    return (x_PND @ y_PND.transpose(1, 2)).argmax(dim=2)
 
 
 def _nearest(x_PND: Tensor, y_PMD: Tensor, patches_at_once: int) -> tuple[Tensor, Tensor]:
@@ -78,6 +90,11 @@ def _nearest(x_PND: Tensor, y_PMD: Tensor, patches_at_once: int) -> tuple[Tensor
 def _check_shapes(x: Tensor, y: Tensor, dimensions: int) -> None:
     if x.ndim != dimensions or x.shape != y.shape:
         raise ValueError(_mismatch(x, y, f"equal shapes of {dimensions} dimensions"))
+
+
+def _check_pairs(x: Tensor, y: Tensor) -> None:
+    if x.ndim != 3 or y.ndim != 3 or x.shape[::2] != y.shape[::2]:
+        raise ValueError(_mismatch(x, y, "equal pairs and widths"))
 
 
 def _mismatch(x: Tensor, y: Tensor, allowed: str) -> str:

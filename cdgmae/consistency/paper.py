@@ -6,7 +6,11 @@ another scale and compare only with scores from the same encoder.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+COMPARED = ("gs", "ls", "nps")
+"""The scores that the paper gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,14 +19,14 @@ class PaperScores:
 
     Attributes:
         views: The paper's name of the view pairs.
-        source: The view source of this package that makes such pairs.
+        kind: The kind of view source (section `views`) that makes such pairs.
         gs: Global similarity, -1..1.
         ls: Local similarity, -1..1.
         nps: Nearest patch similarity, -1..1.
     """
 
     views: str
-    source: str
+    kind: str
     gs: float
     ls: float
     nps: float
@@ -42,3 +46,14 @@ TABLE_9 = (
     PaperScores("RCG S-LDM", "rcg", 0.951, 0.299, 0.735),
 )
 """Table 9: choice of the diffusion model."""
+
+
+def paper_counterpart(kind: str) -> tuple[str, PaperScores] | None:
+    """(table, row) of the paper for a kind of view source, or None if the paper has none."""
+    rows = [("Table 1", row) for row in TABLE_1] + [("Table 9", row) for row in TABLE_9]
+    return next(((table, row) for table, row in rows if row.kind == kind), None)
+
+
+def paper_distance(row: PaperScores) -> float:
+    """Euclidean distance of a row's (GS, LS, NPS) to those of the paper's video frames."""
+    return math.dist(*([getattr(scores, metric) for metric in COMPARED] for scores in (row, TABLE_1[0])))

@@ -1,14 +1,15 @@
-"""Scoring of one shard: every picture is embedded once, every generated view is compared with its real image.
+"""Scoring of one shard: every picture is embedded once, every pair compared, nothing finished is ever computed twice.
 
-Shapes: B pictures of a batch, P pairs, T tokens (CLS first), D width.
+Shapes: P pairs, T tokens (CLS first), D width.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,111 +17,109 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from PIL import Image
-from torch import Tensor
 
+from cdgmae.consistency.embedding import EmbeddedBag, Embedder, embed_bags, read_ahead
 from cdgmae.consistency.metrics import global_similarity, local_similarity, nearest_patch_similarity
+from cdgmae.consistency.nearest import with_nearest_patches
+from cdgmae.consistency.parts import PartFolder, join_parts, plan_parts
+from cdgmae.consistency.pictures import BagLoader, CropBags, LoadedBag, ViewBags, bad_pair_reason
 from cdgmae.consistency.tables import METRICS, SCORE_SCHEMA, check_scores
 from cdgmae.models.encoders import Encoder, load_encoder
-from cdgmae.models.normalisation import normalise, pixels_to_tensor
+from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
-from cdgmae.settings.consistency import ScoringSettings
-from cdgmae.storage.images import PictureError, center_crop, decode_rgb, resize_shorter_side
-from cdgmae.storage.picture_shards import BAD, OK, PictureRow, PictureShard, index_path
+from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
+from cdgmae.storage.picture_shards import BAD, OK, index_path
 from cdgmae.storage.tables import file_sha256, write_table
 
-MAX_PIXELS = 1 << 28
-"""Pictures in shards were checked when they were packed; this only stops a header that lies about its size."""
+PASSES_AHEAD = 2
+"""Encoder passes whose pictures are decoded in advance."""
+
+PAIRS_AT_ONCE = 64
+"""Pairs whose tokens are gathered for one call of the metrics: 80 MB per view for ViT-S/8."""
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture of the shard on its way through the encoder: pixels, or the reason why there are none."""
+class _Job:
+    """What the parts of one shard are scored with."""
 
-    key: str
-    view_index: int
-    image: Image.Image | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedPicture:
-    """One picture after the encoder: its tokens (T, D) in fp32, empty where there is a reason."""
-
-    key: str
-    view_index: int
-    tokens_TD: Tensor
-    reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class PairScore:
-    """One row of the score table, see `SCORE_SCHEMA`."""
-
-    key: str
-    view_b: int
-    status: str = OK
-    reason: str | None = None
-    gs: float | None = None
-    ls: float | None = None
-    nps: float | None = None
-    nps_reverse: float | None = None
-    view_a: int = 0
+    bags: BagLoader
+    embed: Embedder
+    batch_size: int
+    source: str
+    stop: StopRequest
 
 
 def score_shard(
     settings: ScoringSettings,
     real_tar: Path,
-    view_tar: Path,
+    view_tar: Path | None,
     encoder_reference: str,
     output: Path,
     *,
     source: str,
     device: torch.device,
+    kind: str | None = None,
+    work_dir: Path | None = None,
+    precision: str = "fp32",
+    log_interval_seconds: float = 30.0,
 ) -> dict[str, Any]:
-    """Score every generated view of a shard against its real image and write the table.
+    """Score the pairs of all bags of a shard and write the table.
 
     Each picture is decoded and embedded once. Its shorter side is scaled to `image_size` (bicubic, antialiased), the central
-    square is cut out and ImageNet-normalised; tokens are those after the encoder's final norm, as in label propagation.
+    square is cut out and ImageNet-normalised. Without `view_tar` the pairs are crops of the real images (`settings.crops`).
+
+    The paper (section 3.2) takes CLS and patch tokens from a pretrained ViT-B/16 MAE and does not name the layer. `features:
+    final_norm` is that model's output: its published forward pass ends with the norm (it is what the MAE's decoder was trained
+    to read), as do timm's features and what label propagation compares here. `last_block` leaves the norm out; without its learned
+    scale and shift all cosines are others, so scores of the two never stand in one summary row.
 
     Args:
-        settings: Size, batch and tolerated bad share.
+        settings: What is compared, at which size.
         real_tar: Shard of real images (view_index 0).
-        view_tar: Shard of generated views (view_index >= 1) of the same keys.
+        view_tar: Shard of views (view_index >= 1) of the same keys; None for a source of kind `crops`.
         encoder_reference: See `cdgmae.models.encoders.load_encoder`.
-        output: Parquet file, `SCORE_SCHEMA`, sorted by key and view_b; appears whole or not at all.
+        output: Parquet file, `SCORE_SCHEMA`, sorted by key, view_a and view_b; appears whole or not at all.
         source: Name of the view source, stored in every row.
         device: Where to compute.
+        kind: Kind of the source (section `views`), by which the summary finds its counterpart in the paper; default: its name.
+        work_dir: Finished parts of the unfinished table; found again after an interruption and removed at the end.
+        precision: Autocast precision of the encoder: fp32, bf16 or fp16.
+        log_interval_seconds: Time between two progress lines.
 
     Returns:
-        Counts (`pairs`, `bad`, `without_views`: real images that have no view at all) and the means of the scores.
+        Counts (`pairs`, `bad`, `without_views`: real images that have no view at all, `found_finished`: pairs found in
+        `work_dir`) and the means of the scores.
 
     Raises:
+        Interrupted: after a signal, with all finished parts kept.
         ValueError: if shards do not belong together, image_size does not suit the encoder, or too many pairs are bad.
     """
+    if view_tar is None and settings.crops is None:
+        settings = settings.model_copy(update={"crops": CropDrawSettings()})
     encoder = load_encoder(encoder_reference, device=device)
     check_image_size(settings.image_size, encoder, encoder_reference)
-    real, views = PictureShard(real_tar), PictureShard(view_tar)
-    bags = _join(real, views)
-    without_views = sum(row.key not in bags for row in real.rows(OK))
-    pictures = _load_pictures(bags, real, views, settings.image_size)
-    scores: list[PairScore] = []
-    with ProgressMeter(f"score {source} {view_tar.stem}", sum(len(rows) - 1 for rows in bags.values()), unit="pairs") as progress:
-        for batch in _score_bags(pictures, encoder, settings.batch_size, device):
-            scores.extend(batch)
-            progress.advance(len(batch))
-    _check_bad_fraction(scores, settings.max_bad_fraction, view_tar)
-    table = _as_table(scores, source, encoder.digest)
+    embed = Embedder(encoder, final_norm=settings.features == "final_norm", device=device, precision=precision)
+    bags = _open_bags(settings, real_tar, view_tar)
+    tars = {"real": real_tar} | ({"views": view_tar} if view_tar is not None else {})
+    inputs = {name: file_sha256(index_path(tar)) for name, tar in tars.items()} | {"encoder": encoder.digest}
+    parts = PartFolder(work_dir or output.parent / f".work-{output.stem}", _identity(settings, inputs, source, precision))
+    job = _Job(bags, embed, settings.batch_size, source, StopRequest())
+    table, found = _score_parts(job, parts, f"score {source} {output.stem}", log_interval_seconds)
+    _check_bad_fraction(table, settings.max_bad_fraction, view_tar or real_tar)
+    table = with_nearest_patches(table, bags, embed, settings.nearest_bags)
     check_scores(table)
-    inputs = {"real": file_sha256(index_path(real_tar)), "views": file_sha256(index_path(view_tar)), "encoder": encoder.digest}
     facts = {
-        "source": source, "real_shard": f"{real_tar.parent.name}/{real_tar.stem}", "encoder_reference": encoder_reference,
-        "image_size": settings.image_size, "tokens": "after the final norm", "without_views": without_views,
+        "source": source, "kind": kind or source, "real_shard": f"{real_tar.parent.name}/{real_tar.stem}",
+        "encoder_reference": encoder_reference, "image_size": settings.image_size, "patch_size": encoder.patch_size,
+        "features": settings.features, "pairs": settings.pairs, "precision": precision, "without_views": bags.without_views,
+        "crops": settings.crops.model_dump(mode="json") if settings.crops is not None else None,
     }  # fmt: skip
     write_table(output, table, SCORE_SCHEMA, settings_digest=settings.digest(), inputs=inputs, extra=facts)
+    parts.remove()
     return {
-        "output": str(output), "pairs": len(scores), "bad": sum(score.status == BAD for score in scores),
-        "without_views": without_views, "encoder": encoder.digest, **{name: pc.mean(table[name]).as_py() for name in METRICS},
+        "output": str(output), "pairs": table.num_rows, "bad": pc.sum(pc.equal(table["status"], BAD)).as_py() or 0,
+        "without_views": bags.without_views, "found_finished": found, "encoder": encoder.digest,
+        **{name: pc.mean(table[name]).as_py() for name in METRICS},
     }  # fmt: skip
 
 
@@ -138,112 +137,88 @@ def check_image_size(image_size: int, encoder: Encoder, reference: str) -> None:
         )
 
 
-def prepare_picture(data: bytes, image_size: int) -> Image.Image:
-    """Decode a picture, scale its shorter side to `image_size` pixels and cut out the central square.
-
-    Raises:
-        PictureError: if the bytes are no whole picture.
-    """
-    return center_crop(resize_shorter_side(decode_rgb(data, MAX_PIXELS), image_size), image_size)
-
-
-def _join(real: PictureShard, views: PictureShard) -> dict[str, list[PictureRow]]:
-    """Real row and view rows by key, keys and views in order; raises if a view has no real image."""
-    bags = {row.key: [row] for row in real.rows()}
-    orphans = sorted({row.key for row in views.rows() if row.key not in bags})
-    if orphans:
-        raise ValueError(
-            f"{views.tar_path}: {len(orphans)} key(s) such as {orphans[0]!r} have no real image in {real.tar_path}; "
-            "the views were made from other shards, rerun the views stage"
-        )
-    for row in views.rows():
-        bags[row.key].append(row)
-    return {
-        key: [bags[key][0], *sorted(bags[key][1:], key=lambda row: row.view_index)] for key in sorted(bags) if len(bags[key]) > 1
-    }
+def _open_bags(settings: ScoringSettings, real_tar: Path, view_tar: Path | None) -> BagLoader:
+    if settings.crops is None and view_tar is not None:
+        return ViewBags(real_tar, view_tar, settings.image_size, all_pairs=settings.pairs == "all")
+    if settings.crops is not None and view_tar is None:
+        return CropBags(real_tar, settings.crops, settings.image_size)
+    raise ValueError(f"both crops and the view shard {view_tar} were given; leave out one of settings `crops` and --views")
 
 
-def _score_bags(
-    pictures: Iterator[Picture], encoder: Encoder, batch_size: int, device: torch.device
-) -> Iterator[list[PairScore]]:
-    """Scores of the pairs of one encoder pass after the other; a real image's tokens live until its last view is scored."""
-    real: EmbeddedPicture | None = None
-    while batch := list(islice(pictures, batch_size)):
-        pairs: list[tuple[EmbeddedPicture, EmbeddedPicture]] = []
-        failures: list[PairScore] = []
-        for picture in _embed(batch, encoder, device):
-            if picture.view_index == 0 or real is None:
-                real = picture
-            elif real.reason is not None:
-                failures.append(PairScore(picture.key, picture.view_index, BAD, f"real image: {real.reason}"))
-            elif picture.reason is not None:
-                failures.append(PairScore(picture.key, picture.view_index, BAD, f"view: {picture.reason}"))
-            else:
-                pairs.append((real, picture))
-        yield _score_pairs(pairs) + failures
+def _identity(settings: ScoringSettings, inputs: dict[str, str], source: str, precision: str) -> str:
+    """Everything that finished parts depend on; tolerance and index maps, which come at the end, are not part of it."""
+    scoring = settings.model_dump(mode="json", exclude={"max_bad_fraction", "nearest_bags"})
+    return json.dumps({"scoring": scoring, "inputs": inputs, "source": source, "precision": precision}, sort_keys=True)
 
 
-def _load_pictures(
-    bags: dict[str, list[PictureRow]], real: PictureShard, views: PictureShard, image_size: int
-) -> Iterator[Picture]:
-    """All pictures, each once: the real image of a key, then its views."""
-    for rows in bags.values():
-        for row in rows:
-            shard = real if row.view_index == 0 else views
-            try:
-                yield Picture(row.key, row.view_index, image=prepare_picture(_read(shard, row), image_size))
-            except PictureError as error:
-                yield Picture(row.key, row.view_index, reason=str(error))
+def _score_parts(job: _Job, parts: PartFolder, label: str, log_interval_seconds: float) -> tuple[pa.Table, int]:
+    """The whole table, and how many of its rows were found finished."""
+    plan = plan_parts(job.bags, job.batch_size)
+    tables = {number: table for number in range(len(plan)) if (table := parts.read(number)) is not None}
+    missing = [number for number in range(len(plan)) if number not in tables]
+    found = sum(table.num_rows for table in tables.values())
+    total = sum(len(job.bags.pairs(key)) for key in job.bags.keys)
+    keys = [key for number in missing for key in plan[number]]
+    bags_ahead = PASSES_AHEAD * job.batch_size // len(job.bags.view_indices(keys[0])) if keys else 0
+    with (
+        ThreadPoolExecutor(torch.get_num_threads(), "decode") as executor,
+        ProgressMeter(label, total, done=found, unit="pairs", interval_seconds=log_interval_seconds) as progress,
+    ):
+        loaded = read_ahead(executor, job.bags.load, keys, bags_ahead)
+        for number in missing:
+            table = _score_bags(job, islice(loaded, len(plan[number])))
+            if table is None:
+                raise Interrupted(
+                    f"{label}: {progress.done} of {total} pairs are kept ({job.stop.reason()}); run it again to go on"
+                )
+            check_scores(table)
+            parts.write(number, table)
+            tables[number] = table
+            progress.advance(table.num_rows)
+    return join_parts([tables[number] for number in range(len(plan))]), found
 
 
-def _read(shard: PictureShard, row: PictureRow) -> bytes:
-    """The bytes of one picture; what the index already calls bad, or bytes that changed since, is a `PictureError`."""
-    if row.status != OK:
-        raise PictureError(row.reason or "marked bad in the index")
-    data = shard.read(row)
-    if row.sha256 is not None and sha256(data).hexdigest() != row.sha256:
-        raise PictureError("bytes differ from the SHA-256 in the index")
-    return data
+def _score_bags(job: _Job, loaded: Iterator[LoadedBag]) -> pa.Table | None:
+    """The rows of some bags, in order; None if the job was asked to stop meanwhile."""
+    rows: list[dict[str, Any]] = []
+    for bags in embed_bags(loaded, job.embed, job.batch_size):
+        rows.extend(_score_pairs(bags, job.bags))
+        if job.stop.reason():
+            return None
+    common = {"source": job.source, "encoder": job.embed.encoder.digest}
+    return pa.Table.from_pylist([{**row, **common} for row in rows], schema=SCORE_SCHEMA)
 
 
-def _embed(pictures: list[Picture], encoder: Encoder, device: torch.device) -> list[EmbeddedPicture]:
-    """All pictures through the encoder in one pass, in order; those without pixels keep their reason."""
-    images = [picture.image for picture in pictures if picture.image is not None]
-    tokens_BTD = encoder.tokens(normalise(pixels_to_tensor(images).to(device))).float() if images else torch.empty(0)
-    tokens, nothing = iter(tokens_BTD), torch.empty(0)
-    return [
-        EmbeddedPicture(picture.key, picture.view_index, nothing if picture.image is None else next(tokens), picture.reason)
-        for picture in pictures
-    ]
+def _score_pairs(bags: Sequence[EmbeddedBag], loader: BagLoader) -> list[dict[str, Any]]:
+    """Rows of all pairs of whole bags, in order: scores, or the reason why there are none."""
+    rows: list[dict[str, Any]] = []
+    good: list[tuple[EmbeddedBag, dict[str, Any]]] = []
+    for bag in bags:
+        pictures = {picture.view_index: picture for picture in bag.loaded.pictures}
+        for view_a, view_b in loader.pairs(bag.loaded.key):
+            reason = bad_pair_reason((pictures[view_a], pictures[view_b]))
+            row = {"key": bag.loaded.key, "view_a": view_a, "view_b": view_b, "status": BAD if reason else OK, "reason": reason}
+            rows.append(row)
+            if reason is None:
+                good.append((bag, row))
+    for start in range(0, len(good), PAIRS_AT_ONCE):
+        part = good[start : start + PAIRS_AT_ONCE]
+        x_PTD, y_PTD = (torch.stack([bag.tokens_TD[row[view]] for bag, row in part]) for view in ("view_a", "view_b"))
+        nps, nps_reverse = nearest_patch_similarity(x_PTD[:, 1:], y_PTD[:, 1:])
+        gs, ls = global_similarity(x_PTD[:, 0], y_PTD[:, 0]), local_similarity(x_PTD[:, 1:], y_PTD[:, 1:])
+        for (_, row), values in zip(part, torch.stack([gs, ls, nps, nps_reverse], dim=1).tolist(), strict=True):
+            row.update(zip(METRICS, values, strict=True))
+    return rows
 
 
-def _score_pairs(pairs: list[tuple[EmbeddedPicture, EmbeddedPicture]]) -> list[PairScore]:
-    """All four scores of pairs of (real image, view)."""
-    if not pairs:
-        return []
-    x_PTD = torch.stack([real.tokens_TD for real, _ in pairs])
-    y_PTD = torch.stack([view.tokens_TD for _, view in pairs])
-    nps, nps_reverse = nearest_patch_similarity(x_PTD[:, 1:], y_PTD[:, 1:])
-    gs, ls = global_similarity(x_PTD[:, 0], y_PTD[:, 0]), local_similarity(x_PTD[:, 1:], y_PTD[:, 1:])
-    values_P4 = torch.stack([gs, ls, nps, nps_reverse], dim=1).tolist()
-    return [
-        PairScore(view.key, view.view_index, **dict(zip(METRICS, values, strict=True)))
-        for (_, view), values in zip(pairs, values_P4, strict=True)
-    ]
-
-
-def _check_bad_fraction(scores: list[PairScore], limit: float, view_tar: Path) -> None:
-    bad = [score for score in scores if score.status == BAD]
-    if len(bad) <= limit * len(scores):
+def _check_bad_fraction(table: pa.Table, limit: float, tar: Path) -> None:
+    bad = table.filter(pc.equal(table["status"], BAD))
+    if bad.num_rows <= limit * table.num_rows:
         return
-    reasons = "; ".join(f"{reason} ({count}x)" for reason, count in Counter(score.reason for score in bad).most_common(3))
+    reasons = "; ".join(f"{reason} ({count}x)" for reason, count in Counter(bad["reason"].to_pylist()).most_common(3))
+    first = bad.slice(0, 1).to_pylist()[0]
     raise ValueError(
-        f"{view_tar}: {len(bad)} of {len(scores)} pairs cannot be scored, more than consistency.max_bad_fraction = {limit} allows. "
-        f"First: {bad[0].key}, view {bad[0].view_b}. Reasons: {reasons}. Repair the shards (rerun the stage that made them) or raise the limit."
+        f"{tar}: {bad.num_rows} of {table.num_rows} pairs cannot be scored, more than consistency.max_bad_fraction = {limit} allows. "
+        f"First: {first['key']}, view {first['view_b']}. Reasons: {reasons}. Repair the shards (rerun the stage that made them) or "
+        "raise the limit."
     )
-
-
-def _as_table(scores: list[PairScore], source: str, digest: str) -> pa.Table:
-    scores = sorted(scores, key=lambda score: (score.key, score.view_b))
-    rows = [{**asdict(score), "source": source, "encoder": digest} for score in scores]
-    return pa.Table.from_pylist(rows, schema=SCORE_SCHEMA)

@@ -26,22 +26,28 @@ SCORE_SCHEMA = pa.schema(
         pa.field("reason", pa.string()),
         pa.field("source", pa.string(), nullable=False),
         pa.field("encoder", pa.string(), nullable=False),
+        pa.field("nearest_patches", pa.list_(pa.uint16())),
     ]
 )
-"""Columns of a score table. `view_a` is 0, the real image; the four scores are null where `status` is `bad`, and `reason`
-says why; `encoder` is the digest of the scoring encoder's weights."""
+"""Columns of a score table. `view_a` is 0, the real image, or the lower view_index of a pair of views; the four scores are null
+where `status` is `bad`, and `reason` says why; `encoder` is the digest of the scoring encoder's weights. `nearest_patches` is null
+but for the pairs of a few chosen bags: for each patch of view_a, row by row, the number of view_b's nearest patch. Patches are those
+of the central square, `image_size` / `patch_size` (file metadata) to a side."""
+
+QUERY_COLUMNS = tuple(name for name in SCORE_SCHEMA.names if name != "nearest_patches")
+"""Columns with one value per row: what an expression may name and a query shows."""
 
 
 def check_scores(table: pa.Table) -> None:
     """Refuse a score table that breaks its contract.
 
     Raises:
-        ValueError: if rows are not unique and sorted by (key, view_b), a status is unknown, a good row lacks a score or has one
+        ValueError: if rows are not unique and sorted by (key, view_a, view_b), a status is unknown, a good row lacks a score or has one
             out of range, or a bad row has a score or no reason.
     """
-    pairs = list(zip(table["key"].to_pylist(), table["view_b"].to_pylist(), strict=True))
+    pairs = list(zip(*(table[name].to_pylist() for name in ("key", "view_a", "view_b")), strict=True))
     if any(first >= second for first, second in pairwise(pairs)):
-        raise ValueError("score table: rows must be unique and sorted by key, then view_b")
+        raise ValueError("score table: rows must be unique and sorted by key, then view_a, then view_b")
     unknown = set(table["status"].unique().to_pylist()) - {OK, BAD}
     if unknown:
         raise ValueError(f"score table: status {sorted(unknown)} is unknown; allowed: {OK}, {BAD}")

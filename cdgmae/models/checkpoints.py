@@ -15,6 +15,7 @@ from safetensors.torch import save
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from cdgmae.models.video_checkpoints import is_video_state, picture_state
 from cdgmae.models.vit import build_vit
 from cdgmae.settings.encoder import VitSettings
 from cdgmae.storage.atomic import write_bytes
@@ -156,23 +157,25 @@ def _find_state(path: Path, content: Any) -> dict[str, Tensor]:
 
 
 def load_encoder_file(path: Path) -> VisionTransformer:
-    """A timm ViT with the encoder weights of a checkpoint file, matched strictly.
+    """A timm ViT with the encoder weights of a checkpoint file, matched strictly; VideoMAE's become a picture encoder.
 
     Raises:
         CheckpointError: if keys are missing or have other shapes, with the key report.
     """
     state, facts = read_checkpoint(path)
-    encoder = encoder_part(state)
-    absent = {"cls_token", "pos_embed", "patch_embed.proj.weight", "norm.weight"} - set(encoder)
+    encoder = encoder_part(picture_state(state) if is_video_state(state) else state)
+    absent = {"pos_embed", "patch_embed.proj.weight", "norm.weight"} - set(encoder)
     if absent:
         raise CheckpointError(f"{path} holds no ViT encoder: missing {sorted(absent)}; found {_listed(tuple(sorted(state)))}")
     architecture = (
         VitSettings.model_validate_json(facts[ARCHITECTURE_KEY]) if ARCHITECTURE_KEY in facts else _infer(path, encoder)
     )
-    vit = build_vit(architecture)
-    report = compare_keys(state, vit.state_dict(), may_be_left_out=LEFT_OUT_PREFIXES)
+    vit = build_vit(architecture, class_token="cls_token" in encoder)
+    report = compare_keys(state if not is_video_state(state) else encoder, vit.state_dict(), may_be_left_out=LEFT_OUT_PREFIXES)
     if not report.fits:
-        raise CheckpointError(f"{path} does not match its architecture: {report}")
+        raise CheckpointError(
+            f"{path} does not match its architecture: {report}. Give TIMM_NAME@FILE for weights of another timm architecture"
+        )
     vit.load_state_dict(encoder, strict=True)
     return vit
 
@@ -235,7 +238,7 @@ def _listed(keys: tuple[str, ...]) -> str:
 def _infer(path: Path, encoder: Mapping[str, Tensor]) -> VitSettings:
     """Dimensions of a published ViT from its tensors; the number of heads follows from the standard widths."""
     embed_dim, _, patch_size, _ = encoder["patch_embed.proj.weight"].shape
-    grid = round((encoder["pos_embed"].shape[1] - 1) ** 0.5)
+    grid = round((encoder["pos_embed"].shape[1] - int("cls_token" in encoder)) ** 0.5)
     depth = 1 + max(int(key.split(".")[1]) for key in encoder if key.startswith("blocks."))
     if embed_dim not in HEADS_BY_WIDTH:
         raise CheckpointError(

@@ -281,8 +281,7 @@ class CrossViewMAE(nn.Module):
         """Mean squared error over the masked patches of the whole batch (eq. 10), in float32."""
         patches_BNP = self.patchify(target_BCHW).float()
         if self.norm_pix_loss:
-            mean = patches_BNP.mean(dim=-1, keepdim=True)
-            variance = patches_BNP.var(dim=-1, keepdim=True)  # unbiased, as published
+            variance, mean = torch.var_mean(patches_BNP, dim=-1, keepdim=True)  # the unbiased variance, as published
             patches_BNP = (patches_BNP - mean) / (variance + 1e-6).sqrt()
         error_BN = (prediction_BNP.float() - patches_BNP).square().mean(dim=-1)
         return (error_BN * masked_BN).sum() / masked_BN.sum()

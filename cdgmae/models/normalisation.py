@@ -23,7 +23,7 @@ def normalise(images_BCHW: Tensor) -> Tensor:
     return (images_BCHW - mean) / std
 
 
-def pixels_to_tensor(images: Sequence[Image.Image]) -> Tensor:
-    """RGB pictures of equal size as one float32 tensor (B, 3, H, W) in 0..1."""
+def pixels_to_tensor(images: Sequence[Image.Image], device: torch.device | None = None) -> Tensor:
+    """RGB pictures of equal size as one float32 tensor (B, 3, H, W) in 0..1, moved to `device` as bytes."""
     pixels_BHWC = np.stack([np.asarray(image, dtype=np.uint8) for image in images])
-    return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).contiguous().float().div_(255.0)
+    return torch.from_numpy(pixels_BHWC).to(device).permute(0, 3, 1, 2).contiguous().float().div_(255.0)

@@ -30,20 +30,31 @@ def _sincos_1d(dim: int, positions: np.ndarray) -> np.ndarray:
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
 
 
-def resize_positions(positions_1TD: Tensor, height: int, width: int) -> Tensor:
+def resize_positions(positions_1TD: Tensor, height: int, width: int, *, prefix: int = 1) -> Tensor:
     """Positions for an input of `height` x `width` patches (spec label_propagation 3.3).
 
     The patch table is interpolated bicubically by the *scale factors* (height + 0.1) / n and (width + 0.1) / n; the factor, not
-    the size, drives the sampling coordinates, which shifts features slightly against interpolation by size. The CLS row is kept
-    and a square input of the trained size is left alone.
+    the size, drives the sampling coordinates, which shifts features slightly against interpolation by size. A square input of
+    the trained size is left alone.
+
+    Args:
+        positions_1TD: The rows of the prefix tokens, which are kept, then those of a square grid of patches.
+        height: Rows of patches.
+        width: Columns of patches.
+        prefix: Number of prefix tokens (CLS, registers) that have a position.
+
+    Raises:
+        ValueError: if the table is not one of a square grid, or cannot be resized to this grid.
     """
-    n = round((positions_1TD.shape[1] - 1) ** 0.5)
+    n = round((positions_1TD.shape[1] - prefix) ** 0.5)
+    if n * n != positions_1TD.shape[1] - prefix:
+        raise ValueError(f"positions of {positions_1TD.shape[1] - prefix} patches are not those of a square grid")
     if height == n and width == n:
         return positions_1TD
     dim = positions_1TD.shape[-1]
-    patches = positions_1TD[:, 1:].reshape(1, n, n, dim).permute(0, 3, 1, 2)
+    patches = positions_1TD[:, prefix:].reshape(1, n, n, dim).permute(0, 3, 1, 2)
     factors = ((height + 0.1) / n, (width + 0.1) / n)
     resized = F.interpolate(patches, scale_factor=factors, mode="bicubic", align_corners=False, recompute_scale_factor=False)
     if resized.shape[-2:] != (height, width):
         raise ValueError(f"positions of a {n}x{n} grid cannot be resized to {height}x{width}: got {tuple(resized.shape[-2:])}")
-    return torch.cat([positions_1TD[:, :1], resized.permute(0, 2, 3, 1).reshape(1, height * width, dim)], dim=1)
+    return torch.cat([positions_1TD[:, :prefix], resized.permute(0, 2, 3, 1).reshape(1, height * width, dim)], dim=1)

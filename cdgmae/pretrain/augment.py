@@ -29,10 +29,15 @@ def finish_views(batch: dict[str, Tensor], image_size: int) -> Tensor:
     Returns:
         ImageNet-normalised views (B, V, 3, S, S), float32, the target first.
     """
-    on_gpu = batch["pixels"].is_cuda
-    scaled_BVCSS = scale_by_products(batch, image_size, torch.float16) if on_gpu else scale_one_by_one(batch, image_size).float()
-    mean, std = (scaled_BVCSS.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return torch.addcmul(-mean / std, scaled_BVCSS, 1 / (255 * std))
+    mean, std = (torch.tensor(values, device=batch["pixels"].device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    factor, shift = 1 / (255 * std), -mean / std
+    if batch["pixels"].is_cuda:
+        return torch.addcmul(shift, scale_by_products(batch, image_size, torch.float16), factor)
+    scaled_BVCSS = scale_one_by_one(batch, image_size)
+    views_BVCSS = torch.empty(scaled_BVCSS.shape)
+    for scaled, views in zip(scaled_BVCSS, views_BVCSS, strict=True):  # sample by sample, in the processor's cache
+        torch.addcmul(shift, scaled.float(), factor, out=views)
+    return views_BVCSS
 
 
 def scale_by_products(batch: dict[str, Tensor], image_size: int, dtype: torch.dtype) -> Tensor:
@@ -92,20 +97,20 @@ def scale_one_by_one(batch: dict[str, Tensor], image_size: int) -> Tensor:
     sizes, flips = batch["region_sizes"].tolist(), flips_BV.tolist()
     for sample, pixels_RHWC in enumerate(batch["pixels"].unbind()):
         scaled = [
-            _resize(region_HWC[:height, :width].permute(2, 0, 1), image_size)
+            resize_pixels(region_HWC[:height, :width].permute(2, 0, 1), image_size)
             for region_HWC, (height, width) in zip(pixels_RHWC, sizes[sample], strict=True)
         ]
         for view, flip in enumerate(flips[sample]):
             shown_CSS = scaled[view % num_regions]
             if nested is not None and nested[sample][view] != whole:
                 left, top, right, bottom = nested[sample][view]
-                shown_CSS = _resize(shown_CSS[:, top:bottom, left:right], image_size)
+                shown_CSS = resize_pixels(shown_CSS[:, top:bottom, left:right], image_size)
             views_BVCSS[sample, view] = shown_CSS.flip(2) if flip else shown_CSS
     return views_BVCSS
 
 
-def _resize(image_CHW: Tensor, image_size: int) -> Tensor:
-    """A uint8 picture scaled to (3, S, S)."""
+def resize_pixels(image_CHW: Tensor, image_size: int) -> Tensor:
+    """A uint8 picture (3, H, W) scaled to (3, S, S), as torchvision's resize of a tensor."""
     if image_CHW.shape[1:] == (image_size, image_size):
         return image_CHW
     return functional.interpolate(image_CHW[None], (image_size, image_size), mode="bilinear", antialias=True)[0]

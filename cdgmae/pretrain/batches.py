@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
-from cdgmae.pretrain.crops import PixelBox
-from cdgmae.pretrain.pretext import SamplePlan, plan_sample
+from cdgmae.pretrain.augment import resize_pixels
+from cdgmae.pretrain.pretext import plan_sample
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import Bag, BagStore
+from cdgmae.storage.crops import PixelBox, SamplePlan
 from cdgmae.storage.images import PictureError
 from cdgmae.storage.pixels import decode_pixels
 from cdgmae.storage.staging import stage_in
@@ -93,19 +93,40 @@ class BagBatches:
         epoch, positions = self.keys(step)
         bags = [self.store.bag(position) for position in positions[samples.start : samples.stop : samples.step].tolist()]
         plans = [plan_sample(self.settings, numpy_generator(self.seed, "pretrain/views", bag.key, epoch), bag) for bag in bags]
-        regions = [region for bag, plan in zip(bags, plans, strict=True) for region in self._regions(bag, plan)]
-        return {**_stack_regions(regions, plans), **draw_masks(self.settings, self.seed, epoch, [bag.key for bag in bags])}
+        batch = {**self._regions(bags, plans), "flips": torch.tensor([plan.flips for plan in plans])}
+        if plans[0].nested is not None:
+            batch["nested"] = torch.tensor([plan.nested for plan in plans], dtype=torch.int32)
+        return {**batch, **draw_masks(self.settings, self.seed, epoch, [bag.key for bag in bags])}
 
-    def _regions(self, bag: Bag, plan: SamplePlan) -> list[Pixels]:
-        """The cut-out regions of one sample; each picture is decoded once."""
-        pictures = {place: self._picture(bag, place) for place in set(plan.pictures)}
-        return [self._cut(pictures[place], box) for place, box in zip(plan.pictures, plan.regions, strict=True)]
+    def _regions(self, bags: Sequence[Bag], plans: Sequence[SamplePlan]) -> dict[str, Tensor]:
+        """The cut-out regions, padded with zeros to one size, and their own sizes.
+
+        Each is copied to its place as soon as its picture is decoded, while the pixels are in the processor's cache.
+        """
+        sizes = np.array([[self._stored_size(box) for box in plan.regions] for plan in plans], np.int32)
+        height, width = (-(-int(side) // PADDED_TO) * PADDED_TO for side in sizes.max(axis=(0, 1)))
+        pixels = np.empty((*sizes.shape[:2], height, width, 3), np.uint8)
+        for bag, plan, padded_regions in zip(bags, plans, pixels, strict=True):
+            pictures: dict[int, Pixels] = {}
+            for place, box, padded in zip(plan.pictures, plan.regions, padded_regions, strict=True):
+                if place not in pictures:
+                    pictures[place] = self._picture(bag, place)
+                region = self._cut(pictures[place], box)
+                h, w = region.shape[:2]
+                padded[:h, :w], padded[:h, w:], padded[h:] = region, 0, 0
+        return {"pixels": torch.from_numpy(pixels), "region_sizes": torch.from_numpy(sizes)}
+
+    def _stored_size(self, box: PixelBox) -> tuple[int, int]:
+        """(height, width) in which a region leaves the loader."""
+        side, height, width = self.settings.image_size, box.bottom - box.top, box.right - box.left
+        return (height, width) if max(height, width) <= MAX_ENLARGED * side else (side, side)
 
     def _cut(self, picture: Pixels, box: PixelBox) -> Pixels:
-        region, side = picture[box.top : box.bottom, box.left : box.right], self.settings.image_size
-        if max(region.shape[:2]) <= MAX_ENLARGED * side:
+        region = picture[box.top : box.bottom, box.left : box.right]
+        if self._stored_size(box) == region.shape[:2]:
             return region
-        return np.asarray(Image.fromarray(region).resize((side, side), Image.Resampling.BILINEAR))
+        scaled_CHW = resize_pixels(torch.from_numpy(region).permute(2, 0, 1), self.settings.image_size)
+        return scaled_CHW.permute(1, 2, 0).numpy()
 
     def _picture(self, bag: Bag, place: int) -> Pixels:
         row = bag.rows[place]
@@ -127,26 +148,6 @@ class BagBatches:
                 f"{self.store.describe(row)} has {found} pixels, its index says {said}; delete the shard and rerun the stage that makes it"
             )
         return pixels
-
-
-def _stack_regions(regions: Sequence[Pixels], plans: Sequence[SamplePlan]) -> dict[str, Tensor]:
-    """Regions of all samples, padded with zeros to one size, and what is still to be done with them."""
-    sizes = np.array([region.shape[:2] for region in regions], np.int32)
-    height, width = (-(-int(side) // PADDED_TO) * PADDED_TO for side in sizes.max(axis=0))
-    pixels = np.empty((len(regions), height, width, 3), np.uint8)
-    for padded, region in zip(pixels, regions, strict=True):
-        h, w = region.shape[:2]
-        padded[:h, :w] = region
-        padded[:h, w:] = 0
-        padded[h:] = 0
-    batch = {
-        "pixels": torch.from_numpy(pixels.reshape(len(plans), -1, height, width, 3)),
-        "region_sizes": torch.from_numpy(sizes.reshape(len(plans), -1, 2)),
-        "flips": torch.tensor([plan.flips for plan in plans]),
-    }
-    if plans[0].nested is not None:
-        batch["nested"] = torch.tensor([plan.nested for plan in plans], dtype=torch.int32)
-    return batch
 
 
 def draw_masks(settings: PretrainRunSettings, seed: int, epoch: int, keys: Sequence[str]) -> dict[str, Tensor]:

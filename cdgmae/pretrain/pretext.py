@@ -7,31 +7,13 @@ worker or number of interruptions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cdgmae.pretrain.crops import PixelBox, draw_crop, draw_flip
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import Bag
-
-
-class SamplePlan(NamedTuple):
-    """What one sample shows: the target first, then the anchors.
-
-    A region is a part of a picture that is cut out and scaled to image_size x image_size. There is one per shown view, or a single
-    one that all views show.
-    """
-
-    pictures: list[int]
-    """Place in the bag of each region's picture; 0 is the real image."""
-    regions: list[PixelBox]
-    """Each region, in pixels of its picture."""
-    flips: list[bool]
-    """Whether each view is mirrored at the end."""
-    nested: list[PixelBox] | None = None
-    """The part of the scaled region that each view shows, scaled up again; none: views show whole regions."""
+from cdgmae.storage.crops import SamplePlan, draw_crop, draw_flip, plan_crop_pair
 
 
 def plan_sample(settings: PretrainRunSettings, generator: np.random.Generator, bag: Bag) -> SamplePlan:
@@ -46,7 +28,7 @@ def plan_sample(settings: PretrainRunSettings, generator: np.random.Generator, b
         ValueError: if pretext video_pairs meets a clip of a single frame.
     """
     if settings.pretext == "crops":
-        return _plan_crop_pair(settings, generator, bag.sizes[0])
+        return plan_crop_pair(settings, generator, bag.sizes[0], settings.image_size)
     if settings.pretext == "video_pairs":
         chosen = choose_frames(settings, generator, len(bag.sizes))
     else:
@@ -113,22 +95,3 @@ def _plan_views(
         regions.append(box.pixels(sizes[place]))
         flips.append(flip)
     return SamplePlan(chosen, regions, flips)
-
-
-def _plan_crop_pair(settings: PretrainRunSettings, generator: np.random.Generator, size: tuple[int, int]) -> SamplePlan:
-    """CropMAE's four strategies: [target, anchor] from one picture, flips drawn independently unless the views are the same."""
-    ratio, side = settings.crop_ratio, settings.image_size
-    first = draw_crop(generator, size, settings.global_crop_scale, ratio).pixels(size)
-    if settings.crop_strategy == "same_views":
-        return SamplePlan([0], [first], [draw_flip(generator)] * 2)
-    if settings.crop_strategy == "random_views":
-        second = draw_crop(generator, size, settings.global_crop_scale, ratio).pixels(size)
-        flips = [draw_flip(generator), draw_flip(generator)]
-        return SamplePlan([0, 0], [second, first], flips[::-1])
-    # the local crop is nested: cut from the already scaled global one
-    local = draw_crop(generator, (side, side), settings.local_crop_scale, ratio).pixels((side, side))
-    views = [PixelBox(0, 0, side, side), local]
-    flips = [draw_flip(generator), draw_flip(generator)]
-    if settings.crop_strategy == "global_to_local":
-        views, flips = views[::-1], flips[::-1]
-    return SamplePlan([0], [first], flips, views)

@@ -33,20 +33,20 @@ def first_frame_copies(frame: int, queue_length: int) -> int:
     return max(0, queue_length - frame + 1)
 
 
-def disc_mask(queries_Q: Tensor, keys_n: Tensor, width: int, radius: float) -> Tensor:
-    """Whether each key cell lies strictly within `radius` patches (Euclidean) of each query cell.
+def disc_mask(queries_Q: Tensor, keys_Qn: Tensor, width: int, radius: float) -> Tensor:
+    """Whether each key cell lies strictly within `radius` patches (Euclidean) of its query cell.
 
     Args:
         queries_Q: Row-major cell indices.
-        keys_n: Row-major cell indices.
+        keys_Qn: Row-major cell indices, a row per query or one row (1, n) for all.
         width: Columns of the grid.
         radius: In patches; a key at exactly this distance is outside.
 
     Returns:
         Boolean (Q, n).
     """
-    rows = (queries_Q // width)[:, None] - (keys_n // width)[None, :]
-    columns = (queries_Q % width)[:, None] - (keys_n % width)[None, :]
+    rows = (queries_Q // width)[:, None] - keys_Qn // width
+    columns = (queries_Q % width)[:, None] - keys_Qn % width
     return (rows.square() + columns.square()).double() < radius * radius
 
 
@@ -58,13 +58,11 @@ class Tile:
         queries_Q: Row-major indices of the query cells.
         keys_n: Row-major indices of all cells within reach of at least one query, a rectangle.
         inside_Qn: Whether the key is inside the query's disc.
-        inside_QN: The same against every cell of the grid; tells where the queue's copies of frame 0 count.
     """
 
     queries_Q: Tensor
     keys_n: Tensor
     inside_Qn: Tensor
-    inside_QN: Tensor
 
 
 def query_tiles(grid: tuple[int, int], radius: float, device: torch.device) -> list[Tile]:
@@ -83,8 +81,7 @@ def query_tiles(grid: tuple[int, int], radius: float, device: torch.device) -> l
         for left, right in _spans(width):
             queries = cells_HW[top:bottom, left:right].reshape(-1)
             keys = cells_HW[max(0, top - reach) : bottom + reach, max(0, left - reach) : right + reach].reshape(-1)
-            inside_QN = disc_mask(queries, cells_HW.reshape(-1), width, radius)
-            tiles.append(Tile(queries, keys, inside_QN[:, keys], inside_QN))
+            tiles.append(Tile(queries, keys, disc_mask(queries, keys[None], width, radius)))
     return tiles
 
 

@@ -6,18 +6,22 @@ Shapes: B frames of a mini-batch, C = 3, H W input sides, N patches, D feature w
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from cdgmae.models.encoders import Encoder
-from cdgmae.models.normalisation import normalise, pixels_to_tensor
+from cdgmae.models.normalisation import normalise
 from cdgmae.propagation.resizing import resize_bilinear
 from cdgmae.storage.images import PictureError, decode_rgb
 
-FRAMES_PER_BATCH = 5
+FRAMES_PER_BATCH = {"cpu": 1, "cuda": 8}
+"""Frames embedded at once: a CPU gains nothing from more but needs the memory, a GPU fills up. Results differ by rounding alone."""
+
 SHORTER_SIDE_STEP = 64
 
 
@@ -61,8 +65,8 @@ def grid_of(sides: tuple[int, int], patch_size: int, origin: str) -> tuple[int, 
     return sides[0] // patch_size, sides[1] // patch_size
 
 
-def read_frame(path: Path, sides: tuple[int, int]) -> Tensor:
-    """A frame as RGB float in 0..1, (3, H, W), resized as floats without antialiasing.
+def read_frame(path: Path) -> Tensor:
+    """A decoded frame as RGB bytes (3, H, W).
 
     Raises:
         ValueError: if the file is missing or no picture.
@@ -71,12 +75,32 @@ def read_frame(path: Path, sides: tuple[int, int]) -> Tensor:
         picture = decode_rgb(path.read_bytes())
     except (OSError, PictureError) as error:
         raise ValueError(f"frame {path} cannot be read: {error}; copy it again from the data set's archive") from None
-    return resize_bilinear(pixels_to_tensor([picture])[0], sides)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
-def embed_frames(paths: Sequence[Path], sides: tuple[int, int], encoder: Encoder, device: torch.device) -> Iterator[Tensor]:
-    """Unit features (N, D) of each frame in order; frames are decoded in mini-batches of 5, as published."""
-    for start in range(0, len(paths), FRAMES_PER_BATCH):
-        pictures = [read_frame(path, sides) for path in paths[start : start + FRAMES_PER_BATCH]]
-        tokens_BTD = encoder.tokens(normalise(torch.stack(pictures).to(device)))
-        yield from F.normalize(tokens_BTD[:, 1:].float(), dim=-1, eps=1e-12)
+def embed_frames(
+    paths: Sequence[Path], sides: tuple[int, int], encoder: Encoder, device: torch.device, precision: str = "fp32"
+) -> Iterator[Tensor]:
+    """Unit features (N, D), float32, of each frame in order; the next mini-batch is decoded while one is embedded.
+
+    Args:
+        paths: Frames in order.
+        sides: (H, W) to which frames are resized, as floats without antialiasing.
+        encoder: Lies on `device`.
+        device: Where frames are resized and embedded.
+        precision: `fp32`, or `bf16` for the encoder's products; features are normalised in float32 either way.
+
+    Raises:
+        ValueError: if a frame cannot be read.
+    """
+    size = FRAMES_PER_BATCH[device.type]
+    batches = [paths[start : start + size] for start in range(0, len(paths), size)]
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    with ThreadPoolExecutor(max_workers=size) as decoders:
+        waiting = [decoders.submit(read_frame, path) for path in batches[0]]
+        for following in [*batches[1:], []]:
+            pictures = [resize_bilinear(decoded.result().to(device).float() / 255, sides) for decoded in waiting]
+            waiting = [decoders.submit(read_frame, path) for path in following]
+            with autocast:
+                tokens_BTD = encoder.tokens(normalise(torch.stack(pictures)))
+            yield from F.normalize(tokens_BTD[:, 1:].float(), dim=-1, eps=1e-12)

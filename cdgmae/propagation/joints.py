@@ -19,6 +19,9 @@ JOINT_NAMES = (
 )  # fmt: skip
 """JHMDB's 15 joints; the place is the number."""
 
+LIMBS = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 5), (1, 6), (3, 7), (7, 11), (4, 8), (8, 12), (5, 9), (9, 13), (6, 10), (10, 14))
+"""Pairs of joints that a line connects, from the trunk outwards."""
+
 NUM_JOINTS = len(JOINT_NAMES)
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5)
 SIGMA = 0.5
@@ -35,6 +38,8 @@ def read_joints(path: Path) -> Coordinates:
     Raises:
         ValueError: if the file is missing, no MATLAB file, or does not hold 15 finite joints per frame.
     """
+    if not path.is_file():
+        raise ValueError(f"joint file {path}: no such file")
     try:
         content = scipy.io.loadmat(path)
     except Exception as error:  # the reader raises many kinds on broken files

@@ -19,6 +19,8 @@ from cdgmae.propagation.resizing import resize_bilinear, resize_nearest
 
 Ids = npt.NDArray[np.uint8]
 INDEXED_MODES = ("P", "L")
+VOID = 255
+"""Id of pixels that belong to nobody."""
 
 
 def davis_palette() -> npt.NDArray[np.uint8]:

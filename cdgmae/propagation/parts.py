@@ -1,18 +1,20 @@
 """Part files: the rows of finished clips, so that a killed job continues with the missing clips only.
 
-A part is found again by content: clip name and files, protocol, encoder weights, and whether predictions were written.
+A part is found again by content: clip name and files, protocol, encoder weights, and what was written besides.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from cdgmae.propagation.clips import Clip
 from cdgmae.storage.atomic import write_text
+from cdgmae.storage.locks import exclusive_writer
 
 PROTOCOL = "cropmae"
 """Name of the protocol that this package reproduces; changes when any of its rules does."""
@@ -21,9 +23,9 @@ PROTOCOL = "cropmae"
 class PartFiles:
     """The part files of one job; without a folder nothing is kept."""
 
-    def __init__(self, folder: Path | None, protocol_digest: str, encoder_digest: str, predictions: Path | None) -> None:
+    def __init__(self, folder: Path | None, protocol_digest: str, encoder_digest: str, outputs: Sequence[str]) -> None:
         self.folder = folder
-        self._context = [PROTOCOL, protocol_digest, encoder_digest, str(predictions)]
+        self._context = [PROTOCOL, protocol_digest, encoder_digest, *outputs]
 
     def path(self, clip: Clip) -> Path | None:
         """Where the rows of a clip belong; another file once the clip's pictures or labels have changed."""
@@ -46,6 +48,13 @@ class PartFiles:
         path = self.path(clip)
         if path is not None:
             write_text(path, json.dumps(rows))
+
+    @contextmanager
+    def claim(self, clip: Clip) -> Iterator[None]:
+        """Hold the right to compute a clip; wait while another process of a shared data set holds it, then look for its part."""
+        path = self.path(clip)
+        with nullcontext() if path is None else exclusive_writer(path):
+            yield
 
     def remove(self, clips: Iterable[Clip]) -> None:
         """Remove the parts of these clips, and the folder if nothing else is in it."""

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from cdgmae.models.encoders import Encoder, load_encoder
+from cdgmae.models.encoders import Encoder
 from cdgmae.propagation.clips import Clip
-from cdgmae.propagation.frames import embed_frames, grid_of, input_sides
+from cdgmae.propagation.frames import grid_of, input_sides
 from cdgmae.propagation.layouts import read_clips
-from cdgmae.propagation.memory import LabelMemory
 from cdgmae.propagation.parts import PROTOCOL, PartFiles
+from cdgmae.propagation.predictions import ClipOutputs
 from cdgmae.propagation.schema import TABLE_SCHEMA
-from cdgmae.propagation.scorers import SCORERS, Scorer
 from cdgmae.propagation.scores import table_scores
+from cdgmae.propagation.workers import ClipWork, Rows, computed_clips, frozen_encoder
+from cdgmae.runtime.devices import worker_devices
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.propagation import ProtocolSettings
-from cdgmae.storage.atomic import write_bytes
 from cdgmae.storage.tables import write_table
 
 logger = logging.getLogger("cdgmae")
@@ -36,7 +37,11 @@ def run_propagation(
     name: str | None = None,
     work_dir: Path | None = None,
     save_predictions: Path | None = None,
+    overlays: Path | None = None,
+    overlay_format: str = "gif",
     after_clip: Callable[[str], None] | None = None,
+    workers: int | None = None,
+    share: tuple[int, int] | None = None,
 ) -> dict[str, float]:
     """Propagate the labels of every clip's first frame with a frozen encoder and measure them.
 
@@ -49,24 +54,37 @@ def run_propagation(
         name: Encoder name in the table; the reference if left out.
         work_dir: Folder of part files: finished clips are found there again; they are removed once the table is written.
         save_predictions: Folder below which masks/ or joints/ are written.
+        overlays: Folder below which overlays/SEQUENCE.gif or .mp4 are written.
+        overlay_format: gif or mp4.
         after_clip: Called with a clip's name once its part is safe; may raise to stop the job.
+        workers: Processes that compute clips; None: one per visible GPU if `device` is `cuda`, else this process alone.
+        share: (k, n): compute only the clips k, k + n, k + 2n, ... and leave their parts in `work_dir`, without a table.
 
     Returns:
-        J&F, J, F (DAVIS), mIoU (VIP) or PCK@0.1 .. PCK@0.5 (JHMDB), all in percent.
+        J&F, J, F (DAVIS), mIoU (VIP) or PCK@0.1 .. PCK@0.5 (JHMDB), all in percent; for a share, its number of `clips`.
 
     Raises:
-        ValueError: if the clip set is not complete, the encoder cannot be loaded or the input size does not fit it.
+        ValueError: if the clip set is not complete, the encoder cannot be loaded, the input size does not fit it, or the share is
+            none.
     """
-    clips = read_clips(clip_set, Path(protocol.root))
-    encoder = load_encoder(encoder_reference, device=device)
+    devices = worker_devices(device, workers)
+    outputs = ClipOutputs(save_predictions, overlays, overlay_format)
+    clips = read_clips(clip_set, Path(protocol.root), protocol.resolution)
+    encoder = frozen_encoder(encoder_reference, devices[0] if len(devices) == 1 else torch.device("cpu"), protocol)
     for clip in clips:
         grid_of(input_sides(protocol.input_size, *clip.picture), encoder.patch_size, f"clip {clip.name}")
-    parts = PartFiles(work_dir, protocol.digest(), encoder.digest, save_predictions)
-    rows = _clip_rows(clip_set, clips, encoder, protocol, parts, device, save_predictions, after_clip)
+    parts = PartFiles(work_dir, protocol.digest(), encoder.digest, outputs.key)
+    work = ClipWork(clip_set, protocol, encoder_reference, parts, outputs)
+    if share is not None:
+        chosen = _clips_of_share(clips, share, work_dir)
+        _clip_rows(work, chosen, encoder, devices, after_clip)
+        return {"clips": len(chosen)}
+    rows = _clip_rows(work, clips, encoder, devices, after_clip)
+    full_protocol = {"name": PROTOCOL, **protocol.model_dump(mode="json")}
     common = {
         "encoder": name or encoder_reference,
         "clip_set": clip_set,
-        "protocol": protocol.digest(),
+        "protocol": json.dumps(full_protocol, sort_keys=True),
         "encoder_digest": encoder.digest,
     }
     table_rows = [
@@ -75,54 +93,38 @@ def run_propagation(
     write_table(
         output, table_rows, TABLE_SCHEMA,
         settings_digest=protocol.digest(), inputs={encoder_reference: encoder.digest},
-        extra={"protocol": {"name": PROTOCOL, **protocol.model_dump(mode="json")}, "encoder": common["encoder"], "clip_set": clip_set},
+        extra={"protocol": full_protocol, "encoder": common["encoder"], "clip_set": clip_set},
     )  # fmt: skip
     parts.remove(clips)
     return table_scores(table_rows)
 
 
+def _clips_of_share(clips: list[Clip], share: tuple[int, int], work_dir: Path | None) -> list[Clip]:
+    part, num_parts = share
+    if not 0 <= part < num_parts:
+        raise ValueError(f"share {part}/{num_parts}: give K/N with K from 0 to N - 1")
+    if work_dir is None:
+        raise ValueError(f"share {part}/{num_parts}: a work folder is needed, where the shares of a clip set meet")
+    return clips[part::num_parts]
+
+
 def _clip_rows(
-    clip_set: str,
+    work: ClipWork,
     clips: list[Clip],
     encoder: Encoder,
-    protocol: ProtocolSettings,
-    parts: PartFiles,
-    device: torch.device,
-    predictions: Path | None,
+    devices: Sequence[torch.device],
     after_clip: Callable[[str], None] | None,
-) -> Mapping[str, list[dict[str, Any]]]:
+) -> Mapping[str, Rows]:
     """Rows of all clips by name: those of finished clips from their parts, the others computed."""
-    rows = {clip.name: found for clip in clips if (found := parts.read(clip)) is not None}
-    with ProgressMeter(f"propagation {clip_set}", len(clips), done=len(rows), unit="clips") as meter:
-        for clip in clips:
-            if clip.name in rows:
-                continue
-            sides = input_sides(protocol.input_size, *clip.picture)
-            grid = grid_of(sides, encoder.patch_size, f"clip {clip.name}")
-            scorer = SCORERS[clip_set](clip, sides, grid, predictions is not None)
-            evaluate_clip(clip, scorer, encoder, protocol, device)
-            if predictions is not None:
-                for file, data in scorer.predictions().items():
-                    write_bytes(predictions / file, data)
-            rows[clip.name] = scorer.rows()
-            parts.write(clip, rows[clip.name])
+    rows = {clip.name: found for clip in clips if (found := work.parts.read(clip)) is not None}
+    missing = [clip for clip in clips if clip.name not in rows]
+    with (
+        ProgressMeter(f"propagation {work.clip_set}", len(clips), done=len(rows), unit="clips") as meter,
+        closing(computed_clips(work, missing, encoder, devices[: max(1, len(missing))])) as computed,
+    ):
+        for clip, found in computed:
+            rows[clip.name] = found
             meter.advance(note=clip.name)
             if after_clip is not None:
                 after_clip(clip.name)
     return rows
-
-
-def evaluate_clip(clip: Clip, scorer: Scorer, encoder: Encoder, protocol: ProtocolSettings, device: torch.device) -> None:
-    """Stream one clip through encoder, memory and scorer; afterwards the scorer holds the results."""
-    sides = input_sides(protocol.input_size, *clip.picture)
-    grid = grid_of(sides, encoder.patch_size, f"clip {clip.name}")
-    memory: LabelMemory | None = None
-    # full float32 also on GPUs whose convolutions would otherwise round to 10 bits
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        for frame, features_ND in enumerate(embed_frames(clip.frames, sides, encoder, device)):
-            if memory is None:
-                labels_NC = scorer.first_labels().to(device)
-                memory = LabelMemory(features_ND, labels_NC, grid, protocol)
-            else:
-                labels_NC = memory.propagate(features_ND)
-            scorer.add(frame, labels_NC)

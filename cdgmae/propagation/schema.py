@@ -7,8 +7,10 @@ import pyarrow as pa
 from cdgmae.propagation.joints import ALPHAS
 
 HITS = tuple(f"hits_{alpha}" for alpha in ALPHAS)
-OBJECT_COLUMNS = ("J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay")
+PCK_COLUMNS = tuple(f"PCK@{alpha}" for alpha in ALPHAS)
+SHARE_COLUMNS = ("J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay", "IoU", *PCK_COLUMNS)
 COUNT_COLUMNS = ("intersection", "union", "visible", *HITS)
+SIZE_COLUMNS = ("input_height", "input_width", "scored_height", "scored_width")
 
 TABLE_SCHEMA = pa.schema(
     [
@@ -18,13 +20,15 @@ TABLE_SCHEMA = pa.schema(
         pa.field("item", pa.int32(), nullable=False),
         pa.field("item_name", pa.string(), nullable=False),
         pa.field("frames", pa.int32(), nullable=False),
-        *(pa.field(name, pa.float64()) for name in OBJECT_COLUMNS),
+        *(pa.field(name, pa.float64()) for name in SHARE_COLUMNS),
         *(pa.field(name, pa.int64()) for name in COUNT_COLUMNS),
+        *(pa.field(name, pa.int32()) for name in SIZE_COLUMNS),
         pa.field("protocol", pa.string(), nullable=False),
         pa.field("encoder_digest", pa.string(), nullable=False),
     ]
 )
 """`item`: object id (DAVIS, from 1), class id (VIP, from 0) or joint number (JHMDB, from 0); `frames`: frames of the clip.
-J and F are fractions over the scored frames (DAVIS); `intersection` and `union` are pixels over all frames (VIP); `visible` and
-`hits_*` are frames without the first (JHMDB). Columns of the other clip sets are null. `protocol` is the digest of the protocol,
-which the file's metadata hold in full."""
+J, F, IoU and PCK are fractions of this row alone: J and F over the scored frames (DAVIS), IoU over all frames (VIP), PCK over the frames
+where the joint is visible (JHMDB). Scores of a whole clip set come from the counts, see `cdgmae.propagation.scores`: `intersection` and
+`union` are pixels over all frames, `visible` and `hits_*` frames without the first. Columns of the other clip sets are null. Sizes are in
+pixels: of the encoder's input, and at which predictions are compared with the truth. `protocol` is JSON: its name and all its settings."""

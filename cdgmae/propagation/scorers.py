@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 from torch import Tensor
 
 from cdgmae.propagation.clips import Clip
@@ -26,8 +27,8 @@ from cdgmae.propagation.joints import (
     read_joints,
     to_pixels,
 )
-from cdgmae.propagation.layouts import VOID
 from cdgmae.propagation.masks import (
+    VOID,
     Ids,
     decode_labels,
     encode_mask,
@@ -37,13 +38,20 @@ from cdgmae.propagation.masks import (
     resize_like_pillow,
 )
 from cdgmae.propagation.object_measures import boundary_accuracy, frame_statistics, region_similarity
+from cdgmae.propagation.overlays import joint_pictures, mask_pictures
 from cdgmae.propagation.part_measures import NUM_PARTS, PART_NAMES, part_counts
 from cdgmae.propagation.resizing import resize_nearest
-from cdgmae.propagation.schema import HITS
+from cdgmae.propagation.schema import HITS, PCK_COLUMNS
+from cdgmae.settings.propagation import ProtocolSettings
 
 
 class Scorer(Protocol):
     """What evaluating a clip needs of a scorer."""
+
+    @property
+    def scored_size(self) -> tuple[int, int]:
+        """(height, width) in pixels at which predictions are compared with the truth."""
+        ...
 
     def first_labels(self) -> Tensor:
         """Soft labels (N, C) of frame 0 on the CPU."""
@@ -59,6 +67,10 @@ class Scorer(Protocol):
 
     def predictions(self) -> dict[str, bytes]:
         """Files of the predictions: path below the output folder -> bytes."""
+        ...
+
+    def pictures(self) -> Iterator[Image.Image]:
+        """The frames with the predictions painted over them."""
         ...
 
 
@@ -87,6 +99,16 @@ class MaskScorer:
         """masks/SEQUENCE/00000.png ...: palette PNGs at the size of the annotations, numbered by place in the clip."""
         return self.files
 
+    def pictures(self) -> Iterator[Image.Image]:
+        """The frames under the predicted ids; needs kept predictions."""
+        return mask_pictures(self.clip, [np.asarray(Image.open(io.BytesIO(data))) for data in self.files.values()])
+
+    @property
+    def scored_size(self) -> tuple[int, int]:
+        """(height, width) of the annotation of frame 0."""
+        height, width = self.first.ids_HW.shape
+        return height, width
+
     def decode(self, labels_NC: Tensor) -> Ids:
         """Predicted ids (H, W) at the encoder's input size."""
         return decode_labels(labels_NC, self.order, self.grid, self.sides)
@@ -104,20 +126,39 @@ class MaskScorer:
 class ObjectScorer(MaskScorer):
     """DAVIS: J and F of every object, first and last frame left out (spec 3.6)."""
 
-    def __init__(self, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], keep_predictions: bool) -> None:
+    def __init__(
+        self, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], keep_predictions: bool, at_input_size: bool = False
+    ) -> None:
+        """Read the annotation of frame 0.
+
+        Args:
+            clip: The clip.
+            sides: (H, W) of the encoder's input.
+            grid: (rows, columns) of patches.
+            keep_predictions: Whether `predictions` will be asked for.
+            at_input_size: Measure at the encoder's input size, annotations scaled to it as the prepared copy of DAVIS scales them.
+        """
         super().__init__(clip, sides, grid, keep_predictions)
         ids = self.first.ids_HW
+        self.at_input_size = at_input_size
         self.num_objects = int(ids[ids != VOID].max(initial=0))
         self.regions: dict[int, list[float]] = defaultdict(list)
         self.boundaries: dict[int, list[float]] = defaultdict(list)
 
+    @property
+    def scored_size(self) -> tuple[int, int]:
+        """(height, width) at which J and F are measured."""
+        return self.sides if self.at_input_size else super().scored_size
+
     def add(self, frame: int, labels_NC: Tensor) -> None:
-        """Measure one frame at the size of the annotation of frame 0."""
-        predicted = resize_nearest(self.decode(labels_NC), self.first.ids_HW.shape)
-        self.remember(frame, predicted)
+        """Keep one frame at the size of the annotation of frame 0 and measure it at the scored size."""
+        decoded = self.decode(labels_NC)
+        if self.keep:
+            self.remember(frame, resize_nearest(decoded, self.first.ids_HW.shape))
         if not 0 < frame < len(self.clip.frames) - 1:
             return
-        truth = self.truth(frame)
+        predicted = resize_nearest(decoded, self.scored_size)
+        truth = resize_like_pillow(self.truth(frame), self.scored_size)
         for item in range(1, self.num_objects + 1):
             mask, true_mask = predicted == item, truth == item
             self.regions[item].append(region_similarity(mask, true_mask))
@@ -149,11 +190,13 @@ class PartScorer(MaskScorer):
         self.counts += part_counts(predicted, truth)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per class, classes that never occur included with zero counts."""
-        return [
-            {"item": item, "item_name": name, "intersection": int(self.counts[0, item]), "union": int(self.counts[1, item])}
-            for item, name in enumerate(PART_NAMES)
-        ]
+        """One row per class, classes that never occur included with zero counts and no IoU."""
+        rows = []
+        for item, name in enumerate(PART_NAMES):
+            intersection, union = (int(count) for count in self.counts[:, item])
+            share = intersection / union if union else None
+            rows.append({"item": item, "item_name": name, "IoU": share, "intersection": intersection, "union": union})
+        return rows
 
 
 class JointScorer:
@@ -174,32 +217,51 @@ class JointScorer:
         """Decode one frame."""
         self.cells_2JT[:, :, frame] = decode_joints(labels_NC, self.grid[1])
 
+    @property
+    def scored_size(self) -> tuple[int, int]:
+        """(height, width) of the frames."""
+        return self.clip.picture
+
     def rows(self) -> list[dict[str, Any]]:
-        """One row per joint."""
-        visible, hits = joint_counts(self.cells_2JT, self.truth_2JT, self.clip.picture, self.grid)
-        return [
-            {"item": item, "item_name": name, "visible": int(visible[item]), **dict(zip(HITS, hits[item].tolist(), strict=True))}
-            for item, name in enumerate(JOINT_NAMES)
-        ]
+        """One row per joint; a joint that was never visible has no PCK."""
+        visible_J, hits_JA = joint_counts(self.cells_2JT, self.truth_2JT, self.clip.picture, self.grid)
+        rows = []
+        for item, name in enumerate(JOINT_NAMES):
+            visible, hits = int(visible_J[item]), hits_JA[item].tolist()
+            shares = dict(zip(PCK_COLUMNS, (count / visible if visible else None for count in hits), strict=True))
+            rows.append({"item": item, "item_name": name, **shares, "visible": visible, **dict(zip(HITS, hits, strict=True))})
+        return rows
+
+    def pictures(self) -> Iterator[Image.Image]:
+        """The frames with joints and limbs."""
+        pixels_2JT = to_pixels(self.cells_2JT, self.clip.picture, self.grid)
+        return joint_pictures(self.clip, pixels_2JT, self.cells_2JT[0] >= 0, self.truth_2JT)
 
     def predictions(self) -> dict[str, bytes]:
-        """joints/CLIP.parquet: frame (from 0), joint, x and y in pixels (from 0) and in cells; -1 cells where a joint is lost."""
+        """joints/CLIP.parquet: a row per frame and joint.
+
+        Columns: frame and joint (from 0), joint_name, x and y in pixels of the frame (from 0; JHMDB's own files count from 1),
+        cell_x and cell_y in cells of the grid, found; a lost joint has cells -1 and `found` false.
+        """
         pixels_2JT = to_pixels(self.cells_2JT, self.clip.picture, self.grid)
-        frames, joints = (
-            axis.ravel() for axis in np.meshgrid(*(np.arange(size) for size in self.cells_2JT.shape[:0:-1]), indexing="ij")
-        )
+        frames, joints = np.meshgrid(np.arange(self.cells_2JT.shape[2]), np.arange(NUM_JOINTS), indexing="ij")
         columns = {
-            "frame": frames.astype(np.int32),
-            "joint": joints.astype(np.int32),
-            "joint_name": [JOINT_NAMES[joint] for joint in joints],
+            "frame": frames.ravel().astype(np.int32),
+            "joint": joints.ravel().astype(np.int32),
+            "joint_name": [JOINT_NAMES[joint] for joint in joints.ravel()],
         }
-        for name, values_2JT in (("x", pixels_2JT), ("y", pixels_2JT), ("cell_x", self.cells_2JT), ("cell_y", self.cells_2JT)):
-            columns[name] = values_2JT[int(name.endswith("y"))].T.ravel()
+        for name, values_JT in zip(("x", "y", "cell_x", "cell_y"), (*pixels_2JT, *self.cells_2JT), strict=True):
+            columns[name] = values_JT.T.ravel()
+        columns["found"] = (self.cells_2JT[0] >= 0).T.ravel()
         buffer = io.BytesIO()
         pq.write_table(pa.table(columns), buffer)
         return {f"joints/{self.clip.name}.parquet": buffer.getvalue()}
 
 
-MakeScorer = Callable[[Clip, tuple[int, int], tuple[int, int], bool], Scorer]
-SCORERS: dict[str, MakeScorer] = {"davis": ObjectScorer, "vip": PartScorer, "jhmdb": JointScorer}
-"""Clip set -> its scorer, made from clip, sides of the input, grid, and whether predictions are kept."""
+def make_scorer(
+    clip_set: str, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], protocol: ProtocolSettings, keep_predictions: bool
+) -> Scorer:
+    """The scorer of one clip of a clip set (davis, vip or jhmdb); arguments as in `ObjectScorer`."""
+    if clip_set == "davis":
+        return ObjectScorer(clip, sides, grid, keep_predictions, protocol.scored_size == "input")
+    return (PartScorer if clip_set == "vip" else JointScorer)(clip, sides, grid, keep_predictions)

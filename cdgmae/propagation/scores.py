@@ -6,10 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cdgmae.propagation.joints import ALPHAS
-from cdgmae.propagation.schema import HITS
+from cdgmae.propagation.schema import HITS, PCK_COLUMNS
 
-PCK_COLUMNS = tuple(f"PCK@{alpha}" for alpha in ALPHAS)
 SCORE_COLUMNS = ("J&F", "J", "F", "mIoU", *PCK_COLUMNS)
 
 Row = Mapping[str, Any]

@@ -68,10 +68,11 @@ def show_bags(results: Path, source: str, settings: ReportSettings, output: Path
     """Choose bags of one source and write their thumbnails below `output`/figures/bags.
 
     Bags are ranked by the mean NPS of their views and taken at equal distances of rank, so that the worst, the best and those
-    between are seen in the proportion in which they exist.
+    between are seen in the proportion in which they exist. Pairs of two views, and crops, are left out: a bag's pictures stand with
+    what they score against its real image.
 
     Returns:
-        The bags, lowest NPS first, or None if the source has no scored pair.
+        The bags, lowest NPS first, or None if the source has no scored pair with a real image.
     """
     picks, num_bags = _choose(sorted((results / "consistency" / source).glob("*.parquet")), settings.num_bags)
     if not picks:
@@ -89,8 +90,9 @@ def _choose(tables: list[Path], count: int) -> tuple[list[_Pick], int]:
     origins: list[int] = []
     means: list[float] = []
     for number, path in enumerate(tables):
-        table = read_table(path, ["key", "status", "nps"])
-        grouped = table.filter(pc.equal(table["status"], OK)).group_by("key").aggregate([("nps", "mean")])
+        table = read_table(path, ["key", "view_a", "status", "nps"])
+        good = pc.and_(pc.equal(table["status"], OK), pc.equal(table["view_a"], 0))
+        grouped = table.filter(good).group_by("key").aggregate([("nps", "mean")])
         keys.extend(grouped["key"].to_pylist())
         means.extend(grouped["nps_mean"].to_pylist())
         origins.extend([number] * grouped.num_rows)
@@ -110,8 +112,8 @@ def evenly_spaced(total: int, count: int) -> list[int]:
 def _show_table(results: Path, source: str, table: Path, picks: list[_Pick], size: int, output: Path) -> list[ShownBag]:
     """The picked bags of one shard."""
     keys = pa.array([pick.key for pick in picks])
-    scores = read_table(table, ["key", "view_b", "status", "reason", "gs", "ls", "nps"])
-    rows = scores.filter(pc.is_in(scores["key"], keys)).to_pylist()
+    scores = read_table(table, ["key", "view_a", "view_b", "status", "reason", "gs", "ls", "nps"])
+    rows = scores.filter(pc.and_(pc.is_in(scores["key"], keys), pc.equal(scores["view_a"], 0))).to_pylist()
     real = _Pictures(results / "shards" / f"{table_facts(table).get('real_shard', 'unknown')}.tar", keys)
     views = _Pictures(results / "views" / source / f"{table.stem}.tar", keys)
     shown = []

@@ -20,23 +20,22 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def pick_devices(name: str = "auto", processes: int | None = None) -> list[torch.device]:
-    """The devices of a job that can use several, one entry per process.
+def worker_devices(device: torch.device, workers: int | None) -> list[torch.device]:
+    """One device per worker process: by default every visible GPU once, or the CPU once; more workers go round.
 
     Args:
-        name: As for `pick_device`.
-        processes: How many; None is one per visible GPU, or one on the CPU. More than there are GPUs share them in turn.
+        device: `cuda` stands for all visible GPUs, `cuda:1` for that one.
+        workers: Number of processes.
 
     Raises:
-        ValueError: if `cuda` is asked for and there is none, or the number is below 1.
+        ValueError: if the number is below 1.
     """
-    if processes is not None and processes < 1:
-        raise ValueError(f"{processes} processes were asked for; give 1 or more, or leave the number out (one per GPU)")
-    device = pick_device(name)
-    if device.type != "cuda" or device.index is not None:
-        return [device] * (processes or 1)
-    count = torch.cuda.device_count()
-    return [torch.device("cuda", number % count) for number in range(processes or count)]
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers {workers}: at least 1 process is needed")
+    places = [device]
+    if device.type == "cuda" and device.index is None:
+        places = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    return [places[index % len(places)] for index in range(workers or len(places))]
 
 
 def limit_threads(threads: int | None) -> None:

@@ -41,16 +41,18 @@ class VitSettings(Settings):
 
 
 class EncoderSettings(Settings):
-    """Exactly one way to name an encoder."""
+    """Exactly one way to name an encoder; `timm` and `checkpoint` together name an architecture and its weights."""
 
     run: Name | None = Field(default=None, description="A run of section `pretrain`: its encoder, trained in this DAG.")
     seed: int = Field(default=0, ge=0, description="Which seed of that run; one of `pretrain.seeds`.")
     timm: str | None = Field(
         default=None,
-        description="A timm model with its published weights, e.g. `vit_base_patch16_224.mae` (downloaded once by timm).",
+        description="A timm model with its published weights, e.g. `vit_base_patch16_224.mae` (downloaded once by timm); "
+        "with `checkpoint`, the architecture of the weights in that file.",
     )
     checkpoint: str | None = Field(
-        default=None, description="An encoder file: `encoder.safetensors` of this package, or a CropMAE/SiamMAE/MAE/DINO `.pth`."
+        default=None,
+        description="An encoder file: `encoder.safetensors` of this package, or a CropMAE/SiamMAE/MAE/DINO/VideoMAE `.pth`.",
     )
     random_like: Name | None = Field(
         default=None, description="Random weights with the architecture of this run: the untrained floor."
@@ -62,7 +64,7 @@ class EncoderSettings(Settings):
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         ways = [name for name in ("run", "timm", "checkpoint", "random_like", "pixels") if getattr(self, name) is not None]
-        if len(ways) != 1:
+        if len(ways) != 1 and ways != ["timm", "checkpoint"]:
             raise ValueError(
                 f"name exactly one of run, timm, checkpoint, random_like, pixels; found {', '.join(ways) if ways else 'none'}"
             )

@@ -7,16 +7,15 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from cdgmae.settings.base import Name, Ratio, Settings
+from cdgmae.settings.crops import CropPairSettings, Fraction, check_range
 from cdgmae.settings.encoder import ARCHITECTURES, VitSettings
 from cdgmae.settings.expressions import parse_expression
-
-Fraction = tuple[float, float]
 
 SCORE_COLUMNS = ("gs", "ls", "nps", "nps_reverse")
 """Scores of a view against its real image that `view_filter` and `view_weight` may name; see stage `consistency`."""
 
 
-class PretrainRunSettings(VitSettings):
+class PretrainRunSettings(VitSettings, CropPairSettings):
     """One pre-training run; the defaults are CDG-MAE-a1 of the paper (Table 6)."""
 
     source: Name = Field(default="s_ldm", description="View source (section `views`) whose bags are trained on.")
@@ -67,21 +66,8 @@ class PretrainRunSettings(VitSettings):
     crop_scale: Fraction = Field(
         default=(0.5, 1.0), description="Area share of the random crop (`cross_view`, `video_pairs`, `mae`). Paper: 0.5 to 1."
     )
-    crop_ratio: Fraction = Field(
-        default=(0.75, 4 / 3), description="Aspect ratio range of the random crops. Paper: 0.75 to 1.33."
-    )
     shared_crop: bool = Field(
         default=True, description="One crop and one flip for all views of a bag (SiamMAE); false draws them per view."
-    )
-    crop_strategy: Literal["global_to_local", "local_to_global", "random_views", "same_views"] = Field(
-        default="global_to_local",
-        description="CropMAE's strategies (`crops`): which crop is the anchor (first word) and which the target.",
-    )
-    global_crop_scale: Fraction = Field(
-        default=(0.1, 1.0), description="Area share of the global crop (`crops`). CropMAE: 0.1 to 1."
-    )
-    local_crop_scale: Fraction = Field(
-        default=(0.3, 0.6), description="Area share of the local crop within the global one. CropMAE: 0.3 to 0.6."
     )
     epochs: int = Field(default=100, ge=1, description="Passes over the bags. Paper: 100.")
     warmup_epochs: float = Field(default=5.0, ge=0, description="Linear warm-up, in epochs. CropMAE: 5 % of the epochs.")
@@ -133,12 +119,7 @@ class PretrainRunSettings(VitSettings):
             raise ValueError(f"pretext {self.pretext} has {expected} anchor(s), found num_anchors = {self.num_anchors}")
         if self.pretext == "cross_view" and self.num_anchors == 0:
             raise ValueError("pretext cross_view needs num_anchors >= 1; use pretext mae for none")
-        for key in ("crop_scale", "crop_ratio", "global_crop_scale", "local_crop_scale"):
-            low, high = getattr(self, key)
-            if not 0 < low <= high or (key != "crop_ratio" and high > 1):
-                raise ValueError(
-                    f"{key} = [{low}, {high}] is no range of {'positive numbers' if key == 'crop_ratio' else 'shares in (0, 1]'}"
-                )
+        check_range("crop_scale", self.crop_scale, shares=True)
         if not 1 <= self.frame_gap[0] <= self.frame_gap[1]:
             raise ValueError(f"frame_gap = {list(self.frame_gap)} is no range of whole numbers from 1 on, e.g. [4, 47]")
         self._check_scores()
@@ -178,6 +159,11 @@ class PretrainRunSettings(VitSettings):
     def vit(self) -> VitSettings:
         """The encoder's dimensions alone."""
         return VitSettings(**{name: getattr(self, name) for name in VitSettings.model_fields})
+
+    @property
+    def crop_pair(self) -> CropPairSettings:
+        """How the two crops of pretext `crops` are drawn, alone."""
+        return CropPairSettings(**{name: getattr(self, name) for name in CropPairSettings.model_fields})
 
 
 class PretrainSettings(Settings):

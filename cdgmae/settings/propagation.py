@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,16 +14,35 @@ class ProtocolSettings(Settings):
     """The protocol of one clip set; written beside every score. Defaults: DAVIS-2017 in the paper."""
 
     root: str = Field(description="Folder of the clip set in its official layout; nothing is ever written into it.")
+    resolution: Literal["480p", "Full-Resolution"] | None = Field(
+        default=None,
+        description="DAVIS only: which pictures and annotations are used; J and F are measured at their size. null: 480p.",
+    )
     input_size: tuple[int, int] | int = Field(
         default=(480, 880),
         description="[height, width] in pixels, or one number for the longer side (the shorter one is rounded down to a multiple of 64, VIP).",
     )
     top_k: int = Field(default=7, ge=1, description="Keys per query that vote. Paper: 7 (DAVIS, JHMDB), 10 (VIP).")
     queue_length: int = Field(default=20, ge=1, description="Frames in the memory queue besides frame 0. Paper: 20.")
-    radius: float = Field(
-        default=20.0, gt=0, description="Neighbourhood radius in patches, strict; frame 0 is exempt. Paper: 20."
-    )
+    radius: float = Field(default=20.0, gt=0, description="Neighbourhood radius in patches, strict; of the queue. Paper: 20.")
     temperature: float = Field(default=0.7, gt=0, description="Softmax temperature over the top-k affinities. CropMAE: 0.7.")
+    restrict_first_frame: bool = Field(
+        default=False, description="Whether the radius applies to frame 0 too; the published protocol exempts it."
+    )
+    restart_every: int = Field(
+        default=0,
+        ge=0,
+        description="Frames after which the queue is forgotten and labels come from frame 0 alone again; 1: every frame straight from "
+        "frame 0; 0: never, as published.",
+    )
+    scored_size: Literal["annotation", "input"] = Field(
+        default="annotation",
+        description="DAVIS: J and F at the size of the annotations, or with the annotations scaled to the encoder's input (480x880).",
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="Arithmetic of the encoder. Affinities and labels stay in float32. The published protocol is fp32.",
+    )
 
     @model_validator(mode="after")
     def _input_size_positive(self) -> Self:

@@ -18,7 +18,7 @@ class RuntimeSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="`auto`: a GPU if there is one.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Autocast precision of training and sampling.")
     threads: int = Field(default=4, ge=1, description="CPU threads of a training, sampling, scoring or propagation job.")
-    processes: int | None = Field(
+    workers: int | None = Field(
         default=None, ge=1, description="Processes of a sampling job; left out: one per GPU that the job sees, or one on the CPU."
     )
     log_interval_seconds: float = Field(default=30.0, gt=0, description="One progress line per this many seconds in log files.")
@@ -56,7 +56,7 @@ class RuntimeSettings(Settings):
         return {
             "CDGMAE_DEVICE": self.device,
             "CDGMAE_PRECISION": self.precision,
-            "CDGMAE_PROCESSES": str(self.processes or ""),
+            "CDGMAE_WORKERS": str(self.workers or ""),
             "CDGMAE_LOG_INTERVAL": str(self.log_interval_seconds),
             "CDGMAE_CHECKPOINT_INTERVAL": str(self.checkpoint_interval_seconds),
             "CDGMAE_CHECKPOINT_STEPS": str(self.checkpoint_interval_steps or ""),

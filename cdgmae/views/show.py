@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-from PIL import Image
 
 from cdgmae.storage.atomic import atomic_file
 from cdgmae.storage.images import decode_rgb
 from cdgmae.storage.picture_shards import OK, PictureRow, PictureShard
-
-GAP = 4
-"""Pixels between two pictures of a strip."""
+from cdgmae.storage.strips import join_strip
 
 
 def show_bag(key: str, real_tars: Sequence[Path], view_tars: Sequence[Path], output_png: Path) -> list[dict[str, Any]]:
@@ -39,7 +36,7 @@ def show_bag(key: str, real_tars: Sequence[Path], view_tars: Sequence[Path], out
     images = [decode_rgb(shard.read(row)) for row, shard in found if row.status == OK]
     if not images:
         raise ValueError(f"key {key!r} has no usable picture: {found[0][0].reason}")
-    strip = _strip(images)
+    strip = join_strip(images)
     with atomic_file(output_png) as temporary:
         strip.save(temporary, format="PNG")
     return [asdict(row) for row, _ in found]
@@ -54,14 +51,3 @@ def _rows_of(tar_path: Path, key: str) -> list[tuple[PictureRow, PictureShard]]:
 def _example(tars: Sequence[Path]) -> str:
     keys = [key for path in tars[:1] for key in PictureShard(path).index["key"][:3].to_pylist()]
     return f"keys look like {', '.join(keys)}" if keys else "give the folder that holds the shards"
-
-
-def _strip(images: Sequence[Image.Image]) -> Image.Image:
-    height = max(image.height for image in images)
-    scaled = [image.resize((round(image.width * height / image.height), height), Image.Resampling.BICUBIC) for image in images]
-    strip = Image.new("RGB", (sum(image.width for image in scaled) + GAP * (len(scaled) - 1), height), "white")
-    left = 0
-    for image in scaled:
-        strip.paste(image, (left, 0))
-        left += image.width + GAP
-    return strip

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cdgmae.consistency.metrics import global_similarity, local_similarity, nearest_patch_similarity
+from cdgmae.consistency.metrics import global_similarity, local_similarity, nearest_patch_similarity, nearest_patches
 from tests.oracles import consistency_oracle as oracle
 
 VALUES = st.floats(-8, 8, width=32).filter(lambda value: value == 0 or abs(value) > 1e-3)
@@ -77,6 +77,15 @@ def test_moving_patches_leaves_nps_alone(pair: tuple[torch.Tensor, torch.Tensor]
         nearest_patch_similarity(x_PND, y_PND[:, order]), nearest_patch_similarity(x_PND, y_PND), strict=True
     ):
         torch.testing.assert_close(moved, still, rtol=0, atol=1e-6)
+
+
+@given(token_pairs())
+@settings(deadline=None, max_examples=60)
+def test_nearest_patches_are_those_whose_similarities_nps_averages(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    x_PND, y_PND = pair
+    nearest_PN = nearest_patches(x_PND, y_PND)
+    matched_PND = y_PND.gather(1, nearest_PN[..., None].expand_as(y_PND))
+    torch.testing.assert_close(local_similarity(x_PND, matched_PND), nearest_patch_similarity(x_PND, y_PND)[0], rtol=0, atol=1e-5)
 
 
 def test_moving_patches_lowers_ls() -> None:

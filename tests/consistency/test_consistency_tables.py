@@ -98,7 +98,7 @@ def test_sources_without_a_scored_pair_keep_their_row(tmp_path: Path) -> None:
 
 def test_scores_of_different_encoders_are_not_mixed(tmp_path: Path) -> None:
     paths = [write_scores(tmp_path, "s_ldm", 0, [0.5], "abc"), write_scores(tmp_path, "s_ldm", 1, [0.5], "def")]
-    with pytest.raises(ValueError, match=r"'s_ldm' was scored by different encoders \(abc, def\)"):
+    with pytest.raises(ValueError, match=r"'s_ldm' was scored by different encoders or settings \(abc, def\)"):
         summarise(paths, tmp_path / "summary.parquet", tmp_path / "summary.csv")
 
 
@@ -108,7 +108,7 @@ def test_no_tables_are_an_error(tmp_path: Path) -> None:
 
 
 def test_papers_tables_agree_with_each_other() -> None:
-    shared = [row for row in TABLE_1 if row.source in ("video", "s_ldm")]
+    shared = [row for row in TABLE_1 if row.kind in ("video", "s_ldm")]
     assert [(row.gs, row.ls, row.nps) for row in shared] == [(row.gs, row.ls, row.nps) for row in TABLE_9[:2]]
     assert all(row.ls < row.nps < row.gs for row in (*TABLE_1, *TABLE_9))
 
@@ -124,9 +124,9 @@ def test_show_prints_ours_the_papers_and_a_histogram(tmp_path: Path) -> None:
     assert "0.417 ± 0.118" in shown.output
     for expected in (
         "s_ldm",
-        "paper, Table 1: Video frames",
+        "paper, Table 1",
         "0.885",
-        "paper, Table 9: RCG S-LDM",
+        "RCG S-LDM",
         "0.735",
         "█",
         "0.250",

@@ -2,62 +2,37 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import pad
 
 from cdgmae.consistency import scoring
-from cdgmae.consistency.tables import SCORE_SCHEMA
-from cdgmae.models.encoders import load_encoder
+from cdgmae.consistency.pictures import cut_crops, prepare_picture
+from cdgmae.consistency.tables import METRICS, SCORE_SCHEMA
+from cdgmae.models.encoders import PixelEncoder, VitEncoder, load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
-from cdgmae.settings.consistency import ScoringSettings
-from cdgmae.settings.encoder import VitSettings
+from cdgmae.pretrain.augment import finish_views
+from cdgmae.pretrain.pretext import plan_sample
+from cdgmae.runtime.seeds import numpy_generator
+from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
+from cdgmae.settings.crops import CropPairSettings
+from cdgmae.settings.pretrain import PretrainRunSettings
+from cdgmae.storage.bags import Bag
+from cdgmae.storage.crops import plan_crop_pair
 from cdgmae.storage.images import encode_jpeg
-from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShard, PictureShardWriter
+from cdgmae.storage.picture_shards import PictureShard
 from cdgmae.storage.tables import table_facts
+from tests.consistency.drawn_bags import PATCH, SIZE, TINY_VIT, Pictures, bags, picture, png, shifted, write_shard
 
 CPU = torch.device("cpu")
-SIZE, PATCH = 48, 8
 SETTINGS = ScoringSettings(image_size=SIZE, batch_size=4)
-TINY_VIT = "random:" + VitSettings(image_size=SIZE, patch_size=PATCH, embed_dim=24, depth=2, num_heads=2).canonical_json()
-Pictures = dict[tuple[str, int], bytes | str]
-
-
-def picture(seed: int, size: int = SIZE + 2 * PATCH) -> Image.Image:
-    """A smooth random picture: neighbouring patches resemble each other, other seeds do not."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
-
-
-def shifted(image: Image.Image, patches: int) -> Image.Image:
-    """The central square moved by whole patches."""
-    left = PATCH + patches * PATCH
-    return image.crop((left, PATCH, left + SIZE, PATCH + SIZE))
-
-
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def write_shard(path: Path, pictures: Pictures) -> Path:
-    """A picture shard; a string instead of bytes is a bad row with that reason."""
-    with PictureShardWriter(path) as writer:
-        for (key, view_index), data in pictures.items():
-            if isinstance(data, str):
-                writer.add_failure(PictureRow(key, view_index, status=BAD, reason=data))
-            else:
-                writer.add_picture(PictureRow(key, view_index, extension="png", width=SIZE, height=SIZE), data)
-        writer.commit(settings_digest="test")
-    return path
 
 
 @pytest.fixture
@@ -65,23 +40,20 @@ def score(tmp_path: Path) -> Callable[..., tuple[dict[str, Any], Path]]:
     """Write both shards, score them, give the result and the table's path."""
 
     def run(
-        real: Pictures, views: Pictures, *, settings: ScoringSettings = SETTINGS, encoder: str = f"pixels:{PATCH}"
+        real: Pictures,
+        views: Pictures | None,
+        *,
+        settings: ScoringSettings = SETTINGS,
+        encoder: str = f"pixels:{PATCH}",
+        **options: Any,
     ) -> tuple[dict[str, Any], Path]:
-        tars = [write_shard(tmp_path / name / "00000.tar", pictures) for name, pictures in (("real", real), ("views", views))]
+        real_tar = write_shard(tmp_path / "real" / "00000.tar", real)
+        view_tar = write_shard(tmp_path / "views" / "00000.tar", views) if views is not None else None
         output = tmp_path / "scores" / "00000.parquet"
-        return scoring.score_shard(settings, *tars, encoder, output, source="s_ldm", device=CPU), output
+        facts = scoring.score_shard(settings, real_tar, view_tar, encoder, output, source="s_ldm", device=CPU, **options)
+        return facts, output
 
     return run
-
-
-def bags(num_keys: int, num_views: int) -> tuple[Pictures, Pictures]:
-    """Keys out of order, views of random strangers."""
-    keys = [f"k{(7 * index) % num_keys}" for index in range(num_keys)]
-    real: Pictures = {(key, 0): png(picture(index)) for index, key in enumerate(keys)}
-    views: Pictures = {
-        (key, view): png(picture(100 + 10 * index + view)) for index, key in enumerate(keys) for view in range(num_views, 0, -1)
-    }
-    return real, views
 
 
 def test_planted_pairs_are_told_apart(score: Callable[..., Any]) -> None:
@@ -125,16 +97,18 @@ def test_batches_that_cut_through_bags_do_not_change_the_scores(score: Callable[
 
 def test_every_picture_is_embedded_once(score: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[int] = []
-    embed = scoring._embed
-    monkeypatch.setattr(scoring, "_embed", lambda pictures, *rest: batches.append(len(pictures)) or embed(pictures, *rest))
-    score(*bags(5, 3))
-    assert sum(batches) == 5 * (1 + 3)
+    tokens = PixelEncoder.tokens
+    monkeypatch.setattr(
+        PixelEncoder, "tokens", lambda self, images, **rest: batches.append(len(images)) or tokens(self, images, **rest)
+    )
+    score(*bags(5, 3), settings=SETTINGS.model_copy(update={"pairs": "all"}))
+    assert batches == [4] * 5
 
 
 def test_scores_are_those_of_the_encoders_tokens(score: Callable[..., Any]) -> None:
     real, views = bags(1, 1)
     _, path = score(real, views, encoder=TINY_VIT)
-    images = [scoring.prepare_picture(data, SIZE) for data in (real["k0", 0], views["k0", 1]) if isinstance(data, bytes)]
+    images = [prepare_picture(data, SIZE) for data in (real["k0", 0], views["k0", 1]) if isinstance(data, bytes)]
     tokens_BTD = load_encoder(TINY_VIT, device=CPU).tokens(normalise(pixels_to_tensor(images)))
     expected = torch.cosine_similarity(tokens_BTD[0], tokens_BTD[1], dim=-1)
     row = pq.read_table(path).to_pylist()[0]
@@ -145,7 +119,7 @@ def test_scores_are_those_of_the_encoders_tokens(score: Callable[..., Any]) -> N
 def test_pictures_are_scaled_by_the_shorter_side_and_cut_in_the_middle() -> None:
     stripes = Image.new("RGB", (96, 48), "red")
     stripes.paste("blue", (24, 0, 72, 48))
-    prepared = scoring.prepare_picture(png(stripes), 24)
+    prepared = prepare_picture(png(stripes), 24)
     assert prepared.size == (24, 24)
     assert np.asarray(prepared)[12, 3].argmax() == np.asarray(prepared)[12, 20].argmax() == 2
 
@@ -189,7 +163,7 @@ def test_too_many_bad_pairs_fail_and_leave_no_table(score: Callable[..., Any], t
         ValueError, match=r"1 of 6 pairs cannot be scored.*max_bad_fraction = 0.001.*First: k0, view 1.*empty file \(1x\)"
     ):
         score(real, views)
-    assert not list((tmp_path / "scores").glob("*"))
+    assert not list((tmp_path / "scores").glob("*.parquet"))
 
 
 def test_a_second_run_gives_the_same_bytes(score: Callable[..., Any]) -> None:
@@ -221,3 +195,129 @@ def test_an_empty_shard_gives_an_empty_table(score: Callable[..., Any]) -> None:
     facts, path = score({}, {})
     assert facts["pairs"] == 0
     assert pq.read_table(path).num_rows == 0
+
+
+def test_all_pairs_of_a_bag_are_scored_in_order(score: Callable[..., Any]) -> None:
+    real, views = bags(3, 3)
+    _, path = score(real, views, settings=SETTINGS.model_copy(update={"pairs": "all"}))
+    rows = pq.read_table(path).to_pylist()
+    wanted = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    assert [(row["key"], row["view_a"], row["view_b"]) for row in rows] == [
+        (f"k{key}", *pair) for key in range(3) for pair in wanted
+    ]
+    _, path = score({("a", 0): views["k0", 1]}, {("a", 1): views["k0", 2]})
+    alone = pq.read_table(path).to_pylist()[0]
+    assert [rows[3][name] for name in METRICS] == pytest.approx([alone[name] for name in METRICS], abs=1e-6)
+
+
+def test_crop_pairs_are_those_of_the_pretext_task_and_a_function_of_seed_and_key(
+    score: Callable[..., Any], tmp_path: Path
+) -> None:
+    real = {(f"k{index}", 0): png(picture(index)) for index in range(4)}
+    draws = CropDrawSettings(num_pairs=2, global_crop_scale=(0.3, 1.0), seed=5)
+    settings = SETTINGS.model_copy(update={"crops": draws})
+    facts, path = score(real, None, settings=settings, kind="crops")
+    rows = pq.read_table(path).to_pylist()
+    assert [(row["key"], row["view_a"], row["view_b"]) for row in rows] == [
+        (f"k{key}", *pair) for key in range(4) for pair in ((1, 2), (3, 4))
+    ]
+    assert (facts["pairs"], table_facts(path)["kind"], table_facts(path)["crops"]["seed"]) == (8, "crops", 5)
+    generator = numpy_generator(5, "consistency/crops", "k2", 2)
+    run = PretrainRunSettings(
+        image_size=SIZE, patch_size=PATCH, embed_dim=24, num_heads=2, pretext="crops", global_crop_scale=(0.3, 1.0)
+    )
+    plan = plan_sample(run, generator, Bag("k2", range(1), [0], [picture(2).size], None))
+    target, anchor = cut_crops(picture(2), plan, SIZE)
+    tokens_BTD = load_encoder(f"pixels:{PATCH}", device=CPU).tokens(normalise(pixels_to_tensor([target, anchor])))
+    assert rows[5]["ls"] == pytest.approx(torch.cosine_similarity(*tokens_BTD[:, 1:], dim=-1).mean().item(), abs=1e-5)
+    fewer = {key: value for key, value in real.items() if key[0] == "k2"}
+    _, path = score(fewer, None, settings=settings)
+    assert [row["nps"] for row in pq.read_table(path).to_pylist()] == [row["nps"] for row in rows if row["key"] == "k2"]
+
+
+@pytest.mark.parametrize("strategy", ["global_to_local", "local_to_global", "random_views", "same_views"])
+def test_crops_are_cut_as_pre_training_cuts_them(strategy: Literal["global_to_local"]) -> None:
+    image = picture(3, 90).crop((0, 0, 90, 70))
+    pixels_HWC = torch.from_numpy(np.asarray(image).copy())
+    for seed in range(6):
+        plan = plan_crop_pair(CropPairSettings(crop_strategy=strategy), np.random.default_rng(seed), image.size, SIZE)
+        regions = [pixels_HWC[box.top : box.bottom, box.left : box.right] for box in plan.regions]
+        padded = [pad(region, (0, 0, 0, 90 - region.shape[1], 0, 70 - region.shape[0])) for region in regions]
+        batch = {
+            "pixels": torch.stack(padded)[None], "region_sizes": torch.tensor([[region.shape[:2] for region in regions]]),
+            "flips": torch.tensor([plan.flips]), **({"nested": torch.tensor([plan.nested])} if plan.nested else {}),
+        }  # fmt: skip
+        ours = normalise(pixels_to_tensor(cut_crops(image, plan, SIZE)))
+        assert (finish_views(batch, SIZE)[0] - ours).abs().max() < 0.05
+
+
+def test_crops_and_view_files_at_once_are_refused(score: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="leave out one of settings `crops` and --views"):
+        score(*bags(1, 1), settings=SETTINGS.model_copy(update={"crops": CropDrawSettings()}))
+
+
+def test_tokens_before_the_final_norm_are_compared_if_asked_for(score: Callable[..., Any]) -> None:
+    real, views = bags(1, 1)
+    _, path = score(real, views, encoder=TINY_VIT, settings=SETTINGS.model_copy(update={"features": "last_block"}))
+    encoder = load_encoder(TINY_VIT, device=CPU)
+    assert isinstance(encoder, VitEncoder)
+    images = normalise(
+        pixels_to_tensor([prepare_picture(data, SIZE) for data in (real["k0", 0], views["k0", 1]) if isinstance(data, bytes)])
+    )
+    before_BTD = encoder.tokens(images, final_norm=False)
+    torch.testing.assert_close(encoder.vit.norm(before_BTD), encoder.tokens(images))
+    row = pq.read_table(path).to_pylist()[0]
+    assert row["gs"] == pytest.approx(torch.cosine_similarity(*before_BTD[:, 0], dim=-1).item(), abs=1e-5)
+    assert table_facts(path)["features"] == "last_block"
+
+
+def test_bf16_scores_stay_near_fp32_and_say_so(score: Callable[..., Any]) -> None:
+    exact, rough = (pq.read_table(score(*bags(3, 2), encoder=TINY_VIT, precision=name)[1]) for name in ("fp32", "bf16"))
+    for metric in METRICS:
+        np.testing.assert_allclose(rough[metric].to_numpy(), exact[metric].to_numpy(), atol=0.02)
+    assert rough["ls"] != exact["ls"]
+    with pytest.raises(ValueError, match="precision 'int8'; allowed: fp32, bf16, fp16"):
+        score(*bags(1, 1), precision="int8")
+
+
+def test_nearest_patches_of_chosen_bags_tell_where_each_patch_went(score: Callable[..., Any]) -> None:
+    image = picture(1)
+    real: Pictures = {("a", 0): png(shifted(image, 0)), ("b", 0): png(picture(2, SIZE)), ("c", 0): png(picture(3, SIZE))}
+    views: Pictures = {("a", 1): png(shifted(image, 1)), ("b", 1): png(picture(5, SIZE)), ("c", 1): b""}
+    settings = SETTINGS.model_copy(update={"nearest_bags": 1, "max_bad_fraction": 0.5})
+    _, path = score(real, views, settings=settings)
+    assert [row["nearest_patches"] is None for row in pq.read_table(path).to_pylist()] == [True, False, True]
+    _, path = score(real, views, settings=settings.model_copy(update={"nearest_bags": 9}))
+    rows = pq.read_table(path).to_pylist()
+    side = SIZE // PATCH
+    maps = np.array(rows[0]["nearest_patches"]).reshape(side, side)
+    assert (maps[:, 1:] == np.arange(side * side).reshape(side, side)[:, :-1]).all()
+    assert rows[2]["nearest_patches"] is None
+    assert table_facts(path)["patch_size"] == PATCH
+
+
+def test_repaired_shards_and_changed_settings_discard_finished_parts(score: Callable[..., Any], tmp_path: Path) -> None:
+    real, views = bags(6, 2)
+    good = score(real, views)[1].read_bytes()
+    work = tmp_path / "work"
+    views["k5", 1] = b""
+    with pytest.raises(ValueError, match="cannot be scored"):
+        score(real, views, work_dir=work)
+    assert len(list(work.glob("*.parquet"))) == 1
+    tolerant, _ = score(real, views, work_dir=work, settings=SETTINGS.model_copy(update={"max_bad_fraction": 0.5}))
+    assert (tolerant["found_finished"], tolerant["bad"], work.exists()) == (12, 1, False)
+    with pytest.raises(ValueError, match="cannot be scored"):
+        score(real, views, work_dir=work)
+    repaired, path = score(*bags(6, 2), work_dir=work)
+    assert repaired["found_finished"] == 0
+    assert path.read_bytes() == good
+
+
+def test_an_encoder_that_gives_no_finite_tokens_fails_before_a_part_is_kept(
+    score: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = PixelEncoder.tokens
+    monkeypatch.setattr(PixelEncoder, "tokens", lambda self, images, **rest: tokens(self, images, **rest) * float("nan"))
+    with pytest.raises(ValueError, match=r"gs = nan of k0, views 0 and 1.*not finite"):
+        score(*bags(2, 1), work_dir=tmp_path / "work")
+    assert not (tmp_path / "work").exists()

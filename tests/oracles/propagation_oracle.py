@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
 
@@ -19,16 +22,23 @@ def literal_propagation(
     queue_length: int,
     radius: float,
     temperature: float,
+    restrict_first_frame: bool = False,
+    restart_every: int = 0,
 ) -> Floats:
-    """Labels (T, N, C): every query against all (n + 1) * N keys, frame 0 standing in the padded queue as often as it does."""
+    """Labels (T, N, C): every query against all (n + 1) * N keys, frame 0 standing in the padded queue as often as it does.
+
+    After a restart the queue is padded with frame 0 as at the beginning.
+    """
     num_frames, num_cells = features_TND.shape[:2]
     cells = np.array([divmod(cell, grid[1]) for cell in range(num_cells)], dtype=np.float64)
     outside_NN = np.linalg.norm(cells[:, None] - cells[None], axis=-1) >= radius
     labels = [first_NC]
     for t in range(1, num_frames):
-        context = [0] + [max(0, t - queue_length + j) for j in range(queue_length)]
+        first = (t - 1) // restart_every * restart_every if restart_every else 0  # frames up to this one are forgotten
+        recent = [t - queue_length + j for j in range(queue_length)]
+        context = [0] + [frame if frame > first else 0 for frame in recent]
         affinity = np.stack([features_TND[t] @ features_TND[frame].T for frame in context], axis=1)  # query, entry, key
-        affinity[:, 1:] += -1e10 * outside_NN[:, None]
+        affinity[:, 0 if restrict_first_frame else 1 :] += -1e10 * outside_NN[:, None]
         context_labels = np.concatenate([labels[frame] for frame in context])
         new = np.empty_like(first_NC)
         for query in range(num_cells):
@@ -127,3 +137,52 @@ def literal_mean_iou(pairs: list[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uin
     with np.errstate(invalid="ignore"):
         hits = confusion[:, :num_classes].diagonal()
         return float(np.nanmean(hits / (confusion.sum(1) + confusion[:, :num_classes].sum(0) - hits)))
+
+
+def literal_clip_labels(
+    frames_THW: list[Tensor],
+    tokens: Callable[[Tensor], Tensor],
+    first_NC: Tensor,
+    grid: tuple[int, int],
+    *,
+    top_k: int,
+    queue_length: int,
+    radius: float,
+    temperature: float,
+) -> list[Tensor]:
+    """Soft labels (N, C) of all frames as the protocol is written down (spec 3.3, 3.4), in float32 tensors.
+
+    The clip is padded in front with `queue_length` copies of frame 0, all of which go through the encoder in mini-batches of 5; every
+    query frame then gathers the features and labels of its whole context and is compared with all of it, 100 queries at a time.
+
+    Args:
+        frames_THW: Normalised frames (3, H, W).
+        tokens: The encoder: (B, 3, H, W) to tokens (B, 1 + N, D).
+        first_NC: Soft labels of frame 0.
+        grid: (rows, columns).
+        top_k: Keys that vote.
+        queue_length: n.
+        radius: In patches, for all entries of the context but the first.
+        temperature: Of the softmax.
+    """
+    padded = [frames_THW[0]] * queue_length + frames_THW
+    features = []
+    for start in range(0, len(padded), 5):
+        batch = tokens(torch.stack(padded[start : start + 5]))[:, 1:]
+        features += list(torch.nn.functional.normalize(batch, dim=-1, eps=1e-12))
+    num_cells = grid[0] * grid[1]
+    cells = torch.stack([torch.arange(num_cells) // grid[1], torch.arange(num_cells) % grid[1]], dim=1).double()
+    outside_NN = (torch.cdist(cells, cells, compute_mode="donot_use_mm_for_euclid_dist") >= radius).float() * -1e10
+    labels = [first_NC] * (queue_length + 1)
+    for query in range(queue_length + 1, len(padded)):
+        entries = [0, *range(query - queue_length, query)]
+        keys_KD = torch.cat([features[entry] for entry in entries])
+        context_KC = torch.cat([labels[entry] for entry in entries])
+        rows = []
+        for start in range(0, num_cells, 100):
+            affinity_QEN = (features[query][start : start + 100] @ keys_KD.T).unflatten(1, (len(entries), num_cells))
+            affinity_QEN[:, 1:] += outside_NN[start : start + 100, None]
+            best = (affinity_QEN.flatten(1) / temperature).topk(top_k, dim=1)
+            rows.append((best.values.softmax(dim=1)[..., None] * context_KC[best.indices]).sum(dim=1))
+        labels.append(torch.cat(rows))
+    return labels[queue_length:]

@@ -40,8 +40,30 @@ def test_streaming_equals_the_literal_protocol(seed: int, grid: tuple[int, int],
     np.testing.assert_allclose(streamed, literal, atol=1e-9)
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), frames=st.integers(2, 9), restrict_first_frame=st.booleans(), restart_every=st.integers(0, 5),
+    queue_length=st.integers(1, 4), radius=st.sampled_from([1.0, 2.5, 20.0]),
+)  # fmt: skip
+def test_restriction_of_frame_0_and_restarts_equal_their_literal_statement(seed: int, frames: int, **protocol: float) -> None:
+    streamed, literal = run_both(seed, (4, 6), frames, top_k=5, temperature=0.7, **protocol)
+    np.testing.assert_allclose(streamed, literal, atol=1e-9)
+
+
+def test_a_restart_after_every_frame_copies_straight_from_frame_0() -> None:
+    rng = np.random.default_rng(0)
+    features = torch.nn.functional.normalize(torch.from_numpy(rng.standard_normal((4, 12, 5))), dim=-1)
+    protocol = ProtocolSettings(root="clips", restart_every=1)
+    memory = LabelMemory(features[0], torch.eye(12, dtype=torch.float64), (3, 4), protocol)
+    together = [memory.propagate(frame) for frame in features[1:]]
+    alone = [
+        LabelMemory(features[0], torch.eye(12, dtype=torch.float64), (3, 4), protocol).propagate(frame) for frame in features[1:]
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(together, alone, strict=True))
+
+
 def test_streaming_equals_the_literal_protocol_over_several_tiles_and_frame_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_module, "MAX_AFFINITIES", 60_000)
+    monkeypatch.setattr(memory_module, "MAX_AFFINITIES", {"cpu": 60_000})
     streamed, literal = run_both(3, (19, 34), 5, top_k=7, queue_length=3, radius=6.0, temperature=0.7)
     np.testing.assert_allclose(streamed, literal, atol=1e-9)
 
@@ -61,7 +83,7 @@ def test_first_query_sees_frame_0_everywhere_and_nothing_else() -> None:
 
 def test_disc_excludes_its_rim() -> None:
     cells = torch.arange(25)
-    inside = disc_mask(torch.tensor([12]), cells, 5, 2.0).reshape(5, 5)
+    inside = disc_mask(torch.tensor([12]), cells[None], 5, 2.0).reshape(5, 5)
     assert inside.int().tolist() == [[0, 0, 0, 0, 0], [0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]]
 
 
@@ -71,7 +93,8 @@ def test_tiles_cover_every_query_once_and_every_key_in_reach(grid: tuple[int, in
     tiles = query_tiles(grid, radius, torch.device("cpu"))
     assert sorted(torch.cat([tile.queries_Q for tile in tiles]).tolist()) == list(range(grid[0] * grid[1]))
     for tile in tiles:
-        assert torch.equal(tile.inside_Qn.sum(dim=1), tile.inside_QN.sum(dim=1))
+        everywhere = disc_mask(tile.queries_Q, torch.arange(grid[0] * grid[1])[None], grid[1], radius)
+        assert torch.equal(tile.inside_Qn.sum(dim=1), everywhere.sum(dim=1))
 
 
 @settings(max_examples=40, deadline=None)

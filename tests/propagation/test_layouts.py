@@ -65,6 +65,16 @@ def rgb_annotation(path: Path) -> None:
     Image.open(path).convert("RGB").save(path)
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-12])
+
+
+def recoloured(path: Path) -> None:
+    image = Image.open(path)
+    image.putpalette(bytes(range(256)) * 3)
+    image.save(path)
+
+
 DAVIS_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "list missing": (lambda root: (root / "ImageSets/2017/val.txt").unlink(), r"val\.txt: missing"),
     "list empty": (lambda root: (root / "ImageSets/2017/val.txt").write_text("\n"), "lists no sequence"),
@@ -93,7 +103,29 @@ DAVIS_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "not a picture": (lambda root: (root / "JPEGImages/480p/one/00001.jpg").write_bytes(b"text"), r"00001\.jpg: cannot be read"),
     "odd name": (
         lambda root: (root / "JPEGImages/480p/one/00001.jpg").rename(root / "JPEGImages/480p/one/first.jpg"),
-        r"first\.jpg: frames are named by number",
+        r"first\.jpg: frames are named by five digits",
+    ),
+    "annotations of another size": (
+        lambda root: [save_ids(path, np.ones((32, 48), dtype=np.uint8)) for path in (root / "Annotations/480p/one").iterdir()],
+        r"Annotations/480p/one: annotations of 48x32 pixels have another size than their frames, 96x64",
+    ),
+    "frame cut off": (lambda root: cut(root / "JPEGImages/480p/two/00003.jpg"), r"two/00003\.jpg: ends too early"),
+    "annotation cut off": (lambda root: cut(root / "Annotations/480p/two/00003.png"), r"two/00003\.png: ends too early"),
+    "other colours later": (
+        lambda root: recoloured(root / "Annotations/480p/one/00002.png"),
+        r"one/00002\.png: wrong palette: objects \[1, 2\] have other colours than in 00000\.png",
+    ),
+    "masks of DAVIS-2016": (
+        lambda root: save_ids(root / "Annotations/480p/one/00000.png", np.where(np.arange(96) < 9, 255, GREY).astype(np.uint8)),
+        r"one/00000\.png: holds only 0 and 255, as DAVIS-2016 does",
+    ),
+    "resolution missing": (
+        lambda root: [(root / part / "480p").rename(root / part / "Full-Resolution") for part in ("JPEGImages", "Annotations")],
+        r"JPEGImages/480p: no such folder; .*/Full-Resolution is there: use it with resolution: Full-Resolution",
+    ),
+    "too short": (
+        lambda root: [path.unlink() for path in root.rglob("*") if path.stem in ("00002", "00003", "00004")],
+        r"2 frame\(s\), at least 3 are needed",
     ),
 }
 
@@ -108,8 +140,23 @@ def test_davis_faults_are_named(tmp_path: Path, fault: str) -> None:
     assert "Expected layout" in str(caught.value)
 
 
+def listing(root: Path, text: str) -> None:
+    (root / "lists").mkdir()
+    (root / "lists/val_videos.txt").write_text(text)
+
+
 VIP_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no images": (lambda root: shutil.rmtree(root / "Images"), "Images: no folders of frames"),
+    "no videos": (lambda root: [shutil.rmtree(path) for path in (root / "Images").iterdir()], "Images: no folders of frames"),
+    "no category ids": (
+        lambda root: (root / "Annotations/Category_ids").rename(root / "Annotations/Human_ids"),
+        "Annotations/Category_ids: no such folder",
+    ),
+    "video listed twice": (lambda root: listing(root, "videos2\nvideos2"), r"val_videos\.txt: lists 'videos2' 2 times"),
+    "annotation without frame": (
+        lambda root: (root / "Images/videos2/000000000026.jpg").unlink(),
+        r"Images/videos2/000000000026\.jpg: missing, .*Category_ids/videos2 has the annotation",
+    ),
+    "no images": (lambda root: shutil.rmtree(root / "Images"), "Images: no such folder"),
     "unequal counts": (
         lambda root: (root / "Annotations/Category_ids/videos2/000000000026.png").unlink(),
         r"Category_ids/videos2/000000000026\.png: missing",
@@ -119,7 +166,7 @@ VIP_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
             save_ids(path, np.zeros((96, 64), dtype=np.uint8), palette=False)
             for path in (root / "Annotations/Category_ids/videos2").iterdir()
         ],
-        "has another shape than its frame",
+        "annotations of 64x96 pixels have another shape than their frames, 96x64",
     ),
     "instance ids": (
         lambda root: save_ids(root / "Annotations/Category_ids/videos2/000000000001.png", GREY + 60, palette=False),
@@ -150,6 +197,34 @@ JHMDB_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "frame missing": (lambda root: (root / "Rename_Images/run/run_1/00002.png").unlink(), r"run_1/00002\.png: missing"),
     "unequal counts": (lambda root: joints_of(root, np.full((2, 15, 9), 20.0)), "4 frames, but .* has joints for 9"),
     "joints outside": (lambda root: joints_of(root, np.full((2, 15, 4), -20.0)), "no joint of the first frame lies inside"),
+    "joints far outside": (
+        lambda root: joints_of(root, np.where(np.arange(120).reshape(2, 15, 4) == 6, 9000.0, 20.0)),
+        r"joint_positions\.mat: 1 joint\(s\) far out of the 96x64 picture, first belly of frame 00003 at x 9000, y 20",
+    ),
+    "joints leave the picture": (
+        lambda root: joints_of(root, np.broadcast_to([20.0, -5.0, -5.0, -5.0], (2, 15, 4))),
+        "in 3 of 4 frames no joint lies inside",
+    ),
+    "joints missing": (
+        lambda root: [bad_split(root, "run_1.avi 2"), (root / "joint_positions/run/run_1/joint_positions.mat").unlink()],
+        r"run_1/joint_positions\.mat: no such file",
+    ),
+    "frames count from 0": (
+        lambda root: (root / "Rename_Images/run/run_1/00001.png").rename(root / "Rename_Images/run/run_1/00000.png"),
+        r"00000\.png: frames count from 00001\.png",
+    ),
+    "one frame": (
+        lambda root: [
+            joints_of(root, np.full((2, 15, 1), 20.0)),
+            *(path.unlink() for path in sorted((root / "Rename_Images/run/run_1").iterdir())[1:]),
+        ],
+        "run_1: 1 frame, at least 2 are needed",
+    ),
+    "split file missing": (
+        lambda root: [bad_split(root, "run_1.avi 2"), (root / "joint_positions/walk").mkdir()],
+        r"splits/walk_test_split1\.txt: missing, .*joint_positions/walk is there",
+    ),
+    "no test video": (lambda root: bad_split(root, "run_1.avi 1"), "no video is marked 2"),
     "joints broken": (
         lambda root: (root / "joint_positions/run/run_1/joint_positions.mat").write_bytes(b"MATLAB"),
         r"joint_positions\.mat cannot be read",
@@ -179,9 +254,41 @@ def test_an_unknown_set_is_refused(tmp_path: Path) -> None:
         read_clips("ytvos", tmp_path)
 
 
-def test_many_faults_are_cut_short(tmp_path: Path) -> None:
-    root = write_davis(tmp_path, frames=40, step=0)
-    for path in sorted((root / "JPEGImages/480p/one").iterdir())[5:35]:
-        path.unlink()
-    with pytest.raises(LayoutError, match="and 15 more"):
+def test_all_problems_are_listed_and_neighbouring_files_share_a_line(tmp_path: Path) -> None:
+    root = write_davis(tmp_path, ("one", "two", "three"), frames=12, step=0)
+    for number in (*range(5, 9), 10):
+        (root / f"JPEGImages/480p/one/{number:05d}.jpg").unlink()
+    (root / "Annotations/480p/two/00002.png").unlink()
+    rgb_annotation(root / "Annotations/480p/three/00004.png")
+    with pytest.raises(LayoutError, match="cannot be used, 4 problems:") as caught:
         read_clips("davis", root)
+    frames, annotations = root / "JPEGImages/480p", root / "Annotations/480p"
+    assert list(caught.value.problems) == [
+        f"{frames}/one/00005.jpg to 00008.jpg (4 files): missing, {annotations}/one has the annotation",
+        f"{frames}/one/00010.jpg: missing, {annotations}/one has the annotation",
+        f"{annotations}/two/00002.png: missing, {frames}/two has the frame",
+        f"{annotations}/three/00004.png: holds RGB pixels; annotations are indexed (palette) or grey 8-bit PNGs of ids",
+    ]
+
+
+def test_davis_full_resolution_is_read_on_request(tmp_path: Path) -> None:
+    root = write_davis(tmp_path)
+    for part in ("JPEGImages", "Annotations"):
+        (root / part / "480p").rename(root / part / "Full-Resolution")
+    clips = read_clips("davis", root, "Full-Resolution")
+    assert {path.parent.parent.name for clip in clips for path in (*clip.frames, *clip.labels)} == {"Full-Resolution"}
+    with pytest.raises(ValueError, match="only davis comes in several"):
+        read_clips("vip", root, "Full-Resolution")
+
+
+@pytest.mark.parametrize("given", ["", "DAVIS/JPEGImages"])
+def test_a_root_one_level_off_is_put_right(tmp_path: Path, given: str) -> None:
+    root = write_davis(tmp_path / "DAVIS")
+    with pytest.raises(LayoutError, match=f"holds no JPEGImages, but {root} does; give --root {root}"):
+        read_clips("davis", tmp_path / given)
+
+
+def test_joints_beside_the_picture_are_usual(tmp_path: Path) -> None:
+    root = write_jhmdb(tmp_path)
+    joints_of(root, np.broadcast_to(np.where(np.arange(15) < 6, 150.0, 20.0)[None, :, None], (2, 15, 4)))
+    assert len(read_clips("jhmdb", root)) == 2

@@ -22,17 +22,19 @@ SIDES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=14)
 
 @st.composite
 def mask_pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Two masks of one size: noise, boxes, one pixel, empty or full."""
+    """Two masks of one size: noise, boxes, one pixel, the outermost pixels, empty or full."""
     shape = draw(SIDES)
     return draw(masks(shape)), draw(masks(shape))
 
 
 @st.composite
 def masks(draw: st.DrawFn, shape: tuple[int, int]) -> np.ndarray:
-    kind = draw(st.sampled_from(["noise", "box", "pixel", "empty", "full"]))
+    kind = draw(st.sampled_from(["noise", "box", "pixel", "rim", "empty", "full"]))
     if kind == "noise":
         return draw(hnp.arrays(np.bool_, shape))
-    mask = np.full(shape, kind == "full")
+    mask = np.full(shape, kind in ("full", "rim"))
+    if kind == "rim":
+        mask[1:-1, 1:-1] = False
     if kind in ("box", "pixel"):
         top, left = draw(st.integers(0, shape[0] - 1)), draw(st.integers(0, shape[1] - 1))
         height, width = (1, 1) if kind == "pixel" else (draw(st.integers(1, 14)), draw(st.integers(1, 14)))

@@ -9,16 +9,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from formula_checkpoint import write_formula_checkpoint
 from PIL import Image
 
-from cdgmae.models.vit import build_vit
 from cdgmae.propagation.run import run_propagation
-from cdgmae.settings.encoder import VitSettings
 from cdgmae.settings.propagation import ProtocolSettings
-from tests.oracles.formula_weights import formula_tensor
 
 CLIPS = Path(__file__).parents[3] / "shared/reference/propagation"
-SEED = 20262
 COMMON = {"queue_length": 5, "radius": 4.0, "temperature": 0.7}
 PROTOCOLS = {
     "davis": ProtocolSettings(root=str(CLIPS / "DAVIS"), input_size=(160, 224), top_k=7, **COMMON),
@@ -31,17 +28,7 @@ pytestmark = pytest.mark.skipif(not CLIPS.is_dir(), reason="the reference clips 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A CropMAE-layout checkpoint of the formula weights."""
-    state = build_vit(VitSettings()).state_dict()
-    for key, tensor in state.items():
-        if key != "pos_embed":
-            gain = 1.0
-            if tensor.ndim >= 2:
-                gain = {"blocks": 0.3, "patch_embed": 3.0}.get(key.split(".")[0], 1.0)
-            state[key] = formula_tensor(SEED, key, tuple(tensor.shape)) * gain
-    path = tmp_path_factory.mktemp("weights") / "formula.pth"
-    torch.save({"model": state}, path)
-    return str(path)
+    return str(write_formula_checkpoint(tmp_path_factory.mktemp("weights") / "formula.pth"))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import stat
 from pathlib import Path
@@ -12,14 +13,19 @@ import pytest
 import torch
 from drawn_clips import snapshot, write_davis, write_jhmdb, write_vip
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cdgmae.commands.propagation import app, parse_input_size, read_protocol
+from cdgmae.models.vit import build_vit
+from cdgmae.propagation.display import read_display, render_display
+from cdgmae.propagation.frames import read_frame
 from cdgmae.propagation.paper import TABLE_5
 from cdgmae.propagation.run import run_propagation
-from cdgmae.propagation.schema import TABLE_SCHEMA
+from cdgmae.propagation.schema import PCK_COLUMNS, SIZE_COLUMNS, TABLE_SCHEMA
 from cdgmae.propagation.scores import SCORE_COLUMNS, table_scores
 from cdgmae.propagation.summary import summarise
+from cdgmae.settings.encoder import VitSettings
 from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.storage.tables import table_facts
 
@@ -51,6 +57,19 @@ def test_static_joints_are_all_found_on_a_fine_grid(tmp_path: Path) -> None:
     )
     assert list(scores) == ["PCK@0.1", "PCK@0.2", "PCK@0.3", "PCK@0.4", "PCK@0.5"]
     assert set(scores.values()) == {100.0}
+    rows = pq.read_table(tmp_path / "t.parquet").to_pylist()
+    assert len(rows) == 2 * 15
+    assert {row[name] for row in rows for name in PCK_COLUMNS} == {1.0}
+
+
+def test_vit_small_8_uses_the_40_by_40_grid_and_finds_all_static_joints(tmp_path: Path) -> None:
+    root = write_jhmdb(tmp_path / "clips", ("still",), frames=3)
+    protocol, encoder = read_protocol("jhmdb", "", root=str(root)), 'random:{"patch_size": 8}'
+    scores = run_propagation("jhmdb", protocol, encoder, tmp_path / "t.parquet", device=CPU, save_predictions=tmp_path)
+    assert set(scores.values()) == {100.0}
+    joints = pq.read_table(tmp_path / "joints/still.parquet").to_pylist()
+    assert [joints[0]["cell_x"], joints[0]["cell_y"]] == pytest.approx([20 * 40 / 96, 13 * 40 / 64], abs=0.5)
+    assert joints[0]["x"] == pytest.approx(joints[0]["cell_x"] * 96 / 40)
 
 
 def test_the_table_holds_a_row_per_item_with_its_protocol(tmp_path: Path) -> None:
@@ -62,6 +81,10 @@ def test_the_table_holds_a_row_per_item_with_its_protocol(tmp_path: Path) -> Non
     rows = table.to_pylist()
     assert [(row["sequence"], row["item"]) for row in rows] == [("one", 1), ("one", 2), ("two", 1), ("two", 2)]
     assert {(row["encoder"], row["clip_set"], row["frames"], row["union"]) for row in rows} == {("floor", "davis", 5, None)}
+    assert {tuple(row[name] for name in SIZE_COLUMNS) for row in rows} == {(64, 96, 64, 96)}
+    assert {row["protocol"] for row in rows} == {
+        json.dumps({"name": "cropmae", **protocol.model_dump(mode="json")}, sort_keys=True)
+    }
     assert table_scores(rows) == scores
     facts = table_facts(output)
     assert facts["settings"] == protocol.digest()
@@ -77,6 +100,8 @@ def test_vip_counts_every_class_of_every_clip(tmp_path: Path) -> None:
     assert len(rows) == 2 * 20
     present = {row["item"] for row in rows if row["union"]}
     assert present == {0, 5, 10}
+    for row in rows:
+        assert row["IoU"] == (row["intersection"] / row["union"] if row["union"] else None)
     assert 0 < scores["mIoU"] <= 100
 
 
@@ -92,7 +117,14 @@ def test_predictions_are_written_on_request(tmp_path: Path) -> None:
     run_propagation("jhmdb", jhmdb, PIXELS, tmp_path / "jhmdb.parquet", device=CPU, save_predictions=tmp_path / "out")
     joints = pq.read_table(tmp_path / "out/joints/run_1.parquet").to_pylist()
     assert len(joints) == 4 * 15
-    assert joints[16] | {"x": 0, "y": 0} == joints[16] | {"frame": 1, "joint": 1, "joint_name": "belly", "x": 0, "y": 0}
+    assert joints[16] | {"x": 0, "y": 0} == joints[16] | {
+        "frame": 1,
+        "joint": 1,
+        "joint_name": "belly",
+        "found": True,
+        "x": 0,
+        "y": 0,
+    }
     assert joints[0]["x"] == pytest.approx(joints[0]["cell_x"] * 96 / 12)
 
 
@@ -120,7 +152,7 @@ def test_an_interrupted_run_continues_with_the_missing_clips(tmp_path: Path) -> 
     assert not work.exists()
 
 
-@pytest.mark.parametrize("change", ["protocol", "encoder", "data", "predictions"])
+@pytest.mark.parametrize("change", ["protocol", "encoder", "data", "predictions", "overlays"])
 def test_finished_clips_are_redone_when_what_made_them_changed(tmp_path: Path, change: str) -> None:
     root = write_davis(tmp_path / "clips")
     protocol, encoder, work = davis_protocol(root), PIXELS, tmp_path / "work"
@@ -130,19 +162,21 @@ def test_finished_clips_are_redone_when_what_made_them_changed(tmp_path: Path, c
 
     with pytest.raises(KilledError):
         run_propagation("davis", protocol, encoder, tmp_path / "t.parquet", device=CPU, work_dir=work, after_clip=kill)
-    predictions = None
+    predictions = overlays = None
     if change == "protocol":
         protocol = protocol.model_copy(update={"top_k": 3})
     elif change == "encoder":
         encoder = "pixels:16"
     elif change == "data":
         (root / "JPEGImages/480p/one/00001.jpg").write_bytes((root / "JPEGImages/480p/two/00001.jpg").read_bytes())
-    else:
+    elif change == "predictions":
         predictions = tmp_path / "out"
+    else:
+        overlays = tmp_path / "out"
     done: list[str] = []
     run_propagation(
         "davis", protocol, encoder, tmp_path / "t.parquet",
-        device=CPU, work_dir=work, after_clip=done.append, save_predictions=predictions,
+        device=CPU, work_dir=work, after_clip=done.append, save_predictions=predictions, overlays=overlays,
     )  # fmt: skip
     assert done == ["one", "two"]
 
@@ -171,12 +205,11 @@ def test_an_input_size_that_does_not_fit_the_encoder_stops_before_any_clip(tmp_p
         run_propagation("davis", protocol, PIXELS, tmp_path / "t.parquet", device=CPU)
 
 
-def test_a_truncated_frame_is_named(tmp_path: Path) -> None:
-    root = write_davis(tmp_path / "clips")
-    frame = root / "JPEGImages/480p/two/00003.jpg"
-    frame.write_bytes(frame.read_bytes()[:700])
-    with pytest.raises(ValueError, match=r"two/00003\.jpg cannot be read"):
-        run_propagation("davis", davis_protocol(root), PIXELS, tmp_path / "t.parquet", device=CPU)
+def test_a_frame_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    frame = tmp_path / "00003.jpg"
+    frame.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"00003\.jpg cannot be read"):
+        read_frame(frame)
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +262,70 @@ def test_command_prints_one_json_line_and_summarises(tmp_path: Path) -> None:
     summary = runner.invoke(app, ["summarise", "--output", str(tmp_path / "summary.parquet"), str(table), "--json"])
     assert json.loads(summary.stdout.splitlines()[-1])["encoders"] == 1
     assert (tmp_path / "summary.csv").is_file()
+
+
+def test_a_published_checkpoint_and_every_flag_work_without_a_config(tmp_path: Path) -> None:
+    root = write_davis(tmp_path / "clips", ("one",), frames=3)
+    vit = build_vit(VitSettings(patch_size=8, embed_dim=192, depth=1, num_heads=3, image_size=64))
+    state = {**vit.state_dict(), "mask_token": torch.zeros(1, 1, 16), "decoder_pred.weight": torch.zeros(192, 16)}
+    torch.save({"model": state, "epoch": 400}, tmp_path / "cropmae.pth")
+    result = CliRunner().invoke(
+        app,
+        ["run", "davis", "--encoder", str(tmp_path / "cropmae.pth"), "--root", str(root), "--output", str(tmp_path / "out"),
+         "--resolution", "480p", "--input-size", "96", "--top-k", "5", "--queue-length", "3", "--radius", "4", "--temperature", "0.5",
+         "--save-predictions", "--overlays", "gif", "--device", "cpu"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert f"table  {tmp_path / 'out/davis.parquet'}" in result.output.replace("\n", "")
+    protocol = table_facts(tmp_path / "out/davis.parquet")["protocol"]
+    chosen = {name: protocol[name] for name in ("input_size", "top_k", "queue_length", "radius", "temperature")}
+    assert chosen == {"input_size": 96, "top_k": 5, "queue_length": 3, "radius": 4, "temperature": 0.5}
+    assert (tmp_path / "out/masks/one/00002.png").is_file()
+    assert (tmp_path / "out/overlays/one.gif").is_file()
+    assert not list((tmp_path / "out").glob(".*work"))
+
+
+def test_check_lists_what_a_folder_holds(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["check", "vip", "--root", str(write_vip(tmp_path)), "--json"])
+    assert json.loads(result.stdout) == {"clips": 2, "frames": 8, "sizes": "96x64"}
+
+
+def test_show_prints_encoders_above_the_paper_s_table(tables: list[Path], tmp_path: Path) -> None:
+    summarise(tables, tmp_path / "summary.parquet", tmp_path / "summary.csv")
+    console = Console(width=300, record=True, file=io.StringIO())
+    render_display(read_display(tmp_path), console)
+    lines = console.export_text().splitlines()
+    fine, paper = (next(line for line in lines if name in line) for name in ("fine", "CDG-MAE-a3"))
+    assert "62.6" in paper
+    assert paper.rstrip("│ ").endswith("76.3")
+    assert lines.index(fine) < lines.index(paper)
+    assert any(
+        line.startswith("davis: 2 sequences scored at 96x64; cropmae, input_size [64, 96], ") and "temperature 0.7" in line
+        for line in lines
+    )
+    result = CliRunner().invoke(app, ["show", "--results", str(tmp_path), "--json"])
+    assert [row["encoder"] for row in json.loads(result.stdout)["encoders"]] == ["fine", "coarse"]
+    with pytest.raises(ValueError, match="does not exist; run"):
+        read_display(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(("change", "word"), [("temperature", "protocol"), ("frames", "sequences"), ("root", "")])
+def test_summary_warns_of_scores_that_do_not_compare(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: str, word: str
+) -> None:
+    roots = [write_davis(tmp_path / name, ("one", "two") if change == "frames" else ("one",), frames=3) for name in ("a", "b")]
+    if change == "frames":
+        (roots[1] / "ImageSets/2017/val.txt").write_text("two")
+    tables = []
+    for place, root in enumerate(roots):
+        protocol = ProtocolSettings(
+            root=str(root), input_size=(64, 96), temperature=0.7 - 0.2 * place * (change == "temperature")
+        )
+        tables.append(tmp_path / f"{place}.parquet")
+        run_propagation("davis", protocol, PIXELS, tables[-1], device=CPU, name=f"e{place}")
+    with caplog.at_level("WARNING", logger="cdgmae"):
+        summarise(tables, tmp_path / "s.parquet", tmp_path / "s.csv")
+    assert [f"another {word}" in record.message for record in caplog.records] == ([True] if word else [])
 
 
 def test_flags_lie_over_settings_and_the_paper_s_values_fill_the_rest() -> None:

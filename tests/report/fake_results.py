@@ -82,9 +82,9 @@ class FakeResults:
                 for writer in (real, views):
                     writer.commit(settings_digest="made-up")
 
-    def write_scores(self) -> None:
+    def write_scores(self, **changes: Any) -> None:
         """Scores of both shards from raw pixels, and their summary."""
-        folder, settings = self.root / "consistency", ScoringSettings(image_size=SIZE, max_bad_fraction=0.5)
+        folder, settings = self.root / "consistency", ScoringSettings(**{"image_size": SIZE, "max_bad_fraction": 0.5, **changes})
         tables = [folder / "s_ldm" / f"{shard:05d}.parquet" for shard in range(2)]
         for table in tables:
             tars = [self.root / stage / f"{table.stem}.tar" for stage in ("shards/demo", "views/s_ldm")]

@@ -11,12 +11,16 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from fake_results import NASTY, FakeResults
 from PIL import Image
 from typer.testing import CliRunner
 
 from cdgmae.commands.report import app
+from cdgmae.consistency.scoring import score_shard
+from cdgmae.report.bags import show_bags
 from cdgmae.report.page import write_report
+from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.report import ReportSettings
 
 VOID = {"meta", "link", "img", "br"}
@@ -113,6 +117,18 @@ def test_bags_are_shown_with_thumbnails_from_lowest_to_highest_nps(page: tuple[d
     assert len(thumbnails) == 8 * 3
     for address in thumbnails:
         assert max(Image.open(output / address).size) <= 128
+
+
+def test_pairs_of_two_views_and_crops_do_not_change_the_shown_bags(fake: FakeResults, tmp_path: Path) -> None:
+    fake.write_pictures()
+    fake.write_scores()
+    bags = [show_bags(fake.root, "s_ldm", ReportSettings(), tmp_path)]
+    fake.write_scores(pairs="all")
+    bags.append(show_bags(fake.root, "s_ldm", ReportSettings(), tmp_path))
+    assert bags[0] == bags[1] is not None
+    real_tar, crops = fake.root / "shards" / "demo" / "00000.tar", fake.root / "consistency" / "crops" / "00000.parquet"
+    score_shard(ScoringSettings(image_size=32), real_tar, None, "pixels:8", crops, source="crops", device=torch.device("cpu"))
+    assert show_bags(fake.root, "crops", ReportSettings(), tmp_path) is None
 
 
 def test_page_is_static_and_needs_nothing_from_outside(page: tuple[dict[str, Any], PageReader, Path]) -> None:

@@ -44,7 +44,8 @@ REFUSED = [
     ("views.generators.s_ldm.path", "somewhere", r"either `path` .* or `train`"),
     ("views.generators.s_ldm.train.image_size", 60, r"image_size = 60 is not a multiple of"),
     ("views.generators.s_ldm.train.encoder", {"run": "cdg"}, r"circular, generator s_ldm <- generator s_ldm"),
-    ("consistency.sources", ["crops"], r"'crops' is of kind crops and has no view files"),
+    ("consistency.crop_run", "crop", r"consistency\.crop_run = 'crop': no such name; .*did you mean 'crops'"),
+    ("consistency.crop_run", "cdg", r"crop_run = 'cdg' has pretext cross_view and draws no crop pairs"),
     ("consistency.sources", ["s_lmd"], r"consistency\.sources = 's_lmd': no such name"),
     ("pretrain.runs.cdg.num_anchors", 9, r"num_anchors = 9, but each bag of source 's_ldm' holds \d other view"),
     ("pretrain.runs.cdg.image_size", 65, r"image_size = 65 is not a multiple of patch_size"),
@@ -52,6 +53,12 @@ REFUSED = [
     ("pretrain.runs.cdg.target_masking_ratio", 1.0, r"target_masking_ratio = 1\.0: input should be less than 1"),
     ("pretrain.runs.cdg.target_masking_ratio", 0.999, r"leaves none of \d+ patches visible"),
     ("pretrain.runs.crops.num_anchors", 2, r"pretext crops has 1 anchor"),
+    ("pretrain.runs.crops.pretext", "video_pairs", r"'video_pairs', but source 'crops' has no view files"),
+    ("pretrain.runs.cdg.pretext", "video_pairs", r"pretext video_pairs has 1 anchor\(s\), found num_anchors = 2"),
+    ("pretrain.runs.cdg.frame_gap", [5, 2], r"frame_gap = \[5, 2\] is no range of whole numbers"),
+    ("pretrain.runs.cdg.view_filter", "nsp > 0.5", r"view_filter: expression 'nsp > 0.5': no column 'nsp'; columns: gs, ls, nps"),
+    ("pretrain.runs.cdg.view_weight", "sharpness", r"view_weight = 'sharpness': input should be 'gs', 'ls', 'nps' or 'nps_reverse'"),
+    ("pretrain.runs.crops.view_filter", "nps > 0.5", r"view_filter chooses among generated views .* cross_view, found crops"),
     ("pretrain.runs.crops.target_view", "generated", r"source 'crops' has no generated views"),
     ("pretrain.defaults.epoch", 5, r"defaults has unknown key\(s\) epoch"),
     ("pretrain.defaults.num_heads", 5, r"is not a multiple of num_heads = 5"),
@@ -77,6 +84,26 @@ def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         check_config(values)
     assert all(text in str(caught.value) for text in ("generator = 'x'", "source = 'y'", "sources = 'z'"))
+
+
+def test_runs_that_choose_views_by_score_wait_for_the_score_tables_and_for_nothing_circular() -> None:
+    values = changed("pretrain.runs.cdg.view_filter", "nps >= 0.6 and gs >= 0.9")
+    jobs = Jobs(check_config(values))
+    assert jobs.run_scores("cdg") == [f"results/consistency/s_ldm/{shard}.parquet" for shard in ("00000", "00001")]
+    assert jobs.run_scores_flag("cdg") == "--consistency results/consistency/s_ldm"
+    assert jobs.run_scores("crops") == []
+    assert jobs.run_scores_flag("crops") == ""
+    values["consistency"]["sources"] = []
+    with pytest.raises(ConfigError, match=r"view_filter needs the scores of source 's_ldm'; add it to consistency\.sources"):
+        check_config(values)
+    values["consistency"] = {**DEMO["consistency"], "encoder": {"run": "cdg"}}
+    with pytest.raises(ConfigError, match=r"runs\.cdg has view_filter .* consistency\.encoder needs this run first"):
+        check_config(values)
+
+
+def test_folder_for_local_copies_reaches_the_jobs_environment() -> None:
+    config = check_config(changed("runtime.stage_in", "$TMPDIR/shards"))
+    assert config.runtime.environment()["CDGMAE_STAGE_IN"] == "$TMPDIR/shards"
 
 
 def test_run_settings_are_defaults_with_the_runs_own_keys_on_top() -> None:

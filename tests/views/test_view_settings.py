@@ -10,7 +10,6 @@ import yaml
 
 from cdgmae.config import check_config
 from cdgmae.jobs import Jobs
-from cdgmae.runtime.devices import pick_devices
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.views.generator_folder import load_generator, write_generator
 from tests.views.conftest import ENCODER
@@ -24,7 +23,7 @@ def test_the_batch_size_is_no_parameter_of_the_rule() -> None:
     before = Jobs(check_config(values))
     sampling = values["views"]["sources"]["s_ldm"]["sampling"]
     sampling["batch_size"] = 7
-    values["runtime"] |= {"precision": "bf16", "processes": 2, "compile": True}
+    values["runtime"] |= {"precision": "bf16", "workers": 2, "compile": True}
     after = Jobs(check_config(values))
     assert after.sampling_settings("s_ldm") == before.sampling_settings("s_ldm")
     assert (before.sampling_batch_size("s_ldm"), after.sampling_batch_size("s_ldm")) == (60, 7)
@@ -33,21 +32,9 @@ def test_the_batch_size_is_no_parameter_of_the_rule() -> None:
 
 
 def test_machine_settings_reach_the_command_line() -> None:
-    assert RuntimeSettings().environment()["CDGMAE_PROCESSES"] == ""
-    environment = RuntimeSettings(processes=3, compile=True).environment()
-    assert (environment["CDGMAE_PROCESSES"], environment["CDGMAE_COMPILE"]) == ("3", "1")
-
-
-def test_devices_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert pick_devices("cpu") == [torch.device("cpu")]
-    assert pick_devices("cpu", 2) == [torch.device("cpu")] * 2
-    with pytest.raises(ValueError, match="0 processes"):
-        pick_devices("cpu", 0)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert pick_devices("auto") == [torch.device("cuda", 0), torch.device("cuda", 1)]
-    assert pick_devices("cuda", 3) == [torch.device("cuda", n) for n in (0, 1, 0)]
-    assert pick_devices("cuda:1") == [torch.device("cuda", 1)]
+    assert RuntimeSettings().environment()["CDGMAE_WORKERS"] == ""
+    environment = RuntimeSettings(workers=3, compile=True).environment()
+    assert (environment["CDGMAE_WORKERS"], environment["CDGMAE_COMPILE"]) == ("3", "1")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 rule score_views:
     input:
         real=lambda w: JOBS.real_shard(w.source, w.shard),
-        views="results/views/{source}/{shard}.tar",
+        views=lambda w: JOBS.scored_views(w.source, w.shard),
         encoder=JOBS.encoder_files(CONFIG.consistency.encoder),
     output:
         "results/consistency/{source}/{shard}.parquet",
@@ -17,18 +17,23 @@ rule score_views:
         mem_mb=8000,
         runtime=240,
     params:
-        settings=JOBS.scoring_settings(),
+        settings=lambda w: JOBS.scoring_settings(w.source),
+        views=lambda w: JOBS.scored_views_flag(w.source, w.shard),
         encoder=lambda w: JOBS.encoder_reference(CONFIG.consistency.encoder),
+        kind=lambda w: JOBS.source_kind(w.source),
+        work="work/consistency/{source}/{shard}",
     message:
         "Score views {wildcards.source}, shard {wildcards.shard}"
     shell:
         "cdgmae consistency score"
         " --settings {params.settings:q}"
         " --real {input.real:q}"
-        " --views {input.views:q}"
+        " {params.views}"
         " --encoder {params.encoder:q}"
         " --source {wildcards.source}"
+        " --kind {params.kind}"
         " --output {output:q}"
+        " --work {params.work:q}"
         " --threads {threads}"
         " > {log} 2>&1"
 

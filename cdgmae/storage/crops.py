@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cdgmae.settings.crops import CropPairSettings
+
 MAX_TRIES = 10
 
 
@@ -36,6 +38,23 @@ class CropBox(NamedTuple):
         right = min(size[0], max(left + 1, round((self.left + self.width) * size[0])))
         bottom = min(size[1], max(top + 1, round((self.top + self.height) * size[1])))
         return PixelBox(min(left, right - 1), min(top, bottom - 1), right, bottom)
+
+
+class SamplePlan(NamedTuple):
+    """What one sample shows: the target first, then the anchors.
+
+    A region is a part of a picture that is cut out and scaled to a square of the output size. There is one per shown view, or a single
+    one that all views show.
+    """
+
+    pictures: list[int]
+    """Place in the bag of each region's picture; 0 is the real image."""
+    regions: list[PixelBox]
+    """Each region, in pixels of its picture."""
+    flips: list[bool]
+    """Whether each view is mirrored at the end."""
+    nested: list[PixelBox] | None = None
+    """The part of the scaled region that each view shows, scaled up again; none: views show whole regions."""
 
 
 def draw_crop(
@@ -69,3 +88,32 @@ def draw_crop(
 def draw_flip(generator: np.random.Generator) -> bool:
     """Whether a view is mirrored left-right: one in two."""
     return bool(generator.random() < 0.5)
+
+
+def plan_crop_pair(
+    settings: CropPairSettings, generator: np.random.Generator, size: tuple[int, int], output_size: int
+) -> SamplePlan:
+    """CropMAE's four strategies: [target, anchor] from one picture, flips drawn independently unless the views are the same.
+
+    Args:
+        settings: Which crop is which, and how large they are.
+        generator: Source of randomness.
+        size: Picture (width, height) in pixels.
+        output_size: Side of both crops in pixels.
+    """
+    ratio = settings.crop_ratio
+    first = draw_crop(generator, size, settings.global_crop_scale, ratio).pixels(size)
+    if settings.crop_strategy == "same_views":
+        return SamplePlan([0], [first], [draw_flip(generator)] * 2)
+    if settings.crop_strategy == "random_views":
+        second = draw_crop(generator, size, settings.global_crop_scale, ratio).pixels(size)
+        flips = [draw_flip(generator), draw_flip(generator)]
+        return SamplePlan([0, 0], [second, first], flips[::-1])
+    # the local crop is nested: cut from the already scaled global one
+    square = (output_size, output_size)
+    local = draw_crop(generator, square, settings.local_crop_scale, ratio).pixels(square)
+    views = [PixelBox(0, 0, *square), local]
+    flips = [draw_flip(generator), draw_flip(generator)]
+    if settings.crop_strategy == "global_to_local":
+        views, flips = views[::-1], flips[::-1]
+    return SamplePlan([0], [first], flips, views)

@@ -1,0 +1,138 @@
+"""Pairs that meet a condition, found over all score tables without holding them, and strips of their bags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cdgmae.consistency.data_set import open_scores, score_tables
+from cdgmae.consistency.pictures import BagLoader, CropBags, ViewBags
+from cdgmae.consistency.tables import QUERY_COLUMNS
+from cdgmae.settings.consistency import CropDrawSettings
+from cdgmae.storage.atomic import atomic_file
+from cdgmae.storage.expressions import arrow_filter
+from cdgmae.storage.strips import join_strip
+from cdgmae.storage.tables import table_facts
+
+FILE_COLUMN = "__filename"
+ORDER = ("source", "key", "view_a", "view_b")
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The answer to a query.
+
+    Attributes:
+        total: Pairs that meet the condition.
+        rows: The first of them in the asked order: `QUERY_COLUMNS` and the file each row is from.
+    """
+
+    total: int
+    rows: pa.Table
+
+    def shown(self) -> list[dict[str, Any]]:
+        """The rows for people and programs, without the file."""
+        rows: list[dict[str, Any]] = self.rows.select(QUERY_COLUMNS).to_pylist()
+        return rows
+
+
+def query_scores(
+    results: Path,
+    expression: str,
+    *,
+    source: str | None = None,
+    sort: str | None = None,
+    descending: bool = False,
+    limit: int = 20,
+) -> Matches:
+    """Find pairs.
+
+    Tables are read batch by batch, only the rows shown so far are kept, and whole row groups that cannot match are skipped.
+
+    Args:
+        results: Folder with one folder of tables per source.
+        expression: Condition on `QUERY_COLUMNS`, e.g. `nps < 0.5 and gs > 0.95`; a pair without scores meets no condition on them.
+        source: Name of a source; all if left out.
+        sort: Column to order by, pairs without a value last, equal ones by source, key and views; default: in order of the tables.
+        descending: Largest first.
+        limit: Rows to give.
+
+    Raises:
+        ValueError: if the expression or the column is not understood, or there are no tables.
+    """
+    if sort is not None and sort not in QUERY_COLUMNS:
+        raise ValueError(f"--sort {sort}: no such column; columns: {', '.join(QUERY_COLUMNS)}")
+    if limit < 1:
+        raise ValueError(f"--limit {limit}: at least 1 row must be asked for")
+    condition = arrow_filter(expression, QUERY_COLUMNS)
+    data = open_scores(score_tables(results, source))
+    scanner = data.scanner(columns=[*QUERY_COLUMNS, FILE_COLUMN], filter=condition, batch_readahead=4, fragment_readahead=2)
+    total, best = 0, None
+    for batch in scanner.to_batches():
+        total += batch.num_rows
+        if batch.num_rows and (sort is not None or best is None or best.num_rows < limit):
+            found = pa.Table.from_batches([batch])
+            best = _first(found if best is None else pa.concat_tables([best, found]), sort, descending, limit)
+    return Matches(total, best if best is not None else scanner.projected_schema.empty_table())
+
+
+def write_strips(matches: Matches, results: Path, folder: Path) -> list[Path]:
+    """Write one strip per bag of the shown rows: all its pictures as they were compared, those of a shown pair framed.
+
+    Args:
+        matches: See `query_scores`.
+        results: The folder that was queried, `.../consistency`; shards and views are looked for beside it.
+        folder: Where to write `{rank}_{source}_{key}.png`, rank in order of the rows.
+
+    Returns:
+        The strips, in order.
+
+    Raises:
+        ValueError: if the pictures are no longer there.
+    """
+    loaders: dict[str, BagLoader] = {}
+    framed: dict[tuple[str, str, str], set[int]] = {}
+    for row in matches.rows.select([FILE_COLUMN, *ORDER]).to_pylist():
+        views = framed.setdefault((row[FILE_COLUMN], row["source"], row["key"]), set())
+        views.update({row["view_a"], row["view_b"]} - {0})
+    strips = []
+    for rank, ((table, source, key), views) in enumerate(framed.items(), start=1):
+        if table not in loaders:
+            loaders[table] = _open_bags(Path(table), results)
+        pictures = [picture for picture in loaders[table].load(key).pictures if picture.image is not None]
+        if not pictures:
+            continue
+        path = folder / f"{rank:03d}_{source}_{key}.png"
+        places = [place for place, picture in enumerate(pictures) if picture.view_index in views]
+        with atomic_file(path) as temporary:
+            join_strip([picture.image for picture in pictures if picture.image is not None], places).save(temporary, format="PNG")
+        strips.append(path)
+    return strips
+
+
+def _first(table: pa.Table, sort: str | None, descending: bool, limit: int) -> pa.Table:
+    if sort is None:
+        return table.slice(0, limit)
+    keys = [(sort, "descending" if descending else "ascending"), *((name, "ascending") for name in ORDER if name != sort)]
+    return table.take(pc.select_k_unstable(table, limit, sort_keys=keys))
+
+
+def _open_bags(table: Path, results: Path) -> BagLoader:
+    """The pictures behind one score table, found by the facts in its metadata."""
+    facts = table_facts(table)
+    stages = results.resolve().parent
+    real_tar = stages / "shards" / f"{facts.get('real_shard', 'unknown')}.tar"
+    view_tar = stages / "views" / str(facts.get("source")) / f"{table.stem}.tar"
+    has_files = facts.get("crops") is None
+    missing: Sequence[Path] = [tar for tar in ((real_tar, view_tar) if has_files else (real_tar,)) if not tar.is_file()]
+    if missing:
+        raise ValueError(f"pictures of {table} are not there: no {missing[0]}; leave out --images, or run where the shards are")
+    size = int(facts["image_size"])
+    return (
+        ViewBags(real_tar, view_tar, size) if has_files else CropBags(real_tar, CropDrawSettings.from_plain(facts["crops"]), size)
+    )

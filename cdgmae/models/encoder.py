@@ -1,0 +1,69 @@
+"""The interface of frozen encoders: pictures in, a CLS token and one token per patch out.
+
+Shapes: B batch, T tokens (CLS first), D width, H W picture, P patch side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Encoder(nn.Module):
+    """A frozen encoder in eval mode.
+
+    Attributes:
+        patch_size: Side of a patch in pixels.
+        embed_dim: Token width D.
+        digest: First 12 hex digits of the SHA-256 of the weights; tells two encoders of one name apart.
+    """
+
+    def __init__(self, patch_size: int, embed_dim: int, digest: str) -> None:
+        super().__init__()
+        self.patch_size, self.embed_dim, self.digest = patch_size, embed_dim, digest
+
+    @torch.inference_mode()
+    def tokens(self, images_BCHW: Tensor, *, final_norm: bool = True) -> Tensor:
+        """Tokens (B, 1 + H/P * W/P, D) of ImageNet-normalised pictures: CLS first, then patches row by row.
+
+        Encoders without CLS token give the mean of their patch tokens in its place; register tokens are left out.
+
+        Args:
+            images_BCHW: The pictures.
+            final_norm: Tokens after the encoder's final norm; False gives the last block's output before it. An encoder without
+                a norm has only one kind.
+
+        Raises:
+            ValueError: if H or W is not a multiple of the patch size.
+        """
+        height, width = images_BCHW.shape[-2:]
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(f"picture of {height}x{width} pixels: sides must be multiples of the patch size {self.patch_size}")
+        return self._tokens(images_BCHW, final_norm)
+
+    def _tokens(self, images_BCHW: Tensor, final_norm: bool) -> Tensor:
+        raise TypeError(f"{type(self).__name__} must define _tokens")
+
+
+class PixelEncoder(Encoder):
+    """Raw pixels of each patch as its token; the CLS token is their mean. The floor without any network."""
+
+    def __init__(self, patch_size: int) -> None:
+        super().__init__(patch_size, 3 * patch_size**2, f"pixels{patch_size}")
+
+    def _tokens(self, images_BCHW: Tensor, final_norm: bool) -> Tensor:
+        patches = F.unfold(images_BCHW, self.patch_size, stride=self.patch_size).transpose(1, 2)
+        return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
+
+
+def weights_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """First 12 hex digits of the SHA-256 over names, shapes and values, independent of order."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,42 @@
+"""What the workflow hands to a scoring job."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cdgmae.config import check_config
+from cdgmae.jobs import Jobs
+
+CONFIG = Path(__file__).parents[2] / "config.yaml"
+
+
+def jobs(**section: Any) -> Jobs:
+    values = yaml.safe_load(CONFIG.read_text())
+    values["consistency"] |= section
+    return Jobs(check_config(values))
+
+
+def test_a_source_with_files_is_scored_from_its_view_shards() -> None:
+    made = jobs()
+    assert made.scored_views("s_ldm", "00000") == ["results/views/s_ldm/00000.tar"]
+    assert made.scored_views_flag("s_ldm", "00000") == "--views results/views/s_ldm/00000.tar"
+    assert json.loads(made.scoring_settings("s_ldm"))["crops"] is None
+    assert made.source_kind("s_ldm") == "s_ldm"
+
+
+@pytest.mark.parametrize(("crop_run", "strategy"), [("crops", "random_views"), (None, "global_to_local")])
+def test_crops_are_those_of_the_named_run_or_the_published_ones(crop_run: str | None, strategy: str) -> None:
+    values = yaml.safe_load(CONFIG.read_text())
+    values["consistency"] |= {"sources": ["crops", "s_ldm"], "crop_run": crop_run, "crop_pairs": 3}
+    values["pretrain"]["runs"]["crops"] |= {"crop_strategy": "random_views", "global_crop_scale": [0.2, 0.9]}
+    made = Jobs(check_config(values | {"seed": 7}))
+    assert (made.scored_views("crops", "00000"), made.scored_views_flag("crops", "00000")) == ([], "")
+    crops = json.loads(made.scoring_settings("crops"))["crops"]
+    assert (crops["crop_strategy"], crops["num_pairs"], crops["seed"]) == (strategy, 3, 7)
+    assert crops["global_crop_scale"] == ([0.2, 0.9] if crop_run else [0.1, 1.0])
+    assert made.consistency_tables()[0] == "results/consistency/crops/00000.parquet"

@@ -1,0 +1,189 @@
+"""Finding pairs by their scores, the strips of their bags, and what a filter would keep."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from cdgmae.commands.consistency import app
+from cdgmae.consistency.query import query_scores, write_strips
+from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.selection import count_kept
+from cdgmae.consistency.tables import METRICS, QUERY_COLUMNS, SCORE_SCHEMA
+from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
+from cdgmae.storage.strips import FRAME_COLOUR, GAP
+from cdgmae.storage.tables import write_table
+from tests.consistency.drawn_bags import SIZE, bags, write_shard
+
+NUM_BAGS, NUM_VIEWS = 30, 3
+
+
+def synthetic_rows(random: np.random.Generator, source: str, shard: int) -> list[dict[str, Any]]:
+    """Bags of three views with random scores; a few pairs are bad."""
+    rows: list[dict[str, Any]] = []
+    for bag in range(NUM_BAGS):
+        for view in range(1, NUM_VIEWS + 1):
+            row: dict[str, Any] = {"key": f"k{shard}_{bag:03d}", "view_a": 0, "view_b": view, "source": source, "encoder": "abc"}
+            if random.random() < 0.05:
+                rows.append({**row, "status": "bad", "reason": "view: empty file"})
+            else:
+                rows.append({**row, "status": "ok", **{name: float(np.float32(random.random())) for name in METRICS}})
+    return rows
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sources with two tables each, and a summary that is no score table."""
+    folder, random = tmp_path_factory.mktemp("results") / "consistency", np.random.default_rng(0)
+    for source in ("knn", "s_ldm"):
+        for shard in range(2):
+            write_table(folder / source / f"{shard:05d}.parquet", synthetic_rows(random, source, shard), SCORE_SCHEMA)
+    write_table(folder / "summary.parquet", [], SCORE_SCHEMA)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def frame(results: Path) -> pd.DataFrame:
+    return pd.concat([pd.read_parquet(path) for path in sorted(results.glob("*/*.parquet"))], ignore_index=True)
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+def test_query_gives_what_pandas_gives(results: Path, frame: pd.DataFrame, descending: bool, limit: int) -> None:
+    matches = query_scores(results, "nps < 0.5 and gs > 0.3", source="s_ldm", sort="ls", descending=descending, limit=limit)
+    wanted = frame.query("nps < 0.5 and gs > 0.3 and source == 's_ldm'").sort_values("ls", ascending=not descending)
+    assert matches.total == len(wanted)
+    assert [(row["key"], row["view_b"]) for row in matches.shown()] == list(
+        zip(wanted["key"][:limit], wanted["view_b"][:limit], strict=True)
+    )
+
+
+def test_query_without_an_order_follows_the_tables_of_all_sources(results: Path, frame: pd.DataFrame) -> None:
+    matches = query_scores(results, "view_b == 2", limit=70)
+    wanted = frame.query("view_b == 2")
+    assert matches.total == len(wanted) == 4 * NUM_BAGS
+    assert matches.rows["key"].to_pylist() == list(wanted["key"][:70])
+    assert set(matches.rows["source"].to_pylist()) == {"knn", "s_ldm"}
+
+
+def test_bad_pairs_are_found_by_status_and_come_last_in_any_order(results: Path, frame: pd.DataFrame) -> None:
+    bad = query_scores(results, "status == 'bad'", limit=1000)
+    assert bad.total == (frame["status"] == "bad").sum() > 3
+    assert query_scores(results, "gs > -1", limit=1000).total == (frame["status"] == "ok").sum()
+    for descending in (False, True):
+        everything = query_scores(results, "view_b > 0", sort="nps", descending=descending, limit=1000)
+        assert [row["status"] for row in everything.shown()[-bad.total :]] == ["bad"] * bad.total
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"expression": "psnr > 1"}, "no column 'psnr'; columns: key, view_a"),
+        ({"expression": "nearest_patches == 1"}, "no column 'nearest_patches'"),
+        ({"expression": "nps"}, "is no comparison"),
+        ({"expression": "nps < 1", "sort": "psnr"}, "--sort psnr: no such column"),
+        ({"expression": "nps < 1", "limit": 0}, "--limit 0"),
+        ({"expression": "nps < 1", "source": "rcg"}, r"no score tables of source 'rcg' \(scored sources: knn, s_ldm\)"),
+    ],
+)
+def test_what_a_query_cannot_answer_is_said(results: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        query_scores(results, **arguments)
+
+
+def test_command_prints_a_table_csv_or_json(results: Path, frame: pd.DataFrame) -> None:
+    runner = CliRunner(env={"COLUMNS": "140", "NO_COLOR": "1"})
+    arguments = ["query", "nps < 0.5", "--source", "s_ldm", "--sort", "nps", "--limit", "3", "--results", str(results)]
+    table, csv, as_json = (runner.invoke(app, [*arguments, *more]).stdout for more in ([], ["--csv"], ["--json"]))
+    wanted = frame.query("source == 's_ldm' and nps < 0.5").sort_values("nps")
+    assert f"{len(wanted)} pairs match, 3 shown" in table
+    assert all(key in table for key in wanted["key"][:3])
+    read = pd.read_csv(io.StringIO(csv))
+    assert list(read.columns) == list(QUERY_COLUMNS)
+    assert list(read["key"]) == list(wanted["key"][:3])
+    answer = json.loads(as_json)
+    assert (answer["matches"], [row["nps"] for row in answer["pairs"]]) == (len(wanted), list(wanted["nps"][:3]))
+
+
+def test_five_million_rows_answer_in_seconds(tmp_path: Path) -> None:
+    """CPU seconds, so that other work on the machine does not count."""
+    random, size = np.random.default_rng(0), 51_000
+    columns: dict[str, Any] = {name: random.random(size, dtype=np.float32) for name in METRICS}
+    columns |= {"key": np.repeat([f"n{index:08d}_{index}" for index in range(size // 4)], 4), "view_a": np.zeros(size, np.int32)}
+    columns |= {"view_b": np.tile(np.arange(1, 5, dtype=np.int32), size // 4)}
+    frame = pd.DataFrame(columns).assign(status="ok", source="s_ldm", encoder="abc")
+    rows = SCORE_SCHEMA.empty_table().from_pandas(frame.assign(reason=None, nearest_patches=None), schema=SCORE_SCHEMA)
+    first = tmp_path / "s_ldm" / "00000.parquet"
+    write_table(first, rows, SCORE_SCHEMA)
+    for shard in range(1, 98):
+        shutil.copyfile(first, tmp_path / "s_ldm" / f"{shard:05d}.parquet")
+    started = time.process_time()
+    matches = query_scores(tmp_path, "nps < 0.5 and gs > 0.95", source="s_ldm", sort="nps", limit=20)
+    assert time.process_time() - started < 5
+    assert matches.total == 98 * len(frame.query("nps < 0.5 and gs > 0.95"))
+    assert matches.shown()[0]["nps"] == frame.query("nps < 0.5 and gs > 0.95")["nps"].min()
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> Path:
+    """Tables of real bags and of their crops, beside the shards that they were made from."""
+    real, views = bags(3, 2)
+    tars = [
+        write_shard(tmp_path / "shards" / "demo" / "00000.tar", real),
+        write_shard(tmp_path / "views" / "s_ldm" / "00000.tar", views),
+    ]
+    folder, settings = tmp_path / "consistency", ScoringSettings(image_size=SIZE)
+    score_shard(settings, *tars, "pixels:8", folder / "s_ldm" / "00000.parquet", source="s_ldm", device=torch.device("cpu"))
+    crops = settings.model_copy(update={"crops": CropDrawSettings()})
+    score_shard(crops, tars[0], None, "pixels:8", folder / "crops" / "00000.parquet", source="crops", device=torch.device("cpu"))
+    return folder
+
+
+def test_strips_show_the_bags_with_the_found_views_framed(scored: Path, tmp_path: Path) -> None:
+    matches = query_scores(scored, "key == 'k1' and view_b == 2", limit=10)
+    assert matches.total == 2
+    strips = write_strips(matches, scored, tmp_path / "strips")
+    assert [path.name for path in strips] == ["001_crops_k1.png", "002_s_ldm_k1.png"]
+    crops, bag = (np.asarray(Image.open(path)) for path in strips)
+    assert crops.shape == (SIZE + 2 * GAP, 2 * SIZE + 3 * GAP, 3)
+    assert bag.shape == (SIZE + 2 * GAP, 3 * SIZE + 4 * GAP, 3)
+    third = 2 * (SIZE + GAP)
+    assert tuple(bag[0, 0]) == (255, 255, 255)
+    assert tuple(bag[0, third + 1]) == tuple(bag[SIZE // 2, -1]) == FRAME_COLOUR
+
+
+def test_missing_pictures_are_said(scored: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "views")
+    with pytest.raises(ValueError, match=r"pictures of .* are not there: no .*views/s_ldm/00000\.tar; leave out --images"):
+        write_strips(query_scores(scored, "nps > -1", source="s_ldm"), scored, tmp_path / "strips")
+
+
+@pytest.mark.parametrize("num_anchors", [1, 3])
+def test_kept_bags_and_views_are_those_of_pandas(results: Path, frame: pd.DataFrame, num_anchors: int) -> None:
+    facts = count_kept(results, "nps >= 0.4 or gs > 0.9", "s_ldm", num_anchors)
+    source = frame.query("source == 's_ldm'")
+    per_bag = source.query("nps >= 0.4 or gs > 0.9").groupby("key").size()
+    kept = per_bag[per_bag >= num_anchors]
+    assert (facts["bags"], facts["views"], facts["views_meeting"]) == (2 * NUM_BAGS, len(source), per_bag.sum())
+    assert (facts["kept_bags"], facts["kept_views"]) == (len(kept), kept.sum())
+    assert facts["bags_by_kept_views"].get(0, 0) == 2 * NUM_BAGS - len(per_bag)
+    assert sum(facts["bags_by_kept_views"].values()) == 2 * NUM_BAGS
+
+
+def test_keep_reports_from_the_shell_and_refuses_what_makes_no_sense(results: Path) -> None:
+    runner = CliRunner()
+    arguments = ["keep", "nps >= 0.4", "--source", "s_ldm", "--num-anchors", "2", "--results", str(results), "--json"]
+    assert json.loads(runner.invoke(app, arguments).stdout)["num_anchors"] == 2
+    with pytest.raises(ValueError, match="--num-anchors 0"):
+        count_kept(results, "nps > 0", "s_ldm", 0)

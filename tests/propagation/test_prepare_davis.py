@@ -1,0 +1,72 @@
+"""The 480x880 copy of DAVIS: how it is made, continued and kept away from the data."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_clips import snapshot, write_davis
+from PIL import Image
+from typer.testing import CliRunner
+
+from cdgmae.commands.propagation import app
+from cdgmae.propagation.layouts import read_clips
+from cdgmae.propagation.masks import read_annotation
+from cdgmae.propagation.prepare_davis import prepare_davis
+
+
+def test_frames_and_annotations_are_resized_by_nearest_neighbours(tmp_path: Path) -> None:
+    root, output = write_davis(tmp_path / "DAVIS", frames=3), tmp_path / "copy"
+    before = snapshot(root)
+    facts = prepare_davis(root, output)
+    assert facts == {"sequences": 2, "frames": 6, "written": 12, "size": "880x480", "output": str(output)}
+    assert snapshot(root) == before
+    name = Path("480p/two/00001")
+    frame = Image.open(root / "JPEGImages" / name.with_suffix(".jpg")).resize((880, 480), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    frame.save(buffer, format="JPEG")  # Pillow's default quality
+    assert (output / "JPEGImages" / name.with_suffix(".jpg")).read_bytes() == buffer.getvalue()
+    ours, theirs = (read_annotation(folder / "Annotations" / name.with_suffix(".png")) for folder in (output, root))
+    expected = np.asarray(Image.fromarray(theirs.ids_HW).resize((880, 480), Image.Resampling.NEAREST))
+    np.testing.assert_array_equal(ours.ids_HW, expected)
+    np.testing.assert_array_equal(ours.palette, theirs.palette)
+    clips = read_clips("davis", output)
+    assert [(clip.name, clip.picture) for clip in clips] == [("one", (480, 880)), ("two", (480, 880))]
+
+
+def test_an_interrupted_copy_has_no_list_and_continues(tmp_path: Path) -> None:
+    root, output = write_davis(tmp_path / "DAVIS", frames=3), tmp_path / "copy"
+
+    def stop(sequence: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_davis(root, output, stop)
+    with pytest.raises(ValueError, match=r"val\.txt: missing"):
+        read_clips("davis", output)
+    (output / "JPEGImages/480p/one/00002.jpg").unlink()
+    kept = snapshot(output)
+    assert prepare_davis(root, output)["written"] == 7
+    assert kept["Annotations/480p/one/00001.png"] == snapshot(output)["Annotations/480p/one/00001.png"]
+    assert prepare_davis(root, output)["written"] == 0
+
+
+def test_the_copy_never_goes_into_data_or_over_something_else(tmp_path: Path) -> None:
+    root, other = write_davis(tmp_path / "DAVIS", frames=3), write_davis(tmp_path / "other", frames=3)
+    with pytest.raises(ValueError, match="lies inside the data folder"):
+        prepare_davis(root, root / "resized")
+    with pytest.raises(ValueError, match="is not empty"):
+        prepare_davis(root, other)
+    prepare_davis(root, tmp_path / "copy")
+    with pytest.raises(ValueError, match=f"holds a copy of {root}, not of {other}"):
+        prepare_davis(other, tmp_path / "copy")
+
+
+def test_the_command_prints_what_it_made(tmp_path: Path) -> None:
+    root = write_davis(tmp_path / "DAVIS", frames=3)
+    result = CliRunner().invoke(app, ["prepare-davis", "--root", str(root), "--output", str(tmp_path / "copy"), "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout.splitlines()[-1])["size"] == "880x480"

@@ -1,0 +1,107 @@
+"""Clips over several processes and shares: the same table, nothing done twice, signals honoured."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from drawn_clips import write_davis
+from typer.testing import CliRunner
+
+from cdgmae.commands.propagation import app, parse_share
+from cdgmae.propagation.run import run_propagation
+from cdgmae.runtime.devices import worker_devices
+from cdgmae.runtime.interrupts import EXIT_INTERRUPTED
+from cdgmae.settings.propagation import ProtocolSettings
+
+CPU = torch.device("cpu")
+PIXELS = "pixels:8"
+
+
+def test_two_processes_stop_on_a_signal_and_continue_to_the_table_of_one(tmp_path: Path) -> None:
+    names = tuple(f"clip{number}" for number in range(10))
+    root = write_davis(tmp_path / "clips", names, frames=8, step=2)
+    protocol = ProtocolSettings(root=str(root), input_size=(128, 192), radius=6.0)
+    run_propagation("davis", protocol, PIXELS, tmp_path / "one/davis.parquet", device=CPU)
+    command = [
+        sys.executable, "-m", "cdgmae.cli", "propagation", "run", "davis", "--settings", protocol.canonical_json(), "--encoder", PIXELS,
+        "--output", str(tmp_path / "two"), "--work", str(tmp_path / "work"), "--device", "cpu", "--workers", "2", "--threads", "2",
+    ]  # fmt: skip
+    job = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while job.poll() is None and not list((tmp_path / "work").glob("clip*.json")):
+        time.sleep(0.02)
+    os.killpg(job.pid, signal.SIGUSR1)  # as Slurm does: every process of the job gets it
+    errors = job.communicate(timeout=120)[1]
+    assert job.returncode == EXIT_INTERRUPTED, errors
+    finished = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work").glob("clip*.json")}
+    assert 0 < len(finished) < len(names)
+    done: list[str] = []
+    run_propagation(
+        "davis", protocol, PIXELS, tmp_path / "two/davis.parquet", device=CPU, work_dir=tmp_path / "work", after_clip=done.append
+    )
+    assert len(done) == len(names) - len(finished)
+    assert (tmp_path / "two/davis.parquet").read_bytes() == (tmp_path / "one/davis.parquet").read_bytes()
+
+
+def test_an_error_in_a_worker_process_reaches_the_user(tmp_path: Path) -> None:
+    protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips", frames=3)), input_size=(64, 96))
+    (tmp_path / "file").write_text("in the way of a folder")
+    with pytest.raises(ValueError, match="file cannot be written"):
+        run_propagation(
+            "davis", protocol, PIXELS, tmp_path / "t.parquet", device=CPU, workers=2, save_predictions=tmp_path / "file"
+        )
+
+
+def test_shares_meet_in_the_work_folder(tmp_path: Path) -> None:
+    root, runner = write_davis(tmp_path / "clips", ("one", "two", "three"), frames=3), CliRunner()
+    protocol = ProtocolSettings(root=str(root), input_size=(64, 96))
+    arguments = [
+        "run",
+        "davis",
+        "--settings",
+        protocol.canonical_json(),
+        "--encoder",
+        PIXELS,
+        "--output",
+        str(tmp_path),
+        "--device",
+        "cpu",
+    ]
+    for share, clips in (("0/2", 2), ("1/2", 1)):
+        result = runner.invoke(app, [*arguments, "--share", share, "--json"])
+        assert result.stdout.splitlines()[-1] == f'{{"clips": {clips}}}'
+        assert not (tmp_path / "davis.parquet").exists()
+    done: list[str] = []
+    scores = run_propagation(
+        "davis",
+        protocol,
+        PIXELS,
+        tmp_path / "davis.parquet",
+        device=CPU,
+        work_dir=tmp_path / ".davis.work",
+        after_clip=done.append,
+    )
+    assert done == []
+    assert scores == run_propagation("davis", protocol, PIXELS, tmp_path / "whole.parquet", device=CPU)
+
+
+def test_shares_that_are_none_are_refused(tmp_path: Path) -> None:
+    protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips")), input_size=(64, 96))
+    with pytest.raises(ValueError, match="share 2/2: give K/N with K from 0 to N - 1"):
+        run_propagation("davis", protocol, PIXELS, tmp_path / "t.parquet", device=CPU, work_dir=tmp_path, share=(2, 2))
+    for text in ("2", "a/b", "-1/2"):
+        with pytest.raises(ValueError, match="give K/N"):
+            parse_share(text)
+
+
+def test_workers_go_round_the_devices() -> None:
+    assert worker_devices(CPU, None) == [CPU]
+    assert worker_devices(torch.device("cuda", 1), 3) == [torch.device("cuda", 1)] * 3
+    with pytest.raises(ValueError, match="--workers 0"):
+        worker_devices(CPU, 0)
