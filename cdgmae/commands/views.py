@@ -23,9 +23,14 @@ from cdgmae.commands.options import (
     print_result,
 )
 from cdgmae.commands.view_plan import plan
+from cdgmae.commands.view_sources import VERBS
 from cdgmae.settings.views import GeneratorTrainingSettings, SamplingSettings
 
-app = typer.Typer(no_args_is_help=True, help="Fill bags of views: train a latent diffusion model, sample it, look at a bag.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Fill bags of views: from a latent diffusion model or any diffusers pipeline, with neighbours, random pictures or frames of a "
+    "clip; look at a bag.",
+)
 
 
 @app.command("train-generator")
@@ -149,3 +154,5 @@ def show(
 
 
 app.command("plan")(plan)
+for _name, _verb in VERBS.items():
+    app.command(_name)(_verb)

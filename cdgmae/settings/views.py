@@ -1,4 +1,4 @@
-"""Section `views`: generators (S-LDM) and the view sources that fill the bags."""
+"""Section `views`: generators (S-LDM) and how views are drawn from them; `cdgmae.settings.sources` has the view sources."""
 
 from __future__ import annotations
 
@@ -202,46 +202,3 @@ class SamplingSettings(DrawingSettings):
         if self.eta and self.scheduler != "ddim":
             raise ValueError(f"eta = {self.eta} belongs to scheduler ddim; scheduler {self.scheduler} has no eta, set it to 0")
         return self
-
-
-class SourceSettings(Settings):
-    """A view source: one way to fill bags of views from a data set."""
-
-    kind: Literal["s_ldm", "crops"] = Field(
-        description="`s_ldm`: real image + samples of a latent diffusion model. `crops`: the real image alone (no files; the pretext crops it)."
-    )
-    dataset: Name = Field(description="Data set of section `shards`.")
-    generator: Name | None = Field(default=None, description="Generator of `views.generators` (kind `s_ldm`).")
-    sampling: SamplingSettings | None = Field(
-        default=None, description="Sampling (kind `s_ldm`); the paper's values if left out."
-    )
-
-    @model_validator(mode="after")
-    def _kind_fits(self) -> Self:
-        if self.kind == "s_ldm" and self.generator is None:
-            raise ValueError("kind s_ldm needs `generator`, a name of views.generators")
-        if self.kind == "crops" and (self.generator is not None or self.sampling is not None):
-            raise ValueError("kind crops has no files: remove `generator` and `sampling`")
-        return self
-
-    @property
-    def has_files(self) -> bool:
-        """Whether this source writes view shards."""
-        return self.kind != "crops"
-
-    @property
-    def resolved_sampling(self) -> SamplingSettings:
-        """`sampling`, or the paper's values."""
-        return self.sampling or SamplingSettings()
-
-    @property
-    def num_views(self) -> int:
-        """Views per bag besides the real image: M, and 0 for `crops`."""
-        return self.resolved_sampling.num_views if self.has_files else 0
-
-
-class ViewsSettings(Settings):
-    """Section `views`."""
-
-    generators: dict[Name, GeneratorSettings] = Field(default={}, description="Generators by name.")
-    sources: dict[Name, SourceSettings] = Field(min_length=1, description="View sources by name.")
