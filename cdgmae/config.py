@@ -5,20 +5,20 @@ Import-light (pydantic and yaml only): the Snakefile calls `check_config` before
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from cdgmae import names
 from cdgmae.settings.base import Settings
 from cdgmae.settings.consistency import ConsistencySettings
 from cdgmae.settings.demo import DemoSettings
 from cdgmae.settings.encoder import EncoderSettings
+from cdgmae.settings.messages import describe_problems, did_you_mean
 from cdgmae.settings.pretrain import PretrainSettings, with_run_defaults
 from cdgmae.settings.propagation import PropagationSettings
 from cdgmae.settings.report import ReportSettings
@@ -97,7 +97,7 @@ class Config(Settings):
     def _reference_problems(self) -> Iterator[str]:
         for key, name, allowed in self._references():
             if name not in allowed:
-                yield f"{key} = {name!r}: no such name; allowed: {', '.join(allowed) or '(none configured)'}{_did_you_mean(name, allowed)}"
+                yield f"{key} = {name!r}: no such name; allowed: {', '.join(allowed) or '(none configured)'}{did_you_mean(name, allowed)}"
         for key, encoder in self.encoders():
             if encoder.run is not None and encoder.seed not in self.pretrain.seeds:
                 yield f"{key}.seed = {encoder.seed}: not trained; allowed: pretrain.seeds = {self.pretrain.seeds}"
@@ -210,7 +210,9 @@ def check_config(values: Mapping[str, Any], origin: str = "config.yaml") -> Conf
             {**values, **({"pretrain": with_run_defaults(values["pretrain"])} if "pretrain" in values else {})}
         )
     except ValidationError as error:
-        raise ConfigError(f"{origin} cannot be run:\n" + "\n".join(f"  - {line}" for line in describe_problems(error))) from None
+        raise ConfigError(
+            f"{origin} cannot be run:\n" + "\n".join(f"  - {line}" for line in describe_problems(error, Config))
+        ) from None
     except ValueError as error:
         raise ConfigError(f"{origin} cannot be run:\n  - {error}") from None
 
@@ -243,6 +245,8 @@ def check_paths(config: Config) -> None:
     named |= {
         f"views.generators.{name}.path": generator.path for name, generator in config.views.generators.items() if generator.path
     }
+    pipelines = {name: source.path for name, source in config.views.sources.items() if source.kind == "diffusers"}
+    named |= {f"views.sources.{name}.path": path for name, path in pipelines.items() if path}
     named |= {f"{key}.checkpoint": encoder.checkpoint for key, encoder in config.encoders() if encoder.checkpoint}
     missing = [f"  - {key} = {path!r}" for key, path in named.items() if not config.draws(path) and not Path(path).exists()]
     if missing:
@@ -259,76 +263,3 @@ def json_schema() -> str:
     schema = Config.model_json_schema(mode="validation")
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"
-
-
-def describe_problems(error: ValidationError, root: type[BaseModel] = Config) -> list[str]:
-    """One line per problem: the key, its value, what is allowed."""
-    return sorted({line for item in error.errors() for line in _describe(dict(item), root)})
-
-
-def _describe(item: dict[str, Any], root: type[BaseModel]) -> list[str]:
-    kind, message = item["type"], str(item["msg"]).removeprefix("Value error, ")
-    parts, annotation = _walk(item["loc"][:-1] if kind == "extra_forbidden" else item["loc"], root)
-    if kind == "extra_forbidden":
-        word = str(item["loc"][-1])
-        model = _model_in(annotation)
-        allowed = list(model.model_fields) if model is not None else []
-        return [f"{'.'.join([*parts, word])}: unknown key; allowed: {', '.join(allowed)}{_did_you_mean(word, allowed)}"]
-    key = ".".join(parts)
-    if kind == "missing":
-        return [f"{key}: required and not given"]
-    if kind.startswith("union_tag"):
-        return [_describe_tag(key, item, annotation)]
-    if kind == "value_error":
-        return [f"{key}: {line}" if key else line for line in message.splitlines()]
-    return [f"{key} = {item.get('input')!r}: {message[0].lower()}{message[1:]}"]
-
-
-def _describe_tag(key: str, item: dict[str, Any], annotation: Any) -> str:
-    """A missing or unknown `kind` of a union of settings classes."""
-    allowed = list(_members(annotation))
-    if item["type"] == "union_tag_not_found":
-        return f"{key}.kind: required and not given; one of {', '.join(allowed)}"
-    tag = str(item["ctx"]["tag"])
-    return f"{key}.kind = {tag!r}: no such kind; allowed: {', '.join(allowed)}{_did_you_mean(tag, allowed)}"
-
-
-def _did_you_mean(word: str, allowed: Mapping[str, Any] | list[str]) -> str:
-    close = difflib.get_close_matches(word, list(allowed), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _walk(location: tuple[Any, ...], root: Any) -> tuple[list[str], Any]:
-    """The key at `location` and its annotation; the kinds that the checker puts between the keys of a union are left out."""
-    parts: list[str] = []
-    annotation = root
-    for part in location:
-        members, model = _members(annotation), _model_in(annotation)
-        if members:
-            annotation = members.get(str(part))
-            continue
-        parts.append(str(part))
-        if model is not None:
-            field = model.model_fields.get(str(part))
-            annotation = (
-                None if field is None else Annotated[field.annotation, field] if field.discriminator else field.annotation
-            )
-        else:
-            annotation = next((arg for arg in get_args(annotation) if _members(arg) or _model_in(arg)), None)
-    return parts, annotation
-
-
-def _members(annotation: Any) -> dict[str, type[BaseModel]]:
-    """Kind -> class of a union of settings classes that are told apart by `kind`; empty for anything else."""
-    union, *extras = get_args(annotation) or (None,)
-    if not any(getattr(extra, "discriminator", None) for extra in extras):
-        return {}
-    return {kind: model for model in get_args(union) for kind in get_args(model.model_fields["kind"].annotation)}
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if getattr(annotation, "__origin__", None) is dict:
-        return None
-    return next((arg for arg in get_args(annotation) if isinstance(arg, type) and issubclass(arg, BaseModel)), None)

@@ -166,7 +166,7 @@ class Jobs:
     def pipeline_files(self, source: str) -> list[str]:
         """The folder of a source of kind `diffusers`; nothing for a name on the hub."""
         path = self._source(DiffusersSourceSettings, source).path
-        return [path] if Path(path).exists() else []
+        return [path] if path is not None else []
 
     def _source(self, kind: type[AnySource], name: str) -> AnySource:
         """A source of a known kind.

@@ -1,4 +1,4 @@
-"""`cdgmae views embed | index | neighbours | random | video`: bags filled with real pictures."""
+"""`cdgmae views embed | index | neighbours | random | video | sample-pipeline`: view sources besides the S-LDM."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import typer
 from cdgmae.commands.options import (
     DeviceOption,
     JsonOption,
+    LogIntervalOption,
+    PrecisionOption,
+    ProcessesOption,
     SeedOption,
     SettingsOption,
     ThreadsOption,
@@ -18,7 +21,14 @@ from cdgmae.commands.options import (
     parse_settings,
     print_result,
 )
-from cdgmae.settings.sources import ClipReadingSettings, EmbeddingSettings, IndexSettings, NeighbourSettings, RandomViewsSettings
+from cdgmae.settings.sources import (
+    ClipReadingSettings,
+    EmbeddingSettings,
+    IndexSettings,
+    NeighbourSettings,
+    PipelineSettings,
+    RandomViewsSettings,
+)
 
 ShardOption = Annotated[Path, typer.Option(help="Picture shard with the real images, e.g. results/shards/imagenet/00000.tar.")]
 ShardsOption = Annotated[Path, typer.Option(help="Folder of all picture shards of the data set, e.g. results/shards/imagenet.")]
@@ -145,6 +155,50 @@ def video(
     print_result(result, as_json)
 
 
+def sample_pipeline(
+    settings: Annotated[
+        str,
+        typer.Option(
+            "--settings", help="The source's settings as JSON text, or a .json/.yaml file: pipeline, path, arguments, ..."
+        ),
+    ],
+    shard: ShardOption,
+    output: OutputOption,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder for finished views until the shard is whole; default: beside OUTPUT.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows per call of the pipeline; default: that of the settings.")] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    processes: ProcessesOption = None,
+    threads: ThreadsOption = None,
+    log_interval: LogIntervalOption = 30.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Sample the views of a shard from any image-conditioned diffusers pipeline (kind `diffusers`).
+
+    The pipeline is a class of diffusers with weights in safetensors. Every view is a call with its own seed; of an image-to-video
+    pipeline the frames of one call can become the views of a bag. Killed and started again, only what is missing is made.
+
+    Example: cdgmae views sample-pipeline --shard 00000.tar --output views/00000.tar --settings '{"pipeline":
+    "StableDiffusionImageVariationPipeline", "path": "variations", "arguments": {"num_inference_steps": 25}}'
+    """
+    from cdgmae.runtime.devices import limit_threads, pick_devices
+    from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.views.pipeline_sampler import PipelineRecipe
+    from cdgmae.views.sampling import sample_shard
+
+    parsed = parse_settings(PipelineSettings, settings, batch_size=batch_size)
+    limit_threads(threads)
+    with exclusive_writer(output):
+        result = sample_shard(
+            parsed, seed, shard, PipelineRecipe(parsed, precision), output, work or output.parent / f".work-{output.stem}",
+            devices=pick_devices(device, processes), threads=threads, log_interval_seconds=log_interval,
+        )  # fmt: skip
+    print_result(result, as_json)
+
+
 def _tables(folder: Path) -> list[Path]:
     """The embedding tables of a folder.
 
@@ -163,5 +217,6 @@ VERBS: dict[str, Callable[..., None]] = {
     "neighbours": neighbours,
     "random": random,
     "video": video,
+    "sample-pipeline": sample_pipeline,
 }
 """Verbs of the group `views` that this file adds."""

@@ -209,10 +209,14 @@ class PipelineSettings(DrawingSettings):
         pattern=r"^[A-Z]\w*$",
         description="Name of the pipeline class in diffusers, e.g. `StableDiffusionImageVariationPipeline`.",
     )
-    path: str = Field(
-        min_length=1, description="Folder that the pipeline's `save_pretrained` wrote, or a name on the hub. Safetensors only."
+    path: str | None = Field(default=None, description="Folder that the pipeline's `save_pretrained` wrote; safetensors only.")
+    hub: str | None = Field(
+        default=None,
+        pattern=r"^[\w.-]+/[\w.-]+$",
+        description="Name on the hub, OWNER/NAME, instead of a folder; safetensors only.",
     )
     revision: str | None = Field(default=None, description="Branch, tag or commit of a name on the hub.")
+    variant: str | None = Field(default=None, description="Variant of the weight files, e.g. `fp16`.")
     image_argument: str = Field(default="image", description="Argument of the call that takes the picture.")
     image_size: int = Field(
         default=256, ge=8, description="Side in pixels of the central square that is given to the pipeline as a picture."
@@ -232,7 +236,9 @@ class PipelineSettings(DrawingSettings):
     )
 
     @model_validator(mode="after")
-    def _arguments_are_free(self) -> Self:
+    def _call_is_complete(self) -> Self:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give either `path` (a folder) or `hub` (a name on the hub)")
         taken = {
             self.image_argument: "image_argument",
             "generator": "the seeds",
@@ -243,6 +249,11 @@ class PipelineSettings(DrawingSettings):
             if name in taken:
                 raise ValueError(f"arguments.{name} is set by {taken[name]}; remove it")
         return self
+
+    @property
+    def name(self) -> str:
+        """Folder or name on the hub."""
+        return self.path or self.hub or ""
 
 
 class DiffusersSourceSettings(SourceBase, PipelineSettings):

@@ -82,6 +82,45 @@ rule sample_views:
         " > {log} 2>&1"
 
 
+rule sample_pipeline:
+    input:
+        gate=lambda w: ancient(JOBS.shard_gate(JOBS.dataset_of(w.source))),
+        tar=lambda w: JOBS.real_shard(w.source, w.shard),
+        pipeline=lambda w: JOBS.pipeline_files(w.source),
+    output:
+        tar="results/views/{source}/{shard}.tar",
+        index="results/views/{source}/{shard}.parquet",
+    log:
+        "logs/sample_pipeline/{source}/{shard}.log",
+    benchmark:
+        "benchmarks/sample_pipeline/{source}/{shard}.tsv"
+    wildcard_constraints:
+        source=JOBS.source_pattern("diffusers"),
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=16000,
+        runtime=1440,
+        batch_size=lambda w: JOBS.sampling_batch_size(w.source),
+    params:
+        settings=lambda w: JOBS.pipeline_settings(w.source),
+        seed=CONFIG.seed,
+        work="work/views/sample/{source}/{shard}",
+    message:
+        "Sample views {wildcards.source} from a pipeline, shard {wildcards.shard}"
+    shell:
+        "cdgmae views sample-pipeline"
+        " --settings {params.settings:q}"
+        " --seed {params.seed}"
+        " --shard {input.tar:q}"
+        " --output {output.tar:q}"
+        " --work {params.work:q}"
+        " --batch-size {resources.batch_size}"
+        " --threads {threads}"
+        " > {log} 2>&1"
+
+
 rule embed_pictures:
     input:
         gate=lambda w: ancient(JOBS.shard_gate(JOBS.dataset_of(w.source))),
