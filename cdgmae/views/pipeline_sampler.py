@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class PipelineRecipe:
 
     def open(self, device: torch.device) -> PipelineSampler:
         """See `SamplerRecipe`."""
-        diffusers_logging.disable_progress_bar()  # the library would draw a bar into the job's log
+        _draw_no_bars()
         try:
             pipeline = pipeline_class(self.settings.pipeline).from_pretrained(
                 self.folder, torch_dtype=DTYPES[self.precision], use_safetensors=True, variant=self.settings.variant, trust_remote_code=False
@@ -245,6 +246,15 @@ def callbacks(pipeline: Any, between_steps: Callable[[], None]) -> dict[str, Any
     if "callback_on_step_end" in taken:
         return {"callback_on_step_end": on_step_end}
     return {"callback": lambda *_: between_steps()} if "callback" in taken else {}
+
+
+def _draw_no_bars() -> None:
+    """The libraries would draw bars into the job's log."""
+    diffusers_logging.disable_progress_bar()
+    if importlib.util.find_spec("transformers") is not None:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
 
 
 def _problem(finite: bool, flagged: bool) -> str | None:

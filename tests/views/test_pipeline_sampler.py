@@ -40,9 +40,9 @@ CPU = torch.device("cpu")
 KEYS = ("ant", "bee", "cat")
 
 
-def image_encoder() -> CLIPVisionModelWithProjection:
+def image_encoder(side: int) -> CLIPVisionModelWithProjection:
     return CLIPVisionModelWithProjection(CLIPVisionConfig(
-        hidden_size=8, intermediate_size=8, projection_dim=8, num_hidden_layers=1, num_attention_heads=1, image_size=16, patch_size=8
+        hidden_size=8, intermediate_size=8, projection_dim=8, num_hidden_layers=1, num_attention_heads=1, image_size=side, patch_size=side // 2
     ))  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def variations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("pipelines") / "variations"
     StableDiffusionImageVariationPipeline(
-        vae=vae, image_encoder=image_encoder(), unet=unet, scheduler=DDIMScheduler(clip_sample=False), safety_checker=None,
+        vae=vae, image_encoder=image_encoder(16), unet=unet, scheduler=DDIMScheduler(clip_sample=False), safety_checker=None,
         feature_extractor=feature_extractor(), requires_safety_checker=False,
     ).save_pretrained(folder)  # fmt: skip
     return folder
@@ -79,14 +79,16 @@ def image_to_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
         down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"), projection_class_embeddings_input_dim=96,
         up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"), addition_time_embed_dim=32,
     )  # fmt: skip
-    vae = AutoencoderKLTemporalDecoder(block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4)
+    vae = AutoencoderKLTemporalDecoder(
+        block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4
+    )
     scheduler = EulerDiscreteScheduler(
         beta_schedule="scaled_linear", prediction_type="v_prediction", timestep_type="continuous", use_karras_sigmas=True,
         sigma_min=0.002, sigma_max=700.0,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("pipelines") / "video"
     StableVideoDiffusionPipeline(
-        vae=vae, image_encoder=image_encoder(), unet=unet, scheduler=scheduler, feature_extractor=feature_extractor()
+        vae=vae, image_encoder=image_encoder(224), unet=unet, scheduler=scheduler, feature_extractor=feature_extractor()
     ).save_pretrained(folder)
     return folder
 
@@ -98,13 +100,26 @@ def reals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def variation_settings(folder: Path, **changes: object) -> PipelineSettings:
     arguments = {"height": 16, "width": 16, "num_inference_steps": 2, "guidance_scale": 2.0}
-    values = {"pipeline": "StableDiffusionImageVariationPipeline", "path": str(folder), "image_size": 16, "num_views": 2}
+    values = {
+        "pipeline": "StableDiffusionImageVariationPipeline",
+        "path": str(folder),
+        "image_size": 16,
+        "num_views": 2,
+        "jpeg_quality": 100,
+    }
     return PipelineSettings.from_plain({**values, "arguments": arguments, **changes})
 
 
 def video_settings(folder: Path, **changes: object) -> PipelineSettings:
     arguments = {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 2}
-    values = {"pipeline": "StableVideoDiffusionPipeline", "path": str(folder), "image_size": 32, "num_views": 2, "frames_are_views": True}
+    values = {
+        "pipeline": "StableVideoDiffusionPipeline",
+        "path": str(folder),
+        "image_size": 32,
+        "num_views": 2,
+        "frames_are_views": True,
+        "jpeg_quality": 100,
+    }
     return PipelineSettings.from_plain({**values, "arguments": arguments, **changes})
 
 
@@ -136,10 +151,13 @@ def test_views_follow_the_contract_and_depend_on_seed_key_and_index_alone(variat
     one = pixels_of(tmp_path / "one.tar")
     assert len({view.tobytes() for view in one.values()}) == len(one)
     expected = direct(variation_settings(variations), "bee", [row.seed or 0 for row in rows if row.key == "bee"])
-    print(np.abs(one["bee", 2] - expected[1, 0]).mean(),np.abs(one["bee", 1] - expected[1, 0]).mean(), np.abs(one["bee", 1] - expected[0, 0]).mean())
-    assert np.abs(one["bee", 2] - expected[1, 0]).mean() < 3  # JPEG lies between
+    assert np.abs(one["bee", 2] - expected[1, 0]).mean() < 2  # JPEG lies between
 
-    sample(variation_settings(variations, batch_size=4), write_shard(tmp_path / "half" / "00000.tar", KEYS[1:]), tmp_path / "four.tar")
+    sample(
+        variation_settings(variations, batch_size=4),
+        write_shard(tmp_path / "half" / "00000.tar", KEYS[1:]),
+        tmp_path / "four.tar",
+    )
     four = pixels_of(tmp_path / "four.tar")
     assert max(np.abs(four[view] - one[view]).max() for view in four) <= 8
     sample(variation_settings(variations), reals, tmp_path / "other.tar", seed=1)
@@ -160,13 +178,13 @@ def test_frames_of_one_call_become_the_views(image_to_video: Path, reals: Path, 
         Image.fromarray(square.numpy()), generator=torch.Generator().manual_seed(seeds["cat"]), output_type="np", **settings.arguments
     ).frames[0]  # fmt: skip
     for view_index, number in ((1, 2), (2, 4)):  # evenly over frames 1 to 4
-        assert np.abs(views["cat", view_index] - np.rint(frames[number] * 255)).mean() < 3
+        assert np.abs(views["cat", view_index] - np.rint(frames[number] * 255)).mean() < 2
 
 
 def test_frames_and_pictures_are_not_confused(variations: Path, image_to_video: Path) -> None:
-    with pytest.raises(ValueError, match="gives no frames; set views.sources.NAME.frames_are_views = False"):
+    with pytest.raises(ValueError, match=r"gives no frames; set views.sources.NAME.frames_are_views = False"):
         direct(variation_settings(variations, frames_are_views=True), "ant", [1])
-    with pytest.raises(ValueError, match="gives no images; set .*frames_are_views = True"):
+    with pytest.raises(ValueError, match=r"gives no images; set .*frames_are_views = True"):
         direct(video_settings(image_to_video, frames_are_views=False), "ant", [1])
     with pytest.raises(ValueError, match="gives 4 frames after the first one, num_views = 5"):
         direct(video_settings(image_to_video, num_views=5), "ant", [1])
@@ -178,7 +196,7 @@ def test_pictures_that_are_not_finite_end_as_bad_rows(variations: Path, reals: P
     pipeline = StableDiffusionImageVariationPipeline.from_pretrained(broken)
     pipeline.vae.decoder.conv_out.bias.data.fill_(float("nan"))
     pipeline.save_pretrained(broken)
-    with pytest.raises(ValueError, match="6 of 6 views are bad.*picture is not finite, also from a second seed"):
+    with pytest.raises(ValueError, match=r"6 of 6 views are bad.*picture is not finite, also from a second seed"):
         sample(variation_settings(broken), reals, tmp_path / "views.tar")
     assert not (tmp_path / "views.tar").exists()
 
@@ -195,7 +213,9 @@ def test_a_stop_request_ends_a_call_between_its_steps(variations: Path) -> None:
 
 
 def test_wrong_names_arguments_and_folders_are_refused(variations: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no pipeline class of diffusers.*did you mean 'StableDiffusionImageVariationPipeline'"):
+    with pytest.raises(
+        ValueError, match=r"is no pipeline class of diffusers.*did you mean 'StableDiffusionImageVariationPipeline'"
+    ):
         PipelineRecipe(variation_settings(variations, pipeline="StableDiffusionImageVariationsPipeline"))
     with pytest.raises(ValueError, match="'UNet2DConditionModel' is no pipeline class"):
         PipelineRecipe(variation_settings(variations, pipeline="UNet2DConditionModel"))
@@ -205,7 +225,7 @@ def test_wrong_names_arguments_and_folders_are_refused(variations: Path, tmp_pat
         PipelineRecipe(variation_settings(variations, image_argument="picture"))
     with pytest.raises(ValueError, match=r"arguments\.generator is set by the seeds"):
         variation_settings(variations, arguments={"generator": 1})
-    with pytest.raises(ValueError, match="either `path` .* or `hub`"):
+    with pytest.raises(ValueError, match=r"either `path` .* or `hub`"):
         variation_settings(variations, hub="owner/name")
     with pytest.raises(ValueError, match="holds no diffusers pipeline"):
         PipelineRecipe(variation_settings(tmp_path)).open(CPU)
@@ -217,7 +237,7 @@ def test_only_safetensors_and_no_foreign_code(variations: Path, tmp_path: Path) 
     weights = pickled / "unet" / "diffusion_pytorch_model.safetensors"
     weights.unlink()
     torch.save({}, weights.with_suffix(".bin"))
-    with pytest.raises(ValueError, match="cannot be loaded as StableDiffusionImageVariationPipeline.*safetensors"):
+    with pytest.raises(ValueError, match=r"cannot be loaded as StableDiffusionImageVariationPipeline.*safetensors"):
         PipelineRecipe(variation_settings(pickled)).open(CPU)
     shutil.copytree(variations, foreign)
     index = json.loads((foreign / "model_index.json").read_text())
