@@ -31,7 +31,7 @@ from cdgmae.settings.sources import (
     SourceBase,
     VideoSourceSettings,
 )
-from cdgmae.settings.views import GeneratorTrainingSettings
+from cdgmae.settings.views import GeneratorTrainingSettings, SamplingSettings
 
 AnySource = TypeVar("AnySource", bound=SourceBase)
 
@@ -125,18 +125,18 @@ class Jobs:
         found = [name for name, source in self.config.views.sources.items() if source.kind in kinds]
         return "|".join(found) or NO_NAME
 
+    def sampling(self, source: str) -> SamplingSettings:
+        """How a source of kind `s_ldm` or `rcg` is sampled."""
+        return self._source(GeneratorSourceSettings, source).sampling
+
     def sampling_settings(self, source: str) -> str:
         """What the views of a source of kind `s_ldm` or `rcg` depend on, as JSON: everything but the batch size."""
-        return self._source(GeneratorSourceSettings, source).sampling.canonical_json(exclude={"batch_size"})
+        return self.sampling(source).canonical_json(exclude={"batch_size"})
 
     def sampling_batch_size(self, source: str) -> int:
-        """Views drawn together: a matter of the machine, so no parameter of the rule."""
+        """Rows drawn together: a matter of the machine, so no parameter of the rule."""
         settings = self.config.views.sources[source]
-        return (
-            settings.batch_size
-            if isinstance(settings, DiffusersSourceSettings)
-            else self._source(GeneratorSourceSettings, source).sampling.batch_size
-        )
+        return (settings if isinstance(settings, DiffusersSourceSettings) else self.sampling(source)).batch_size
 
     def pipeline_settings(self, source: str) -> str:
         """What the views of a source of kind `diffusers` depend on, as JSON: everything but the batch size."""
