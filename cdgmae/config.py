@@ -130,8 +130,11 @@ class Config(Settings):
             if source is None:
                 continue
             key = f"pretrain.runs.{name}"
-            if run.pretext == "video_pairs" and not source.has_files:
-                yield f"{key}.pretext = 'video_pairs', but source {run.source!r} has no view files: its bags hold no further frames"
+            if run.pretext == "video_pairs" and (source.kind != "video" or source.frame_step is None):
+                yield (
+                    f"{key}.pretext = 'video_pairs' draws its own pairs from frames at equal distances, which source {run.source!r} does "
+                    "not have; take a source of kind video with frame_step: 1"
+                )
             if run.needs_scores and run.source not in self.consistency.sources:
                 keys = " and ".join(name for name in ("view_filter", "view_weight") if getattr(run, name) is not None)
                 yield f"{key}.{keys} needs the scores of source {run.source!r}; add it to consistency.sources"

@@ -146,7 +146,8 @@ def show(
     if as_json:
         print_result({"output": str(output), "rows": rows}, as_json)
         return
-    facts = ("status", "reason", "width", "height", "seed", "generator", "sampler", "steps", "guidance", "precision", "sha256")
+    made = ("source_path", "seed", "generator", "sampler", "steps", "guidance", "precision")
+    facts = ("status", "reason", "width", "height", *made, "sha256")
     lines = {
         f"view {row['view_index']}": ", ".join(f"{name} {row[name]}" for name in facts if row[name] is not None) for row in rows
     }

@@ -96,6 +96,32 @@ def test_too_few_views_name_the_key_to_raise() -> None:
         check_config(values)
 
 
+def test_video_pairs_need_frames_at_equal_distances() -> None:
+    values = config_with()
+    values["pretrain"]["runs"]["cdg"] |= {"source": "frames", "pretext": "video_pairs", "num_anchors": 1}
+    check_config(values)
+    for source, changes in (("near", {}), ("frames", {"frame_step": None})):
+        wrong = config_with("frames", **changes)
+        wrong["pretrain"]["runs"]["cdg"] |= {"source": source, "pretext": "video_pairs", "num_anchors": 1}
+        with pytest.raises(ConfigError, match=r"runs\.cdg\.pretext = 'video_pairs' draws its own pairs .* frame_step: 1"):
+            check_config(wrong)
+
+
+def test_the_overlay_of_table_1_fits_the_papers_settings() -> None:
+    def merged(base: Any, overlay: Any) -> Any:
+        if not (isinstance(base, dict) and isinstance(overlay, dict)):
+            return overlay
+        return {**base, **{key: merged(base.get(key), value) for key, value in overlay.items()}}
+
+    paper, table = (
+        yaml.safe_load((ROOT / f"workflow/experiments/{name}.yaml").read_text()) for name in ("paper", "table1_views")
+    )
+    config = check_config(merged(paper, table))
+    assert {name: config.views.sources[name].kind for name in config.consistency.sources} == {
+        "s_ldm": "s_ldm", "video": "video", "knn": "knn", "random": "random",
+    }  # fmt: skip
+
+
 def test_a_pipeline_folder_must_exist_and_a_name_on_the_hub_need_not(tmp_path: Path) -> None:
     check_paths(check_config(config_with()))
     with pytest.raises(ConfigError, match=r"views\.sources\.svd\.path = 'data/svd'"):

@@ -68,7 +68,7 @@ def fill(source: str, packed: Path, folder: Path) -> tuple[Path, Path]:
         elif source == "random":
             facts = run("views", "random", *common, "--shards", reals)
         else:
-            clips = {"num_views": 3, "frame_step": 2}
+            clips = {"num_views": 8, "frame_step": 1}
             facts = run("views", "video", *common[:-1], json.dumps(clips), "--clips", packed / "clips", "--threads", 2)
         assert facts["views"] > 0
     return reals, views
@@ -83,7 +83,8 @@ def test_bags_of_every_source_are_whole_scored_and_trained_on(source: str, packe
                  "--output", tmp_path / "scores.parquet", "--settings", '{"image_size": 16}', "--device", "cpu")  # fmt: skip
     assert scores["pairs"] > 0
     assert scores["bad"] == 0
-    trained = run("pretrain", "run", "--settings", json.dumps(RUN), "--shards", reals, "--views", views, "--output", tmp_path / "run",
+    settings = {**RUN, "pretext": "video_pairs" if source == "video" else "cross_view"}
+    trained = run("pretrain", "run", "--settings", json.dumps(settings), "--shards", reals, "--views", views, "--output", tmp_path / "run",
                   "--device", "cpu")  # fmt: skip
     assert trained["bags"] == len(KEYS)
     assert (tmp_path / "run" / "encoder.safetensors").is_file()
