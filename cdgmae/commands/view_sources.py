@@ -13,10 +13,10 @@ from cdgmae.commands.options import (
     JsonOption,
     LogIntervalOption,
     PrecisionOption,
-    ProcessesOption,
     SeedOption,
     SettingsOption,
     ThreadsOption,
+    WorkersOption,
     find_shards,
     parse_settings,
     print_result,
@@ -171,7 +171,7 @@ def sample_pipeline(
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
-    processes: ProcessesOption = None,
+    workers: WorkersOption = None,
     threads: ThreadsOption = None,
     log_interval: LogIntervalOption = 30.0,
     as_json: JsonOption = False,
@@ -184,7 +184,7 @@ def sample_pipeline(
     Example: cdgmae views sample-pipeline --shard 00000.tar --output views/00000.tar --settings '{"pipeline":
     "StableDiffusionImageVariationPipeline", "path": "variations", "arguments": {"num_inference_steps": 25}}'
     """
-    from cdgmae.runtime.devices import limit_threads, pick_devices
+    from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
     from cdgmae.storage.locks import exclusive_writer
     from cdgmae.views.pipeline_sampler import PipelineRecipe
     from cdgmae.views.sampling import sample_shard
@@ -194,7 +194,7 @@ def sample_pipeline(
     with exclusive_writer(output):
         result = sample_shard(
             parsed, seed, shard, PipelineRecipe(parsed, precision), output, work or output.parent / f".work-{output.stem}",
-            devices=pick_devices(device, processes), threads=threads, log_interval_seconds=log_interval,
+            devices=worker_devices(pick_device(device), workers), threads=threads, log_interval_seconds=log_interval,
         )  # fmt: skip
     print_result(result, as_json)
 
