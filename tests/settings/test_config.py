@@ -53,7 +53,7 @@ REFUSED = [
     ("pretrain.runs.cdg.target_masking_ratio", 1.0, r"target_masking_ratio = 1\.0: input should be less than 1"),
     ("pretrain.runs.cdg.target_masking_ratio", 0.999, r"leaves none of \d+ patches visible"),
     ("pretrain.runs.crops.num_anchors", 2, r"pretext crops has 1 anchor"),
-    ("pretrain.runs.crops.pretext", "video_pairs", r"'video_pairs', but source 'crops' has no view files"),
+    ("pretrain.runs.crops.pretext", "video_pairs", r"'video_pairs' draws its own pairs .* source 'crops' does not have"),
     ("pretrain.runs.cdg.pretext", "video_pairs", r"pretext video_pairs has 1 anchor\(s\), found num_anchors = 2"),
     ("pretrain.runs.cdg.frame_gap", [5, 2], r"frame_gap = \[5, 2\] is no range of whole numbers"),
     ("pretrain.runs.cdg.view_filter", "nsp > 0.5", r"view_filter: expression 'nsp > 0.5': no column 'nsp'; columns: gs, ls, nps"),
