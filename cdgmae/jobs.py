@@ -42,9 +42,6 @@ SETTINGS_OF_VERB: dict[str, type[Settings]] = {
     "random": RandomViewsSettings,
 }
 
-NO_NAME = "(?!)"
-"""A pattern that no name matches."""
-
 SEED_STRIDE = 1_000_003
 """Distance between the seeds of two root seeds: no run seed below it can collide with another root's."""
 
@@ -123,7 +120,7 @@ class Jobs:
     def source_pattern(self, *kinds: str) -> str:
         """A pattern of the names of all sources of these kinds: it says which rule fills which bags."""
         found = [name for name, source in self.config.views.sources.items() if source.kind in kinds]
-        return "|".join(found) or NO_NAME
+        return "|".join(found) or "(?!)"  # which matches nothing
 
     def sampling(self, source: str) -> SamplingSettings:
         """How a source of kind `s_ldm` or `rcg` is sampled."""
