@@ -11,8 +11,8 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from cdgmae.config import describe_problems
 from cdgmae.settings.base import Settings
+from cdgmae.settings.messages import describe_problems
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
@@ -23,6 +23,10 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Root seed of every rand
 DeviceOption = Annotated[str, typer.Option("--device", envvar="CDGMAE_DEVICE", help="auto, cpu or cuda.")]
 PrecisionOption = Annotated[str, typer.Option("--precision", envvar="CDGMAE_PRECISION", help="fp32, bf16 or fp16.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; all cores if left out.")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", envvar="CDGMAE_WORKERS", help="Processes that share the work; default: one per visible GPU."),
+]
 LogIntervalOption = Annotated[
     float, typer.Option("--log-interval", envvar="CDGMAE_LOG_INTERVAL", help="Seconds between two progress lines in a log file.")
 ]

@@ -9,6 +9,7 @@ import typer
 
 from cdgmae.commands.options import (
     CheckpointIntervalOption,
+    CompileOption,
     DeviceOption,
     JsonOption,
     LogIntervalOption,
@@ -16,13 +17,20 @@ from cdgmae.commands.options import (
     SeedOption,
     SettingsOption,
     ThreadsOption,
+    WorkersOption,
     find_shards,
     parse_settings,
     print_result,
 )
+from cdgmae.commands.view_plan import plan
+from cdgmae.commands.view_sources import VERBS
 from cdgmae.settings.views import GeneratorTrainingSettings, SamplingSettings
 
-app = typer.Typer(no_args_is_help=True, help="Fill bags of views: train a latent diffusion model, sample it, look at a bag.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Fill bags of views: from a latent diffusion model or any diffusers pipeline, with neighbours, random pictures or frames of a "
+    "clip; look at a bag.",
+)
 
 
 @app.command("train-generator")
@@ -85,9 +93,12 @@ def sample(
         Path | None, typer.Option(help="Folder for finished views until the shard is whole; default: beside OUTPUT.")
     ] = None,
     settings: SettingsOption = "",
+    batch_size: Annotated[int | None, typer.Option(help="Views sampled together; default: that of the settings.")] = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
+    compiled: CompileOption = False,
+    workers: WorkersOption = None,
     threads: ThreadsOption = None,
     log_interval: LogIntervalOption = 30.0,
     as_json: JsonOption = False,
@@ -95,25 +106,26 @@ def sample(
     """Sample the views of every picture of one shard.
 
     View k of picture x depends on (seed, key, k) alone. Finished views are kept as they are made: killed at any moment and
-    started again, only what is missing is made. The settings are those of `views.sources.NAME.sampling` in config.yaml; without
-    any they are the paper's (4 views, 50 DDIM steps, guidance 6).
+    started again, with any number of processes and any batch size, only what is missing is made. The settings are those of
+    `views.sources.NAME.sampling` in config.yaml; without any they are the paper's (4 views, 50 DDIM steps, guidance 6).
     """
-    from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
     from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.views.generator_sampler import GeneratorRecipe
     from cdgmae.views.sampling import sample_shard
 
-    parsed = parse_settings(SamplingSettings, settings)
+    parsed = parse_settings(SamplingSettings, settings, batch_size=batch_size)
     limit_threads(threads)
     with exclusive_writer(output):
         result = sample_shard(
             parsed,
             seed,
             shard,
-            generator,
+            GeneratorRecipe(generator, parsed, precision, compiled),
             output,
             work or output.parent / f".work-{output.stem}",
-            device=pick_device(device),
-            precision=precision,
+            devices=worker_devices(pick_device(device), workers),
+            threads=threads,
             log_interval_seconds=log_interval,
         )
     print_result(result, as_json)
@@ -134,8 +146,14 @@ def show(
     if as_json:
         print_result({"output": str(output), "rows": rows}, as_json)
         return
-    facts = ("status", "reason", "width", "height", "seed", "generator", "sampler", "steps", "guidance", "sha256")
+    made = ("source_path", "seed", "generator", "sampler", "steps", "guidance", "precision")
+    facts = ("status", "reason", "width", "height", *made, "sha256")
     lines = {
         f"view {row['view_index']}": ", ".join(f"{name} {row[name]}" for name in facts if row[name] is not None) for row in rows
     }
     print_result({**lines, "output": str(output)}, as_json)
+
+
+app.command("plan")(plan)
+for _name, _verb in VERBS.items():
+    app.command(_name)(_verb)

@@ -16,12 +16,13 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
 from cdgmae.models.condition_projector import ConditionProjector
 from cdgmae.models.patch_autoencoder import PatchAutoencoder
 
-SchedulerName = Literal["ddim", "dpm_solver"]
+SchedulerName = Literal["ddim", "dpm_solver", "unipc"]
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 Autoencoder: TypeAlias = VQModel | AutoencoderKL | PatchAutoencoder
 
@@ -31,11 +32,11 @@ def noise_schedule(name: SchedulerName = "ddim", prediction_type: PredictionType
 
     Args:
         name: `ddim` visits t = c i + 1 with c = 1000 // steps and ends at alpha_bar[0], as published; `dpm_solver` is
-            DPM-Solver++ of order 2 with Karras' noise levels over the same betas.
+            DPM-Solver++ of order 2 with Karras' noise levels over the same betas; `unipc` is UniPC of order 2 over these levels.
         prediction_type: What the denoiser predicts.
 
     Raises:
-        ValueError: if `name` is neither.
+        ValueError: if `name` is none of them.
     """
     betas = {"num_train_timesteps": 1000, "beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
     common = {**betas, "prediction_type": prediction_type, "steps_offset": 1, "timestep_spacing": "leading"}
@@ -43,7 +44,9 @@ def noise_schedule(name: SchedulerName = "ddim", prediction_type: PredictionType
         return DDIMScheduler(**common, clip_sample=False, set_alpha_to_one=False)
     if name == "dpm_solver":
         return DPMSolverMultistepScheduler(**common, algorithm_type="dpmsolver++", solver_order=2, use_karras_sigmas=True)
-    raise ValueError(f"scheduler {name!r}; allowed: ddim, dpm_solver")
+    if name == "unipc":
+        return UniPCMultistepScheduler(**common, solver_order=2, use_karras_sigmas=True)
+    raise ValueError(f"scheduler {name!r}; allowed: ddim, dpm_solver, unipc")
 
 
 def predict(unet: UNet2DConditionModel, noisy_BCHW: Tensor, timesteps: Tensor, tokens_B1D: Tensor) -> Tensor:

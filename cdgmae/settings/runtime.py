@@ -18,6 +18,9 @@ class RuntimeSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="`auto`: a GPU if there is one.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Autocast precision of training and sampling.")
     threads: int = Field(default=4, ge=1, description="CPU threads of a training, sampling, scoring or propagation job.")
+    workers: int | None = Field(
+        default=None, ge=1, description="Processes of a sampling job; left out: one per GPU that the job sees, or one on the CPU."
+    )
     log_interval_seconds: float = Field(default=30.0, gt=0, description="One progress line per this many seconds in log files.")
     checkpoint_interval_seconds: float = Field(default=900.0, ge=0, description="Training state is saved at least this often.")
     checkpoint_interval_steps: int | None = Field(
@@ -41,7 +44,7 @@ class RuntimeSettings(Settings):
         "them; null: they are read where they are. Environment variables are filled in on the node.",
     )
     compile: bool = Field(
-        default=False, description="Compile the trained model with torch.compile: slower to start, faster to step."
+        default=False, description="Compile what is trained or sampled with torch.compile: slower to start, faster to step."
     )
     trackers: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = Field(
         default=["tensorboard"],
@@ -53,6 +56,7 @@ class RuntimeSettings(Settings):
         return {
             "CDGMAE_DEVICE": self.device,
             "CDGMAE_PRECISION": self.precision,
+            "CDGMAE_WORKERS": str(self.workers or ""),
             "CDGMAE_LOG_INTERVAL": str(self.log_interval_seconds),
             "CDGMAE_CHECKPOINT_INTERVAL": str(self.checkpoint_interval_seconds),
             "CDGMAE_CHECKPOINT_STEPS": str(self.checkpoint_interval_steps or ""),

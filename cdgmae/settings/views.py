@@ -1,4 +1,4 @@
-"""Section `views`: generators (S-LDM) and the view sources that fill the bags."""
+"""Section `views`: generators (S-LDM) and how views are drawn from them; `cdgmae.settings.sources` has the view sources."""
 
 from __future__ import annotations
 
@@ -146,12 +146,27 @@ class GeneratorSettings(Settings):
         return self
 
 
-class SamplingSettings(Settings):
-    """How views are drawn from a generator; everything here changes the pictures."""
+class DrawingSettings(Settings):
+    """What every source that draws views needs: how many, in which batches, and how they are stored."""
 
     num_views: int = Field(default=4, ge=1, le=64, description="Generated views per real image, M. Paper: 4.")
-    scheduler: Literal["ddim", "dpm_solver"] = Field(
-        default="ddim", description="Sampler. Paper: DDIM. `dpm_solver`: DPM-Solver++ 2M, Karras."
+    batch_size: int = Field(
+        default=32,
+        ge=1,
+        description="Views sampled together: a fixed batch shape, filled across images. Views of other batch sizes differ by rounding "
+        "only, so changing it reruns nothing.",
+    )
+    jpeg_quality: int = Field(default=95, ge=1, le=100, description="JPEG quality of the stored views.")
+    max_bad_fraction: Ratio = Field(default=0.001, description="The stage fails when more than this share of the views is bad.")
+
+
+class SamplingSettings(DrawingSettings):
+    """How views are drawn from a generator (S-LDM)."""
+
+    scheduler: Literal["ddim", "dpm_solver", "unipc"] = Field(
+        default="ddim",
+        description="Sampler. Paper: DDIM. `dpm_solver`: DPM-Solver++ of order 2 with Karras' noise levels; 20 steps follow the same "
+        "equation better than 50 of DDIM. `unipc`: UniPC of order 2 over the same noise levels.",
     )
     num_inference_steps: int = Field(default=50, ge=1, le=1000, description="Sampling steps. Paper: 50.")
     guidance_scale: float = Field(
@@ -162,55 +177,28 @@ class SamplingSettings(Settings):
     eta: float = Field(
         default=0.0, ge=0.0, le=1.0, description="DDIM's noise share; 0 is deterministic given the start noise. Paper: 0."
     )
-    batch_size: int = Field(default=32, ge=1, description="Views sampled together: a fixed batch shape, filled across images.")
-    jpeg_quality: int = Field(default=95, ge=1, le=100, description="JPEG quality of the stored views.")
-    max_bad_fraction: Ratio = Field(default=0.001, description="The stage fails when more than this share of the views is bad.")
+    guidance_interval: tuple[float, float] = Field(
+        default=(0.0, 1.0),
+        description="Guidance acts only at steps whose timestep / 1000 lies in [low, high]; the others cost half. Paper: everywhere. "
+        "Leaving out both ends changes the views (more variety): score them again.",
+    )
+    reuse_interval: int = Field(
+        default=1,
+        ge=1,
+        le=10,
+        description="Compute the U-Net's deep features at every n-th step only and use them again in between (as DeepCache does). "
+        "1 is exact; 2 or 3 save up to a half at 50 steps and change the views: score them again.",
+    )
+
+    @model_validator(mode="after")
+    def _interval_is_one(self) -> Self:
+        low, high = self.guidance_interval
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"guidance_interval = [{low}, {high}] must satisfy 0 <= low < high <= 1; [0, 1] guides every step")
+        return self
 
     @model_validator(mode="after")
     def _eta_needs_ddim(self) -> Self:
         if self.eta and self.scheduler != "ddim":
             raise ValueError(f"eta = {self.eta} belongs to scheduler ddim; scheduler {self.scheduler} has no eta, set it to 0")
         return self
-
-
-class SourceSettings(Settings):
-    """A view source: one way to fill bags of views from a data set."""
-
-    kind: Literal["s_ldm", "crops"] = Field(
-        description="`s_ldm`: real image + samples of a latent diffusion model. `crops`: the real image alone (no files; the pretext crops it)."
-    )
-    dataset: Name = Field(description="Data set of section `shards`.")
-    generator: Name | None = Field(default=None, description="Generator of `views.generators` (kind `s_ldm`).")
-    sampling: SamplingSettings | None = Field(
-        default=None, description="Sampling (kind `s_ldm`); the paper's values if left out."
-    )
-
-    @model_validator(mode="after")
-    def _kind_fits(self) -> Self:
-        if self.kind == "s_ldm" and self.generator is None:
-            raise ValueError("kind s_ldm needs `generator`, a name of views.generators")
-        if self.kind == "crops" and (self.generator is not None or self.sampling is not None):
-            raise ValueError("kind crops has no files: remove `generator` and `sampling`")
-        return self
-
-    @property
-    def has_files(self) -> bool:
-        """Whether this source writes view shards."""
-        return self.kind != "crops"
-
-    @property
-    def resolved_sampling(self) -> SamplingSettings:
-        """`sampling`, or the paper's values."""
-        return self.sampling or SamplingSettings()
-
-    @property
-    def num_views(self) -> int:
-        """Views per bag besides the real image: M, and 0 for `crops`."""
-        return self.resolved_sampling.num_views if self.has_files else 0
-
-
-class ViewsSettings(Settings):
-    """Section `views`."""
-
-    generators: dict[Name, GeneratorSettings] = Field(default={}, description="Generators by name.")
-    sources: dict[Name, SourceSettings] = Field(min_length=1, description="View sources by name.")

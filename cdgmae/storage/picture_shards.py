@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,9 @@ from typing import IO, Any, Self, cast
 import pyarrow as pa
 
 from cdgmae.storage.atomic import sync_folder, temporary_name
-from cdgmae.storage.tables import facts_of, read_table, write_table
+from cdgmae.storage.tables import TableError, facts_of, read_table, write_table
+
+logger = logging.getLogger("cdgmae")
 
 OK = "ok"
 BAD = "bad"
@@ -43,9 +46,13 @@ INDEX_SCHEMA = pa.schema(
         pa.field("sampler", pa.string()),
         pa.field("steps", pa.int32()),
         pa.field("guidance", pa.float64()),
+        pa.field("precision", pa.string()),
     ]
 )
-"""Columns of every shard index. The last five are null for real pictures; width and height are those of the upright picture."""
+"""Columns of every shard index. The last six are null for real pictures; width and height are those of the upright picture."""
+
+LATER_COLUMNS = ("precision",)
+"""Columns that shards of earlier versions lack; they read as null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +76,22 @@ class PictureRow:
     sampler: str | None = None
     steps: int | None = None
     guidance: float | None = None
+    precision: str | None = None
 
 
 def index_path(tar_path: Path) -> Path:
     """The index beside a shard's tar."""
     return tar_path.with_suffix(".parquet")
+
+
+def _with_all_columns(index: pa.Table, path: Path) -> pa.Table:
+    missing = [field for field in INDEX_SCHEMA if field.name not in index.column_names]
+    foreign = sorted(field.name for field in missing if field.name not in LATER_COLUMNS)
+    if foreign:
+        raise TableError(f"{path} is no shard index: it lacks {', '.join(foreign)}. Delete it and rerun the stage that makes it.")
+    for field in missing:
+        index = index.append_column(field, pa.nulls(len(index), field.type))
+    return index
 
 
 class _HashingFile:
@@ -120,8 +138,12 @@ class PictureShardWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        try:
+            self._file.close()
+        except OSError:  # a full disk, already reported by the write that failed: there is nothing left to keep
+            logger.debug("%s could not be closed", self._temporary)
+        finally:
+            self._temporary.unlink(missing_ok=True)
 
     def add_picture(self, row: PictureRow, data: bytes) -> None:
         """Append one picture; offset, length and sha256 of `row` are filled in here.
@@ -185,11 +207,11 @@ class PictureShard:
         """Read the index of `tar_path`.
 
         Raises:
-            TableError: if there is no readable index (the shard is incomplete).
+            TableError: if there is no readable index (the shard is incomplete), or it is another table.
             ValueError: if the tar is missing or shorter than the index says.
         """
         self.tar_path = tar_path
-        self.index = read_index(tar_path)
+        self.index = _with_all_columns(read_index(tar_path), index_path(tar_path))
         self._descriptor: int | None = None
 
     def rows(self, status: str | None = None) -> Iterator[PictureRow]:

@@ -108,13 +108,13 @@ def load_generator(folder: Path, *, device: torch.device) -> Generator:
     Raises:
         ValueError: if the folder is no generator folder, or its weights or its encoder are not those of `cdgmae.json`.
     """
-    facts = _read_facts(folder)
+    facts = read_facts(folder)
     disable_progress_bar()  # the library would draw a bar into the job's log
     inside = folder / facts.encoder
     encoder = load_encoder(str(inside) if inside.is_file() else facts.encoder, device=device)
     try:
         pipeline = LatentDiffusionPipeline.from_pretrained(folder)
-    except (OSError, RuntimeError, KeyError, AttributeError) as error:
+    except (OSError, RuntimeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"{folder} cannot be loaded as a generator ({error}); make it again") from None
     for name, found, wanted in (
         ("conditioning encoder", encoder.digest, facts.encoder_digest),
@@ -126,7 +126,12 @@ def load_generator(folder: Path, *, device: torch.device) -> Generator:
     return Generator(pipeline.to(device), encoder, facts)
 
 
-def _read_facts(folder: Path) -> GeneratorFacts:
+def read_facts(folder: Path) -> GeneratorFacts:
+    """What a generator folder says about itself, without loading any weights.
+
+    Raises:
+        ValueError: if the folder is no generator folder.
+    """
     path = folder / FACTS_FILE
     try:
         return GeneratorFacts(**json.loads(path.read_text(encoding="utf-8")))

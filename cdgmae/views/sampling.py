@@ -1,7 +1,8 @@
 """Sampling the views of one picture shard, so that nothing finished is ever made twice.
 
-View k of image x is a function of (seed, key, k). The batches are a function of the shard's keys alone, so that an interrupted
-and a straight run compute the same tensors in the same shapes and end with the same bytes.
+View k of image x is a function of (seed, key, k). Batches are cells of a fixed grid over the shard's rows, in the fixed batch
+shape, so that an interrupted and a straight run, by one process or several, compute the same tensors in the same shapes and end
+with the same bytes. With another batch size the views differ by rounding only.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,126 +18,172 @@ import torch
 
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
-from cdgmae.settings.views import SamplingSettings
+from cdgmae.settings.views import DrawingSettings
+from cdgmae.storage.atomic import explain_write_errors
 from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShardWriter, index_path
 from cdgmae.storage.tables import file_sha256
-from cdgmae.views.generator_folder import Generator, load_generator
-from cdgmae.views.making import Item, ViewMaker
-from cdgmae.views.parts import PartStore, remove_parts
+from cdgmae.views.drawing import DrawingTask, Stopper, draw_batches
+from cdgmae.views.making import Item, rows_of_shard
+from cdgmae.views.parts import FinishedViews, remove_parts
 from cdgmae.views.pictures import PictureCollection
+from cdgmae.views.sampler import SamplerRecipe
+from cdgmae.views.workers import draw_with_processes
+
+NOT_IN_A_VIEW = {"num_views", "batch_size", "max_bad_fraction"}
+"""Settings that no single finished view depends on (the batch size changes nothing but rounding)."""
 
 
 def sample_shard(
-    settings: SamplingSettings,
+    settings: DrawingSettings,
     seed: int,
     shard_tar: Path,
-    generator_dir: Path,
+    recipe: SamplerRecipe,
     output_tar: Path,
     work_dir: Path,
     *,
-    device: torch.device,
-    precision: str = "fp32",
+    devices: Sequence[torch.device],
+    threads: int | None = None,
     log_interval_seconds: float = 30.0,
 ) -> dict[str, Any]:
     """Make M views of every usable picture of a shard.
 
     Args:
-        settings: Sampler and number of views.
+        settings: Number of views, batches, and what else the recipe's views depend on.
         seed: Root of every random draw.
         shard_tar: Picture shard with the real images.
-        generator_dir: Generator folder, see `cdgmae.views.generator_folder`.
+        recipe: What draws the views.
         output_tar: View shard to write; its index goes beside it.
         work_dir: Finished views of the unfinished shard; found again after an interruption and removed at the end.
-        device: Where to sample.
-        precision: Autocast precision of the U-Net.
+        devices: Where to draw: one process per device; a single one is this process.
+        threads: CPU threads of all processes together.
         log_interval_seconds: Time between two progress lines.
 
     Returns:
         Facts: output, pictures, views, bad views, views found finished, seconds per view made now.
 
     Raises:
-        Interrupted: after a signal, with all finished batches kept.
-        ValueError: if more than `max_bad_fraction` of the views are bad; the finished views stay in `work_dir`.
+        Interrupted: after a signal or at the time limit, with all finished batches kept.
+        ValueError: if something cannot be read or written, or more than `max_bad_fraction` of the views are bad; the finished
+            views stay in `work_dir`.
     """
-    generator = load_generator(generator_dir, device=device)
+    stop, provenance = StopRequest(), recipe.provenance
     pictures = PictureCollection([shard_tar])
-    items = [Item(picture, k) for picture in range(len(pictures)) for k in range(1, settings.num_views + 1)]
-    inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar)), "generator": generator.facts.digest}
-    identity = _identity(settings, seed, inputs, precision)
-    with PartStore(work_dir, identity) as parts:
-        found, started = len(parts), time.monotonic()
-        maker = ViewMaker(generator, pictures, settings, seed, device=device, precision=precision)
-        _make_missing(maker, parts, items, output_tar.stem, log_interval_seconds)
-        seconds = time.monotonic() - started
-        bad = _write_shard(output_tar, parts, pictures, items, settings, generator, precision, inputs)
+    inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar)), "generator": provenance.generator}
+    identity = _identity(settings, seed, inputs, recipe)
+    rows = rows_of_shard(len(pictures), settings.num_views, recipe.views_per_row)
+    wanted = [(key, k) for key in pictures.keys for k in range(1, settings.num_views + 1)]
+    finished, started = FinishedViews(work_dir, identity), time.monotonic()
+    found = sum(view in finished for view in wanted)
+    batches = _missing_batches(rows, pictures, finished, settings, recipe.views_per_row)
+    if batches:
+        task = DrawingTask(recipe, settings, seed, shard_tar, work_dir, identity, batches)
+        _draw(task, devices, stop, threads, ProgressMeter(
+            f"views {output_tar.stem}", len(rows), done=len(rows) - sum(map(len, batches)), unit="rows", interval_seconds=log_interval_seconds
+        ))  # fmt: skip
+        finished = FinishedViews(work_dir, identity)
+    missing = sum(view not in finished for view in wanted)
+    if missing:
+        raise Interrupted(
+            f"views {output_tar.stem}: {len(wanted) - missing} of {len(wanted)} views are kept ({stop.reason()}); run it again to go on"
+        )
+    seconds = time.monotonic() - started
+    bad = _bad_views(finished, wanted, settings)
+    with explain_write_errors(output_tar):
+        _write_shard(output_tar, finished, pictures, settings, recipe, inputs)
     remove_parts(work_dir)
-    made = len(items) - found
+    made = len(wanted) - found
     return {
-        "output": str(output_tar), "pictures": len(pictures), "views": len(items) - bad, "bad": bad, "found_finished": found,
+        "output": str(output_tar), "pictures": len(pictures), "views": len(wanted) - bad, "bad": bad, "found_finished": found,
         "seconds_per_view": seconds / made if made else 0.0,
     }  # fmt: skip
 
 
-def _identity(settings: SamplingSettings, seed: int, inputs: dict[str, str], precision: str) -> str:
-    """Everything that finished views depend on; the tolerated share of bad ones is not part of it."""
-    sampling = settings.model_dump(mode="json", exclude={"max_bad_fraction"})
-    return json.dumps(
-        {"sampling": sampling, "seed": seed, "inputs": sorted(inputs.values()), "precision": precision}, sort_keys=True
-    )
+def _identity(settings: DrawingSettings, seed: int, inputs: dict[str, str], recipe: SamplerRecipe) -> str:
+    """Everything that a finished view depends on.
+
+    The precision is left out: it is a property of the machine, as the device is. Views made before it changed are kept, and each
+    row says at which precision it was made.
+    """
+    provenance = {name: value for name, value in asdict(recipe.provenance).items() if name != "precision"}
+    drawn = settings.model_dump(mode="json", exclude=NOT_IN_A_VIEW)
+    return json.dumps({"settings": drawn, "seed": seed, "inputs": sorted(inputs.values()), **provenance}, sort_keys=True)
 
 
-def _make_missing(maker: ViewMaker, parts: PartStore, items: Sequence[Item], label: str, log_interval_seconds: float) -> None:
-    """Make every batch that is not finished; batch i is always items i B .. (i + 1) B - 1."""
-    stop, size = StopRequest(), maker.settings.batch_size
-    with ProgressMeter(
-        f"views {label}", len(items), done=len(parts), unit="views", interval_seconds=log_interval_seconds
-    ) as meter:
-        for first in range(0, len(items), size):
-            batch = items[first : first + size]
-            if all((maker.pictures.keys[item.picture], item.view_index) in parts for item in batch):
-                continue
-            reason = stop.reason()
-            if reason:
-                raise Interrupted(f"views {label}: {len(parts)} of {len(items)} views are kept ({reason}); run it again to go on")
-            parts.append(maker.make(batch))
-            meter.advance(len(batch))
+def _missing_batches(
+    rows: Sequence[Item], pictures: PictureCollection, finished: FinishedViews, settings: DrawingSettings, views_per_row: int
+) -> list[list[Item]]:
+    """The rows that are not finished, in the cells of a grid over all rows: cell i is always rows i B .. (i + 1) B - 1."""
+
+    def is_missing(row: Item) -> bool:
+        views = range(row.view_index, min(row.view_index + views_per_row, settings.num_views + 1))
+        return any((pictures.keys[row.picture], k) not in finished for k in views)
+
+    size = settings.batch_size
+    cells = ([row for row in rows[first : first + size] if is_missing(row)] for first in range(0, len(rows), size))
+    return [cell for cell in cells if cell]
+
+
+def _draw(
+    task: DrawingTask, devices: Sequence[torch.device], stop: StopRequest, threads: int | None, meter: ProgressMeter
+) -> None:
+    """Draw all batches of the task, in this process or in several."""
+
+    def finished(number: int) -> None:
+        meter.advance(len(task.batches[number]))
+
+    with meter:
+        if len(devices) > 1:
+            draw_with_processes(task, devices, stop.reason, finished, threads)
+            return
+        try:
+            draw_batches(task, 0, devices[0], iter(range(len(task.batches))), Stopper(stop.reason), finished)
+        except Interrupted:
+            return  # the caller counts what is kept
+
+
+def _bad_views(finished: FinishedViews, wanted: Sequence[tuple[str, int]], settings: DrawingSettings) -> int:
+    """How many views are bad.
+
+    Raises:
+        ValueError: if they are too many.
+    """
+    bad = [f"{key}.{k}: {finished.reason(key, k)}" for key, k in wanted if finished.reason(key, k) is not None]
+    if len(bad) > settings.max_bad_fraction * len(wanted):
+        raise ValueError(
+            f"{len(bad)} of {len(wanted)} views are bad, more than max_bad_fraction = {settings.max_bad_fraction} allows; first: "
+            f"{bad[0]}. Check the generator and the sampling settings (a guidance_scale that is too high, fp16), or raise "
+            "max_bad_fraction: finished views are kept."
+        )
+    return len(bad)
 
 
 def _write_shard(
     output_tar: Path,
-    parts: PartStore,
+    finished: FinishedViews,
     pictures: PictureCollection,
-    items: Sequence[Item],
-    settings: SamplingSettings,
-    generator: Generator,
-    precision: str,
+    settings: DrawingSettings,
+    recipe: SamplerRecipe,
     inputs: dict[str, str],
-) -> int:
-    """Write the view shard in order of key and view; returns the number of bad views."""
-    views = [(pictures.row(item.picture), pictures.keys[item.picture], item.view_index) for item in items]
-    bad = [f"{key}.{k}: {parts.reason(key, k)}" for _, key, k in views if parts.reason(key, k) is not None]
-    if len(bad) > settings.max_bad_fraction * len(items):
-        raise ValueError(
-            f"{len(bad)} of {len(items)} views are bad, more than max_bad_fraction = {settings.max_bad_fraction} allows; first: "
-            f"{bad[0]}. Check the generator and guidance_scale = {settings.guidance_scale}, or raise max_bad_fraction: "
-            "finished views are kept."
-        )
-    extra = {
-        "precision": precision,
-        "batch_size": settings.batch_size,
-        "eta": settings.eta,
-        "seed_of_views": "(seed, key, view_index)",
-    }
+) -> None:
+    """Write the view shard in order of key and view."""
+    made_by = recipe.provenance
+    facts: dict[str, Any] = {
+        "generator": made_by.generator, "sampler": made_by.sampler, "steps": made_by.steps, "guidance": made_by.guidance,
+    }  # fmt: skip
     with PictureShardWriter(output_tar) as writer:
-        for real, key, k in views:
-            view = parts.read(key, k)
-            facts: dict[str, Any] = {
-                "class_name": real.class_name, "seed": view.seed, "generator": generator.facts.digest,
-                "sampler": settings.scheduler, "steps": settings.num_inference_steps, "guidance": settings.guidance_scale,
-            }  # fmt: skip
-            if view.reason is None:
-                writer.add_picture(PictureRow(key, k, extension="jpg", width=view.side, height=view.side, **facts), view.data)
-            else:
-                writer.add_failure(PictureRow(key, k, status=BAD, reason=view.reason, **facts))
-        writer.commit(settings_digest=settings.digest(), inputs=inputs, extra=extra)
-    return len(bad)
+        for picture, key in enumerate(pictures.keys):
+            for k in range(1, settings.num_views + 1):
+                view = finished.read(key, k)
+                row = PictureRow(
+                    key, k, class_name=pictures.row(picture).class_name, seed=view.seed, precision=view.precision, **facts
+                )  # fmt: skip
+                if view.reason is None:
+                    writer.add_picture(replace(row, extension="jpg", width=view.width, height=view.height), view.data)
+                else:
+                    writer.add_failure(replace(row, status=BAD, reason=view.reason))
+        drawn = settings.model_dump(mode="json", exclude={"num_views", "max_bad_fraction"})
+        writer.commit(
+            settings_digest=settings.digest(),
+            inputs=inputs,
+            extra={"sampling": drawn, "seed_of_views": "(seed, key, view_index)"},
+        )

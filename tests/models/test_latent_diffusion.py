@@ -69,7 +69,7 @@ def test_schedule_is_the_published_one() -> None:
         assert scheduler.timesteps.tolist() == ddim_timesteps(steps)
     scheduler.set_timesteps(50)
     assert scheduler.timesteps[[0, -1]].tolist() == [981, 1]
-    with pytest.raises(ValueError, match="allowed: ddim, dpm_solver"):
+    with pytest.raises(ValueError, match="allowed: ddim, dpm_solver, unipc"):
         noise_schedule("plms")  # type: ignore[arg-type]
 
 

@@ -11,9 +11,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from cdgmae.storage.picture_shards import BAD, OK, PictureRow, PictureShard, PictureShardWriter, index_path
+from cdgmae.storage.picture_shards import BAD, LATER_COLUMNS, OK, PictureRow, PictureShard, PictureShardWriter, index_path
 from cdgmae.storage.tables import TableError, file_sha256, table_facts
 from cdgmae.storage.verify import verify_file
 
@@ -47,6 +48,20 @@ def test_the_tar_is_an_ordinary_one_and_its_bytes_depend_on_the_pictures_alone(t
     assert first.read_bytes() == second.read_bytes()
     listed = subprocess.run(["tar", "-tf", str(first)], capture_output=True, text=True, check=True).stdout.split()
     assert listed == [f"{key}.0.jpg" for key in PICTURES]
+
+
+def test_indices_of_earlier_versions_read_and_verify(tmp_path: Path) -> None:
+    tar = write(tmp_path / "0.tar")
+    index = pq.read_table(index_path(tar))
+    pq.write_table(index.drop_columns(list(LATER_COLUMNS)), index_path(tar))
+    assert [row.precision for row in PictureShard(tar).rows(OK)] == [None] * len(PICTURES)
+    assert {row.key: PictureShard(tar).read(row) for row in PictureShard(tar).rows(OK)} == PICTURES
+    assert verify_file(tar).ok
+    index_path(tar).rename(tmp_path / "1.parquet")
+    assert "index without its tar" in verify_file(tmp_path / "1.parquet").problems[0]
+    pq.write_table(index.select(["key"]), index_path(tar))
+    with pytest.raises(TableError, match="is no shard index: it lacks"):
+        PictureShard(tar)
 
 
 def test_leaving_without_commit_leaves_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,131 @@
+"""`cdgmae views plan`: what sampling the configured data set costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cdgmae import names
+from cdgmae.commands.options import CompileOption, DeviceOption, JsonOption, PrecisionOption, print_result
+
+if TYPE_CHECKING:
+    from cdgmae.jobs import Jobs
+    from cdgmae.views.plan import Rate
+
+SourceOption = Annotated[
+    str | None, typer.Option("--source", help="View source of the configuration; may be left out if only one is sampled.")
+]
+
+
+def plan(
+    config: Annotated[Path, typer.Option("--config", help="The configuration; results are looked for beside it.")] = Path(
+        "config.yaml"
+    ),
+    source: SourceOption = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Sample a few batches of the first shard to get the rate.")] = False,
+    seconds_per_view: Annotated[
+        float | None, typer.Option(min=1e-6, help="Device seconds per view, from an earlier measurement.")
+    ] = None,
+    bytes_per_view: Annotated[
+        float | None, typer.Option(min=1, help="Encoded bytes per view; default: measured or estimated.")
+    ] = None,
+    pictures: Annotated[int | None, typer.Option(min=1, help="Pictures of the data set; default: counted.")] = None,
+    gpus: Annotated[str, typer.Option(help="Numbers of GPUs to give wall times for.")] = "1,8,32,64",
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
+    compiled: CompileOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Estimate GPU hours, wall time by number of GPUs, bytes and files of a view source.
+
+    The rate is measured on this machine (`--measure`: needs the generator and one shard) or given (`--seconds-per-view`). The
+    views that are drawn for the measurement are thrown away.
+    """
+    from cdgmae.config import load_config
+    from cdgmae.jobs import Jobs
+    from cdgmae.views.plan import Rate, count_pictures, plan_sampling
+
+    if measure == (seconds_per_view is not None):
+        raise ValueError("give either --measure (sample a few batches here) or --seconds-per-view (a rate measured before)")
+    jobs, numbers = Jobs(load_config(config)), _gpu_numbers(gpus)
+    source = _sampled_source(jobs, source)
+    dataset, root = jobs.dataset_of(source), config.parent
+    tars = [tar for tar in (root / file for file in jobs.shard_files(dataset)) if tar.with_suffix(".parquet").is_file()]
+    num_shards = len(jobs.shard_names(dataset))
+    origin = "--pictures"
+    if pictures is None:
+        pictures, origin = count_pictures(root / names.shards_dir(dataset) / names.MANIFEST, tars, num_shards)
+    if seconds_per_view is not None:
+        rate = Rate(seconds_per_view, bytes_per_view or _estimated_bytes(jobs, source, root, tars), "--seconds-per-view")
+    else:
+        rate = _measured(jobs, source, root, tars, device, precision, compiled, bytes_per_view)
+    result = {"source": source, **plan_sampling(pictures, num_shards, jobs.config.views.sources[source].num_views, rate, numbers)}
+    if not as_json:
+        result["pictures"] = f"{pictures} ({origin})"
+        result["bytes"] = f"{result['bytes']:,}"
+        result["seconds_per_view"] = f"{rate.seconds:.4g}"
+        result["gpu_hours"] = f"{result['gpu_hours']:.4g}"
+        result["hours_per_shard"] = f"{result['hours_per_shard']:.4g}"
+        result["wall_hours"] = ", ".join(f"{number} GPU: {hours:.3g}" for number, hours in result["wall_hours"].items())
+    print_result(result, as_json)
+
+
+def _gpu_numbers(text: str) -> list[int]:
+    try:
+        numbers = [int(number) for number in text.split(",")]
+    except ValueError:
+        numbers = [0]
+    if min(numbers) < 1:
+        raise ValueError(f"--gpus {text}: give numbers from 1 on, separated by commas, e.g. 1,8,64")
+    return numbers
+
+
+def _sampled_source(jobs: Jobs, source: str | None) -> str:
+    sampled = [name for name, settings in jobs.config.views.sources.items() if settings.generator_name is not None]
+    if source is None and len(sampled) == 1:
+        return sampled[0]
+    if source not in sampled:
+        raise ValueError(
+            f"--source {source}: give a source that is sampled from a generator: {', '.join(sampled) or 'there is none'}"
+        )
+    return source
+
+
+def _measured(
+    jobs: Jobs,
+    source: str,
+    root: Path,
+    tars: list[Path],
+    device: str,
+    precision: str,
+    compiled: bool,
+    bytes_per_view: float | None,
+) -> Rate:
+    from dataclasses import replace
+
+    from cdgmae.runtime.devices import pick_device
+    from cdgmae.views.generator_sampler import GeneratorRecipe
+    from cdgmae.views.plan import measure_rate
+
+    if not tars:
+        raise ValueError(
+            f"no shard of {jobs.dataset_of(source)} exists yet, so there is nothing to measure with; run `snakemake shards`"
+        )
+    settings = jobs.sampling(source)
+    recipe = GeneratorRecipe(root / jobs.generator_folder(source), settings, precision, compiled)
+    rate = measure_rate(settings, jobs.config.seed, tars[0], recipe, pick_device(device))
+    return replace(rate, bytes=bytes_per_view) if bytes_per_view else rate
+
+
+def _estimated_bytes(jobs: Jobs, source: str, root: Path, tars: list[Path]) -> float:
+    from cdgmae.views.generator_folder import read_facts
+    from cdgmae.views.plan import stored_bytes_per_view
+
+    if not tars:
+        raise ValueError(
+            "without shards the size of a view cannot be estimated: give --bytes-per-view (about 40000 at 256 pixels)"
+        )
+    facts: Any = read_facts(root / jobs.generator_folder(source))
+    return stored_bytes_per_view(tars, facts.image_size)

@@ -1,0 +1,63 @@
+"""Command lines run in a forked child, so that tests can kill them without paying for imports again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cdgmae.cli import main
+
+
+class ForkedCommand:
+    """`cdgmae ARGUMENTS` in a child process."""
+
+    def __init__(self, arguments: Sequence[object], log: Path) -> None:
+        self.pid = os.fork()
+        self._code: int | None = None
+        if self.pid == 0:
+            _run([str(argument) for argument in arguments], log)
+
+    def poll(self) -> int | None:
+        """Exit code, negative for a signal, or None while it runs."""
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert self.poll() is None, "the command ended too early"
+            assert time.monotonic() < deadline, "nothing happened"
+            time.sleep(0.003)
+
+    def end_with(self, number: signal.Signals | None = None, seconds: float = 60.0) -> int:
+        """Send a signal, if any, and wait for the exit code."""
+        if number is not None and self.poll() is None:
+            os.kill(self.pid, number)
+        deadline = time.monotonic() + seconds
+        while self.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+        code = self.poll()
+        while code is None:
+            code = self.poll()
+        return code
+
+
+def _run(arguments: Sequence[str], log: Path) -> None:
+    sys.stdout = sys.stderr = log.open("a", buffering=1)
+    sys.argv = ["cdgmae", *arguments]
+    code: object = 1
+    try:
+        main()
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code
+    finally:
+        os._exit(code if isinstance(code, int) else 0)
