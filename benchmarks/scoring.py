@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import resource
 import shutil
 import statistics
@@ -40,6 +39,15 @@ from cdgmae.storage.tables import write_table
 ENCODER = "random:vit_base_patch16_224"
 NUM_BAGS, NUM_VIEWS, BATCH_SIZE, ROUNDS = 16, 4, 16, 3
 NUM_SHARDS, ROWS_PER_SHARD = 100, 51_000
+
+MEASURE = """
+import json, resource, subprocess, sys, time
+started = time.perf_counter()
+subprocess.run(sys.argv[1:], check=True, capture_output=True)
+elapsed, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps({"seconds": elapsed, "cpu_seconds": used.ru_utime + used.ru_stime, "mib": used.ru_maxrss / 1024}))
+"""
+"""Runs a command and measures it, in a process small enough that its own memory does not count."""
 
 
 def draw_jpeg(seed: int) -> bytes:
@@ -102,7 +110,7 @@ def measure_stage(folder: Path) -> None:
 def measure_kernel() -> None:
     """Peak memory of the three scores of 64 pairs of 28 x 28 patches, each bound in a process of its own."""
     for name, bound in (("bounded", None), ("unbounded", 1 << 40)):
-        peaks = run_child(["kernel-child", json.dumps(bound)])
+        peaks = run_python([__file__, "kernel-child", json.dumps(bound)])
         tokens = 2 * 64 * 785 * 384 * 4 / 2**20
         print(
             f"kernel: 64 pairs of 784 patches, {name}: {peaks['mib']:.0f} MiB above {tokens:.0f} MiB of tokens, {peaks['seconds']:.2f} s"
@@ -155,18 +163,11 @@ def measure_tables(folder: Path) -> None:
         "keep": [*command, "keep", "nps >= 0.7 and gs >= 0.9", *where, "--num-anchors", "3"],
     }
     for name, call in calls.items():
-        used = run_child(["command-child", *call])
+        used = run_python(["-c", MEASURE, *call])
         print(
             f"tables: {NUM_SHARDS * ROWS_PER_SHARD:,} rows, {name}: {used['seconds']:.1f} s ({used['cpu_seconds']:.1f} s of CPU), "
             f"peak {used['mib']:.0f} MiB"
         )
-
-
-def command_child(call: list[str]) -> dict[str, float]:
-    """Seconds and peak memory of one command."""
-    elapsed = seconds(lambda: subprocess.run(call, check=True, capture_output=True))
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {"seconds": elapsed, "cpu_seconds": used.ru_utime + used.ru_stime, "mib": used.ru_maxrss / 1024}
 
 
 def peak_mib() -> float:
@@ -174,9 +175,9 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def run_child(arguments: list[str]) -> dict[str, float]:
-    """This script in a new process; the JSON object that it prints last."""
-    finished = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True, env=os.environ)
+def run_python(arguments: list[str]) -> dict[str, float]:
+    """A new Python process; the JSON object that it prints last."""
+    finished = subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True)
     result: dict[str, float] = json.loads(finished.stdout.splitlines()[-1])
     return result
 
@@ -185,9 +186,6 @@ def main(arguments: list[str]) -> None:
     """Measure what is asked for and print."""
     if arguments[:1] == ["kernel-child"]:
         print(json.dumps(kernel_child(json.loads(arguments[1]))))
-        return
-    if arguments[:1] == ["command-child"]:
-        print(json.dumps(command_child(arguments[1:])))
         return
     chosen = arguments or ["stage", "kernel", "tables"]
     folder = Path(tempfile.mkdtemp())

@@ -88,7 +88,7 @@ def test_weights_of_a_file_for_a_timm_architecture(tmp_path: Path) -> None:
     torch.testing.assert_close(encoder.tokens(normalise(images)), expected, rtol=1e-4, atol=1e-4)
     partial = {key: tensor for key, tensor in model.state_dict().items() if "blocks.3.norm1" not in key}
     save_file(partial, tmp_path / "partial.safetensors")
-    with pytest.raises(CheckpointError, match=r"vit_tiny_patch16_224 does not match .* missing \['blocks\.3\.norm1"):
+    with pytest.raises(CheckpointError, match=r"vit_tiny_patch16_224 do not fit: .* missing \['blocks\.3\.norm1"):
         load_encoder(f"vit_tiny_patch16_224@{tmp_path}/partial.safetensors", device=CPU)
 
 
