@@ -64,7 +64,7 @@ def compute_latents(
     """Scaled latents (F, N, C, h, w) of all pictures and, if asked for, of their mirror images."""
     rows = []
     for _, squares_BCHW in _chunks(pictures, settings.image_size):
-        rows.append(torch.stack([pipeline.encode(view.to(device)).cpu() for view in _mirrored(squares_BCHW, settings)]))
+        rows.append(torch.stack([pipeline.encode(view.to(device) * 2 - 1).cpu() for view in _mirrored(squares_BCHW, settings)]))
     return torch.cat(rows, dim=1)
 
 

@@ -116,7 +116,7 @@ class ViewMaker:
 
     def _finish(self, latents_BChw: Tensor, seeds: Sequence[int]) -> list[_Sample]:
         finite_B = latents_BChw.isfinite().flatten(1).all(1).tolist()
-        images_B3SS = self.pipeline.decode(latents_BChw.nan_to_num())
+        images_B3SS = self.pipeline.pictures(latents_BChw.nan_to_num())
         pixels_BSS3 = (images_B3SS.nan_to_num() * 255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
         return [self._one(pixels, finite, number) for pixels, finite, number in zip(pixels_BSS3, finite_B, seeds, strict=True)]
 
