@@ -74,6 +74,44 @@ def train_generator(
     print_result(result, as_json)
 
 
+@app.command("import-generator")
+def import_generator(
+    checkpoint: Annotated[Path, typer.Argument(help="Lightning checkpoint, RCG's .pth, or .safetensors with the same keys.")],
+    config: Annotated[Path, typer.Option(help="YAML configuration that the checkpoint was trained with.")],
+    output: Annotated[Path, typer.Option(help="Generator folder to write, e.g. data/generators/gen_sis.")],
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Conditioning encoder it was trained with: a file or a timm name. RCG's lies inside its checkpoint."),
+    ] = None,
+    encoder_image_size: Annotated[int, typer.Option(help="Side in pixels at which the encoder sees a picture.")] = 224,
+    null_condition: Annotated[
+        str | None, typer.Option(help="zero_input or zero_token; default: what this kind of generator was trained with.")
+    ] = None,
+    normalisation: Annotated[
+        str | None, typer.Option(help="Of the embedding: l2, standardise or none; default: what the configuration says.")
+    ] = None,
+    magnification: Annotated[int, typer.Option(help="ZoomLDM's level; 0 is the finest.")] = 0,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Prefix of keys that may be left out; may be given several times.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert an original latent diffusion checkpoint to a generator folder.
+
+    Understood are checkpoints in CompVis layout (Gen-SIS, Large-Image-Diffusion, ZoomLDM) and RCG's LDM-8. The moving average of
+    the U-Net is preferred. Every key of the file must find its place: the folder's import_report.json lists them all, and a
+    partial match is refused. Nothing in the file is executed.
+    """
+    from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.views.import_generator import ImportOptions
+    from cdgmae.views.import_generator import import_generator as convert
+
+    options = ImportOptions(encoder, encoder_image_size, null_condition, normalisation, magnification, ignore or [])
+    with exclusive_writer(output):
+        result = convert(checkpoint, config, output, options)
+    print_result(result, as_json)
+
+
 @app.command("sample")
 def sample(
     shard: Annotated[Path, typer.Option(help="Picture shard with the real images, e.g. results/shards/imagenet/00000.tar.")],

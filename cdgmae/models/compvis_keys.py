@@ -46,7 +46,9 @@ STAGE_INNER = {
     "to_out.0": "proj_out",
 }
 
-_BLOCK = re.compile(r"(?P<way>down|up)_blocks\.(?P<level>\d+)\.(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<j>\d+)\.")
+_BLOCK = re.compile(
+    r"(?P<way>down|up)_blocks\.(?P<level>\d+)\.(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<j>\d+)\."
+)
 
 
 def unet_key(name: str, layers_per_block: int, up_attention: list[bool]) -> str:
@@ -85,7 +87,12 @@ def autoencoder_key(name: str, levels: int) -> str:
         return f"{FIRST_STAGE_PREFIX}{half}.{theirs}"
     inner, kind, level = "." + rest[block.end() :], block["kind"], int(block["level"])
     level = levels - 1 - level if block["way"] == "up" else level  # the original counts the decoder's levels from the finest
-    part = {"resnets": f"block.{block['j']}", "attentions": f"attn.{block['j']}", "downsamplers": "downsample", "upsamplers": "upsample"}
+    part = {
+        "resnets": f"block.{block['j']}",
+        "attentions": f"attn.{block['j']}",
+        "downsamplers": "downsample",
+        "upsamplers": "upsample",
+    }
     return f"{FIRST_STAGE_PREFIX}{half}.{block['way']}.{level}.{part[kind]}{_renamed(inner, STAGE_INNER)}"
 
 

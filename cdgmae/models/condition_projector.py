@@ -5,6 +5,8 @@ Shapes: B batch, D embedding width, C cross-attention width.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -103,8 +105,8 @@ class ConditionProjector(ModelMixin, ConfigMixin):  # type: ignore[misc]
             raise ValueError(
                 "this generator was trained with its condition always present and has no null condition; use guidance_scale 1"
             )
-        if self.null_token_C is not None or self.linear is None:
-            token_C = self.null_token_C
+        if self.linear is None or self.config["null_condition"] == "learned":
+            token_C: Any = self.null_token_C
         else:
             bias_C = self.linear.bias
             token_C = bias_C if self.config["null_condition"] == "zero_input" else torch.zeros_like(bias_C)

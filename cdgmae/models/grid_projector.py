@@ -63,7 +63,9 @@ class GridProjector(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.mag_embedding = nn.Embedding(magnification_levels, hidden_dim)
         self.dim_reduce = nn.Linear(embedding_dim, hidden_dim)
         self.pad_token = nn.Parameter(torch.zeros(1, 1, hidden_dim))
-        self.encoder = TransformerStack(grid**2 + 1, num_layers, num_heads, hidden_dim, mlp_dim, dropout=0.0, attention_dropout=0.0)
+        self.encoder = TransformerStack(
+            grid**2 + 1, num_layers, num_heads, hidden_dim, mlp_dim, dropout=0.0, attention_dropout=0.0
+        )
         self.final_proj = nn.Linear(hidden_dim, cross_attention_dim)
         self.layer_norm = nn.LayerNorm(cross_attention_dim) if final_norm else None
 
