@@ -205,6 +205,11 @@ def check_paths(config: Config) -> None:
     named |= {
         f"views.generators.{name}.path": generator.path for name, generator in config.views.generators.items() if generator.path
     }
+    named |= {
+        f"views.generators.{name}.train.autoencoder.path": generator.train.autoencoder.path
+        for name, generator in config.views.generators.items()
+        if generator.train and generator.train.autoencoder.path
+    }
     named |= {f"{key}.checkpoint": encoder.checkpoint for key, encoder in config.encoders() if encoder.checkpoint}
     missing = [f"  - {key} = {path!r}" for key, path in named.items() if not config.draws(path) and not Path(path).exists()]
     if missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +10,14 @@ import typer
 
 from cdgmae.commands.options import (
     CheckpointIntervalOption,
+    CheckpointStepsOption,
+    CompileOption,
     DeviceOption,
     JsonOption,
+    KeepCheckpointsOption,
+    LoaderWorkersOption,
     LogIntervalOption,
+    MicroBatchOption,
     PrecisionOption,
     SeedOption,
     SettingsOption,
@@ -39,39 +45,47 @@ def train_generator(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
+    micro_batch_size: MicroBatchOption = None,
+    loader_workers: LoaderWorkersOption = None,
+    compile_model: CompileOption = False,
     log_interval: LogIntervalOption = 30.0,
     checkpoint_interval: CheckpointIntervalOption = 900.0,
+    checkpoint_steps: CheckpointStepsOption = None,
+    keep_checkpoints: KeepCheckpointsOption = 2,
     as_json: JsonOption = False,
 ) -> None:
     """Train a self-supervised latent diffusion model on picture shards.
 
     Its only condition is the frozen encoder's embedding of a picture, so it learns to draw pictures that mean the same to that
     encoder. The settings are those of `views.generators.NAME.train` in config.yaml; the folder that is written stands alone.
-    Killed at any moment and started again, it goes on from its last saved state.
+    Latents are computed once and kept under --work. Killed at any moment and started again, it goes on from its last saved
+    state. On several GPUs start it with a launcher, e.g. `accelerate launch --num_processes 8 -m cdgmae views train-generator ...`.
     """
     from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.locks import exclusive_writer
     from cdgmae.training.machine import Machine
     from cdgmae.views.training import train_generator as train
 
     parsed = parse_settings(GeneratorTrainingSettings, settings)
     limit_threads(threads)
-    with exclusive_writer(output):
+    machine = Machine(
+        device=pick_device(device),
+        precision=precision,
+        micro_batch_size=micro_batch_size,
+        loader_workers=loader_workers,
+        compile=compile_model,
+        log_interval_seconds=log_interval,
+        checkpoint_interval_seconds=checkpoint_interval,
+        checkpoint_interval_steps=checkpoint_steps,
+        keep_checkpoints=keep_checkpoints,
+    )
+    with exclusive_writer(output) if is_main_process() else nullcontext():
         result = train(
-            parsed,
-            seed,
-            find_shards(shards),
-            encoder,
-            output,
-            work or output.parent / f".work-{output.name}",
-            machine=Machine(
-                device=pick_device(device),
-                precision=precision,
-                log_interval_seconds=log_interval,
-                checkpoint_interval_seconds=checkpoint_interval,
-            ),
+            parsed, seed, find_shards(shards), encoder, output, work or output.parent / f".work-{output.name}", machine
         )
-    print_result(result, as_json)
+    if is_main_process():
+        print_result(result, as_json)
 
 
 @app.command("import-generator")
