@@ -14,7 +14,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cdgmae.models.checkpoints import ARCHITECTURE_KEY, load_encoder_file, read_checkpoint, write_model
-from cdgmae.models.encoders import Encoder, VitEncoder, load_encoder, weights_digest
+from cdgmae.models.encoders import Encoder, load_encoder, weights_digest
+from cdgmae.models.vit_encoders import VitEncoder
 from cdgmae.settings.encoder import VitSettings
 
 HEAD_KEY = "head"
@@ -31,8 +32,8 @@ class ProjectedEncoder(VitEncoder):
         self.embed_dim = head_widths(_prefixed(head), HEAD_PREFIX)[-1]
         self.digest = weights_digest([*vit.state_dict().items(), *_prefixed(head).items()])
 
-    def _tokens(self, images_BCHW: Tensor) -> Tensor:
-        embeddings_BD: Tensor = self.head(super()._tokens(images_BCHW)[:, 0])
+    def _tokens(self, images_BCHW: Tensor, final_norm: bool) -> Tensor:
+        embeddings_BD: Tensor = self.head(super()._tokens(images_BCHW, final_norm)[:, 0])
         return embeddings_BD[:, None]
 
 

@@ -87,23 +87,40 @@ def write_generator(
     Args:
         folder: Where to write; the caller makes it appear atomically.
         pipeline: The generator.
-        encoder_reference: Conditioning encoder; a file is copied into the folder, any other reference is kept by name; None if
-            it is not known.
+        encoder_reference: Conditioning encoder; a file (alone or as NAME@FILE) is copied into the folder, any other reference is
+            kept by name; None if it is not known.
         encoder_digest: Digest of the encoder's weights.
         image_size: Side of a generated view in pixels.
         encoder_image_size: Side in pixels at which the encoder sees a picture.
         provenance: Where the generator came from.
     """
     pipeline.save_pretrained(folder)
-    source = Path(encoder_reference) if encoder_reference is not None else None
-    if source is not None and source.is_file():
-        encoder_reference = f"encoder{source.suffix}"
-        if source.parent != folder:
-            shutil.copyfile(source, folder / encoder_reference)
+    encoder_reference = _copy_encoder(encoder_reference, folder) if encoder_reference is not None else None
     digest = generator_digest(pipeline, encoder_digest)
     facts = GeneratorFacts(digest, encoder_reference, encoder_digest, encoder_image_size, image_size, dict(provenance))
     (folder / FACTS_FILE).write_text(json.dumps(asdict(facts), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return facts
+
+
+def _copy_encoder(reference: str, folder: Path) -> str:
+    """Copy the encoder's weights into the folder, if they are a file; returns the reference that finds them there."""
+    architecture, at, weights = reference.partition("@")
+    source = Path(reference) if Path(reference).is_file() else Path(weights)
+    if not source.is_file():
+        return reference
+    name = f"encoder{source.suffix}"
+    if source.parent != folder:
+        shutil.copyfile(source, folder / name)
+    return name if source == Path(reference) else f"{architecture}{at}{name}"
+
+
+def _found_encoder(reference: str, folder: Path) -> str:
+    """The reference for `load_encoder`, with a file inside the folder under its path."""
+    architecture, at, weights = reference.partition("@")
+    inside = folder / (weights or reference)
+    if not inside.is_file():
+        return reference
+    return f"{architecture}{at}{inside}" if at else str(inside)
 
 
 def load_generator(folder: Path, *, device: torch.device) -> Generator:
@@ -120,8 +137,7 @@ def load_generator(folder: Path, *, device: torch.device) -> Generator:
             f"{folder} has no conditioning encoder, so nothing can be sampled from pictures; import the checkpoint again with "
             "--encoder, the encoder that it was trained with"
         )
-    inside = folder / facts.encoder
-    encoder = load_conditioning_encoder(str(inside) if inside.is_file() else facts.encoder, device=device)
+    encoder = load_conditioning_encoder(_found_encoder(facts.encoder, folder), device=device)
     try:
         pipeline = LatentDiffusionPipeline.from_pretrained(folder)
     except (OSError, RuntimeError, KeyError, AttributeError) as error:

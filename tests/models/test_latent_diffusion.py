@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cdgmae.models.condition_projector import ConditionProjector
+from cdgmae.models.grid_projector import GridProjector
 from cdgmae.models.latent_diffusion import LatentDiffusionPipeline, noise_schedule
 from cdgmae.models.patch_autoencoder import PatchAutoencoder
 from tests.oracles.literal_ddim import alpha_bars, ddim_timesteps, epsilon_of_sample, epsilon_of_velocity, literal_ddim
@@ -141,6 +142,24 @@ def test_unknown_null_condition_and_parts_that_do_not_fit_are_refused() -> None:
         LatentDiffusionPipeline(tiny_unet(), noise_schedule(), ConditionProjector(EMBEDDING, WIDTH + 1), None)
     with pytest.raises(ValueError, match="latent channels"):
         tiny_pipeline(PatchAutoencoder(2, 12))
+
+
+@pytest.mark.parametrize("normalisation", ["l2", "standardise", "none"])
+def test_embeddings_are_normalised_as_asked_and_identity_has_nothing_to_whiten(normalisation: str) -> None:
+    embeddings = 3 * torch.randn(4, EMBEDDING) + 1
+    projector = ConditionProjector(EMBEDDING, EMBEDDING, "zero_token", normalisation, "identity")
+    spread = (embeddings - embeddings.mean(1, keepdim=True)) / embeddings.std(1, keepdim=True)
+    expected = {"l2": embeddings / embeddings.norm(dim=1, keepdim=True), "standardise": spread, "none": embeddings}
+    torch.testing.assert_close(projector(embeddings)[:, 0], expected[normalisation])
+    assert torch.equal(projector.null_tokens(2), torch.zeros(2, 1, EMBEDDING))
+    with pytest.raises(ValueError, match="no weights to whiten with"):
+        projector.whiten(embeddings)
+    with pytest.raises(ValueError, match="allowed: l2, standardise, none"):
+        ConditionProjector(normalisation="l1")
+    with pytest.raises(ValueError, match="use 'linear'"):
+        ConditionProjector(8, 4, projection="identity")
+    with pytest.raises(ValueError, match=r"magnification = 5; allowed: 0\.\.4"):
+        GridProjector(magnification_levels=5, magnification=5)
 
 
 def test_whitened_projector_spreads_embeddings_that_all_point_one_way() -> None:

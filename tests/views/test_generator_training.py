@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
 from diffusers import DDIMScheduler
 from diffusers.models.resnet import ResnetBlock2D
+from safetensors.torch import save_file
 
 from cdgmae.models.checkpoints import write_encoder
 from cdgmae.models.encoders import load_encoder
@@ -59,6 +61,15 @@ def test_generator_folder_stands_alone(shard_tar: Path, tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "generator" / "metrics.parquet").num_rows == 6
     assert not (tmp_path / "work").exists()
     assert not list((tmp_path / "generator").rglob("*.bin"))
+
+
+def test_weights_of_a_named_architecture_are_copied_too(shard_tar: Path, tmp_path: Path) -> None:
+    name = "vit_tiny_patch16_224"
+    weights = tmp_path / "weights@1.safetensors"
+    save_file(timm.create_model(name, num_classes=0).state_dict(), weights)
+    train(tmp_path, [shard_tar], f"{name}@{weights}")
+    weights.unlink()
+    assert load_generator(tmp_path / "generator", device=CPU).facts.encoder == f"{name}@encoder.safetensors"
 
 
 def test_damaged_or_foreign_folders_are_refused(generator_dir: Path, tmp_path: Path) -> None:
