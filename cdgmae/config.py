@@ -250,6 +250,11 @@ def check_paths(config: Config) -> None:
     }
     pipelines = {name: source.path for name, source in config.views.sources.items() if source.kind == "diffusers"}
     named |= {f"views.sources.{name}.path": path for name, path in pipelines.items() if path}
+    named |= {
+        f"views.generators.{name}.train.autoencoder.path": generator.train.autoencoder.path
+        for name, generator in config.views.generators.items()
+        if generator.train and generator.train.autoencoder.path
+    }
     named |= {f"{key}.checkpoint": encoder.checkpoint for key, encoder in config.encoders() if encoder.checkpoint}
     missing = [f"  - {key} = {path!r}" for key, path in named.items() if not config.draws(path) and not Path(path).exists()]
     if missing:

@@ -104,6 +104,11 @@ class Jobs:
             raise ConfigError(f"views.generators.{generator} has no `train` section, so nothing here makes this generator")
         return settings.train
 
+    def first_stage_folders(self, generator: str) -> list[str]:
+        """The folder of a generator's learned first stage, if it has one."""
+        path = self.generator_training(generator).autoencoder.path
+        return [path] if path is not None else []
+
     def generator_folder(self, source: str) -> str:
         """The generator folder that a source samples from: the given one, or the one trained in this DAG."""
         generator = self.config.views.sources[source].generator_name or ""

@@ -13,6 +13,7 @@ import yaml
 
 from cdgmae.config import ConfigError, check_config, check_paths, json_schema, load_config
 from cdgmae.jobs import Jobs
+from cdgmae.settings.views import UNetSettings
 
 ROOT = Path(__file__).parents[2]
 DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -43,6 +44,8 @@ REFUSED = [
     ("views.sources.s_ldm.sampling.reuse_interval", 0, r"reuse_interval = 0: input should be greater than or equal to 1"),
     ("views.generators.s_ldm.path", "somewhere", r"either `path` .* or `train`"),
     ("views.generators.s_ldm.train.image_size", 60, r"image_size = 60 is not a multiple of"),
+    ("views.generators.s_ldm.train.autoencoder", {"kind": "folder"}, r"kind folder needs `path`"),
+    ("views.generators.s_ldm.train.autoencoder", {"kind": "folder", "path": "x"}, r"spread_weighting = 1\.0 needs autoencoder kind patch_pca"),
     ("views.generators.s_ldm.train.encoder", {"run": "cdg"}, r"views\.sources\.s_ldm: circular, s_ldm <- s_ldm"),
     ("consistency.crop_run", "crop", r"consistency\.crop_run = 'crop': no such name; .*did you mean 'crops'"),
     ("consistency.crop_run", "cdg", r"crop_run = 'cdg' has pretext cross_view and draws no crop pairs"),
@@ -152,6 +155,19 @@ def test_paper_config_carries_the_papers_values() -> None:
     protocols = config.propagation.protocols
     assert [protocols[name].top_k for name in ("davis", "vip", "jhmdb")] == [7, 10, 7]
     assert {(protocol.queue_length, protocol.radius) for protocol in protocols.values()} == {(20, 20)}
+
+
+def test_generator_training_overlay_is_ldm4_at_full_size() -> None:
+    values = yaml.safe_load((ROOT / "workflow/experiments/paper.yaml").read_text())
+    overlay = yaml.safe_load((ROOT / "workflow/experiments/train_generator.yaml").read_text())
+    values["views"]["generators"]["gen_sis"] |= overlay["views"]["generators"]["gen_sis"]
+    config = check_config(values)
+    train = config.views.generators["gen_sis"].train
+    assert train is not None
+    assert train.unet == UNetSettings()
+    assert Jobs(config).first_stage_folders("gen_sis") == [train.autoencoder.path]
+    with pytest.raises(ConfigError, match=r"views\.generators\.gen_sis\.train\.autoencoder\.path"):
+        check_paths(config)
 
 
 def test_missing_data_is_named_with_its_key() -> None:

@@ -8,6 +8,7 @@ rule train_generator:
         encoder=lambda w: JOBS.encoder_files(
             JOBS.generator_training(w.generator).encoder
         ),
+        first_stage=lambda w: JOBS.first_stage_folders(w.generator),
     output:
         directory("results/generators/{generator}"),
     log:
