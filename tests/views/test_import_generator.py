@@ -19,6 +19,7 @@ from cdgmae.commands.views import app
 from cdgmae.models.latent_diffusion import LatentDiffusionPipeline, predict
 from cdgmae.settings.views import SamplingSettings
 from cdgmae.views.generator_folder import embed, load_generator
+from cdgmae.views.generator_sampler import GeneratorRecipe
 from cdgmae.views.import_generator import ImportOptions, import_generator
 from cdgmae.views.original_checkpoint import ImportRefused
 from cdgmae.views.original_config import read_original_config
@@ -108,9 +109,11 @@ def test_rcg_checkpoint_converts_with_its_encoder_and_samples(shard_tar: Path, t
     close(embed(generator.encoder, pictures), embeddings)
     token = generator.pipeline.condition(embeddings)
     close(token[:, 0], (embeddings - embeddings.mean(1, keepdim=True)) / embeddings.std(1, keepdim=True))
-    sampling = {"num_views": 1, "num_inference_steps": 1, "guidance_scale": 1.0, "eta": 1.0, "batch_size": 6}
-    sampled = sample_shard(SamplingSettings.from_plain(sampling), 0, shard_tar, tmp_path / "generator", tmp_path / "v" / "00000.tar",
-                           tmp_path / "work", device=CPU)  # fmt: skip
+    sampling = SamplingSettings.from_plain(
+        {"num_views": 1, "num_inference_steps": 1, "guidance_scale": 1.0, "eta": 1.0, "batch_size": 6}
+    )
+    recipe, output = GeneratorRecipe(tmp_path / "generator", sampling), tmp_path / "views" / "00000.tar"
+    sampled = sample_shard(sampling, 0, shard_tar, recipe, output, tmp_path / "work", devices=[CPU])
     assert (sampled["views"], sampled["bad"]) == (6, 0)
     with pytest.raises(ValueError, match="no null condition; use guidance_scale 1"):
         generator.pipeline.sample_latents(embeddings, torch.zeros(2, 4, 8, 8), 1, 2.0)
