@@ -5,26 +5,26 @@ Import-light (pydantic and yaml only): the Snakefile calls `check_config` before
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from cdgmae import names
 from cdgmae.settings.base import Settings
 from cdgmae.settings.consistency import ConsistencySettings
 from cdgmae.settings.demo import DemoSettings
 from cdgmae.settings.encoder import EncoderSettings
+from cdgmae.settings.messages import describe_problems, did_you_mean
 from cdgmae.settings.pretrain import PretrainSettings, with_run_defaults
 from cdgmae.settings.propagation import PropagationSettings
 from cdgmae.settings.report import ReportSettings
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.shards import ShardsSettings
-from cdgmae.settings.views import ViewsSettings
+from cdgmae.settings.sources import ViewsSettings
 
 
 class ConfigError(ValueError):
@@ -48,6 +48,7 @@ class Config(Settings):
     def _sections_agree(self) -> Self:
         problems = [
             *self._reference_problems(),
+            *self._source_problems(),
             *self._bag_problems(),
             *self._cycle_problems(),
             *self._score_cycle_problems(),
@@ -64,8 +65,8 @@ class Config(Settings):
                 yield f"views.generators.{name}.train.dataset", generator.train.dataset, datasets
         for name, source in sources.items():
             yield f"views.sources.{name}.dataset", source.dataset, datasets
-            if source.generator is not None:
-                yield f"views.sources.{name}.generator", source.generator, self.views.generators
+            if source.generator_name is not None:
+                yield f"views.sources.{name}.generator", source.generator_name, self.views.generators
         for source_name in self.consistency.sources:
             yield "consistency.sources", source_name, sources
         if self.consistency.crop_run is not None:
@@ -86,6 +87,9 @@ class Config(Settings):
         for name, generator in self.views.generators.items():
             if generator.train is not None:
                 yield f"views.generators.{name}.train.encoder", generator.train.encoder
+        for name, source in self.views.sources.items():
+            if source.encoder_settings is not None:
+                yield f"views.sources.{name}.encoder", source.encoder_settings
         yield "consistency.encoder", self.consistency.encoder
         for name, encoder in self.propagation.encoders.items():
             yield f"propagation.encoders.{name}", encoder
@@ -93,10 +97,32 @@ class Config(Settings):
     def _reference_problems(self) -> Iterator[str]:
         for key, name, allowed in self._references():
             if name not in allowed:
-                yield f"{key} = {name!r}: no such name; allowed: {', '.join(allowed) or '(none configured)'}{_did_you_mean(name, allowed)}"
+                yield f"{key} = {name!r}: no such name; allowed: {', '.join(allowed) or '(none configured)'}{did_you_mean(name, allowed)}"
         for key, encoder in self.encoders():
             if encoder.run is not None and encoder.seed not in self.pretrain.seeds:
                 yield f"{key}.seed = {encoder.seed}: not trained; allowed: pretrain.seeds = {self.pretrain.seeds}"
+
+    def _source_problems(self) -> Iterator[str]:
+        """Sources whose data set cannot fill their bags."""
+        for name, source in self.views.sources.items():
+            dataset = self.shards.datasets.get(source.dataset)
+            if dataset is None:
+                continue
+            key = f"views.sources.{name}"
+            if source.kind == "video" and dataset.layout != "clips":
+                yield f"{key}: kind video takes frames of clips, but shards.datasets.{source.dataset}.layout = {dataset.layout!r}; use 'clips'"
+            if source.kind == "video" and source.reach > dataset.frames_after:
+                yield (
+                    f"{key}: its bags reach {source.reach} frames beyond the first one, but the shards keep only "
+                    f"shards.datasets.{source.dataset}.frames_after = {dataset.frames_after} frames there; raise that to {source.reach}"
+                )
+            if (
+                source.kind in ("knn", "random")
+                and self.demo
+                and self.draws(dataset.path)
+                and source.num_views >= self.demo.num_tiles
+            ):
+                yield f"{key}.num_views = {source.num_views}, but the demo has only {self.demo.num_tiles} pictures (demo.num_tiles)"
 
     def _bag_problems(self) -> Iterator[str]:
         for name, run in self.pretrain.runs.items():
@@ -104,15 +130,18 @@ class Config(Settings):
             if source is None:
                 continue
             key = f"pretrain.runs.{name}"
-            if run.pretext == "video_pairs" and not source.has_files:
-                yield f"{key}.pretext = 'video_pairs', but source {run.source!r} has no view files: its bags hold no further frames"
+            if run.pretext == "video_pairs" and (source.kind != "video" or source.frame_step is None):
+                yield (
+                    f"{key}.pretext = 'video_pairs' draws its own pairs from frames at equal distances, which source {run.source!r} does "
+                    "not have; take a source of kind video with frame_step: 1"
+                )
             if run.needs_scores and run.source not in self.consistency.sources:
                 keys = " and ".join(name for name in ("view_filter", "view_weight") if getattr(run, name) is not None)
                 yield f"{key}.{keys} needs the scores of source {run.source!r}; add it to consistency.sources"
             if run.pretext == "cross_view" and run.num_anchors > source.num_views:
                 yield (
                     f"{key}.num_anchors = {run.num_anchors}, but each bag of source {run.source!r} holds {source.num_views} other "
-                    f"view(s). Lower num_anchors or raise views.sources.{run.source}.sampling.num_views."
+                    f"view(s). Lower num_anchors or raise {_num_views_key(run.source, source)}."
                 )
             if run.target_view == "generated" and source.num_views == 0:
                 yield f"{key}.target_view = 'generated', but source {run.source!r} has no generated views; use 'real'"
@@ -124,27 +153,36 @@ class Config(Settings):
             )
 
     def _cycle_problems(self) -> Iterator[str]:
-        """A generator conditioned on a run that trains on that same generator's views could never start."""
-        for name in self.views.generators:
-            trail = [f"generator {name}"]
-            current: str | None = name
-            while current is not None:
-                train = self.views.generators[current].train
-                run = self.pretrain.runs.get(train.encoder.run or "") if train else None
-                source = self.views.sources.get(run.source) if run else None
-                current = source.generator if source else None
-                if current is not None and current in self.views.generators:
-                    trail.append(f"generator {current}")
-                    if current == name or len(trail) > len(self.views.generators) + 1:
-                        yield f"views.generators.{name}.train.encoder: circular, {' <- '.join(trail)}; condition on a run of a crops source"
-                        break
-                else:
-                    current = None
+        """What a view source is made of must not need a run that trains on that source: it could never start."""
+        for name in self.views.sources:
+            trail = self._way_back(name, [])
+            if trail:
+                yield f"views.sources.{name}: circular, {' <- '.join(trail)}; take an encoder of a run of a crops source there"
+
+    def _way_back(self, source_name: str, trail: list[str]) -> list[str]:
+        """The names from a source back to itself through generators, encoders and runs; empty if there is no such way."""
+        if source_name in trail:
+            return [*trail, source_name] if trail[0] == source_name else []
+        needed = [self.pretrain.runs[name].source for name in self._runs_behind(source_name)]
+        return next((way for source in needed if (way := self._way_back(source, [*trail, source_name]))), [])
+
+    def _runs_behind(self, source_name: str) -> list[str]:
+        """The runs whose encoders a source needs, itself or through its generator."""
+        source = self.views.sources.get(source_name)
+        if source is None:
+            return []
+        generator = self.views.generators.get(source.generator_name or "")
+        training = generator.train if generator is not None else None
+        encoders = [source.encoder_settings, training.encoder if training is not None else None]
+        return [encoder.run for encoder in encoders if encoder is not None and encoder.run in self.pretrain.runs]
 
     def _score_cycle_problems(self) -> Iterator[str]:
         """A run that waits for scores, and whose encoder (or what its views come from) the scores wait for, could never start."""
-        name, seen = self.consistency.encoder.run, set[str]()
-        while name in self.pretrain.runs and name not in seen:
+        waiting, seen = [self.consistency.encoder.run], set[str]()
+        while waiting:
+            name = waiting.pop()
+            if name not in self.pretrain.runs or name in seen:
+                continue
             seen.add(name)
             run = self.pretrain.runs[name]
             if run.needs_scores:
@@ -152,9 +190,12 @@ class Config(Settings):
                     f"pretrain.runs.{name} has view_filter or view_weight and so needs scores, but consistency.encoder needs this run "
                     "first; score with an encoder that is trained without scores"
                 )
-            source = self.views.sources.get(run.source)
-            generator = self.views.generators.get(source.generator or "") if source else None
-            name = generator.train.encoder.run if generator and generator.train else None
+            waiting += self._runs_behind(run.source)
+
+
+def _num_views_key(name: str, source: Any) -> str:
+    """The key that says how many views a source's bags hold."""
+    return f"views.sources.{name}.{'sampling.num_views' if source.generator_name is not None else 'num_views'}"
 
 
 def check_config(values: Mapping[str, Any], origin: str = "config.yaml") -> Config:
@@ -172,7 +213,9 @@ def check_config(values: Mapping[str, Any], origin: str = "config.yaml") -> Conf
             {**values, **({"pretrain": with_run_defaults(values["pretrain"])} if "pretrain" in values else {})}
         )
     except ValidationError as error:
-        raise ConfigError(f"{origin} cannot be run:\n" + "\n".join(f"  - {line}" for line in describe_problems(error))) from None
+        raise ConfigError(
+            f"{origin} cannot be run:\n" + "\n".join(f"  - {line}" for line in describe_problems(error, Config))
+        ) from None
     except ValueError as error:
         raise ConfigError(f"{origin} cannot be run:\n  - {error}") from None
 
@@ -205,6 +248,13 @@ def check_paths(config: Config) -> None:
     named |= {
         f"views.generators.{name}.path": generator.path for name, generator in config.views.generators.items() if generator.path
     }
+    pipelines = {name: source.path for name, source in config.views.sources.items() if source.kind == "diffusers"}
+    named |= {f"views.sources.{name}.path": path for name, path in pipelines.items() if path}
+    named |= {
+        f"views.generators.{name}.train.autoencoder.path": generator.train.autoencoder.path
+        for name, generator in config.views.generators.items()
+        if generator.train and generator.train.autoencoder.path
+    }
     named |= {f"{key}.checkpoint": encoder.checkpoint for key, encoder in config.encoders() if encoder.checkpoint}
     missing = [f"  - {key} = {path!r}" for key, path in named.items() if not config.draws(path) and not Path(path).exists()]
     if missing:
@@ -221,48 +271,3 @@ def json_schema() -> str:
     schema = Config.model_json_schema(mode="validation")
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return json.dumps(schema, indent=2, sort_keys=True) + "\n"
-
-
-def describe_problems(error: ValidationError, root: type[BaseModel] = Config) -> list[str]:
-    """One line per problem: the key, its value, what is allowed."""
-    return sorted({line for item in error.errors() for line in _describe(dict(item), root)})
-
-
-def _describe(item: dict[str, Any], root: type[BaseModel]) -> list[str]:
-    location, kind, message = item["loc"], item["type"], str(item["msg"])
-    key = ".".join(str(part) for part in location)
-    if kind == "extra_forbidden":
-        allowed = _allowed_keys(location[:-1], root)
-        return [f"{key}: unknown key; allowed: {', '.join(allowed)}{_did_you_mean(str(location[-1]), allowed)}"]
-    if kind == "missing":
-        return [f"{key}: required and not given"]
-    message = message.removeprefix("Value error, ")
-    if kind == "value_error":
-        return [f"{key}: {line}" if key else line for line in message.splitlines()]
-    return [f"{key} = {item.get('input')!r}: {message[0].lower()}{message[1:]}"]
-
-
-def _did_you_mean(word: str, allowed: Mapping[str, Any] | list[str]) -> str:
-    close = difflib.get_close_matches(word, list(allowed), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _allowed_keys(location: tuple[Any, ...], root: type[BaseModel]) -> list[str]:
-    """Field names of the section at `location`, found by walking the annotations."""
-    annotation: Any = root
-    for part in location:
-        model = _model_in(annotation)
-        if model is not None and part in model.model_fields:
-            annotation = model.model_fields[part].annotation
-        elif model is None:
-            annotation = next((arg for arg in get_args(annotation) if _model_in(arg)), annotation)
-    model = _model_in(annotation)
-    return list(model.model_fields) if model is not None else []
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if getattr(annotation, "__origin__", None) is dict:
-        return None
-    return next((arg for arg in get_args(annotation) if isinstance(arg, type) and issubclass(arg, BaseModel)), None)

@@ -40,6 +40,11 @@ def generator_dir(generator: str) -> str:
     return f"{RESULTS}/generators/{generator}"
 
 
+def embeddings_dir(source: str) -> str:
+    """Folder of the embedding tables and the index behind a source of kind `knn`."""
+    return f"{RESULTS}/embeddings/{source}"
+
+
 def consistency_dir(source: str) -> str:
     """Folder of a source's pair tables."""
     return f"{RESULTS}/consistency/{source}"

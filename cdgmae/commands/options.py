@@ -11,8 +11,8 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
-from cdgmae.config import describe_problems
 from cdgmae.settings.base import Settings
+from cdgmae.settings.messages import describe_problems
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 

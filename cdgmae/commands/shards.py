@@ -18,7 +18,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     help="Pack pictures into tar files with a Parquet index ([bold]picture shards[/bold]).\n\n"
-    "Input is a tree of .JPEG/.jpg/.jpeg/.png/.webp files of any depth, ILSVRC's class tars, or WebDataset tars. Every picture is "
+    "Input is a tree of .JPEG/.jpg/.jpeg/.png/.webp files of any depth, ILSVRC's class tars, WebDataset tars, or clips "
+    "(video files and folders of frames; each gives one drawn frame). Every picture is "
     "decoded once: what cannot be used becomes a row with its reason. `cdgmae shards write --root FOLDER --output DIR` does all of it.",
 )
 
@@ -58,7 +59,7 @@ def write(
         ),
     ] = None,
     layout: Annotated[
-        str | None, typer.Option(help="images (default), class_tars or webdataset.", rich_help_panel=_WHOLE)
+        str | None, typer.Option(help="images (default), class_tars, webdataset or clips.", rich_help_panel=_WHOLE)
     ] = None,
     resize: Annotated[
         str | None, typer.Option(help="none (default: bytes as they are), shorter_side or center_crop.", rich_help_panel=_WHOLE)

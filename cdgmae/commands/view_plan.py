@@ -83,7 +83,7 @@ def _gpu_numbers(text: str) -> list[int]:
 
 
 def _sampled_source(jobs: Jobs, source: str | None) -> str:
-    sampled = [name for name, settings in jobs.config.views.sources.items() if settings.kind == "s_ldm"]
+    sampled = [name for name, settings in jobs.config.views.sources.items() if settings.generator_name is not None]
     if source is None and len(sampled) == 1:
         return sampled[0]
     if source not in sampled:
@@ -113,7 +113,7 @@ def _measured(
         raise ValueError(
             f"no shard of {jobs.dataset_of(source)} exists yet, so there is nothing to measure with; run `snakemake shards`"
         )
-    settings = jobs.config.views.sources[source].resolved_sampling
+    settings = jobs.sampling(source)
     recipe = GeneratorRecipe(root / jobs.generator_folder(source), settings, precision, compiled)
     rate = measure_rate(settings, jobs.config.seed, tars[0], recipe, pick_device(device))
     return replace(rate, bytes=bytes_per_view) if bytes_per_view else rate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,14 @@ import typer
 
 from cdgmae.commands.options import (
     CheckpointIntervalOption,
+    CheckpointStepsOption,
     CompileOption,
     DeviceOption,
     JsonOption,
+    KeepCheckpointsOption,
+    LoaderWorkersOption,
     LogIntervalOption,
+    MicroBatchOption,
     PrecisionOption,
     SeedOption,
     SettingsOption,
@@ -23,9 +28,14 @@ from cdgmae.commands.options import (
     print_result,
 )
 from cdgmae.commands.view_plan import plan
+from cdgmae.commands.view_sources import VERBS
 from cdgmae.settings.views import GeneratorTrainingSettings, SamplingSettings
 
-app = typer.Typer(no_args_is_help=True, help="Fill bags of views: train a latent diffusion model, sample it, look at a bag.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Fill bags of views: from a latent diffusion model or any diffusers pipeline, with neighbours, random pictures or frames of a "
+    "clip; look at a bag.",
+)
 
 
 @app.command("train-generator")
@@ -42,38 +52,84 @@ def train_generator(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
+    micro_batch_size: MicroBatchOption = None,
+    loader_workers: LoaderWorkersOption = None,
+    compile_model: CompileOption = False,
     log_interval: LogIntervalOption = 30.0,
     checkpoint_interval: CheckpointIntervalOption = 900.0,
+    checkpoint_steps: CheckpointStepsOption = None,
+    keep_checkpoints: KeepCheckpointsOption = 2,
     as_json: JsonOption = False,
 ) -> None:
     """Train a self-supervised latent diffusion model on picture shards.
 
     Its only condition is the frozen encoder's embedding of a picture, so it learns to draw pictures that mean the same to that
     encoder. The settings are those of `views.generators.NAME.train` in config.yaml; the folder that is written stands alone.
-    Killed at any moment and started again, it goes on from its last saved state.
+    Latents are computed once and kept under --work. Killed at any moment and started again, it goes on from its last saved
+    state. On several GPUs start it with a launcher, e.g. `accelerate launch --num_processes 8 -m cdgmae views train-generator ...`.
     """
     from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.locks import exclusive_writer
     from cdgmae.training.machine import Machine
     from cdgmae.views.training import train_generator as train
 
     parsed = parse_settings(GeneratorTrainingSettings, settings)
     limit_threads(threads)
-    with exclusive_writer(output):
+    machine = Machine(
+        device=pick_device(device),
+        precision=precision,
+        micro_batch_size=micro_batch_size,
+        loader_workers=loader_workers,
+        compile=compile_model,
+        log_interval_seconds=log_interval,
+        checkpoint_interval_seconds=checkpoint_interval,
+        checkpoint_interval_steps=checkpoint_steps,
+        keep_checkpoints=keep_checkpoints,
+    )
+    with exclusive_writer(output) if is_main_process() else nullcontext():
         result = train(
-            parsed,
-            seed,
-            find_shards(shards),
-            encoder,
-            output,
-            work or output.parent / f".work-{output.name}",
-            machine=Machine(
-                device=pick_device(device),
-                precision=precision,
-                log_interval_seconds=log_interval,
-                checkpoint_interval_seconds=checkpoint_interval,
-            ),
+            parsed, seed, find_shards(shards), encoder, output, work or output.parent / f".work-{output.name}", machine
         )
+    if is_main_process():
+        print_result(result, as_json)
+
+
+@app.command("import-generator")
+def import_generator(
+    checkpoint: Annotated[Path, typer.Argument(help="Lightning checkpoint, RCG's .pth, or .safetensors with the same keys.")],
+    config: Annotated[Path, typer.Option(help="YAML configuration that the checkpoint was trained with.")],
+    output: Annotated[Path, typer.Option(help="Generator folder to write, e.g. data/generators/gen_sis.")],
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="Conditioning encoder it was trained with: a file or a timm name. RCG's lies inside its checkpoint."),
+    ] = None,
+    encoder_image_size: Annotated[int, typer.Option(help="Side in pixels at which the encoder sees a picture.")] = 224,
+    null_condition: Annotated[
+        str | None, typer.Option(help="zero_input or zero_token; default: what this kind of generator was trained with.")
+    ] = None,
+    normalisation: Annotated[
+        str | None, typer.Option(help="Of the embedding: l2, standardise or none; default: what the configuration says.")
+    ] = None,
+    magnification: Annotated[int, typer.Option(help="ZoomLDM's level; 0 is the finest.")] = 0,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Prefix of keys that may be left out; may be given several times.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert an original latent diffusion checkpoint to a generator folder.
+
+    Understood are checkpoints in CompVis layout (Gen-SIS, Large-Image-Diffusion, ZoomLDM) and RCG's LDM-8. The moving average of
+    the U-Net is preferred. Every key of the file must find its place: the folder's import_report.json lists them all, and a
+    partial match is refused. Nothing in the file is executed.
+    """
+    from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.views.import_generator import ImportOptions
+    from cdgmae.views.import_generator import import_generator as convert
+
+    options = ImportOptions(encoder, encoder_image_size, null_condition, normalisation, magnification, ignore or [])
+    with exclusive_writer(output):
+        result = convert(checkpoint, config, output, options)
     print_result(result, as_json)
 
 
@@ -141,7 +197,8 @@ def show(
     if as_json:
         print_result({"output": str(output), "rows": rows}, as_json)
         return
-    facts = ("status", "reason", "width", "height", "seed", "generator", "sampler", "steps", "guidance", "precision", "sha256")
+    made = ("source_path", "seed", "generator", "sampler", "steps", "guidance", "precision")
+    facts = ("status", "reason", "width", "height", *made, "sha256")
     lines = {
         f"view {row['view_index']}": ", ".join(f"{name} {row[name]}" for name in facts if row[name] is not None) for row in rows
     }
@@ -149,3 +206,5 @@ def show(
 
 
 app.command("plan")(plan)
+for _name, _verb in VERBS.items():
+    app.command(_name)(_verb)

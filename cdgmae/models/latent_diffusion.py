@@ -1,12 +1,12 @@
 """The self-supervised latent diffusion model (S-LDM) in diffusers parts, as one pipeline that is saved as safetensors.
 
 Facts: spec view_generators sections 1 to 3. Shapes: B batch, D embedding width, C channels (3 for pictures, latent channels for
-latents), H W height and width; tokens are (B, 1, cross-attention width).
+latents), H W height and width; tokens are (B, T, cross-attention width), T = 1 but for ZoomLDM's condition.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self, TypeAlias
 
 import torch
@@ -20,25 +20,32 @@ from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepSchedu
 from torch import Tensor
 
 from cdgmae.models.condition_projector import ConditionProjector
+from cdgmae.models.grid_projector import GridProjector
 from cdgmae.models.patch_autoencoder import PatchAutoencoder
 
 SchedulerName = Literal["ddim", "dpm_solver", "unipc"]
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 Autoencoder: TypeAlias = VQModel | AutoencoderKL | PatchAutoencoder
+Projector: TypeAlias = ConditionProjector | GridProjector
+
+BETA_KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+LDM_BETAS = dict(zip(BETA_KEYS, (1000, 0.0015, 0.0195, "scaled_linear"), strict=True))
 
 
-def noise_schedule(name: SchedulerName = "ddim", prediction_type: PredictionType = "epsilon") -> Any:
+def noise_schedule(
+    name: SchedulerName = "ddim", prediction_type: PredictionType = "epsilon", betas: Mapping[str, Any] = LDM_BETAS
+) -> Any:
     """The LDM schedule: 1000 steps, sqrt(beta) linear from sqrt(0.0015) to sqrt(0.0195) (spec section 2).
 
     Args:
         name: `ddim` visits t = c i + 1 with c = 1000 // steps and ends at alpha_bar[0], as published; `dpm_solver` is
             DPM-Solver++ of order 2 with Karras' noise levels over the same betas; `unipc` is UniPC of order 2 over these levels.
         prediction_type: What the denoiser predicts.
+        betas: The noise levels the denoiser was trained with, by the names of `BETA_KEYS`.
 
     Raises:
         ValueError: if `name` is none of them.
     """
-    betas = {"num_train_timesteps": 1000, "beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
     common = {**betas, "prediction_type": prediction_type, "steps_offset": 1, "timestep_spacing": "leading"}
     if name == "ddim":
         return DDIMScheduler(**common, clip_sample=False, set_alpha_to_one=False)
@@ -49,13 +56,13 @@ def noise_schedule(name: SchedulerName = "ddim", prediction_type: PredictionType
     raise ValueError(f"scheduler {name!r}; allowed: ddim, dpm_solver, unipc")
 
 
-def predict(unet: UNet2DConditionModel, noisy_BCHW: Tensor, timesteps: Tensor, tokens_B1D: Tensor) -> Tensor:
+def predict(unet: UNet2DConditionModel, noisy_BCHW: Tensor, timesteps: Tensor, tokens_BTD: Tensor) -> Tensor:
     """The denoiser's raw output for condition tokens.
 
-    A U-Net with a class embedding (`unet.condition_in_time`) gets the token there as well as in its attention layers.
+    A U-Net with a class embedding (`unet.condition_in_time`) gets the first token there as well as in its attention layers.
     """
-    extra = {"class_labels": tokens_B1D[:, 0]} if unet.config["class_embed_type"] is not None else {}
-    output: Tensor = unet(noisy_BCHW, timesteps, encoder_hidden_states=tokens_B1D, return_dict=False, **extra)[0]
+    extra = {"class_labels": tokens_BTD[:, 0]} if unet.config["class_embed_type"] is not None else {}
+    output: Tensor = unet(noisy_BCHW, timesteps, encoder_hidden_states=tokens_BTD, return_dict=False, **extra)[0]
     return output
 
 
@@ -71,7 +78,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         self,
         unet: UNet2DConditionModel,
         scheduler: DDIMScheduler,
-        projector: ConditionProjector,
+        projector: Projector,
         autoencoder: Autoencoder | None = None,
     ) -> None:
         """Join the parts.
@@ -79,7 +86,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         Args:
             unet: Denoiser; its cross-attention width is the projector's.
             scheduler: Any diffusers scheduler of the noise schedule the denoiser was trained with.
-            projector: Embedding -> condition token.
+            projector: Embedding -> condition tokens.
             autoencoder: First stage, or None for diffusion on pixels in -1..1.
 
         Raises:
@@ -111,15 +118,21 @@ class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     def set_scheduler(self, name: SchedulerName) -> None:
         """Sample with this solver from now on; the betas and the prediction type stay."""
-        self.register_modules(scheduler=noise_schedule(name, self.scheduler.config["prediction_type"]))
+        config = self.scheduler.config
+        betas = {key: config[key] for key in BETA_KEYS}
+        self.register_modules(scheduler=noise_schedule(name, config["prediction_type"], betas))
 
     def condition(self, embeddings_BD: Tensor) -> Tensor:
-        """Condition tokens (B, 1, width) of raw encoder embeddings."""
+        """Condition tokens (B, T, width) of raw encoder embeddings."""
         tokens: Tensor = self.projector(embeddings_BD)
         return tokens
 
     def null_tokens(self, batch: int) -> Tensor:
-        """Tokens (batch, 1, width) of "no condition"."""
+        """Tokens (batch, T, width) of "no condition".
+
+        Raises:
+            ValueError: if the denoiser was never trained without its condition (RCG).
+        """
         tokens: Tensor = self.projector.null_tokens(batch)
         return tokens
 
@@ -145,7 +158,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
             generators: One generator per row for the noise of eta > 0.
 
         Raises:
-            ValueError: if eta > 0 and the scheduler is not DDIM.
+            ValueError: if eta > 0 and the scheduler is not DDIM, or guidance is asked of a generator without null condition.
         """
         if eta and not isinstance(self.scheduler, DDIMScheduler):
             raise ValueError(f"eta = {eta} belongs to the DDIM scheduler; {type(self.scheduler).__name__} has none, use 0")
@@ -174,42 +187,45 @@ class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     @torch.no_grad()
     def encode(self, images_BCHW: Tensor) -> Tensor:
-        """Latents of pictures in 0..1: scaled, not quantised, a KL stage's mean."""
-        pixels = images_BCHW * 2 - 1
+        """Latents of pictures in -1..1: scaled, not quantised, a KL stage's mean."""
         stage: Any = self.autoencoder
         if stage is None:
-            return pixels
+            return images_BCHW
         if isinstance(stage, PatchAutoencoder):
-            latents = stage.encode(pixels)
+            latents = stage.encode(images_BCHW)
         elif isinstance(stage, VQModel):
-            latents = stage.encode(pixels).latents
+            latents = stage.encode(images_BCHW).latents
         else:
-            latents = stage.encode(pixels).latent_dist.mode()
+            latents = stage.encode(images_BCHW).latent_dist.mode()
         scaled: Tensor = (latents - _shift(stage)) * self.scaling_factor
         return scaled
 
     @torch.no_grad()
     def decode(self, latents_BCHW: Tensor) -> Tensor:
-        """Pictures in 0..1 from scaled latents; a VQ stage quantises to its codebook first."""
+        """What the first stage makes of scaled latents, nominally in -1..1; a VQ stage quantises to its codebook first."""
         stage: Any = self.autoencoder
-        pixels = latents_BCHW
-        if stage is not None:
-            unscaled = latents_BCHW / self.scaling_factor + _shift(stage)
-            pixels = stage.decode(unscaled) if isinstance(stage, PatchAutoencoder) else stage.decode(unscaled).sample
-        return ((pixels + 1) / 2).clamp(0, 1)
+        if stage is None:
+            return latents_BCHW
+        unscaled = latents_BCHW / self.scaling_factor + _shift(stage)
+        images: Tensor = stage.decode(unscaled) if isinstance(stage, PatchAutoencoder) else stage.decode(unscaled).sample
+        return images
+
+    def pictures(self, latents_BCHW: Tensor) -> Tensor:
+        """Pictures in 0..1 from scaled latents: `decode`, brought to 0..1 and cut there."""
+        return ((self.decode(latents_BCHW) + 1) / 2).clamp(0, 1)
 
 
 def _shift(stage: Any) -> float:
     return float(stage.config.get("shift_factor") or 0.0)
 
 
-def _check_parts(unet: UNet2DConditionModel, projector: ConditionProjector, autoencoder: Autoencoder | None) -> None:
+def _check_parts(unet: UNet2DConditionModel, projector: Projector, autoencoder: Autoencoder | None) -> None:
     wanted, given = unet.config["cross_attention_dim"], projector.config["cross_attention_dim"]
     if wanted != given:
         raise ValueError(f"the projector's tokens are {given} wide, the denoiser attends to {wanted}; build both with one width")
     if autoencoder is None:
         return
-    channels = autoencoder.config["latent_channels"]
+    channels = autoencoder.config.get("vq_embed_dim") or autoencoder.config["latent_channels"]
     if channels != unet.config["in_channels"]:
         raise ValueError(f"the first stage has {channels} latent channels, the denoiser takes {unet.config['in_channels']}")
     # diffusers gives a VQModel 0.18215 by default, which belongs to Stable Diffusion's KL stage and would silently be wrong here

@@ -8,15 +8,27 @@ from pydantic import Field
 
 from cdgmae.settings.base import Name, Ratio, Settings
 
+Resize = Literal["none", "shorter_side", "center_crop"]
+"""What happens to a picture on its way into a shard."""
+
 
 class DatasetSettings(Settings):
     """One picture data set and how it is cut into shards."""
 
-    path: str = Field(description="Folder of the pictures (layout `images`) or of the tar files (`class_tars`, `webdataset`).")
-    layout: Literal["images", "class_tars", "webdataset"] = Field(
+    path: str = Field(
+        description="Folder of the pictures (layout `images`), of the tar files (`class_tars`, `webdataset`) or of the clips (`clips`)."
+    )
+    layout: Literal["images", "class_tars", "webdataset", "clips"] = Field(
         default="images",
         description="`images`: a tree of picture files of any depth, the parent folder is the class. `class_tars`: ILSVRC's "
-        "one tar per class, `n01440764.tar`. `webdataset`: existing WebDataset tars (`{key}.jpg`, optional `{key}.cls`).",
+        "one tar per class, `n01440764.tar`. `webdataset`: existing WebDataset tars (`{key}.jpg`, optional `{key}.cls`). `clips`: video "
+        "files and folders of frames at any depth; each clip gives one picture, a frame drawn at random, and view source kind "
+        "`video` adds later frames of it.",
+    )
+    frames_after: int = Field(
+        default=48,
+        ge=0,
+        description="Layout `clips`: the drawn frame leaves at least this many frames after it, or is the first one in shorter clips.",
     )
     num_shards: int = Field(
         default=128,
@@ -24,7 +36,7 @@ class DatasetSettings(Settings):
         le=100_000,
         description="Number of shards; known before the run so that the DAG is. Paper scale: 128 shards of 10,000 pictures.",
     )
-    resize: Literal["none", "shorter_side", "center_crop"] = Field(
+    resize: Resize = Field(
         default="none",
         description="`none` keeps the bytes as they are; `shorter_side` scales the shorter side to `image_size` and keeps the "
         "aspect ratio; `center_crop` scales likewise and crops the central square.",

@@ -1,4 +1,4 @@
-"""Section `views`: generators (S-LDM) and the view sources that fill the bags."""
+"""Section `views`: generators (S-LDM) and how views are drawn from them; `cdgmae.settings.sources` has the view sources."""
 
 from __future__ import annotations
 
@@ -13,13 +13,24 @@ from cdgmae.settings.encoder import EncoderSettings
 class AutoencoderSettings(Settings):
     """The first stage of a generator trained here: pixels <-> latents."""
 
-    kind: Literal["patch_pca", "none"] = Field(
+    kind: Literal["patch_pca", "folder", "none"] = Field(
         default="patch_pca",
-        description="`patch_pca`: orthonormal principal components of non-overlapping patches, fitted in closed form; "
-        "`none`: diffusion on pixels. Learned first stages (VQ-f4, KL) come with an existing generator folder (`path`).",
+        description="`patch_pca`: orthonormal principal components of non-overlapping patches, fitted in closed form; `folder`: a learned "
+        "first stage (VQ-f4, KL); `none`: diffusion on pixels. LDM-4: a VQ-f4 stage.",
+    )
+    path: str | None = Field(
+        default=None,
+        description="Folder of a diffusers VQModel or AutoencoderKL with safetensors weights (`folder`), e.g. `autoencoder/` of an imported "
+        "generator. It is frozen; a KL stage's mean is used.",
     )
     patch_size: int = Field(default=4, ge=1, le=16, description="Side of a latent cell in pixels (`patch_pca`).")
     latent_channels: int = Field(default=12, ge=1, description="Principal components kept of the 3 * patch_size^2 (`patch_pca`).")
+
+    @model_validator(mode="after")
+    def _path_fits(self) -> Self:
+        if (self.kind == "folder") != (self.path is not None):
+            raise ValueError("kind folder needs `path`, the folder of a diffusers autoencoder; other kinds have none")
+        return self
 
     @model_validator(mode="after")
     def _channels_fit(self) -> Self:
@@ -65,6 +76,23 @@ class UNetSettings(Settings):
         return self
 
 
+class MonitoringSettings(Settings):
+    """What is looked at while a generator trains; only `held_out_fraction` changes what it learns."""
+
+    held_out_fraction: Ratio = Field(
+        default=0.01, description="Share of the pictures that is not trained on; the loss on them is measured. 0 measures none."
+    )
+    interval_steps: int = Field(
+        default=5000,
+        ge=1,
+        description="Steps between two looks at the current weights; a last one looks at their moving average.",
+    )
+    num_pictures: int = Field(default=4, ge=0, le=64, description="Rows of a sample grid, one real image each; 0 draws no grids.")
+    num_views: int = Field(default=4, ge=1, le=64, description="Samples of each real image in a grid.")
+    num_inference_steps: int = Field(default=50, ge=1, le=1000, description="DDIM steps of a grid.")
+    guidance_scale: float = Field(default=2.0, ge=0.0, description="Guidance scale of a grid.")
+
+
 class GeneratorTrainingSettings(Settings):
     """Training of an S-LDM from the shards of this DAG (Gen-SIS's recipe)."""
 
@@ -86,6 +114,11 @@ class GeneratorTrainingSettings(Settings):
         description="What stands for `no condition`. `zero_input`: the raw embedding is replaced by the zero vector, which leaves the "
         "projector's bias as token (Gen-SIS's siblings). `zero_token`: a zero token. `learned`: a token of its own.",
     )
+    condition_normalisation: Literal["l2", "standardise", "none"] = Field(
+        default="l2",
+        description="What is done to a raw embedding first. `l2`: unit length (siblings). `standardise`: each embedding less its own mean, "
+        "over its own standard deviation (RCG). `none`: nothing.",
+    )
     whiten_condition: bool = Field(
         default=False,
         description="Start the projector from the principal components of the training embeddings instead of random weights: a small "
@@ -104,6 +137,14 @@ class GeneratorTrainingSettings(Settings):
     horizontal_flip: bool = Field(
         default=True, description="Mirror half of the pictures, together with their embedding's picture."
     )
+    cache_precision: Literal["fp32", "fp16"] = Field(
+        default="fp32",
+        description="Precision of the latents that are computed once and kept under work/ during training. ImageNet at LDM-4, mirrored: 126 "
+        "GB in fp32, 63 GB in fp16.",
+    )
+    monitoring: MonitoringSettings | None = Field(
+        default=None, description="Held-out loss and sample grids at intervals; left out: neither."
+    )
     num_steps: int = Field(default=100_000, ge=1, description="Optimiser steps.")
     batch_size: int = Field(default=256, ge=1, description="Pictures per optimiser step, over all devices.")
     learning_rate: float = Field(default=1e-4, gt=0, description="AdamW's learning rate after warm-up.")
@@ -118,10 +159,13 @@ class GeneratorTrainingSettings(Settings):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
-        if self.spread_weighting and self.autoencoder.kind == "none":
+        if self.spread_weighting and self.autoencoder.kind != "patch_pca":
             raise ValueError(
-                f"spread_weighting = {self.spread_weighting} needs autoencoder kind patch_pca; pixels all weigh 1, set it to 0"
+                f"spread_weighting = {self.spread_weighting} needs autoencoder kind patch_pca; channels of other kinds weigh alike, "
+                "set it to 0"
             )
+        if self.autoencoder.kind == "folder":
+            return self  # its sizes are known once it is loaded
         cell = self.autoencoder.patch_size if self.autoencoder.kind == "patch_pca" else 1
         factor = cell * 2 ** (len(self.unet.block_out_channels) - 1)
         if self.image_size % factor:
@@ -202,46 +246,3 @@ class SamplingSettings(DrawingSettings):
         if self.eta and self.scheduler != "ddim":
             raise ValueError(f"eta = {self.eta} belongs to scheduler ddim; scheduler {self.scheduler} has no eta, set it to 0")
         return self
-
-
-class SourceSettings(Settings):
-    """A view source: one way to fill bags of views from a data set."""
-
-    kind: Literal["s_ldm", "crops"] = Field(
-        description="`s_ldm`: real image + samples of a latent diffusion model. `crops`: the real image alone (no files; the pretext crops it)."
-    )
-    dataset: Name = Field(description="Data set of section `shards`.")
-    generator: Name | None = Field(default=None, description="Generator of `views.generators` (kind `s_ldm`).")
-    sampling: SamplingSettings | None = Field(
-        default=None, description="Sampling (kind `s_ldm`); the paper's values if left out."
-    )
-
-    @model_validator(mode="after")
-    def _kind_fits(self) -> Self:
-        if self.kind == "s_ldm" and self.generator is None:
-            raise ValueError("kind s_ldm needs `generator`, a name of views.generators")
-        if self.kind == "crops" and (self.generator is not None or self.sampling is not None):
-            raise ValueError("kind crops has no files: remove `generator` and `sampling`")
-        return self
-
-    @property
-    def has_files(self) -> bool:
-        """Whether this source writes view shards."""
-        return self.kind != "crops"
-
-    @property
-    def resolved_sampling(self) -> SamplingSettings:
-        """`sampling`, or the paper's values."""
-        return self.sampling or SamplingSettings()
-
-    @property
-    def num_views(self) -> int:
-        """Views per bag besides the real image: M, and 0 for `crops`."""
-        return self.resolved_sampling.num_views if self.has_files else 0
-
-
-class ViewsSettings(Settings):
-    """Section `views`."""
-
-    generators: dict[Name, GeneratorSettings] = Field(default={}, description="Generators by name.")
-    sources: dict[Name, SourceSettings] = Field(min_length=1, description="View sources by name.")

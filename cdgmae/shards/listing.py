@@ -1,4 +1,4 @@
-"""Which pictures a data set has: an image tree, or tar files of pictures, in an order that does not depend on the file system.
+"""Which pictures a data set has: an image tree, tar files of pictures, or clips, in an order that does not depend on the file system.
 
 Tars are never unpacked: a picture in a tar is known by the offset and length of its bytes.
 """
@@ -16,16 +16,17 @@ import pyarrow as pa
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.keys import distinct_keys, safe_key
 from cdgmae.shards.tars import list_tar
+from cdgmae.storage.clips import VIDEO_EXTENSIONS
+from cdgmae.storage.images import PICTURE_EXTENSIONS
+from cdgmae.storage.paths import path_to_text
 
 logger = logging.getLogger("cdgmae")
 
-PICTURE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp"})
-"""File endings that count as pictures, in lower case; compared without regard to case."""
+CONTENTS = {"images": "pictures", "clips": "clips"}
+"""What lies loose below the root folder, by layout; the other layouts have tar files."""
 
 CHUNK_ROWS = 8_192
 LOG_EVERY_CHUNKS = 16
-_ESCAPED_BYTES = {0xDC80 + byte: 0xF780 + byte for byte in range(128)}
-_RESTORED_BYTES = {escaped: original for original, escaped in _ESCAPED_BYTES.items()}
 
 
 class ListedPicture(NamedTuple):
@@ -45,16 +46,6 @@ class FoundFile(NamedTuple):
     path: str
     parent: str | None
     byte_size: int
-
-
-def path_to_text(path: str) -> str:
-    """A path that may hold bytes outside UTF-8 as text that Parquet can store; `text_to_path` takes it back."""
-    return path.translate(_ESCAPED_BYTES)
-
-
-def text_to_path(text: str) -> str:
-    """The path behind `path_to_text`."""
-    return text if text.isascii() else text.translate(_RESTORED_BYTES)
 
 
 def find_files(root: Path, extensions: frozenset[str]) -> Iterator[FoundFile]:
@@ -132,14 +123,37 @@ def list_pictures(settings: DatasetSettings) -> pa.Table:
     if not root.exists():
         raise ValueError(
             f"data set path {settings.path!r} does not exist. Give the folder that holds the "
-            f"{'pictures' if settings.layout == 'images' else 'tar files'} (shards.datasets.NAME.path in the config, or --root)."
+            f"{CONTENTS.get(settings.layout, 'tar files')} (shards.datasets.NAME.path in the config, or --root)."
         )
-    found = _pictures_of_tree(root) if settings.layout == "images" else _pictures_of_tars(root, settings.layout)
+    if settings.layout in CONTENTS:
+        found = _clips_of_tree(root) if settings.layout == "clips" else _pictures_of_tree(root)
+    else:
+        found = _pictures_of_tars(root, settings.layout)
     table = _collect(found)
     if table.num_rows == 0:
         raise ValueError(_nothing_found(root, settings.layout))
     keys = distinct_keys(table["key"].combine_chunks(), table["class_name"].combine_chunks())
     return table.set_column(0, "key", keys)
+
+
+def _clips_of_tree(root: Path) -> Iterator[ListedPicture]:
+    """One picture per clip, drawn when it is packed: video files, and folders that hold frames. The class is the clip's folder."""
+    if not root.is_dir():
+        raise ValueError(f"data set path {str(root)!r} is a file. Layout `clips` needs the folder that holds the clips.")
+    folder_sizes: dict[str, int] = {}
+    clips: list[ListedPicture] = []
+    for file in find_files(root, VIDEO_EXTENSIONS | PICTURE_EXTENSIONS):
+        folder, name = os.path.split(file.path)
+        stem, extension = os.path.splitext(name)
+        if extension.lower() in VIDEO_EXTENSIONS:
+            clips.append(ListedPicture(file.path, stem, file.parent, file.byte_size))
+        elif folder:  # pictures in the root itself belong to no clip
+            folder_sizes[folder] = folder_sizes.get(folder, 0) + file.byte_size
+    for folder, byte_size in folder_sizes.items():
+        clips.append(
+            ListedPicture(folder, os.path.basename(folder), os.path.basename(os.path.dirname(folder)) or None, byte_size)
+        )
+    yield from sorted(clips, key=lambda clip: clip.source_path)
 
 
 def _pictures_of_tree(root: Path) -> Iterator[ListedPicture]:
@@ -207,6 +221,8 @@ def _collect(found: Iterator[ListedPicture]) -> pa.Table:
 
 def _nothing_found(root: Path, layout: str) -> str:
     endings = ".JPEG, .jpg, .jpeg, .png or .webp"
+    if layout == "clips":
+        return f"{root} holds no clips: neither video files ({', '.join(sorted(VIDEO_EXTENSIONS))}) nor folders of frames ({endings})."
     if layout != "images":
         return f"{root} holds no .tar file with pictures ({endings}). Compressed tars must be decompressed; for loose files use layout images."
     hint = ""

@@ -93,6 +93,15 @@ def shard_count(manifest: Path) -> int:
     return int(_facts(manifest)["num_shards"])
 
 
+def manifest_seed(manifest: Path) -> int:
+    """The root seed that the manifest was made with.
+
+    Raises:
+        ValueError: if the file is no manifest.
+    """
+    return int(_facts(manifest)["seed"])
+
+
 def shard_rows(manifest: Path, settings: DatasetSettings, shard_index: int) -> list[dict[str, Any]]:
     """The rows of one shard, sorted by key.
 
@@ -115,6 +124,6 @@ def shard_rows(manifest: Path, settings: DatasetSettings, shard_index: int) -> l
 
 def _facts(manifest: Path) -> dict[str, Any]:
     facts = table_facts(manifest)
-    if not {"pictures", "num_shards", "layout"} <= facts.keys():
+    if not {"pictures", "num_shards", "layout", "seed"} <= facts.keys():
         raise ValueError(f"{manifest} is not a manifest of this package; make one with `cdgmae shards manifest`")
     return facts

@@ -18,8 +18,8 @@ from cdgmae import names
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.listing import list_pictures
-from cdgmae.shards.manifest import PICTURES_PER_SHARD, picture_count, shard_rows, write_listing
-from cdgmae.shards.reading import PreparedPicture, prepare_picture
+from cdgmae.shards.manifest import PICTURES_PER_SHARD, manifest_seed, picture_count, shard_rows, write_listing
+from cdgmae.shards.reading import PreparedPicture, prepare_frame, prepare_picture
 from cdgmae.shards.summary import SUMMARY_NAME, BadPictures, summarise_shards
 from cdgmae.storage.atomic import explain_write_errors
 from cdgmae.storage.images import PictureError
@@ -36,6 +36,8 @@ ENOUGH_EXAMPLES = 20
 def packing_digest(settings: DatasetSettings) -> str:
     """Digest of the settings that decide a shard's bytes, given its manifest."""
     used = ["resize", "max_pixels"] + (["image_size", "jpeg_quality"] if settings.resize != "none" else [])
+    if settings.layout == "clips":
+        used = ["resize", "max_pixels", "image_size", "jpeg_quality", "frames_after"]
     text = json.dumps({name: getattr(settings, name) for name in used}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -70,11 +72,11 @@ def write_shard(
         stack.enter_context(explain_write_errors(output_tar))
         counter = meter or stack.enter_context(ProgressMeter(f"shard {shard_index}", len(rows), unit="pictures"))
         writer = stack.enter_context(PictureShardWriter(output_tar))
-        for row, outcome in _prepare_all(rows, settings, threads or default_threads()):
+        for row, outcome in _prepare_all(rows, settings, manifest_seed(manifest), threads or default_threads()):
             base = PictureRow(row["key"], view_index=0, class_name=row["class_name"], source_path=row["source_path"])
             if isinstance(outcome, PreparedPicture):
-                good = replace(base, extension=outcome.extension, width=outcome.width, height=outcome.height)
-                writer.add_picture(good, outcome.data)
+                base = replace(base, source_path=outcome.source_path, extension=outcome.extension)
+                writer.add_picture(replace(base, width=outcome.width, height=outcome.height), outcome.data)
             else:
                 writer.add_failure(replace(base, status=BAD, reason=outcome))
                 bad.add(row["source_path"], outcome)
@@ -94,13 +96,13 @@ def default_threads() -> int:
 
 
 def _prepare_all(
-    rows: Sequence[Mapping[str, Any]], settings: DatasetSettings, threads: int
+    rows: Sequence[Mapping[str, Any]], settings: DatasetSettings, seed: int, threads: int
 ) -> Iterator[tuple[Mapping[str, Any], PreparedPicture | str]]:
     """(row, picture or reason) in row order; a few pictures per thread are in memory at a time."""
 
     def prepare(row: Mapping[str, Any]) -> PreparedPicture | str:
         try:
-            return prepare_picture(row, settings)
+            return prepare_frame(row, settings, seed) if settings.layout == "clips" else prepare_picture(row, settings)
         except PictureError as error:
             return str(error)
 
@@ -134,7 +136,9 @@ def write_dataset(
     Raises:
         ValueError: as `write_manifest`, `write_shard` and `summarise_shards`; also if the folder holds shards of another division.
     """
-    if settings.layout != "images" and names.lies_within(str(output.resolve()), str(Path(settings.path).resolve())):
+    if settings.layout in ("class_tars", "webdataset") and names.lies_within(
+        str(output.resolve()), str(Path(settings.path).resolve())
+    ):
         raise ValueError(
             f"output folder {output} lies inside the input {settings.path}, whose tars are the pictures; choose another"
         )

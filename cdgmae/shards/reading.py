@@ -11,17 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.shards import DatasetSettings
-from cdgmae.shards.listing import text_to_path
-from cdgmae.storage.images import (
-    PictureError,
-    center_crop,
-    decode_rgb,
-    encode_jpeg,
-    open_picture,
-    picture_extension,
-    resize_shorter_side,
-)
+from cdgmae.storage.clips import frame_name, open_clip
+from cdgmae.storage.images import PictureError, decode_rgb, encode_jpeg, fit_picture, open_picture, picture_extension
+from cdgmae.storage.paths import text_to_path
 
 LARGE_PICTURE_PIXELS = 16_000_000
 """Pictures above this size are decoded one at a time, which bounds the memory of a job with many threads."""
@@ -31,12 +25,13 @@ _one_large_picture = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class PreparedPicture:
-    """Bytes ready for the shard; width and height in pixels of the upright picture."""
+    """Bytes ready for the shard; width and height in pixels of the upright picture, and where it was taken from."""
 
     data: bytes
     extension: str
     width: int
     height: int
+    source_path: str
 
 
 def prepare_picture(row: Mapping[str, Any], settings: DatasetSettings) -> PreparedPicture:
@@ -60,11 +55,36 @@ def prepare_picture(row: Mapping[str, Any], settings: DatasetSettings) -> Prepar
     with _one_large_picture if is_large else nullcontext():
         image = decode_rgb(data, settings.max_pixels)
     if settings.resize == "none":
-        return PreparedPicture(data, picture_extension(header), image.width, image.height)
-    image = resize_shorter_side(image, settings.image_size)
-    if settings.resize == "center_crop":
-        image = center_crop(image, settings.image_size)
-    return PreparedPicture(encode_jpeg(image, settings.jpeg_quality), "jpg", image.width, image.height)
+        return PreparedPicture(data, picture_extension(header), image.width, image.height, row["source_path"])
+    image = fit_picture(image, settings.resize, settings.image_size)
+    return PreparedPicture(encode_jpeg(image, settings.jpeg_quality), "jpg", image.width, image.height, row["source_path"])
+
+
+def prepare_frame(row: Mapping[str, Any], settings: DatasetSettings, seed: int) -> PreparedPicture:
+    """Draw one frame of a clip, a function of (seed, key), and encode it as JPEG, resized if so configured.
+
+    The frame is drawn uniformly from those that leave `frames_after` frames behind them; in a clip that is too short for that it is
+    the first one. `source_path` becomes `{clip}!{frame}`, from which the views stage goes on.
+
+    Args:
+        row: A manifest row of layout `clips`.
+        settings: Root folder, `frames_after`, and what to do with the picture.
+        seed: Root seed of the manifest.
+
+    Raises:
+        PictureError: with the reason, whatever is wrong with the clip.
+    """
+    try:
+        clip = open_clip(Path(settings.path) / text_to_path(row["source_path"]), settings.max_pixels)
+    except OSError as error:
+        raise PictureError(f"unreadable file ({error.strerror or error})") from None
+    first = int(numpy_generator(seed, "shards/frame", row["key"]).integers(max(1, clip.num_frames - settings.frames_after)))
+    frame = next(iter(clip.read([first])))
+    if frame.image is None:
+        raise PictureError(frame.reason or "unreadable frame")
+    image = fit_picture(frame.image, settings.resize, settings.image_size)
+    data, name = encode_jpeg(image, settings.jpeg_quality), frame_name(row["source_path"], first)
+    return PreparedPicture(data, "jpg", image.width, image.height, name)
 
 
 def read_source(row: Mapping[str, Any], settings: DatasetSettings) -> bytes:

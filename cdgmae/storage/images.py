@@ -9,6 +9,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 DEFAULT_MAX_PIXELS = 89_478_485
 READABLE_FORMATS = ("JPEG", "PNG", "WEBP")
+PICTURE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp"})
+"""File endings that count as pictures, in lower case; compared without regard to case."""
+
 FORMAT_EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 """Format reported by Pillow -> file ending. MPO is a JPEG with more pictures behind the first, as many phones write."""
 
@@ -95,3 +98,11 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
     """The central `size` x `size` square of a picture at least that large."""
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))
+
+
+def fit_picture(image: Image.Image, resize: str, image_size: int) -> Image.Image:
+    """A picture as the shards hold it: `resize` is one of the ways of `shards.datasets.NAME.resize`."""
+    if resize == "none":
+        return image
+    image = resize_shorter_side(image, image_size)
+    return center_crop(image, image_size) if resize == "center_crop" else image

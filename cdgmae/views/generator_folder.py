@@ -16,9 +16,10 @@ import torch
 from diffusers.utils.logging import disable_progress_bar
 from torch import Tensor
 
-from cdgmae.models.encoders import Encoder, load_encoder, weights_digest
+from cdgmae.models.encoders import Encoder, weights_digest
 from cdgmae.models.latent_diffusion import LatentDiffusionPipeline
 from cdgmae.models.normalisation import normalise
+from cdgmae.models.projected_encoder import load_conditioning_encoder
 
 FACTS_FILE = "cdgmae.json"
 
@@ -29,7 +30,8 @@ class GeneratorFacts:
 
     Attributes:
         digest: Digest of all weights, the encoder's included, and of the noise schedule.
-        encoder: Reference for `load_encoder`; a file name without folder lies inside the generator folder.
+        encoder: Reference for `load_encoder`; a file name without folder lies inside the generator folder. None for an imported
+            generator whose encoder was not named.
         encoder_digest: Digest of the encoder's weights.
         encoder_image_size: Side in pixels at which the encoder sees a picture.
         image_size: Side of a generated view in pixels.
@@ -37,7 +39,7 @@ class GeneratorFacts:
     """
 
     digest: str
-    encoder: str
+    encoder: str | None
     encoder_digest: str
     encoder_image_size: int
     image_size: int
@@ -66,14 +68,14 @@ def generator_digest(pipeline: LatentDiffusionPipeline, encoder_digest: str) -> 
 
 
 def embed(encoder: Encoder, squares_BCHW: Tensor) -> Tensor:
-    """Raw condition embeddings (B, D), the final-norm CLS token, of pictures in 0..1."""
+    """Raw condition embeddings (B, D), the encoder's first token, of pictures in 0..1."""
     return encoder.tokens(normalise(squares_BCHW))[:, 0].float()
 
 
 def write_generator(
     folder: Path,
     pipeline: LatentDiffusionPipeline,
-    encoder_reference: str,
+    encoder_reference: str | None,
     encoder_digest: str,
     *,
     image_size: int,
@@ -85,33 +87,57 @@ def write_generator(
     Args:
         folder: Where to write; the caller makes it appear atomically.
         pipeline: The generator.
-        encoder_reference: Conditioning encoder; a file is copied into the folder, any other reference is kept by name.
+        encoder_reference: Conditioning encoder; a file (alone or as NAME@FILE) is copied into the folder, any other reference is
+            kept by name; None if it is not known.
         encoder_digest: Digest of the encoder's weights.
         image_size: Side of a generated view in pixels.
         encoder_image_size: Side in pixels at which the encoder sees a picture.
         provenance: Where the generator came from.
     """
     pipeline.save_pretrained(folder)
-    source = Path(encoder_reference)
-    if source.is_file():
-        encoder_reference = f"encoder{source.suffix}"
-        shutil.copyfile(source, folder / encoder_reference)
+    encoder_reference = _copy_encoder(encoder_reference, folder) if encoder_reference is not None else None
     digest = generator_digest(pipeline, encoder_digest)
     facts = GeneratorFacts(digest, encoder_reference, encoder_digest, encoder_image_size, image_size, dict(provenance))
     (folder / FACTS_FILE).write_text(json.dumps(asdict(facts), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return facts
 
 
+def _copy_encoder(reference: str, folder: Path) -> str:
+    """Copy the encoder's weights into the folder, if they are a file; returns the reference that finds them there."""
+    architecture, at, weights = reference.partition("@")
+    source = Path(reference) if Path(reference).is_file() else Path(weights)
+    if not source.is_file():
+        return reference
+    name = f"encoder{source.suffix}"
+    if source.parent != folder:
+        shutil.copyfile(source, folder / name)
+    return name if source == Path(reference) else f"{architecture}{at}{name}"
+
+
+def _found_encoder(reference: str, folder: Path) -> str:
+    """The reference for `load_encoder`, with a file inside the folder under its path."""
+    architecture, at, weights = reference.partition("@")
+    inside = folder / (weights or reference)
+    if not inside.is_file():
+        return reference
+    return f"{architecture}{at}{inside}" if at else str(inside)
+
+
 def load_generator(folder: Path, *, device: torch.device) -> Generator:
     """Load a generator folder and check that its weights are the ones it was written with.
 
     Raises:
-        ValueError: if the folder is no generator folder, or its weights or its encoder are not those of `cdgmae.json`.
+        ValueError: if the folder is no generator folder, names no encoder, or its weights or its encoder are not those of
+            `cdgmae.json`.
     """
     facts = read_facts(folder)
     disable_progress_bar()  # the library would draw a bar into the job's log
-    inside = folder / facts.encoder
-    encoder = load_encoder(str(inside) if inside.is_file() else facts.encoder, device=device)
+    if facts.encoder is None:
+        raise ValueError(
+            f"{folder} has no conditioning encoder, so nothing can be sampled from pictures; import the checkpoint again with "
+            "--encoder, the encoder that it was trained with"
+        )
+    encoder = load_conditioning_encoder(_found_encoder(facts.encoder, folder), device=device)
     try:
         pipeline = LatentDiffusionPipeline.from_pretrained(folder)
     except (OSError, RuntimeError, KeyError, AttributeError, ValueError) as error:
@@ -138,7 +164,7 @@ def read_facts(folder: Path) -> GeneratorFacts:
     except OSError as error:
         raise ValueError(
             f"{folder} is no generator folder: {FACTS_FILE} cannot be read ({error.strerror}); give a folder that "
-            "`cdgmae views train-generator` wrote"
+            "`cdgmae views train-generator` or `cdgmae views import-generator` wrote"
         ) from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); make the generator again") from None

@@ -150,6 +150,6 @@ class GeneratorSampler:
     def _pixels(self, latents_BChw: Tensor) -> np.ndarray:
         """uint8 pictures (B, S, S, 3) on the CPU, decoded in pieces."""
         rows = max(1, DECODED_CELLS // (latents_BChw.shape[2] * latents_BChw.shape[3]))
-        pieces = [(self.pipeline.decode(piece).nan_to_num() * 255).round().to(torch.uint8) for piece in latents_BChw.split(rows)]
+        pieces = [(self.pipeline.pictures(piece).nan_to_num() * 255).round().to(torch.uint8) for piece in latents_BChw.split(rows)]
         pixels: np.ndarray = torch.cat(pieces).permute(0, 2, 3, 1).to("cpu").contiguous().numpy()
         return pixels

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cdgmae.models.condition_projector import ConditionProjector
+from cdgmae.models.grid_projector import GridProjector
 from cdgmae.models.latent_diffusion import LatentDiffusionPipeline, noise_schedule
 from cdgmae.models.patch_autoencoder import PatchAutoencoder
 from tests.oracles.literal_ddim import alpha_bars, ddim_timesteps, epsilon_of_sample, epsilon_of_velocity, literal_ddim
@@ -136,11 +137,29 @@ def test_conditions_are_one_normalised_token_and_the_null_is_what_was_asked_for(
 
 def test_unknown_null_condition_and_parts_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="zero_input, zero_token, learned"):
-        ConditionProjector(4, 4, "none")
+        ConditionProjector(4, 4, "nothing")
     with pytest.raises(ValueError, match="wide"):
         LatentDiffusionPipeline(tiny_unet(), noise_schedule(), ConditionProjector(EMBEDDING, WIDTH + 1), None)
     with pytest.raises(ValueError, match="latent channels"):
         tiny_pipeline(PatchAutoencoder(2, 12))
+
+
+@pytest.mark.parametrize("normalisation", ["l2", "standardise", "none"])
+def test_embeddings_are_normalised_as_asked_and_identity_has_nothing_to_whiten(normalisation: str) -> None:
+    embeddings = 3 * torch.randn(4, EMBEDDING) + 1
+    projector = ConditionProjector(EMBEDDING, EMBEDDING, "zero_token", normalisation, "identity")
+    spread = (embeddings - embeddings.mean(1, keepdim=True)) / embeddings.std(1, keepdim=True)
+    expected = {"l2": embeddings / embeddings.norm(dim=1, keepdim=True), "standardise": spread, "none": embeddings}
+    torch.testing.assert_close(projector(embeddings)[:, 0], expected[normalisation])
+    assert torch.equal(projector.null_tokens(2), torch.zeros(2, 1, EMBEDDING))
+    with pytest.raises(ValueError, match="no weights to whiten with"):
+        projector.whiten(embeddings)
+    with pytest.raises(ValueError, match="allowed: l2, standardise, none"):
+        ConditionProjector(normalisation="l1")
+    with pytest.raises(ValueError, match="use 'linear'"):
+        ConditionProjector(8, 4, projection="identity")
+    with pytest.raises(ValueError, match=r"magnification = 5; allowed: 0\.\.4"):
+        GridProjector(magnification_levels=5, magnification=5)
 
 
 def test_whitened_projector_spreads_embeddings_that_all_point_one_way() -> None:
@@ -171,7 +190,7 @@ def test_pipelines_survive_saving_as_safetensors(tmp_path: Path, kind: str) -> N
     embeddings, x_T = inputs()
     first, second = (one.sample_latents(embeddings, x_T, 3, 2.0) for one in (pipeline, again))
     assert torch.equal(first, second)
-    assert torch.equal(pipeline.decode(first), again.decode(second))
+    assert torch.equal(pipeline.pictures(first), again.pictures(second))
     pictures = torch.rand(2, 3, 16, 16)
     assert torch.equal(pipeline.encode(pictures), again.encode(pictures))
 
@@ -180,22 +199,23 @@ def test_vq_encoding_is_not_quantised_and_decoding_is() -> None:
     stage = vq_model(scaling_factor=1.0).eval()
     pipeline, pictures = tiny_pipeline(stage), torch.rand(2, 3, 16, 16)
     with torch.no_grad():
-        torch.testing.assert_close(pipeline.encode(pictures), stage.quant_conv(stage.encoder(pictures * 2 - 1)))
+        torch.testing.assert_close(pipeline.encode(pictures), stage.quant_conv(stage.encoder(pictures)))
         latents = pipeline.encode(pictures)
         codes = stage.quantize.embedding.weight
         flat = latents.permute(0, 2, 3, 1).reshape(-1, 3)
         nearest = codes[torch.cdist(flat.double(), codes.double()).argmin(1)].reshape(2, 8, 8, 3).permute(0, 3, 1, 2)
-        expected = (stage.decoder(stage.post_quant_conv(nearest)) + 1) / 2
-    torch.testing.assert_close(pipeline.decode(latents), expected.clamp(0, 1), atol=1e-5, rtol=0)
+        expected = stage.decoder(stage.post_quant_conv(nearest))
+    torch.testing.assert_close(pipeline.decode(latents), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(pipeline.pictures(latents), ((expected + 1) / 2).clamp(0, 1), atol=1e-5, rtol=0)
 
 
 def test_scaling_factors_are_applied_and_a_forgotten_one_is_refused() -> None:
     stage, pictures = kl_model().eval(), torch.rand(1, 3, 16, 16)
     pipeline = tiny_pipeline(stage)
     with torch.no_grad():
-        raw = stage.encode(pictures * 2 - 1).latent_dist.mode()
+        raw = stage.encode(pictures).latent_dist.mode()
         torch.testing.assert_close(pipeline.encode(pictures), (raw - 0.25) * 0.5)
-        expected = ((stage.decode(raw).sample + 1) / 2).clamp(0, 1)
+        expected = stage.decode(raw).sample
     torch.testing.assert_close(pipeline.decode(pipeline.encode(pictures)), expected, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match=r"scaling_factor=1\.0"):
         tiny_pipeline(vq_model())
@@ -203,8 +223,7 @@ def test_scaling_factors_are_applied_and_a_forgotten_one_is_refused() -> None:
 
 def test_pixel_diffusion_needs_no_first_stage() -> None:
     pipeline, pictures = tiny_pipeline(None), torch.rand(2, 3, 8, 8)
-    torch.testing.assert_close(pipeline.decode(pipeline.encode(pictures)), pictures)
-    assert pipeline.encode(pictures).min() < 0
+    torch.testing.assert_close(pipeline.pictures(pipeline.encode(pictures * 2 - 1)), pictures)
     assert pipeline.scaling_factor == 1.0
 
 

@@ -13,6 +13,7 @@ import yaml
 
 from cdgmae.config import ConfigError, check_config, check_paths, json_schema, load_config
 from cdgmae.jobs import Jobs
+from cdgmae.settings.views import UNetSettings
 
 ROOT = Path(__file__).parents[2]
 DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -37,13 +38,15 @@ REFUSED = [
     ("shards.datasets.bad/name", {"path": "x"}, r"bad/name"),
     ("views.sources.s_ldm.generator", "s_ldn", r"generator = 's_ldn': no such name; allowed: s_ldm \(did you mean 's_ldm'"),
     ("views.sources.s_ldm.dataset", "imagenet", r"dataset = 'imagenet': no such name; allowed: demo"),
-    ("views.sources.crops.sampling", {"num_views": 2}, r"kind crops has no files"),
+    ("views.sources.crops.sampling", {"num_views": 2}, r"sources\.crops\.sampling: unknown key; allowed: dataset, kind"),
     ("views.sources.s_ldm.sampling.guidance", 6, r"sampling\.guidance: unknown key; .*did you mean 'guidance_scale'"),
     ("views.sources.s_ldm.sampling.guidance_interval", [0.8, 0.2], r"guidance_interval = \[0\.8, 0\.2\] must satisfy"),
     ("views.sources.s_ldm.sampling.reuse_interval", 0, r"reuse_interval = 0: input should be greater than or equal to 1"),
     ("views.generators.s_ldm.path", "somewhere", r"either `path` .* or `train`"),
     ("views.generators.s_ldm.train.image_size", 60, r"image_size = 60 is not a multiple of"),
-    ("views.generators.s_ldm.train.encoder", {"run": "cdg"}, r"circular, generator s_ldm <- generator s_ldm"),
+    ("views.generators.s_ldm.train.autoencoder", {"kind": "folder"}, r"kind folder needs `path`"),
+    ("views.generators.s_ldm.train.autoencoder", {"kind": "folder", "path": "x"}, r"spread_weighting = 1\.0 needs autoencoder kind patch_pca"),
+    ("views.generators.s_ldm.train.encoder", {"run": "cdg"}, r"views\.sources\.s_ldm: circular, s_ldm <- s_ldm"),
     ("consistency.crop_run", "crop", r"consistency\.crop_run = 'crop': no such name; .*did you mean 'crops'"),
     ("consistency.crop_run", "cdg", r"crop_run = 'cdg' has pretext cross_view and draws no crop pairs"),
     ("consistency.sources", ["s_lmd"], r"consistency\.sources = 's_lmd': no such name"),
@@ -53,7 +56,7 @@ REFUSED = [
     ("pretrain.runs.cdg.target_masking_ratio", 1.0, r"target_masking_ratio = 1\.0: input should be less than 1"),
     ("pretrain.runs.cdg.target_masking_ratio", 0.999, r"leaves none of \d+ patches visible"),
     ("pretrain.runs.crops.num_anchors", 2, r"pretext crops has 1 anchor"),
-    ("pretrain.runs.crops.pretext", "video_pairs", r"'video_pairs', but source 'crops' has no view files"),
+    ("pretrain.runs.crops.pretext", "video_pairs", r"'video_pairs' draws its own pairs .* source 'crops' does not have"),
     ("pretrain.runs.cdg.pretext", "video_pairs", r"pretext video_pairs has 1 anchor\(s\), found num_anchors = 2"),
     ("pretrain.runs.cdg.frame_gap", [5, 2], r"frame_gap = \[5, 2\] is no range of whole numbers"),
     ("pretrain.runs.cdg.view_filter", "nsp > 0.5", r"view_filter: expression 'nsp > 0.5': no column 'nsp'; columns: gs, ls, nps"),
@@ -136,7 +139,7 @@ def test_every_field_is_described() -> None:
 
 def test_paper_config_carries_the_papers_values() -> None:
     config = load_config(ROOT / "workflow/experiments/paper.yaml")
-    sampling = config.views.sources["s_ldm"].resolved_sampling
+    sampling = config.views.sources["s_ldm"].sampling
     assert (sampling.num_views, sampling.guidance_scale, sampling.num_inference_steps, sampling.scheduler) == (4, 6.0, 50, "ddim")
     a1, a3 = config.pretrain.runs["cdg_a1"], config.pretrain.runs["cdg_a3"]
     assert (a1.num_anchors, a1.anchor_masking_ratio, a3.num_anchors, a3.anchor_masking_ratio) == (1, 0.0, 3, 0.25)
@@ -152,6 +155,19 @@ def test_paper_config_carries_the_papers_values() -> None:
     protocols = config.propagation.protocols
     assert [protocols[name].top_k for name in ("davis", "vip", "jhmdb")] == [7, 10, 7]
     assert {(protocol.queue_length, protocol.radius) for protocol in protocols.values()} == {(20, 20)}
+
+
+def test_generator_training_overlay_is_ldm4_at_full_size() -> None:
+    values = yaml.safe_load((ROOT / "workflow/experiments/paper.yaml").read_text())
+    overlay = yaml.safe_load((ROOT / "workflow/experiments/train_generator.yaml").read_text())
+    values["views"]["generators"]["gen_sis"] |= overlay["views"]["generators"]["gen_sis"]
+    config = check_config(values)
+    train = config.views.generators["gen_sis"].train
+    assert train is not None
+    assert train.unet == UNetSettings()
+    assert Jobs(config).first_stage_folders("gen_sis") == [train.autoencoder.path]
+    with pytest.raises(ConfigError, match=r"views\.generators\.gen_sis\.train\.autoencoder\.path"):
+        check_paths(config)
 
 
 def test_missing_data_is_named_with_its_key() -> None:

@@ -5,26 +5,34 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
 from diffusers import DDIMScheduler
 from diffusers.models.resnet import ResnetBlock2D
+from safetensors.torch import save_file
 
 from cdgmae.models.checkpoints import write_encoder
 from cdgmae.models.encoders import load_encoder
 from cdgmae.models.latent_diffusion import predict
+from cdgmae.models.patch_autoencoder import PatchAutoencoder
 from cdgmae.models.vit import build_vit
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.encoder import VitSettings
+from cdgmae.settings.views import UNetSettings
 from cdgmae.training.machine import Machine
 from cdgmae.training.metrics import MACHINE_COLUMNS
-from cdgmae.views.examples import TrainingExamples, compute_embeddings, compute_latents, draw_batch, fit_autoencoder
+from cdgmae.views.denoising import Denoiser, GeneratorTask
+from cdgmae.views.examples import TrainingExamples, draw_batch, make_first_stage, split
+from cdgmae.views.generator_building import build_pipeline, build_unet, component_weights
 from cdgmae.views.generator_folder import embed, load_generator
+from cdgmae.views.latent_cache import fill_cache
 from cdgmae.views.pictures import PictureCollection, squares
-from cdgmae.views.training import Denoiser, GeneratorTask, build_pipeline, component_weights, train_generator
+from cdgmae.views.training import train_generator
 from tests.oracles.literal_ddim import alpha_bars
 from tests.views.conftest import ENCODER, KEYS, training_settings, write_shard
 
@@ -53,6 +61,15 @@ def test_generator_folder_stands_alone(shard_tar: Path, tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "generator" / "metrics.parquet").num_rows == 6
     assert not (tmp_path / "work").exists()
     assert not list((tmp_path / "generator").rglob("*.bin"))
+
+
+def test_weights_of_a_named_architecture_are_copied_too(shard_tar: Path, tmp_path: Path) -> None:
+    name = "vit_tiny_patch16_224"
+    weights = tmp_path / "weights@1.safetensors"
+    save_file(timm.create_model(name, num_classes=0).state_dict(), weights)
+    train(tmp_path, [shard_tar], f"{name}@{weights}")
+    weights.unlink()
+    assert load_generator(tmp_path / "generator", device=CPU).facts.encoder == f"{name}@encoder.safetensors"
 
 
 def test_damaged_or_foreign_folders_are_refused(generator_dir: Path, tmp_path: Path) -> None:
@@ -121,28 +138,35 @@ def test_other_recipes_train(shard_tar: Path, tmp_path: Path, changes: dict) -> 
     assert generator.pipeline.scheduler.config["prediction_type"] == changes.get("prediction_type", "v_prediction")
 
 
-def examples_of(tar: Path) -> TrainingExamples:
-    settings, pictures = training_settings(), PictureCollection([tar])
-    pipeline = build_pipeline(settings, 16, fit_autoencoder(pictures, settings), 0)
-    encoder = load_encoder(ENCODER, device=CPU)
-    return TrainingExamples(
-        compute_latents(pictures, pipeline, settings, CPU), compute_embeddings(pictures, encoder, settings, CPU)
-    )
+@pytest.fixture
+def examples_of(tmp_path: Path) -> Callable[[Path], TrainingExamples]:
+    def make(tar: Path) -> TrainingExamples:
+        settings, pictures = training_settings(), PictureCollection([tar])
+        pipeline = build_pipeline(settings, 16, make_first_stage(pictures, settings), 0)
+        cache = fill_cache(tmp_path / "cache", "test", pictures, load_encoder(ENCODER, device=CPU), pipeline, settings, CPU)
+        return split(cache, 0.0, 0)
+
+    return make
 
 
-def test_mirrored_examples_are_those_of_the_mirrored_picture(shard_tar: Path) -> None:
-    examples, pictures = examples_of(shard_tar), PictureCollection([shard_tar])
+def test_mirrored_examples_are_those_of_the_mirrored_picture(
+    shard_tar: Path, examples_of: Callable[[Path], TrainingExamples]
+) -> None:
+    cache, pictures = examples_of(shard_tar).cache, PictureCollection([shard_tar])
     assert pictures.keys == list(KEYS)
     mirrored = squares([pictures.image(2)], 16).flip(-1)
-    torch.testing.assert_close(examples.embeddings_FND[1, 2], embed(load_encoder(ENCODER, device=CPU), mirrored)[0])
-    assert examples.latents_FNChw.shape == (2, 6, 4, 8, 8)
-    assert float(examples.latents_FNChw.std()) == pytest.approx(1.0, abs=0.1)
+    torch.testing.assert_close(cache.embeddings([1], [2])[0], embed(load_encoder(ENCODER, device=CPU), mirrored)[0])
+    latents = cache.latents([0] * 6 + [1] * 6, [*range(6), *range(6)])
+    assert latents.shape == (12, 4, 8, 8)
+    assert float(latents.std()) == pytest.approx(1.0, abs=0.1)
 
 
-def test_batches_visit_every_picture_once_per_epoch_and_drop_the_asked_share(shard_tar: Path) -> None:
+def test_batches_visit_every_picture_once_per_epoch_and_drop_the_asked_share(
+    shard_tar: Path, examples_of: Callable[[Path], TrainingExamples]
+) -> None:
     examples, settings = examples_of(shard_tar), training_settings(batch_size=4, embedding_dropout=0.25)
     batches = [draw_batch(examples, settings, 0, step) for step in range(150)]
-    flat = examples.latents_FNChw.flatten(2)
+    flat = torch.stack([examples.cache.latents([flip] * 6, range(6)).flatten(1) for flip in (0, 1)])
     seen = [
         int((flat - row.flatten()).square().sum(-1).min(0).values.argmin()) for batch in batches[:3] for row in batch["latents"]
     ]
@@ -152,10 +176,14 @@ def test_batches_visit_every_picture_once_per_epoch_and_drop_the_asked_share(sha
     assert float(torch.stack([batch["dropped"] for batch in batches]).float().mean()) == pytest.approx(0.25, abs=0.06)
     again = draw_batch(examples, settings, 0, 149)
     assert all(torch.equal(again[name], batches[149][name]) for name in again)
+    shares = [draw_batch(examples, settings, 0, 149, samples) for samples in (range(0, 3), range(3, 4))]
+    assert all(torch.equal(torch.cat([share[name] for share in shares]), again[name]) for name in again)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_loss_is_the_squared_error_of_the_stated_target(shard_tar: Path, prediction: str) -> None:
+def test_loss_is_the_squared_error_of_the_stated_target(
+    shard_tar: Path, examples_of: Callable[[Path], TrainingExamples], prediction: str
+) -> None:
     examples, settings = examples_of(shard_tar), training_settings(prediction_type=prediction)
     pipeline = build_pipeline(settings, 16, None, 0)
     scheduler: DDIMScheduler = pipeline.scheduler
@@ -180,11 +208,19 @@ def test_loss_is_the_squared_error_of_the_stated_target(shard_tar: Path, predict
 
 
 def test_weights_follow_the_spread_of_the_components(shard_tar: Path) -> None:
-    stage = fit_autoencoder(PictureCollection([shard_tar]), training_settings())
-    assert stage is not None
+    stage = make_first_stage(PictureCollection([shard_tar]), training_settings())
+    assert isinstance(stage, PatchAutoencoder)
     assert component_weights(stage, 0.0) is None
     assert component_weights(None, 1.0) is None
     torch.testing.assert_close(component_weights(stage, 2.0), stage.spread_L.square())
+
+
+def test_default_settings_are_ldm4() -> None:
+    """400.92 M parameters (spec view_generators 3), counted without memory."""
+    with torch.device("meta"):
+        unet = build_unet(UNetSettings(), channels=3, latent_size=64)
+    assert sum(parameter.numel() for parameter in unet.parameters()) == 400_920_579
+    assert unet.config["block_out_channels"] == (192, 384, 576, 960)
 
 
 def test_an_untrained_denoiser_predicts_zero_and_its_weights_depend_on_the_seed_alone() -> None:

@@ -88,7 +88,7 @@ def test_views_are_what_the_formula_says(straight: Path, shard_tar: Path, genera
     generator, pictures = load_generator(generator_dir, device=CPU), PictureCollection([shard_tar])
     noise = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(integer_seed(0, "views", "dog", 2)))
     embedding = embed(generator.encoder, squares([pictures.image(3)], 16))
-    decoded = generator.pipeline.decode(generator.pipeline.sample_latents(embedding, noise[None], 3, 2.0))
+    decoded = generator.pipeline.pictures(generator.pipeline.sample_latents(embedding, noise[None], 3, 2.0))
     expected = (decoded[0].permute(1, 2, 0) * 255).round().numpy()
     assert np.abs(pixels_of(straight)["dog", 2] - expected).mean() < 3  # JPEG at quality 95 lies between
 

@@ -1,4 +1,4 @@
-# Stage views: a generator (trained here unless the config gives a folder), then M views of every real image.
+# Stage views: M views of every real image. One rule per kind of source writes the same files; which, is said by source_pattern.
 rule train_generator:
     input:
         gate=lambda w: ancient(
@@ -8,6 +8,7 @@ rule train_generator:
         encoder=lambda w: JOBS.encoder_files(
             JOBS.generator_training(w.generator).encoder
         ),
+        first_stage=lambda w: JOBS.first_stage_folders(w.generator),
     output:
         directory("results/generators/{generator}"),
     log:
@@ -54,6 +55,8 @@ rule sample_views:
         "logs/sample_views/{source}/{shard}.log",
     benchmark:
         "benchmarks/sample_views/{source}/{shard}.tsv"
+    wildcard_constraints:
+        source=JOBS.source_pattern("s_ldm", "rcg"),
     conda:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
@@ -76,6 +79,221 @@ rule sample_views:
         " --output {output.tar:q}"
         " --work {params.work:q}"
         " --batch-size {resources.batch_size}"
+        " --threads {threads}"
+        " > {log} 2>&1"
+
+
+rule sample_pipeline:
+    input:
+        gate=lambda w: ancient(JOBS.shard_gate(JOBS.dataset_of(w.source))),
+        tar=lambda w: JOBS.real_shard(w.source, w.shard),
+        pipeline=lambda w: JOBS.pipeline_files(w.source),
+    output:
+        tar="results/views/{source}/{shard}.tar",
+        index="results/views/{source}/{shard}.parquet",
+    log:
+        "logs/sample_pipeline/{source}/{shard}.log",
+    benchmark:
+        "benchmarks/sample_pipeline/{source}/{shard}.tsv"
+    wildcard_constraints:
+        source=JOBS.source_pattern("diffusers"),
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=16000,
+        runtime=1440,
+        batch_size=lambda w: JOBS.sampling_batch_size(w.source),
+    params:
+        settings=lambda w: JOBS.pipeline_settings(w.source),
+        seed=CONFIG.seed,
+        work="work/views/sample/{source}/{shard}",
+    message:
+        "Sample views {wildcards.source} from a pipeline, shard {wildcards.shard}"
+    shell:
+        "cdgmae views sample-pipeline"
+        " --settings {params.settings:q}"
+        " --seed {params.seed}"
+        " --shard {input.tar:q}"
+        " --output {output.tar:q}"
+        " --work {params.work:q}"
+        " --batch-size {resources.batch_size}"
+        " --threads {threads}"
+        " > {log} 2>&1"
+
+
+rule embed_pictures:
+    input:
+        gate=lambda w: ancient(JOBS.shard_gate(JOBS.dataset_of(w.source))),
+        tar=lambda w: JOBS.real_shard(w.source, w.shard),
+        encoder=lambda w: JOBS.encoder_files(JOBS.source_encoder(w.source)),
+    output:
+        "results/embeddings/{source}/{shard}.parquet",
+    log:
+        "logs/embed_pictures/{source}/{shard}.log",
+    benchmark:
+        "benchmarks/embed_pictures/{source}/{shard}.tsv"
+    wildcard_constraints:
+        source=JOBS.source_pattern("knn"),
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        settings=lambda w: JOBS.source_settings(w.source, "embed"),
+        encoder=lambda w: JOBS.encoder_reference(JOBS.source_encoder(w.source)),
+    message:
+        "Embed pictures for {wildcards.source}, shard {wildcards.shard}"
+    shell:
+        "cdgmae views embed"
+        " --settings {params.settings:q}"
+        " --shard {input.tar:q}"
+        " --encoder {params.encoder:q}"
+        " --output {output:q}"
+        " --threads {threads}"
+        " > {log} 2>&1"
+
+
+rule index_embeddings:
+    input:
+        lambda w: JOBS.embedding_tables(w.source),
+    output:
+        "results/embeddings/{source}/index.faiss",
+    log:
+        "logs/index_embeddings/{source}.log",
+    benchmark:
+        "benchmarks/index_embeddings/{source}.tsv"
+    wildcard_constraints:
+        source=JOBS.source_pattern("knn"),
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=32000,
+        runtime=240,
+    params:
+        settings=lambda w: JOBS.source_settings(w.source, "index"),
+        embeddings=lambda w: names.embeddings_dir(w.source),
+        seed=CONFIG.seed,
+    message:
+        "Index the embeddings of {wildcards.source}"
+    shell:
+        "cdgmae views index"
+        " --settings {params.settings:q}"
+        " --seed {params.seed}"
+        " --embeddings {params.embeddings:q}"
+        " --output {output:q}"
+        " --threads {threads}"
+        " > {log} 2>&1"
+
+
+rule gather_neighbours:
+    input:
+        tar=lambda w: JOBS.real_shard(w.source, w.shard),
+        tars=lambda w: JOBS.shard_files(JOBS.dataset_of(w.source)),
+        tables=lambda w: JOBS.embedding_tables(w.source),
+        index="results/embeddings/{source}/index.faiss",
+    output:
+        tar="results/views/{source}/{shard}.tar",
+        index="results/views/{source}/{shard}.parquet",
+    log:
+        "logs/gather_neighbours/{source}/{shard}.log",
+    benchmark:
+        "benchmarks/gather_neighbours/{source}/{shard}.tsv"
+    wildcard_constraints:
+        source=JOBS.source_pattern("knn"),
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=16000,
+        runtime=240,
+    params:
+        settings=lambda w: JOBS.source_settings(w.source, "neighbours"),
+        shards=lambda w: names.shards_dir(JOBS.dataset_of(w.source)),
+        embeddings=lambda w: names.embeddings_dir(w.source),
+    message:
+        "Gather neighbours {wildcards.source}, shard {wildcards.shard}"
+    shell:
+        "cdgmae views neighbours"
+        " --settings {params.settings:q}"
+        " --shard {input.tar:q}"
+        " --shards {params.shards:q}"
+        " --embeddings {params.embeddings:q}"
+        " --index {input.index:q}"
+        " --output {output.tar:q}"
+        " --threads {threads}"
+        " > {log} 2>&1"
+
+
+rule gather_random:
+    input:
+        gate=lambda w: ancient(JOBS.shard_gate(JOBS.dataset_of(w.source))),
+        tar=lambda w: JOBS.real_shard(w.source, w.shard),
+        tars=lambda w: JOBS.shard_files(JOBS.dataset_of(w.source)),
+    output:
+        tar="results/views/{source}/{shard}.tar",
+        index="results/views/{source}/{shard}.parquet",
+    log:
+        "logs/gather_random/{source}/{shard}.log",
+    benchmark:
+        "benchmarks/gather_random/{source}/{shard}.tsv"
+    wildcard_constraints:
+        source=JOBS.source_pattern("random"),
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=lambda w: JOBS.source_settings(w.source, "random"),
+        shards=lambda w: names.shards_dir(JOBS.dataset_of(w.source)),
+        seed=CONFIG.seed,
+    message:
+        "Gather random pictures {wildcards.source}, shard {wildcards.shard}"
+    shell:
+        "cdgmae views random"
+        " --settings {params.settings:q}"
+        " --seed {params.seed}"
+        " --shard {input.tar:q}"
+        " --shards {params.shards:q}"
+        " --output {output.tar:q}"
+        " > {log} 2>&1"
+
+
+rule read_clips:
+    input:
+        gate=lambda w: ancient(JOBS.shard_gate(JOBS.dataset_of(w.source))),
+        tar=lambda w: JOBS.real_shard(w.source, w.shard),
+    output:
+        tar="results/views/{source}/{shard}.tar",
+        index="results/views/{source}/{shard}.parquet",
+    log:
+        "logs/read_clips/{source}/{shard}.log",
+    benchmark:
+        "benchmarks/read_clips/{source}/{shard}.tsv"
+    wildcard_constraints:
+        source=JOBS.source_pattern("video"),
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=8000,
+        runtime=240,
+    params:
+        settings=lambda w: JOBS.clip_settings(w.source),
+        seed=CONFIG.seed,
+    message:
+        "Read clips {wildcards.source}, shard {wildcards.shard}"
+    shell:
+        "cdgmae views video"
+        " --settings {params.settings:q}"
+        " --seed {params.seed}"
+        " --shard {input.tar:q}"
+        " --output {output.tar:q}"
         " --threads {threads}"
         " > {log} 2>&1"
 

@@ -1,0 +1,88 @@
+"""What is wrong with settings, in words: the key, its value, what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+
+def describe_problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """One line per problem: the key, its value, what is allowed.
+
+    Args:
+        error: What pydantic found.
+        root: The settings class that was checked.
+    """
+    return sorted({line for item in error.errors() for line in _describe(dict(item), root)})
+
+
+def _describe(item: dict[str, Any], root: type[BaseModel]) -> list[str]:
+    kind, message = item["type"], str(item["msg"]).removeprefix("Value error, ")
+    parts, annotation = _walk(item["loc"][:-1] if kind == "extra_forbidden" else item["loc"], root)
+    if kind == "extra_forbidden":
+        word = str(item["loc"][-1])
+        model = _model_in(annotation)
+        allowed = list(model.model_fields) if model is not None else []
+        return [f"{'.'.join([*parts, word])}: unknown key; allowed: {', '.join(allowed)}{did_you_mean(word, allowed)}"]
+    key = ".".join(parts)
+    if kind == "missing":
+        return [f"{key}: required and not given"]
+    if kind.startswith("union_tag"):
+        return [_describe_tag(key, item, annotation)]
+    if kind == "value_error":
+        return [f"{key}: {line}" if key else line for line in message.splitlines()]
+    return [f"{key} = {item.get('input')!r}: {message[0].lower()}{message[1:]}"]
+
+
+def _describe_tag(key: str, item: dict[str, Any], annotation: Any) -> str:
+    """A missing or unknown `kind` of a union of settings classes."""
+    allowed = list(_members(annotation))
+    if item["type"] == "union_tag_not_found":
+        return f"{key}.kind: required and not given; one of {', '.join(allowed)}"
+    tag = str(item["ctx"]["tag"])
+    return f"{key}.kind = {tag!r}: no such kind; allowed: {', '.join(allowed)}{did_you_mean(tag, allowed)}"
+
+
+def did_you_mean(word: str, allowed: Iterable[str]) -> str:
+    """The allowed word that `word` resembles, as a question in brackets, or nothing."""
+    close = difflib.get_close_matches(word, list(allowed), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _walk(location: tuple[Any, ...], root: Any) -> tuple[list[str], Any]:
+    """The key at `location` and its annotation; the kinds that the checker puts between the keys of a union are left out."""
+    parts: list[str] = []
+    annotation = root
+    for part in location:
+        members, model = _members(annotation), _model_in(annotation)
+        if members:
+            annotation = members.get(str(part))
+            continue
+        parts.append(str(part))
+        if model is not None:
+            field = model.model_fields.get(str(part))
+            annotation = (
+                None if field is None else Annotated[field.annotation, field] if field.discriminator else field.annotation
+            )
+        else:
+            annotation = next((arg for arg in get_args(annotation) if _members(arg) or _model_in(arg)), None)
+    return parts, annotation
+
+
+def _members(annotation: Any) -> dict[str, type[BaseModel]]:
+    """Kind -> class of a union of settings classes that are told apart by `kind`; empty for anything else."""
+    union, *extras = get_args(annotation) or (None,)
+    if not any(getattr(extra, "discriminator", None) for extra in extras):
+        return {}
+    return {kind: model for model in get_args(union) for kind in get_args(model.model_fields["kind"].annotation)}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if getattr(annotation, "__origin__", None) is dict:
+        return None
+    return next((arg for arg in get_args(annotation) if isinstance(arg, type) and issubclass(arg, BaseModel)), None)

@@ -1,0 +1,65 @@
+"""View source `random`: other pictures of the data set, drawn at random (paper, Table 1: the floor of consistency)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cdgmae.runtime.seeds import integer_seed
+from cdgmae.settings.sources import RandomViewsSettings
+from cdgmae.storage.picture_shards import OK, PictureShard, index_path
+from cdgmae.storage.tables import file_sha256
+from cdgmae.views.gathering import DataSetPictures, Taken, write_gathered
+
+SEED_STREAM = "views/random"
+
+
+def gather_random(
+    settings: RandomViewsSettings, seed: int, shard_tar: Path, all_tars: Sequence[Path], output_tar: Path
+) -> dict[str, Any]:
+    """Fill the bags of one shard with M other pictures each.
+
+    View k of image x is a function of (seed, key, k) and the data set's pictures, whatever its shards. No file appears twice in a bag.
+
+    Args:
+        settings: Number of views.
+        seed: Root of every random draw.
+        shard_tar: Picture shard with the real images.
+        all_tars: All picture shards of the data set.
+        output_tar: View shard to write; its index goes beside it.
+
+    Returns:
+        Facts: output, pictures, views.
+
+    Raises:
+        ValueError: if the data set has too few different pictures.
+    """
+    pictures = DataSetPictures(all_tars)
+    different = len(set(pictures.sha256))
+    if different <= settings.num_views:
+        raise ValueError(
+            f"num_views = {settings.num_views}, but the data set has only {different} different picture(s), the real image included; "
+            "lower views.sources.NAME.num_views or add pictures"
+        )
+    keys = sorted(row.key for row in PictureShard(shard_tar).rows(OK))
+    places = {key: position for position, key in enumerate(pictures.keys)}
+    taken = (view for key in keys for view in _draw(key, places[key], pictures, settings.num_views, seed))
+    inputs = {str(index_path(path)): file_sha256(index_path(path)) for path in all_tars}
+    views, _ = write_gathered(output_tar, taken, pictures, sampler="random", settings_digest=settings.digest(), inputs=inputs)
+    return {"output": str(output_tar), "pictures": len(keys), "views": views}
+
+
+def _draw(key: str, place: int, pictures: DataSetPictures, num_views: int, seed: int) -> Iterator[Taken]:
+    """The views of one bag: each is drawn again until its file is not in the bag yet."""
+    in_bag = {pictures.sha256[place]}
+    for view_index in range(1, num_views + 1):
+        number = integer_seed(seed, SEED_STREAM, key, view_index)
+        generator = np.random.default_rng(number)
+        position = place
+        while pictures.sha256[position] in in_bag:
+            position = int(generator.integers(len(pictures)))
+        in_bag.add(pictures.sha256[position])
+        yield Taken(key, view_index, position, number)
