@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdgmae.models.onednn_linear import linear
 from cdgmae.models.sample_dropout import SampleDropout
 
 FEEDFORWARD_DIM = 2048
@@ -36,10 +37,10 @@ class PackedAttention(nn.Module):
         """
         dim = query_BTD.shape[-1]
         if query_BTD is memory_BMD:
-            query, key, value = F.linear(query_BTD, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+            query, key, value = linear(query_BTD, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         else:
-            query = F.linear(query_BTD, self.in_proj_weight[:dim], self.in_proj_bias[:dim])
-            key, value = F.linear(memory_BMD, self.in_proj_weight[dim:], self.in_proj_bias[dim:]).chunk(2, dim=-1)
+            query = linear(query_BTD, self.in_proj_weight[:dim], self.in_proj_bias[:dim])
+            key, value = linear(memory_BMD, self.in_proj_weight[dim:], self.in_proj_bias[dim:]).chunk(2, dim=-1)
         query, key, value = (self._split(tensor) for tensor in (query, key, value))
         if draws is not None and self.training:
             # SDPA takes no ready-made dropout mask; on a CPU it would hold the probabilities, too, once it drops any

@@ -32,11 +32,12 @@ VARIANTS = [
 
 
 def counted_by_torch(settings: PretrainRunSettings) -> int:
-    """FLOPs of a forward pass of one sample; the plain attention, which the counter sees through."""
+    """FLOPs of a forward pass of one sample; the plain attention and linear layers, which the counter knows."""
     model = CrossViewMAE.from_settings(settings).eval()
     side = settings.image_size
     anchors = torch.zeros(1, settings.num_anchors, 3, side, side) if settings.num_anchors else None
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+    no_onednn = torch.backends.mkldnn.flags(enabled=False)
+    with sdpa_kernel(SDPBackend.MATH), no_onednn, FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, 3, side, side), anchors)
     return counter.get_total_flops()
 
