@@ -34,6 +34,9 @@ from cdgmae.propagation.resizing import resize_bilinear
 from cdgmae.propagation.scorers import ObjectScorer
 from cdgmae.propagation.workers import evaluate_clip, frozen_encoder
 from cdgmae.settings.propagation import ProtocolSettings
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from tests.oracles.propagation_oracle import literal_clip_labels
 
 ROOT = Path(__file__).parents[1]

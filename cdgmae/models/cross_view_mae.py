@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cdgmae.models.checkpoints import KeyReport, load_weights
 from cdgmae.models.decoder import DecoderBlock
 from cdgmae.models.masking import PatchMask, count_visible, draw_mask
-from cdgmae.models.onednn_linear import use_onednn
+from cdgmae.models.onednn import use_onednn
 from cdgmae.models.positions import sincos_positions
 from cdgmae.models.sample_dropout import SampleDropout
 from cdgmae.settings.pretrain import PretrainRunSettings

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdgmae.models.onednn_linear import linear
+from cdgmae.models.onednn import linear
 from cdgmae.models.sample_dropout import SampleDropout
 
 FEEDFORWARD_DIM = 2048

@@ -1,7 +1,8 @@
-"""Float32 matrix products on a CPU through oneDNN.
+"""Float32 matrix products on a CPU through oneDNN, in training and of frozen networks.
 
-torch sends plain float32 products to MKL, which on some processors keeps to narrower vector instructions; oneDNN was measured twice
-as fast there and equally fast elsewhere. Results differ from MKL's only by the order of summation.
+torch sends plain float32 products to MKL, which on some processors keeps to narrower vector instructions; oneDNN, which torch ships too, was
+measured up to twice as fast there (benchmarks/results/train_step.md, propagation.md) and equally fast elsewhere. Results differ from MKL's only by
+the order of summation. `torch.backends.mkldnn.flags(enabled=False)` switches all of this off.
 Shapes: `...` any leading dimensions, I input width, O output width, Q queries, K keys, D width.
 """
 
@@ -11,8 +12,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+MIN_PRODUCTS = 1 << 23
+"""Multiplications from which on a trained layer goes through oneDNN: below, converting the layouts costs more than it saves."""
 
-class OneDnnLinear(nn.Module):
+
+def linear(values: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
+    """`torch.nn.functional.linear` with gradients, by oneDNN where that is the faster library."""
+    suits = _on_cpu(values) and weight_OI.dtype == torch.float32 and values.numel() * weight_OI.shape[0] >= MIN_PRODUCTS
+    if not suits or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return F.linear(values, weight_OI, bias_O)
+    return F.linear(values.to_mkldnn(), weight_OI, bias_O).to_dense()
+
+
+class OneDnnLinear(nn.Linear):
+    """`nn.Linear` computed by `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., I) to (..., O)."""
+        return linear(input, self.weight, self.bias)
+
+
+def use_onednn(module: nn.Module) -> None:
+    """Replace every `nn.Linear` inside a module that is trained by a `OneDnnLinear` with the same parameters and names."""
+    for parent, name, child in _linears(module):
+        replacement = OneDnnLinear(child.in_features, child.out_features, device="meta")
+        replacement.weight, replacement.bias = child.weight, child.bias
+        setattr(parent, name, replacement)
+
+
+class FrozenOneDnnLinear(nn.Module):
     """A frozen linear layer whose weights lie in oneDNN's own layout."""
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -26,20 +54,32 @@ class OneDnnLinear(nn.Module):
         return outputs
 
 
-def use_onednn(module: nn.Module) -> None:
+def freeze_to_onednn(module: nn.Module) -> None:
     """Replace all float32 linear layers of a frozen CPU module; nothing happens where torch was built without oneDNN."""
-    if not torch.backends.mkldnn.is_available():
-        return
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and child.weight.device.type == "cpu" and child.weight.dtype == torch.float32:
-                setattr(parent, name, OneDnnLinear(child))
+    for parent, name, child in _linears(module):
+        if _on_cpu(child.weight):
+            setattr(parent, name, FrozenOneDnnLinear(child))
 
 
 def products(queries_QD: Tensor, keys_KD: Tensor) -> Tensor:
     """All dot products (Q, K) of two sets of vectors."""
-    on_cpu = queries_QD.device.type == "cpu" and queries_QD.dtype == torch.float32
-    if on_cpu and torch.backends.mkldnn.is_available():
+    if _on_cpu(queries_QD):
         found: Tensor = F.linear(queries_QD.to_mkldnn(), keys_KD.to_mkldnn()).to_dense()
         return found
     return queries_QD @ keys_KD.T
+
+
+def _on_cpu(tensor: Tensor) -> bool:
+    """Whether oneDNN can take a tensor."""
+    mkldnn = torch.backends.mkldnn
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and bool(mkldnn.is_available() and mkldnn.enabled)
+
+
+def _linears(module: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """(parent, name, layer) of every plain linear layer inside a module."""
+    return [
+        (parent, name, child)
+        for parent in module.modules()
+        for name, child in parent.named_children()
+        if type(child) is nn.Linear
+    ]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from cdgmae.models.encoders import Encoder, load_encoder
-from cdgmae.models.onednn import use_onednn
+from cdgmae.models.onednn import freeze_to_onednn
 from cdgmae.propagation.clips import Clip
 from cdgmae.propagation.frames import embed_frames, grid_of, input_sides
 from cdgmae.propagation.memory import LabelMemory
@@ -86,7 +86,7 @@ def frozen_encoder(reference: str, device: torch.device, protocol: ProtocolSetti
     """The encoder on its device, its float32 products on a CPU left to oneDNN."""
     encoder = load_encoder(reference, device=device)
     if protocol.precision == "fp32":
-        use_onednn(encoder)
+        freeze_to_onednn(encoder)
     return encoder
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from cdgmae.models.checkpoints import CheckpointError
 from cdgmae.models.encoders import load_encoder
 from cdgmae.models.normalisation import normalise
-from cdgmae.models.onednn import products, use_onednn
+from cdgmae.models.onednn import freeze_to_onednn, products
 from cdgmae.models.video_checkpoints import sinusoid_positions
 from cdgmae.models.vit import build_vit
 from cdgmae.models.vit_encoders import RenormalisedEncoder, VitEncoder, timm_encoder
@@ -139,7 +139,7 @@ def test_onednn_gives_the_same_products() -> None:
     vit = VitEncoder(VisionTransformer(**SIZES))
     images = torch.randn(2, 3, 32, 40)
     expected, digest = vit.tokens(images), vit.digest
-    use_onednn(vit)
+    freeze_to_onednn(vit)
     torch.testing.assert_close(vit.tokens(images), expected, rtol=1e-5, atol=1e-5)
     assert vit.digest == digest
     left, right = torch.randn(5, 24), torch.randn(7, 24)

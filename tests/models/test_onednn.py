@@ -7,8 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cdgmae.models import CrossViewMAE
-from cdgmae.models.onednn_linear import OneDnnLinear, linear, use_onednn
+from cdgmae.models import CrossViewMAE, onednn
+from cdgmae.models.onednn import OneDnnLinear, linear, use_onednn
+
+
+@pytest.fixture(autouse=True)
+def _small_layers_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "MIN_PRODUCTS", 0)
 
 
 @pytest.mark.parametrize("shape", [(3, 7, 24), (5, 24)])
