@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yte
 
 PROFILE_FILES = ("profile.yaml", "config.yaml")
 """Names of a profile's file, in the order in which Snakemake looks for them."""
@@ -38,7 +38,7 @@ def read_classes(profile: Path) -> list[ResourceClass]:
         raise ValueError(
             f"--profile {profile}: holds neither of {', '.join(PROFILE_FILES)}; give the folder of a Snakemake profile"
         )
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = yte.process_yaml(path.read_text(encoding="utf-8"), require_use_yte=True)  # as Snakemake reads it
     if not isinstance(content, dict) or content.get("executor") != "slurm":
         raise ValueError(f"{path}: has no line `executor: slurm`, so it sends no jobs to Slurm; give another --profile")
     defaults = _section(content, "default-resources", path)
