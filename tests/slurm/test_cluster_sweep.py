@@ -38,7 +38,9 @@ def start_snakemake(cluster: VirtualCluster, folder: Path) -> subprocess.Popen[b
 
 
 def sweep(cluster: VirtualCluster, folder: Path, *options: str) -> dict[str, Any]:
-    text = cluster.call(sys.executable, "-m", "cdgmae.cli", "cluster", "sweep", "--folder", str(folder), "--json", *options, cwd=ROOT)
+    text = cluster.call(
+        sys.executable, "-m", "cdgmae.cli", "cluster", "sweep", "--folder", str(folder), "--json", *options, cwd=ROOT
+    )
     result: dict[str, Any] = json.loads(text.splitlines()[-1])
     return result
 
@@ -50,7 +52,9 @@ def wait_for(what: Any, seconds: float = 40) -> None:
         time.sleep(0.3)
 
 
-def test_only_jobs_of_a_dead_controller_are_cancelled_and_both_workflows_end_well(cluster: VirtualCluster, tmp_path: Path) -> None:
+def test_only_jobs_of_a_dead_controller_are_cancelled_and_both_workflows_end_well(
+    cluster: VirtualCluster, tmp_path: Path
+) -> None:
     dead, alive = tmp_path / "dead", tmp_path / "alive"
     controllers = [start_snakemake(cluster, folder) for folder in (dead, alive)]
     try:

@@ -66,6 +66,7 @@ class VirtualCluster:
             **{name: value for name, value in os.environ.items() if not name.startswith("SLURM_")},
             "PATH": f"{commands}:{SEARCH_PATH}",
             "SLURM_CONF": str(folder / "slurm.conf"),
+            "CUDA_VISIBLE_DEVICES": "",  # jobs that ask for no GPU shall see none
         }
         try:
             self._start("slurmctld", "-D")
