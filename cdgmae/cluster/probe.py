@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shlex
 import shutil
@@ -81,6 +82,8 @@ def probe_cluster(profile: Path, folder: Path, wait_minutes: float, say: Callabl
             "sbatch is not on PATH, so there is no Slurm here; run `cdgmae doctor --cluster` on a node from which jobs are "
             "submitted (perhaps after `module load slurm`), or leave out --cluster"
         )
+    if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
+        raise ValueError("Snakemake's Slurm executor is not installed; run `pip install 'cdgmae[slurm]'`")
     classes = read_classes(profile)
     scratch = Path(tempfile.mkdtemp(prefix=".cdgmae-doctor-", dir=folder.absolute()))
     probes = [_Probe(wanted, scratch / str(number)) for number, wanted in enumerate(classes)]
@@ -103,13 +106,10 @@ def submit_line(wanted: ResourceClass, name: str, log: Path, folder: Path) -> li
     """The `sbatch` command for a class: the options that Snakemake's executor would give a rule with these resources.
 
     Raises:
-        ValueError: if the executor is not installed or refuses the resources.
+        ValueError: if the executor refuses the resources.
     """
-    try:
-        from snakemake_executor_plugin_slurm.submit_string import get_submit_command
-        from snakemake_executor_plugin_slurm.utils import set_gres_string
-    except ImportError:
-        raise ValueError("Snakemake's Slurm executor is not installed; run `pip install 'cdgmae[slurm]'`") from None
+    from snakemake_executor_plugin_slurm.submit_string import get_submit_command
+    from snakemake_executor_plugin_slurm.utils import set_gres_string
     from snakemake_interface_common.exceptions import WorkflowError
 
     resources = _Resources(wanted.resources)
@@ -134,12 +134,11 @@ def _submit(probe: _Probe, folder: Path) -> None:
     layout = [] if probe.wanted.resources.get("mpi") else ["--ntasks=1"]
     exit_file = shlex.quote(str(probe.folder / EXIT_FILE))
     script = f"{shlex.join(['srun', *layout, *command])}; code=$?; echo $code > {exit_file}; exit $code"
-    line = submit_line(probe.wanted, f"cdgmae-doctor-{uuid.uuid4()}", probe.folder / "log.txt", folder)
     try:
+        line = submit_line(probe.wanted, f"cdgmae-doctor-{uuid.uuid4()}", probe.folder / "log.txt", folder)
         probe.job = call_slurm(*line, "--no-requeue", "--wrap", script).strip().split(";")[0]
-    except ValueError as error:
+    except ValueError as error:  # a class that cannot be submitted is a finding; the others are tried all the same
         probe.problems.append(str(error))
-        probe.ended = time.monotonic()
 
 
 def _wait(probes: list[_Probe], seconds: float, say: Callable[[str], None]) -> None:

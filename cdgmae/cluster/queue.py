@@ -14,6 +14,7 @@ SEPARATOR = "\x1f"
 """Between the fields of a line: a character that no job name, folder or comment holds."""
 
 FIELDS = ("%i", "%j", "%T", "%V", "%r", "%Z", "%k")
+KEPT_VARIABLES = ("SLURM_CONF", "SLURM_CLUSTERS")
 COMMAND_SECONDS = 60
 CHUNK = 200
 """Job ids in one command line."""
@@ -43,10 +44,17 @@ def call_slurm(*command: str) -> str:
             f"{command[0]} is not on PATH, so there is no Slurm here; log in to a node of the cluster from which jobs are "
             "submitted (perhaps `module load slurm`) and run the command again"
         )
-    environment = {**os.environ, "SLURM_TIME_FORMAT": "standard"}
+    # Inside a Slurm job the variables of that job would become options of the command.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") or name in KEPT_VARIABLES}
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=COMMAND_SECONDS, env=environment, check=False, errors="replace"
+            command,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            env=environment | {"SLURM_TIME_FORMAT": "standard"},
+            check=False,
+            errors="replace",
         )
     except subprocess.TimeoutExpired:
         raise ValueError(
@@ -82,8 +90,10 @@ def cancel_jobs(ids: list[str]) -> None:
     Raises:
         ValueError: as `call_slurm`.
     """
-    for start in range(0, len(ids), CHUNK):
-        call_slurm("scancel", "--quiet", *ids[start : start + CHUNK])
+    queued = {job.id for job in own_jobs()} if ids else set()
+    present = [number for number in ids if number in queued]  # scancel fails for an id that Slurm has forgotten
+    for start in range(0, len(present), CHUNK):
+        call_slurm("scancel", "--quiet", *present[start : start + CHUNK])
 
 
 def wait_until_gone(ids: list[str], seconds: float) -> list[str]:

@@ -25,6 +25,7 @@ set-resources:
   one_gpu: {slurm_partition: gpu, gres: "gpu:1", mem: 2GB}
   two_nodes: {slurm_partition: gpu, mpi: srun, nodes: 2, tasks: 2, slurm_extra: "'--ntasks-per-node=1 --signal=USR1@600'"}
   wrong: {slurm_partition: nowhere}
+  refused: {mpi: srun}
 """
 
 NEVER_STARTS = """
@@ -61,6 +62,7 @@ def test_each_class_is_tried_once_and_its_problems_are_told(cluster: VirtualClus
         "one_gpu": ["one_gpu"],
         "two_nodes": ["two_nodes"],
         "wrong": ["wrong"],
+        "refused": ["refused"],
     }
     plain = classes["default-resources"]
     assert plain["problems"] == []
@@ -81,6 +83,7 @@ def test_each_class_is_tried_once_and_its_problems_are_told(cluster: VirtualClus
     assert len({task["node"] for task in pair["tasks"]}) == 2
 
     assert "invalid partition" in classes["wrong"]["problems"][0]
+    assert "the executor refuses the resources of refused" in classes["refused"]["problems"][0]
     assert Path(result["logs"]).is_dir()
 
 
