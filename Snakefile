@@ -16,6 +16,10 @@ if not workflow.config_settings.configfiles:
     configfile: "config.yaml"
 
 
+# Used with --sdm apptainer alone: the image that envs/cdgmae.def builds.
+container: "cdgmae.sif"
+
+
 CONFIG = check_config(
     config,
     origin=", ".join(map(str, workflow.config_settings.configfiles)) or "config.yaml",

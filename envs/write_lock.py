@@ -5,6 +5,8 @@ Usage, in an environment into which `pip install -e .[dev,slurm]` was run and in
     python envs/write_lock.py
 
 `requirements.txt` holds everything `cdgmae` needs at run time, `requirements-dev.txt` what the extras `dev` and `slurm` add.
+`cdgmae.yaml` is the conda environment of `requirements.txt`. It repeats the list, because Snakemake makes the environment from a copy
+of this file in another folder, where a relative path would lead nowhere, and makes it anew only if this file changes.
 Only names and versions are written: no addresses.
 """
 
@@ -18,6 +20,19 @@ from packaging.utils import canonicalize_name
 
 FOLDER = Path(__file__).parent
 LINUX_ONLY = ("nvidia-", "cuda-", "triton")
+CONDA_HEAD = """\
+# The environment of all rules, for `snakemake --sdm conda`: the packages of requirements.txt. Run snakemake from the project's
+# folder: cdgmae.post-deploy.sh then installs cdgmae itself from there. By hand, in the project's folder:
+#     conda env create --name cdgmae --file envs/cdgmae.yaml && conda run --name cdgmae bash envs/cdgmae.post-deploy.sh
+# Written by envs/write_lock.py; do not edit.
+channels:
+  - conda-forge
+  - nodefaults
+dependencies:
+  - python =3.12
+  - pip
+  - pip:
+"""
 LINUX_MARKER = ' ; sys_platform == "linux" and platform_machine == "x86_64"'
 
 
@@ -47,13 +62,20 @@ def write(path: Path, versions: dict[str, str], title: str) -> None:
     path.write_text(f"# {title}\n# Written by envs/write_lock.py; do not edit.\n" + "\n".join(lines) + "\n")
 
 
+def write_conda(path: Path, requirements: Path) -> None:
+    """Write the conda environment that installs a requirements file's packages."""
+    pins = [line for line in requirements.read_text().splitlines() if line and not line.startswith("#")]
+    path.write_text(CONDA_HEAD + "".join(f"      - '{pin}'\n" for pin in pins))
+
+
 def main() -> None:
-    """Write both files."""
+    """Write all three files."""
     core: dict[str, str] = {}
     closure("cdgmae", frozenset(), core)
     everything: dict[str, str] = {}
     closure("cdgmae", frozenset({"dev", "slurm"}), everything)
     write(FOLDER / "requirements.txt", core, "What cdgmae needs at run time, pinned.")
+    write_conda(FOLDER / "cdgmae.yaml", FOLDER / "requirements.txt")
     extra = {name: version for name, version in everything.items() if name not in core}
     write(
         FOLDER / "requirements-dev.txt",

@@ -112,12 +112,28 @@ def _show_findings(findings: list[Finding]) -> None:
 
 def doctor(
     folder: Annotated[Path, typer.Option("--folder", help="Where results will lie; its disk space is shown.")] = Path("."),
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Test a Slurm cluster instead, with one short job per class.")
+    ] = False,
+    profile: Annotated[Path, typer.Option("--profile", help="With --cluster: the Snakemake profile.")] = Path(
+        "workflow/profiles/slurm"
+    ),
+    wait: Annotated[
+        float, typer.Option("--wait", min=0, metavar="MIN", help="With --cluster: minutes until it gives up.")
+    ] = 30.0,
     as_json: JsonOption = False,
 ) -> None:
     """Say what is installed, which devices exist, and which optional parts are missing and how to get them.
 
-    Ends with exit code 1 if a package that is always needed is missing or too old.
+    With [bold]--cluster[/bold]: submit one job of less than ten minutes for the profile's default resources and for each
+    different set of resources of its rules, and say what it found: node, GPUs, memory, torch and NCCL, how fast the working folder
+    is written, and whether the tasks of a job with several find each other.
+
+    Ends with exit code 1 if a package that is always needed is missing or too old, or a class of jobs does not work.
     """
+    if cluster:
+        _doctor_cluster(profile, folder, wait, as_json)
+        return
     from cdgmae.runtime.environment import describe_machine, package_states
 
     states, machine = package_states(), describe_machine(folder)
@@ -129,6 +145,28 @@ def doctor(
     else:
         _show_machine(machine, states)
     if broken:
+        raise typer.Exit(1)
+
+
+def _doctor_cluster(profile: Path, folder: Path, wait: float, as_json: bool) -> None:
+    from cdgmae.cluster.probe import probe_cluster
+
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    result = probe_cluster(profile, folder, wait, say=(lambda line: None) if as_json else console.print)
+    if as_json:
+        print_result(result, True)
+    else:
+        for found in result["classes"]:
+            console.print(f"\n{', '.join(found['rules'])}  (job {found['job']})", style="bold")
+            for task in found["tasks"]:
+                facts = ((name, value) for name, value in task.items() if name != "problems" and value not in (None, []))
+                console.print(
+                    "  " + ", ".join(f"{name} {'; '.join(value) if name == 'gpus' else value}" for name, value in facts)
+                )
+            for problem in found["problems"]:
+                console.print(f"  problem: {problem}", style="red")
+        console.print("\nAll classes work." if result["ok"] else f"\nThere are problems; logs lie in {result['logs']}")
+    if not result["ok"]:
         raise typer.Exit(1)
 
 
