@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from cdgmae import __version__
-from cdgmae.commands import checks, cluster, consistency, demo, pretrain, propagation, report, shards, views
+from cdgmae.commands import checks, cluster, consistency, demo, export, pretrain, propagation, report, shards, status, views
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, Interrupted
 from cdgmae.runtime.logs import log_job_header, start_logging
 
@@ -22,11 +22,12 @@ GROUPS = {
     "pretrain": pretrain.app,
     "propagation": propagation.app,
     "report": report.app,
+    "export": export.app,
     "config": checks.config_app,
     "demo": demo.app,
     "cluster": cluster.app,
 }
-SINGLE_COMMANDS: dict[str, Callable[..., None]] = {"verify": checks.verify, "doctor": checks.doctor}
+SINGLE_COMMANDS: dict[str, Callable[..., None]] = {"status": status.status, "verify": checks.verify, "doctor": checks.doctor}
 COMMANDS = (*GROUPS, *SINGLE_COMMANDS)
 
 

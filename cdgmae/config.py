@@ -220,12 +220,28 @@ def check_config(values: Mapping[str, Any], origin: str = "config.yaml") -> Conf
         raise ConfigError(f"{origin} cannot be run:\n  - {error}") from None
 
 
-def load_config(path: Path) -> Config:
-    """Read and check one YAML file.
+def load_config(path: Path, *overlays: Path) -> Config:
+    """Read and check one YAML file, or several laid over each other as Snakemake's `--configfile` does.
 
     Raises:
-        ConfigError: if the file is missing, is not a YAML mapping, or does not pass `check_config`.
+        ConfigError: if a file is missing or is not a YAML mapping, or together they do not pass `check_config`.
     """
+    values: dict[str, Any] = {}
+    for file in (path, *overlays):
+        _lay_over(values, _read_mapping(file))
+    return check_config(values, origin=", ".join(map(str, (path, *overlays))))
+
+
+def _lay_over(values: dict[str, Any], overlay: Mapping[str, Any]) -> None:
+    """Write the overlay's values into `values`; mappings merge, everything else is replaced."""
+    for key, value in overlay.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            _lay_over(values[key], value)
+        else:
+            values[key] = value
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -234,7 +250,7 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no mapping of sections; start from the shipped config.yaml")
-    return check_config(values, origin=str(path))
+    return values
 
 
 def check_paths(config: Config) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +14,47 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 logger = logging.getLogger("cdgmae")
+
+
+_START = re.compile(r" INFO (?P<task>.+): (?P<total>\d+) (?P<unit>[a-z ]+?)(?:, (?P<done>\d+) already done)?$")
+_LINE = re.compile(
+    r" INFO (?P<task>.+): (?P<done>\d+)/(?P<total>\d+) (?P<unit>[a-z ]+), (?P<rate>[0-9.e+-]+)/s, (?:(?P<left>\d+) s left|rate unknown)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """How far a job was when it wrote its last progress line.
+
+    Attributes:
+        task: What is being done.
+        done: Finished items.
+        total: Items in all.
+        unit: What an item is, plural.
+        rate: Items per second; None at the start.
+        seconds_left: Time to the end, counted from that line; None if unknown.
+    """
+
+    task: str
+    done: int
+    total: int
+    unit: str
+    rate: float | None = None
+    seconds_left: float | None = None
+
+
+def last_progress(log: str) -> JobProgress | None:
+    """The newest progress line of a `ProgressMeter` in the text of a log; None if there is none."""
+    for line in reversed(log.splitlines()):
+        found = _LINE.search(line) or _START.search(line)
+        if found is not None:
+            parts = found.groupdict()
+            rate, left = parts.get("rate"), parts.get("left")
+            return JobProgress(
+                parts["task"], int(parts["done"] or 0), int(parts["total"]), parts["unit"],
+                float(rate) if rate else None, float(left) if left else None,
+            )  # fmt: skip
+    return None
 
 
 class ProgressMeter:

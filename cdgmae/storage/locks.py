@@ -15,6 +15,38 @@ from cdgmae.storage.atomic import explain_write_errors
 logger = logging.getLogger("cdgmae")
 
 
+def lock_path(output: Path) -> Path:
+    """The lock file of an artifact, beside it."""
+    return output.parent / f".{output.name}.lock"
+
+
+def holder_host(output: Path) -> str | None:
+    """The machine whose process wrote itself into the lock file of `output`; None if there is no such file or nothing in it yet."""
+    try:
+        owner = lock_path(output).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+    return owner.rpartition(" on ")[2] or None
+
+
+def is_held(output: Path) -> bool:
+    """Whether a process holds the right to write `output` now, as far as this machine's kernel knows.
+
+    Looks without keeping anything: a writer that comes in that very moment waits for microseconds.
+    """
+    try:
+        descriptor = os.open(lock_path(output), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 @contextmanager
 def exclusive_writer(output: Path) -> Iterator[None]:
     """Hold the right to write `output`; wait while another process holds it.
@@ -26,7 +58,7 @@ def exclusive_writer(output: Path) -> Iterator[None]:
     Raises:
         ValueError: if the output's folder cannot be made or written.
     """
-    path = output.parent / f".{output.name}.lock"
+    path = lock_path(output)
     with explain_write_errors(output):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _acquire(path)

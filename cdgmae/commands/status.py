@@ -1,0 +1,141 @@
+"""`cdgmae status`: what a workflow has done, does and has still to do."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Column, Table
+from rich.text import Text
+
+from cdgmae.commands.options import JsonOption, print_result
+
+if TYPE_CHECKING:
+    from cdgmae.config import Config
+
+LONGEST_MESSAGE = 300
+
+
+def status(
+    config: Annotated[
+        list[Path],
+        typer.Option(
+            "--config", help="The configuration that the workflow runs with; given several times: laid over each other in order."
+        ),
+    ] = [Path("config.yaml")],  # noqa: B006
+    folder: Annotated[
+        Path, typer.Option("--folder", help="Working directory of the workflow, with results/, work/ and logs/.")
+    ] = Path(),
+    watch: Annotated[
+        float | None,
+        typer.Option("--watch", min=0.1, help="Show it anew every so many seconds, until nothing is left to do or Ctrl-C."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far the workflow is: every stage with its shards, runs and clip sets, the running jobs, and the last errors.
+
+    Told from files alone: outputs, locks, logs and unfinished work. It takes no lock of Snakemake, may run beside it at any time, on the
+    cluster's login node too, and changes nothing. Rates are those of the jobs that run now; the remaining time of a group holds at that
+    number of jobs. A job that stopped early with its state saved is waiting: starting the workflow again goes on with it.
+
+    Example: cdgmae status --config config.yaml --watch 10
+    """
+    from cdgmae.config import load_config
+
+    checked = load_config(*config)
+    try:
+        _show(checked, folder, watch, as_json)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+def _show(config: Config, folder: Path, watch: float | None, as_json: bool) -> None:
+    from rich.live import Live
+
+    from cdgmae.status.summary import workflow_status
+
+    facts = workflow_status(config, folder)
+    if as_json or watch is None:
+        _print(facts, as_json)
+        while watch is not None and not _is_over(facts):
+            time.sleep(watch)
+            facts = workflow_status(config, folder)
+            _print(facts, as_json)
+        return
+    with Live(_page(facts), console=Console(), auto_refresh=False) as live:
+        while not _is_over(facts):
+            time.sleep(watch)
+            facts = workflow_status(config, folder)
+            live.update(_page(facts), refresh=True)
+
+
+def _is_over(facts: dict[str, Any]) -> bool:
+    return bool(facts["jobs"]["done"] == sum(facts["jobs"].values()))
+
+
+def _print(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_result(facts, True)
+    else:
+        Console().print(_page(facts), highlight=False)
+
+
+def _page(facts: dict[str, Any]) -> RenderableType:
+    """Groups, running jobs and errors below each other."""
+    total = sum(facts["jobs"].values())
+    parts: list[RenderableType] = [_groups_table(facts["groups"])]
+    if facts["running"]:
+        parts.append(_running_table(facts["running"]))
+    for error in facts["errors"]:
+        parts.append(_error_text(error))
+    shown = ", ".join(f"{count} {state}" for state, count in facts["jobs"].items() if count and state != "done")
+    parts.append(Text(f"{facts['jobs']['done']} of {total} jobs done" + (f", {shown}" if shown else "")))
+    return Group(*parts)
+
+
+def _groups_table(groups: list[dict[str, Any]]) -> Table:
+    numbers = [Column(name, justify="right") for name in ("done", "running", "failed", "waiting", "to do", "jobs/h", "left")]
+    table = Table("stage", "", *numbers, box=None, header_style="bold", pad_edge=False)
+    former = None
+    for group in groups:
+        colour = "red" if group["failed"] else "green" if group["done"] == group["total"] else "default"
+        rate = group["jobs_per_hour"]
+        table.add_row(
+            "" if group["stage"] == former else group["stage"], escape(group["group"]),
+            f"[{colour}]{group['done']}/{group['total']}[/{colour}]",
+            *(str(group[state] or "-") for state in ("running", "failed", "waiting", "to do")),
+            f"{rate:.3g}" if rate is not None else "-", _duration(group["seconds_left"]),
+        )  # fmt: skip
+        former = group["stage"]
+    return table
+
+
+def _running_table(running: list[dict[str, Any]]) -> Table:
+    table = Table("running", "progress", "per second", "left", "log", box=None, header_style="bold", pad_edge=False)
+    for job in running:
+        progress = f"{job['done']}/{job['total']} {job['unit']}" if job["total"] is not None else job["kept"] or "starting"
+        rate = f"{job['per_second']:.3g}" if job["per_second"] is not None else "-"
+        table.add_row(escape(f"{job['rule']} {job['name']}"), progress, rate, _duration(job["seconds_left"]), escape(job["log"]))
+    return table
+
+
+def _error_text(error: dict[str, Any]) -> Text:
+    """A failed job in red, a waiting one in yellow: when, where and why."""
+    message = error["message"] if len(error["message"]) <= LONGEST_MESSAGE else error["message"][:LONGEST_MESSAGE] + " ..."
+    kept = f"; {error['kept']} kept" if error["kept"] else ""
+    head = "failed" if error["state"] == "failed" else "waiting to continue"
+    text = Text(f"{head} {_duration(error['seconds_ago'])} ago{kept}: ", style="red" if error["state"] == "failed" else "yellow")
+    text.append(f"{error['rule']} {error['name']}: {message} ", style="default")
+    return text.append(f"({error['log']})", style="bold")
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,128 @@
+"""The state of one job, told from its outputs, its lock, its log and its unfinished work; nothing is written or kept locked."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cdgmae.runtime.progress import JobProgress, last_progress
+from cdgmae.status.expected import Job
+from cdgmae.status.kept_work import kept_work
+from cdgmae.storage.locks import holder_host, is_held
+
+State = Literal["done", "running", "failed", "waiting", "to do"]
+
+LOG_TAIL_BYTES = 32 << 10
+QUIET_SECONDS = 60.0
+"""A job that holds no lock (yet) counts as running while its log is younger: jobs need some seconds before they take their lock."""
+REMOTE_QUIET_SECONDS = 300.0
+"""The same for a job of another machine whose lock this kernel does not see; its log grows with every progress line."""
+
+SILENT_END = (
+    "ended without a message: killed, or out of memory or time, or not seen for a while on another machine; finished work is kept"
+)
+_RESULT_LINE = re.compile(r"^  \S+  \S")
+_LAST_LINE_OF_TRACEBACK = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b.*")
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """What is known of one job.
+
+    Attributes:
+        job: The job.
+        state: `done`: all outputs are there. `running`. `failed`: its log ends without success and no output is there.
+            `waiting`: stopped early with its state saved. `to do`: nothing of it is there.
+        time: When it finished, or last wrote to its log, in seconds since 1970; None if never.
+        progress: Its last progress line, of a job that is not done.
+        kept: Finished work that survives, e.g. `40 steps`, of a job that is not done.
+        message: Why it failed or waits.
+    """
+
+    job: Job
+    state: State
+    time: float | None = None
+    progress: JobProgress | None = None
+    kept: str | None = None
+    message: str | None = None
+
+
+def judge(job: Job, root: Path, now: float) -> JobState:
+    """The state of a job.
+
+    Args:
+        job: The job.
+        root: Working directory of the workflow.
+        now: Seconds since 1970.
+    """
+    locked = root / job.locked if job.locked is not None else None
+    held = locked is not None and is_held(locked)
+    finished = _finish_time(job, root)
+    if finished is not None and not held:
+        return JobState(job, "done", finished)
+    log = root / job.log
+    written, tail = _modified(log), _tail(log)
+    kept = kept_work(root / job.work) if job.work is not None else None
+    if held:
+        return JobState(job, "running", written, last_progress(tail), kept)
+    if written is None:
+        return JobState(job, "to do", kept=kept)
+    state, message = _how_it_ended(tail)
+    if state is None:
+        alive = now - written < _patience(locked)
+        state, message = ("running", None) if alive else ("failed", SILENT_END)
+    shown = last_progress(tail) if state != "to do" else None
+    return JobState(job, state, written, shown, kept, message)
+
+
+def _finish_time(job: Job, root: Path) -> float | None:
+    """When the last output appeared; None while one is missing."""
+    times = [_modified(root / output) for output in job.outputs]
+    return None if None in times else max(time for time in times if time is not None)
+
+
+def _patience(locked: Path | None) -> float:
+    """How long a log may be silent before its job counts as ended."""
+    if locked is None:
+        return QUIET_SECONDS
+    host = holder_host(locked)
+    if host is None:
+        return QUIET_SECONDS
+    return 0.0 if host == socket.gethostname() else REMOTE_QUIET_SECONDS
+
+
+def _how_it_ended(tail: str) -> tuple[State | None, str | None]:
+    """State and message that the end of a log tells for a job without outputs; None if it just breaks off."""
+    for marker, state in (("error:", "failed"), ("stopped early:", "waiting")):
+        place = tail.rfind(f"\n{marker}")
+        if place >= 0:
+            return ("failed" if state == "failed" else "waiting"), " ".join(tail[place + 1 :].removeprefix(marker).split())
+    lines = tail.splitlines()
+    if "Traceback (most recent call last):" in tail:
+        errors = [line for line in lines if _LAST_LINE_OF_TRACEBACK.match(line)]
+        return "failed", errors[-1] if errors else "ended in a traceback"
+    if lines and any(_RESULT_LINE.match(line) for line in lines[-12:]):
+        return "to do", None  # it succeeded; its outputs were removed since
+    return None, None
+
+
+def _modified(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
+
+
+def _tail(path: Path) -> str:
+    """The end of a log, after a line break; empty if there is none."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LOG_TAIL_BYTES))
+            return "\n" + file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
