@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cdgmae.config import Config
 
 LONGEST_MESSAGE = 300
+SHOWN_RUNNING = 20
+"""Running jobs that are listed; --json has all of them."""
 
 
 def status(
@@ -40,7 +42,8 @@ def status(
 
     Told from files alone: outputs, locks, logs and unfinished work. It takes no lock of Snakemake, may run beside it at any time, on the
     cluster's login node too, and changes nothing. Rates are those of the jobs that run now; the remaining time of a group holds at that
-    number of jobs. A job that stopped early with its state saved is waiting: starting the workflow again goes on with it.
+    number of jobs. A job that stopped early with its state saved is waiting: starting the workflow again goes on with it. Done means that
+    the outputs are there; which of them a changed configuration makes anew, `snakemake -n` says.
 
     Example: cdgmae status --config config.yaml --watch 10
     """
@@ -90,6 +93,8 @@ def _page(facts: dict[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_groups_table(facts["groups"])]
     if facts["running"]:
         parts.append(_running_table(facts["running"]))
+        if len(facts["running"]) > SHOWN_RUNNING:
+            parts.append(Text(f"and {len(facts['running']) - SHOWN_RUNNING} more"))
     for error in facts["errors"]:
         parts.append(_error_text(error))
     shown = ", ".join(f"{count} {state}" for state, count in facts["jobs"].items() if count and state != "done")
@@ -99,7 +104,7 @@ def _page(facts: dict[str, Any]) -> RenderableType:
 
 def _groups_table(groups: list[dict[str, Any]]) -> Table:
     numbers = [Column(name, justify="right") for name in ("done", "running", "failed", "waiting", "to do", "jobs/h", "left")]
-    table = Table("stage", "", *numbers, box=None, header_style="bold", pad_edge=False)
+    table = Table("stage", Column("", no_wrap=True), *numbers, box=None, header_style="bold", pad_edge=False)
     former = None
     for group in groups:
         colour = "red" if group["failed"] else "green" if group["done"] == group["total"] else "default"
@@ -116,7 +121,7 @@ def _groups_table(groups: list[dict[str, Any]]) -> Table:
 
 def _running_table(running: list[dict[str, Any]]) -> Table:
     table = Table("running", "progress", "per second", "left", "log", box=None, header_style="bold", pad_edge=False)
-    for job in running:
+    for job in running[:SHOWN_RUNNING]:
         progress = f"{job['done']}/{job['total']} {job['unit']}" if job["total"] is not None else job["kept"] or "starting"
         rate = f"{job['per_second']:.3g}" if job["per_second"] is not None else "-"
         table.add_row(escape(f"{job['rule']} {job['name']}"), progress, rate, _duration(job["seconds_left"]), escape(job["log"]))

@@ -25,6 +25,9 @@ REMOTE_QUIET_SECONDS = 300.0
 SILENT_END = (
     "ended without a message: killed, or out of memory or time, or not seen for a while on another machine; finished work is kept"
 )
+_END_MARKERS: dict[str, State] = {"error:": "failed", "stopped early:": "waiting"}
+"""How the command line begins its last words."""
+
 _RESULT_LINE = re.compile(r"^  \S+  \S")
 _LAST_LINE_OF_TRACEBACK = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b.*")
 
@@ -39,7 +42,7 @@ class JobState:
             `waiting`: stopped early with its state saved. `to do`: nothing of it is there.
         time: When it finished, or last wrote to its log, in seconds since 1970; None if never.
         progress: Its last progress line, of a job that is not done.
-        kept: Finished work that survives, e.g. `40 steps`, of a job that is not done.
+        kept: Finished work in its work folder, e.g. `40 steps`, of a job that is not done; it counts while its settings stay the same.
         message: Why it failed or waits.
     """
 
@@ -74,7 +77,7 @@ def judge(job: Job, root: Path, now: float) -> JobState:
     state, message = _how_it_ended(tail)
     if state is None:
         alive = now - written < _patience(locked)
-        state, message = ("running", None) if alive else ("failed", SILENT_END)
+        state, message = ("running", None) if alive else ("failed", _silent_end(tail))
     shown = last_progress(tail) if state != "to do" else None
     return JobState(job, state, written, shown, kept, message)
 
@@ -97,10 +100,10 @@ def _patience(locked: Path | None) -> float:
 
 def _how_it_ended(tail: str) -> tuple[State | None, str | None]:
     """State and message that the end of a log tells for a job without outputs; None if it just breaks off."""
-    for marker, state in (("error:", "failed"), ("stopped early:", "waiting")):
-        place = tail.rfind(f"\n{marker}")
-        if place >= 0:
-            return ("failed" if state == "failed" else "waiting"), " ".join(tail[place + 1 :].removeprefix(marker).split())
+    for marker, state in _END_MARKERS.items():
+        _, found, message = tail.rpartition(f"\n{marker}")
+        if found:
+            return state, " ".join(message.split())
     lines = tail.splitlines()
     if "Traceback (most recent call last):" in tail:
         errors = [line for line in lines if _LAST_LINE_OF_TRACEBACK.match(line)]
@@ -108,6 +111,13 @@ def _how_it_ended(tail: str) -> tuple[State | None, str | None]:
     if lines and any(_RESULT_LINE.match(line) for line in lines[-12:]):
         return "to do", None  # it succeeded; its outputs were removed since
     return None, None
+
+
+def _silent_end(tail: str) -> str:
+    """The message for a log that just breaks off, with its last line: a foreign program's error may stand there."""
+    lines = tail.split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return f"{SILENT_END}; last line: {last}" if last else SILENT_END
 
 
 def _modified(path: Path) -> float | None:

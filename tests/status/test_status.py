@@ -1,0 +1,244 @@
+"""`cdgmae status`: what it tells from outputs, locks, logs and unfinished work."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+from cdgmae.cli import app
+from cdgmae.config import Config, ConfigError, load_config
+from cdgmae.runtime.progress import last_progress
+from cdgmae.status.evidence import REMOTE_QUIET_SECONDS, SILENT_END, judge
+from cdgmae.status.expected import Job, expected_jobs
+from cdgmae.status.kept_work import kept_work
+from cdgmae.status.summary import workflow_status
+from cdgmae.storage.locks import exclusive_writer, is_held, lock_path
+from cdgmae.storage.tables import write_table
+from cdgmae.views.parts import MadeView, PartWriter
+
+ROOT = Path(__file__).parents[2]
+NOW = 1_800_000_000.0
+HEADER = "09:00:00 INFO cdgmae 0.1.0, python 3.12.1, host node1, slurm job 17, CUDA_VISIBLE_DEVICES 0\n"
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return load_config(ROOT / "config.yaml")
+
+
+def job_of(config: Config, rule: str, name: str) -> Job:
+    return next(job for job in expected_jobs(config) if (job.rule, job.name) == (rule, name))
+
+
+def write(path: Path, text: str = "x", time: float = NOW) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (time, time))
+
+
+def finish(job: Job, root: Path, time: float = NOW, seconds: float | None = None) -> None:
+    for output in job.outputs:
+        write(root / output, time=time)
+    if seconds is not None:
+        write(root / job.benchmark, f"s\th:m:s\n{seconds}\t0:00:30\n")
+
+
+def group_of(facts: dict[str, Any], stage: str, group: str) -> dict[str, Any]:
+    return next(row for row in facts["groups"] if (row["stage"], row["group"]) == (stage, group))
+
+
+def test_the_demo_has_all_stages_and_an_empty_folder_has_everything_to_do(config: Config, tmp_path: Path) -> None:
+    facts = workflow_status(config, tmp_path, NOW)
+    assert facts["jobs"] == {"done": 0, "running": 0, "failed": 0, "waiting": 0, "to do": 25}
+    totals = {(row["stage"], row["group"]): row["total"] for row in facts["groups"]}
+    assert totals == {
+        ("demo", "demo data"): 1, ("shards", "list of demo"): 1, ("shards", "shards of demo"): 2, ("shards", "check of demo"): 1,
+        ("views", "generators"): 1, ("views", "shards of s_ldm"): 2, ("consistency", "shards of s_ldm"): 2, ("consistency", "summary"): 1,
+        ("pretrain", "runs"): 3, ("propagation", "clip sets"): 9, ("propagation", "summary"): 1, ("report", "page"): 1,
+    }  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_that_come_and_go_change_the_counts(config: Config, tmp_path: Path) -> None:
+    for job in expected_jobs(config):
+        finish(job, tmp_path)
+    assert workflow_status(config, tmp_path, NOW)["jobs"]["done"] == 25
+    (tmp_path / "results/views/s_ldm/00001.parquet").unlink()  # a shard is complete with its index only
+    facts = workflow_status(config, tmp_path, NOW)
+    assert (facts["jobs"]["done"], facts["jobs"]["to do"]) == (24, 1)
+    assert group_of(facts, "views", "shards of s_ldm")["done"] == 1
+
+
+def test_a_held_lock_means_running_and_its_log_tells_how_far(config: Config, tmp_path: Path) -> None:
+    job = job_of(config, "pretrain_encoder", "cdg/seed0")
+    log = (
+        HEADER
+        + "09:00:05 INFO pretrain: 540 steps, 40 already done\n09:00:35 INFO pretrain: 240/540 steps, 6.67/s, 45 s left, loss 0.7\n"
+    )
+    write(tmp_path / job.log, log, NOW - 10)
+    write(tmp_path / "work/pretrain/cdg/seed0/state-000000040.pt")
+    with exclusive_writer(tmp_path / "results/pretrain/cdg/seed0"):
+        facts = workflow_status(config, tmp_path, NOW)
+    (running,) = facts["running"]
+    assert running == {
+        "stage": "pretrain", "rule": "pretrain_encoder", "name": "cdg/seed0", "log": job.log, "done": 240, "total": 540,
+        "unit": "steps", "per_second": 6.67, "seconds_left": 35.0, "kept": "40 steps",
+    }  # fmt: skip
+
+
+def test_jobs_without_a_lock_run_while_their_log_is_fresh(config: Config, tmp_path: Path) -> None:
+    job = job_of(config, "summarise_propagation", "summary")
+    write(tmp_path / job.log, HEADER, NOW - 5)
+    assert judge(job, tmp_path, NOW).state == "running"
+    later = judge(job, tmp_path, NOW + 3600)
+    assert (later.state, later.message) == ("failed", f"{SILENT_END}; last line: {HEADER.strip()}")
+
+
+def test_a_dead_process_of_this_machine_is_not_running_but_one_elsewhere_gets_time(config: Config, tmp_path: Path) -> None:
+    job = job_of(config, "pretrain_encoder", "cdg/seed0")
+    write(tmp_path / job.log, HEADER, NOW - 100)
+    lock = lock_path(tmp_path / "results/pretrain/cdg/seed0")
+    write(lock, "process 1 on another-node")
+    assert judge(job, tmp_path, NOW).state == "running"
+    assert judge(job, tmp_path, NOW + REMOTE_QUIET_SECONDS).state == "failed"
+    lock.unlink()
+    code = (
+        "import os, sys; from pathlib import Path; from cdgmae.storage.locks import exclusive_writer\n"
+        "with exclusive_writer(Path(sys.argv[1])): os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "results/pretrain/cdg/seed0")], check=False)
+    assert lock.exists()
+    write(tmp_path / job.log, HEADER, NOW - 1)
+    assert judge(job, tmp_path, NOW).state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("log", "state", "message"),
+    [
+        ("error: 00001.tar is cut short; run\nthe views stage again\n", "failed", "00001.tar is cut short; run the views stage again"),
+        ("stopped early: saved after step 40 (SIGTERM); run it again\n", "waiting", "saved after step 40 (SIGTERM); run it again"),
+        ("Traceback (most recent call last):\n  File x\ntorch.OutOfMemoryError: no memory\n", "failed", "torch.OutOfMemoryError: no memory"),
+        ("09:00:09 INFO pretrain: 540/540 steps, 7.65/s, 0 s left\n  steps  540\n  encoder  e.safetensors\n", "to do", None),
+    ],
+)  # fmt: skip
+def test_the_end_of_a_log_tells_how_a_job_ended(
+    config: Config, tmp_path: Path, log: str, state: str, message: str | None
+) -> None:
+    job = job_of(config, "pretrain_encoder", "crops/seed0")
+    write(tmp_path / job.log, HEADER + log, NOW - 1)
+    found = judge(job, tmp_path, NOW)
+    assert (found.state, found.message) == (state, message)
+    finish(job, tmp_path)
+    assert judge(job, tmp_path, NOW).state == "done"
+
+
+def test_rates_and_remaining_time_come_from_finished_jobs(config: Config, tmp_path: Path) -> None:
+    jobs = [job for job in expected_jobs(config) if job.rule == "propagate_labels"]
+    for number, job in enumerate(jobs[:3]):
+        finish(job, tmp_path, NOW - 300 + 60 * number)
+    write(tmp_path / jobs[3].log, HEADER, NOW - 1)
+    group = group_of(workflow_status(config, tmp_path, NOW), "propagation", "clip sets")
+    assert (group["done"], group["running"], group["to do"]) == (3, 1, 5)
+    assert group["jobs_per_hour"] == pytest.approx(60.0)  # one in 60 s by the finish times
+    assert group["seconds_left"] == pytest.approx(60 * 5 + 30)
+    for job in jobs[:3]:
+        finish(job, tmp_path, NOW, seconds=20.0)  # what Snakemake measured is better
+    write(tmp_path / jobs[4].log, HEADER, NOW - 1)
+    group = group_of(workflow_status(config, tmp_path, NOW), "propagation", "clip sets")
+    assert group["jobs_per_hour"] == pytest.approx(2 * 3600 / 20)
+    assert group["seconds_left"] == pytest.approx((4 * 20 + 2 * 10) / 2)
+
+
+def test_kept_work_is_what_the_stages_write(tmp_path: Path) -> None:
+    assert kept_work(tmp_path / "nowhere") is None
+    with PartWriter(tmp_path / "views", 0, "x") as writer:
+        writer.append([MadeView("a", view, 0, b"jpeg", 8, 8, "fp32") for view in (1, 2, 3)])
+    with (tmp_path / "views/000.jsonl").open("a") as journal:
+        journal.write('{"views": [{"view_index": 4')  # a torn line was never promised
+    assert kept_work(tmp_path / "views") == "3 views"
+    schema = pa.schema([("gs", pa.float64())])
+    for part in range(2):
+        write_table(tmp_path / f"scores/{part:06d}.parquet", [{"gs": 0.5}] * 4, schema)
+    assert kept_work(tmp_path / "scores") == "8 pairs"
+    write(tmp_path / "clips/bear.0123456789abcdef.json")
+    assert kept_work(tmp_path / "clips") == "1 clips"
+    for step in (20, 40):
+        write(tmp_path / f"training/state-{step:09d}.pt")
+    assert kept_work(tmp_path / "training") == "40 steps"
+
+
+def test_progress_lines_are_read_as_the_meter_writes_them(caplog: pytest.LogCaptureFixture) -> None:
+    from cdgmae.runtime.progress import ProgressMeter
+
+    caplog.set_level("INFO", "cdgmae")
+    with ProgressMeter("score views", 200, done=50, unit="pairs", interval_seconds=0.0) as meter:
+        started = last_progress(f"09:00:00 INFO {caplog.messages[-1]}")
+        time.sleep(0.01)
+        meter.advance(10, note="loss 0.1")
+    assert started is not None
+    assert (started.task, started.done, started.total, started.unit, started.rate) == ("score views", 50, 200, "pairs", None)
+    found = last_progress("\n".join(f"09:00:00 INFO {message}" for message in caplog.messages))
+    assert found is not None
+    assert (found.done, found.total, found.unit) == (60, 200, "pairs")
+    assert found.rate is not None
+    assert found.rate > 0
+    assert last_progress("09:00:00 INFO host node1, python 3.12") is None
+
+
+def test_looking_at_a_lock_leaves_it_as_it_is(tmp_path: Path) -> None:
+    output = tmp_path / "00000.tar"
+    assert not is_held(output)
+    with exclusive_writer(output):
+        owner = lock_path(output).read_text()
+        assert is_held(output)
+        assert lock_path(output).read_text() == owner
+    assert not is_held(output)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_configs_are_laid_over_each_other(tmp_path: Path) -> None:
+    write(tmp_path / "more.yaml", "pretrain: {seeds: [0, 1, 2]}\nshards: {datasets: {demo: {num_shards: 5}}}\n")
+    both = load_config(ROOT / "config.yaml", tmp_path / "more.yaml")
+    assert both.pretrain.seeds == [0, 1, 2]
+    assert (both.shards.datasets["demo"].num_shards, both.shards.datasets["demo"].path) == (5, "data/demo/images")
+    rules = [job.rule for job in expected_jobs(both)]
+    assert (rules.count("pretrain_encoder"), rules.count("sample_views")) == (9, 5)
+    write(tmp_path / "bad.yaml", "pretrain: {sseeds: [0]}")
+    with pytest.raises(ConfigError, match=r"config\.yaml, .*bad\.yaml cannot be run"):
+        load_config(ROOT / "config.yaml", tmp_path / "bad.yaml")
+
+
+def test_command_shows_stages_and_errors_and_watch_ends_when_all_is_done(config: Config, tmp_path: Path) -> None:
+    job = job_of(config, "score_views", "s_ldm/00001")
+    write(tmp_path / job.log, HEADER + "error: [odd] words\n", time.time())
+    arguments = ["status", "--config", str(ROOT / "config.yaml"), "--folder", str(tmp_path)]
+    shown = CliRunner().invoke(app, arguments, catch_exceptions=False, env={"COLUMNS": "150"}).output
+    for text in ("pretrain", "clip sets", "0/9", "[odd] words", job.log, "0 of 25 jobs done, 1 failed, 24 to do"):
+        assert text in shown
+    for other in expected_jobs(config):
+        finish(other, tmp_path)
+    done = CliRunner().invoke(app, [*arguments, "--watch", "0.1"], catch_exceptions=False, env={"COLUMNS": "150"})
+    assert done.exit_code == 0
+    assert "25 of 25 jobs done" in done.output
+    facts = json.loads(CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False).stdout.splitlines()[-1])
+    assert facts["jobs"]["done"] == 25
+
+
+def test_status_needs_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from cdgmae.cli import app\n"
+        "try: app(['status', '--config', sys.argv[1], '--folder', sys.argv[2]])\n"
+        "except SystemExit: print([name for name in ('torch', 'timm', 'pandas', 'diffusers', 'snakemake') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(ROOT / "config.yaml"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

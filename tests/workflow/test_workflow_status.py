@@ -1,0 +1,112 @@
+"""`cdgmae status` against Snakemake's own knowledge, and beside a running workflow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdgmae.config import load_config
+from cdgmae.status.expected import expected_jobs
+from tests.workflow.conftest import Workplace, environment, tiny_config
+from tests.workflow.test_view_sources import SOURCES
+
+
+def snakemakes_outputs(place: Workplace) -> dict[str, str]:
+    """Output -> rule of everything behind the default target, as `snakemake --summary` lists it."""
+    done = place.run("--summary")
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert rows[0][:3] == ["output_file", "date", "rule"]
+    return {row[0]: row[2] for row in rows[1:]}
+
+
+@pytest.mark.parametrize("all_kinds", [False, True], ids=["demo", "all kinds of sources"])
+def test_expected_jobs_are_those_that_snakemake_plans(tmp_path: Path, all_kinds: bool) -> None:
+    config = tiny_config()
+    if all_kinds:
+        clips = {"path": "data/demo/DAVIS/JPEGImages/480p", "layout": "clips", "num_shards": 1, "frames_after": 2}
+        config["shards"]["datasets"]["clips"] = clips
+        config["views"]["sources"] |= SOURCES
+        config["consistency"]["sources"] = ["s_ldm", *SOURCES]
+        config["pretrain"]["seeds"] = [0, 1]
+    place = Workplace(tmp_path)
+    place.write_config(config)
+    expected = {output: job.rule for job in expected_jobs(load_config(place.config_file)) for output in job.outputs}
+    planned = snakemakes_outputs(place)
+    assert {output: planned.get(output) for output in expected} == expected
+    rest = {rule for output, rule in planned.items() if output not in expected}
+    assert rest <= {"pretrain_encoder"}  # whose encoder, written last, stands for its other files
+
+
+def status(place: Workplace) -> dict[str, Any]:
+    command = [
+        sys.executable,
+        "-m",
+        "cdgmae",
+        "status",
+        "--config",
+        str(place.config_file),
+        "--folder",
+        str(place.folder),
+        "--json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+@pytest.mark.slow
+def test_status_of_a_finished_run_and_after_outputs_are_deleted(copied: Workplace) -> None:
+    jobs = expected_jobs(load_config(copied.config_file))
+    assert status(copied)["jobs"] == {"done": len(jobs), "running": 0, "failed": 0, "waiting": 0, "to do": 0}
+    assert [job.log for job in jobs if not (copied.folder / job.log).is_file()] == []
+    assert [job.benchmark for job in jobs if not (copied.folder / job.benchmark).is_file()] == []
+    shutil.rmtree(copied.folder / "results/pretrain/cdg/seed0")
+    (copied.folder / "results/propagation/random/vip.parquet").unlink()
+    assert status(copied)["jobs"] == {"done": len(jobs) - 2, "running": 0, "failed": 0, "waiting": 0, "to do": 2}
+
+
+@pytest.mark.slow
+def test_status_beside_a_running_workflow_is_truthful(copied: Workplace) -> None:
+    shutil.rmtree(copied.folder / "results/pretrain")
+    shutil.rmtree(copied.folder / "results/propagation")
+    total = len(expected_jobs(load_config(copied.config_file)))
+    running, done, seen = 0, 0, set()
+    target = "results/pretrain/crops/seed0/encoder.safetensors"
+    command = copied.command("results/pretrain/conditioning/seed0/encoder.safetensors", target, "--quiet", "all")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+    try:
+        while process.poll() is None:
+            facts = status(copied)
+            assert sum(facts["jobs"].values()) == total
+            assert facts["jobs"]["done"] >= done
+            assert facts["jobs"]["running"] <= 2
+            assert facts["jobs"]["failed"] == 0
+            done, running = facts["jobs"]["done"], max(running, facts["jobs"]["running"])
+            seen |= {row["name"] for row in facts["running"]}
+    finally:
+        process.wait(timeout=300)
+    assert process.returncode == 0
+    assert {"conditioning/seed0", "crops/seed0"} <= seen
+    facts = status(copied)
+    assert facts["running"] == []
+    assert next(row for row in facts["groups"] if row["stage"] == "pretrain")["done"] == 2
+
+
+@pytest.mark.slow
+def test_status_names_the_log_and_the_words_of_a_job_that_failed(copied: Workplace) -> None:
+    shutil.rmtree(copied.folder / "results/pretrain/cdg")
+    tar = copied.folder / "results/views/s_ldm/00000.tar"
+    tar.write_bytes(tar.read_bytes()[:2000])
+    assert copied.run("results/pretrain/cdg/seed0/encoder.safetensors").returncode != 0
+    facts = status(copied)
+    assert facts["jobs"]["failed"] == 1
+    (error,) = facts["errors"]
+    assert (error["name"], error["state"]) == ("cdg/seed0", "failed")
+    assert (copied.folder / error["log"]).is_file()
+    assert "00000.tar" in error["message"]
