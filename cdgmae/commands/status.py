@@ -103,8 +103,9 @@ def _page(facts: dict[str, Any]) -> RenderableType:
 
 
 def _groups_table(groups: list[dict[str, Any]]) -> Table:
+    words = [Column(name, no_wrap=True) for name in ("stage", "")]
     numbers = [Column(name, justify="right") for name in ("done", "running", "failed", "waiting", "to do", "jobs/h", "left")]
-    table = Table("stage", Column("", no_wrap=True), *numbers, box=None, header_style="bold", pad_edge=False)
+    table = Table(*words, *numbers, box=None, header_style="bold", padding=(0, 1, 0, 0))
     former = None
     for group in groups:
         colour = "red" if group["failed"] else "green" if group["done"] == group["total"] else "default"
@@ -120,7 +121,7 @@ def _groups_table(groups: list[dict[str, Any]]) -> Table:
 
 
 def _running_table(running: list[dict[str, Any]]) -> Table:
-    table = Table("running", "progress", "per second", "left", "log", box=None, header_style="bold", pad_edge=False)
+    table = Table("running", "progress", "per second", "left", "log", box=None, header_style="bold", padding=(0, 1, 0, 0))
     for job in running[:SHOWN_RUNNING]:
         progress = f"{job['done']}/{job['total']} {job['unit']}" if job["total"] is not None else job["kept"] or "starting"
         rate = f"{job['per_second']:.3g}" if job["per_second"] is not None else "-"
