@@ -39,10 +39,11 @@ class JobState:
     Attributes:
         job: The job.
         state: `done`: all outputs are there. `running`. `failed`: its log ends without success and no output is there.
-            `waiting`: stopped early with its state saved. `to do`: nothing of it is there.
+            `waiting`: stopped early with its state saved. `to do`: its outputs are not there, and nothing tells of a failure.
         time: When it finished, or last wrote to its log, in seconds since 1970; None if never.
         progress: Its last progress line, of a job that is not done.
-        kept: Finished work in its work folder, e.g. `40 steps`, of a job that is not done; it counts while its settings stay the same.
+        kept: Finished work in its work folder, e.g. `40 steps`, of a job that is not done (and, if it runs, shows no progress yet); it counts while its
+            settings stay the same.
         message: Why it failed or waits.
     """
 
@@ -69,17 +70,23 @@ def judge(job: Job, root: Path, now: float) -> JobState:
         return JobState(job, "done", finished)
     log = root / job.log
     written, tail = _modified(log), _tail(log)
-    kept = kept_work(root / job.work) if job.work is not None else None
+    progress = last_progress(tail)
     if held:
-        return JobState(job, "running", written, last_progress(tail), kept)
+        return JobState(job, "running", written, progress, None if progress else _kept(job, root))
     if written is None:
-        return JobState(job, "to do", kept=kept)
+        return JobState(job, "to do", kept=_kept(job, root))
     state, message = _how_it_ended(tail)
     if state is None:
         alive = now - written < _patience(locked)
         state, message = ("running", None) if alive else ("failed", _silent_end(tail))
-    shown = last_progress(tail) if state != "to do" else None
-    return JobState(job, state, written, shown, kept, message)
+    finished = _finish_time(job, root)
+    if finished is not None:  # while its log was read
+        return JobState(job, "done", finished)
+    return JobState(job, state, written, progress if state != "to do" else None, _kept(job, root), message)
+
+
+def _kept(job: Job, root: Path) -> str | None:
+    return kept_work(root / job.work) if job.work is not None else None
 
 
 def _finish_time(job: Job, root: Path) -> float | None:

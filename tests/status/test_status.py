@@ -89,10 +89,12 @@ def test_a_held_lock_means_running_and_its_log_tells_how_far(config: Config, tmp
     write(tmp_path / "work/pretrain/cdg/seed0/state-000000040.pt")
     with exclusive_writer(tmp_path / "results/pretrain/cdg/seed0"):
         facts = workflow_status(config, tmp_path, NOW)
+        write(tmp_path / job.log, HEADER, NOW - 10)
+        assert judge(job, tmp_path, NOW).kept == "40 steps"
     (running,) = facts["running"]
     assert running == {
         "stage": "pretrain", "rule": "pretrain_encoder", "name": "cdg/seed0", "log": job.log, "done": 240, "total": 540,
-        "unit": "steps", "per_second": 6.67, "seconds_left": 35.0, "kept": "40 steps",
+        "unit": "steps", "per_second": 6.67, "seconds_left": 35.0, "kept": None,
     }  # fmt: skip
 
 
@@ -136,8 +138,9 @@ def test_the_end_of_a_log_tells_how_a_job_ended(
 ) -> None:
     job = job_of(config, "pretrain_encoder", "crops/seed0")
     write(tmp_path / job.log, HEADER + log, NOW - 1)
+    write(tmp_path / "work/pretrain/crops/seed0/state-000000020.pt")
     found = judge(job, tmp_path, NOW)
-    assert (found.state, found.message) == (state, message)
+    assert (found.state, found.message, found.kept) == (state, message, "20 steps")
     finish(job, tmp_path)
     assert judge(job, tmp_path, NOW).state == "done"
 
