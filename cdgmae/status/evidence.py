@@ -42,8 +42,8 @@ class JobState:
             `waiting`: stopped early with its state saved. `to do`: its outputs are not there, and nothing tells of a failure.
         time: When it finished, or last wrote to its log, in seconds since 1970; None if never.
         progress: Its last progress line, of a job that is not done.
-        kept: Finished work in its work folder, e.g. `40 steps`, of a job that is not done (and, if it runs, shows no progress yet); it counts while its
-            settings stay the same.
+        kept: Finished work in its work folder, e.g. `40 steps`, of a job that is not done; left out where a running job shows its
+            progress. It counts while the job's settings stay the same.
         message: Why it failed or waits.
     """
 
@@ -75,10 +75,7 @@ def judge(job: Job, root: Path, now: float) -> JobState:
         return JobState(job, "running", written, progress, None if progress else _kept(job, root))
     if written is None:
         return JobState(job, "to do", kept=_kept(job, root))
-    state, message = _how_it_ended(tail)
-    if state is None:
-        alive = now - written < _patience(locked)
-        state, message = ("running", None) if alive else ("failed", _silent_end(tail))
+    state, message = _how_it_ended(tail) or _broken_off(tail, now - written < _patience(locked))
     finished = _finish_time(job, root)
     if finished is not None:  # while its log was read
         return JobState(job, "done", finished)
@@ -105,7 +102,7 @@ def _patience(locked: Path | None) -> float:
     return 0.0 if host == socket.gethostname() else REMOTE_QUIET_SECONDS
 
 
-def _how_it_ended(tail: str) -> tuple[State | None, str | None]:
+def _how_it_ended(tail: str) -> tuple[State, str | None] | None:
     """State and message that the end of a log tells for a job without outputs; None if it just breaks off."""
     for marker, state in _END_MARKERS.items():
         _, found, message = tail.rpartition(f"\n{marker}")
@@ -117,14 +114,15 @@ def _how_it_ended(tail: str) -> tuple[State | None, str | None]:
         return "failed", errors[-1] if errors else "ended in a traceback"
     if lines and any(_RESULT_LINE.match(line) for line in lines[-12:]):
         return "to do", None  # it succeeded; its outputs were removed since
-    return None, None
+    return None
 
 
-def _silent_end(tail: str) -> str:
-    """The message for a log that just breaks off, with its last line: a foreign program's error may stand there."""
-    lines = tail.split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return f"{SILENT_END}; last line: {last}" if last else SILENT_END
+def _broken_off(tail: str, alive: bool) -> tuple[State, str | None]:
+    """State and message for a log without an end; its last line may be a foreign program's error."""
+    if alive:
+        return "running", None
+    last = next((line.strip() for line in reversed(tail.splitlines()) if line.strip()), "")
+    return "failed", f"{SILENT_END}; last line: {last}" if last else SILENT_END
 
 
 def _modified(path: Path) -> float | None:

@@ -18,13 +18,14 @@ from typer.testing import CliRunner
 from cdgmae.cli import app
 from cdgmae.config import Config, ConfigError, load_config
 from cdgmae.runtime.progress import last_progress
-from cdgmae.status.evidence import REMOTE_QUIET_SECONDS, SILENT_END, judge
+from cdgmae.status.evidence import REMOTE_QUIET_SECONDS, SILENT_END, JobState, judge
 from cdgmae.status.expected import Job, expected_jobs
 from cdgmae.status.kept_work import kept_work
 from cdgmae.status.summary import workflow_status
 from cdgmae.storage.locks import exclusive_writer, is_held, lock_path
 from cdgmae.storage.tables import write_table
 from cdgmae.views.parts import MadeView, PartWriter
+from tests.pretrain.drawn_bags import RUN, write_bags
 
 ROOT = Path(__file__).parents[2]
 NOW = 1_800_000_000.0
@@ -143,6 +144,29 @@ def test_the_end_of_a_log_tells_how_a_job_ended(
     assert (found.state, found.message, found.kept) == (state, message, "20 steps")
     finish(job, tmp_path)
     assert judge(job, tmp_path, NOW).state == "done"
+
+
+def test_logs_of_real_jobs_that_stop_early_or_fail_are_understood(config: Config, tmp_path: Path) -> None:
+    job = job_of(config, "pretrain_encoder", "cdg/seed0")
+    write_bags(tmp_path)
+    command = [
+        sys.executable, "-m", "cdgmae", "pretrain", "run", "--settings", RUN.canonical_json(), "--shards", str(tmp_path / "shards"),
+        "--output", str(tmp_path / "results/pretrain/cdg/seed0"), "--work", str(tmp_path / str(job.work)), "--threads", "1",
+    ]  # fmt: skip
+
+    def state_after(*arguments: str) -> JobState:
+        (tmp_path / job.log).parent.mkdir(parents=True, exist_ok=True)
+        with (tmp_path / job.log).open("w") as log:
+            environment = {**os.environ, "CDGMAE_TIME_LIMIT": "0", "CDGMAE_TRACKERS": ""}
+            subprocess.run([*command, *arguments], stdout=log, stderr=log, env=environment, check=False)
+        return judge(job, tmp_path, time.time())
+
+    failed = state_after("--views", str(tmp_path / "nowhere"))
+    assert failed.state == "failed"
+    assert failed.message is not None
+    assert failed.message.startswith(f"{tmp_path / 'nowhere'} holds no .tar shards")
+    waiting = state_after("--views", str(tmp_path / "views"))
+    assert (waiting.state, waiting.kept) == ("waiting", "1 steps")
 
 
 def test_rates_and_remaining_time_come_from_finished_jobs(config: Config, tmp_path: Path) -> None:
