@@ -19,6 +19,9 @@ RULE_OF_KIND = {
 }
 """Which rule writes the view shards of a source."""
 
+RESUMED_RULES = ("sample_views", "sample_pipeline")
+"""Those of them that keep finished views in a work folder; the others are quick."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -100,8 +103,9 @@ def _view_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
             yield from _embedding_jobs(name, jobs)
         for shard in jobs.shard_names(source.dataset):
             tar = f"{names.views_dir(name)}/{shard}.tar"
-            index, work = f"{names.views_dir(name)}/{shard}.parquet", f"work/views/sample/{name}/{shard}"
-            yield Job("views", f"shards of {name}", RULE_OF_KIND[source.kind], f"{name}/{shard}", (tar, index), tar, work)
+            index, rule = f"{names.views_dir(name)}/{shard}.parquet", RULE_OF_KIND[source.kind]
+            work = f"work/views/sample/{name}/{shard}" if rule in RESUMED_RULES else None
+            yield Job("views", f"shards of {name}", rule, f"{name}/{shard}", (tar, index), tar, work)
 
 
 def _embedding_jobs(source: str, jobs: Jobs) -> Iterator[Job]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from cdgmae.config import load_config
+from cdgmae.config import check_config, load_config
 from cdgmae.status.expected import expected_jobs
 from tests.workflow.conftest import Workplace, environment, tiny_config
+from tests.workflow.test_rules import RULES
 from tests.workflow.test_view_sources import SOURCES
 
 
@@ -26,15 +28,19 @@ def snakemakes_outputs(place: Workplace) -> dict[str, str]:
     return {row[0]: row[2] for row in rows[1:]}
 
 
-@pytest.mark.parametrize("all_kinds", [False, True], ids=["demo", "all kinds of sources"])
-def test_expected_jobs_are_those_that_snakemake_plans(tmp_path: Path, all_kinds: bool) -> None:
+def every_kind_of_source() -> dict[str, Any]:
+    """The tiny demo with sources of all kinds, all scored, and two seeds."""
     config = tiny_config()
-    if all_kinds:
-        clips = {"path": "data/demo/DAVIS/JPEGImages/480p", "layout": "clips", "num_shards": 1, "frames_after": 2}
-        config["shards"]["datasets"]["clips"] = clips
-        config["views"]["sources"] |= SOURCES
-        config["consistency"]["sources"] = ["s_ldm", *SOURCES]
-        config["pretrain"]["seeds"] = [0, 1]
+    clips = {"path": "data/demo/DAVIS/JPEGImages/480p", "layout": "clips", "num_shards": 1, "frames_after": 2}
+    config["shards"]["datasets"]["clips"] = clips
+    config["views"]["sources"] |= SOURCES
+    config["consistency"]["sources"] = ["s_ldm", *SOURCES]
+    config["pretrain"]["seeds"] = [0, 1]
+    return config
+
+
+@pytest.mark.parametrize("config", [tiny_config(), every_kind_of_source()], ids=["demo", "all kinds of sources"])
+def test_expected_jobs_are_those_that_snakemake_plans(tmp_path: Path, config: dict[str, Any]) -> None:
     place = Workplace(tmp_path)
     place.write_config(config)
     expected = {output: job.rule for job in expected_jobs(load_config(place.config_file)) for output in job.outputs}
@@ -42,6 +48,24 @@ def test_expected_jobs_are_those_that_snakemake_plans(tmp_path: Path, all_kinds:
     assert {output: planned.get(output) for output in expected} == expected
     rest = {rule for output, rule in planned.items() if output not in expected}
     assert rest <= {"pretrain_encoder"}  # whose encoder, written last, stands for its other files
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Whether a path of a rule, with its wildcards, can be `path`."""
+    return re.fullmatch(re.sub(r"\\{\w+\\}", r"[A-Za-z0-9_-]+", re.escape(pattern)), path) is not None
+
+
+def test_logs_benchmarks_and_work_folders_of_expected_jobs_are_those_of_the_rules() -> None:
+    for job in expected_jobs(check_config(every_kind_of_source())):
+        body = RULES[job.rule]
+        for path, found in (
+            (job.log, r'"(logs/[^"]+\.log)"'),
+            (job.benchmark, r'"(benchmarks/[^"]+)"'),
+            (job.work, r'work="([^"]+)"'),
+        ):
+            patterns = re.findall(found, body)
+            assert len(patterns) == (path is not None), (job, found)
+            assert path is None or matches(patterns[0], path), (path, patterns)
 
 
 def status(place: Workplace) -> dict[str, Any]:
