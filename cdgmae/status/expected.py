@@ -104,8 +104,8 @@ def _view_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
         for shard in jobs.shard_names(source.dataset):
             tar = f"{names.views_dir(name)}/{shard}.tar"
             index, rule = f"{names.views_dir(name)}/{shard}.parquet", RULE_OF_KIND[source.kind]
-            work = f"work/views/sample/{name}/{shard}" if rule in RESUMED_RULES else None
-            yield Job("views", f"shards of {name}", rule, f"{name}/{shard}", (tar, index), tar, work)
+            kept = f"work/views/sample/{name}/{shard}" if rule in RESUMED_RULES else None
+            yield Job("views", f"shards of {name}", rule, f"{name}/{shard}", (tar, index), tar, kept)
 
 
 def _embedding_jobs(source: str, jobs: Jobs) -> Iterator[Job]:
