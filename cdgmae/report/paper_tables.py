@@ -140,7 +140,7 @@ def _of_table_5(method: str) -> dict[str, Printed]:
 def _figure_4() -> PaperTable:
     labels = (
         ("SiamMAE", "ViT-S/16"), ("SiamMAE", "ViT-S/8"), ("CropMAE", "ViT-S/16"), ("CropMAE", "ViT-S/8"),
-        ("CDG-MAE", "ViT-S/16"), ("CDG-MAE", "ViT-S/8"), ("Conditioning encoder of the S-LDM", "not stated"),
+        ("CDG-MAE", "ViT-S/16"), ("CDG-MAE", "ViT-S/8"), ("Conditioning encoder", "size not stated"),
     )  # fmt: skip
     known = {"siammae_16": "SiamMAE", "cropmae_16": "CropMAE", "cdg_16": "CDG-MAE-a1"}
     rows = (

@@ -57,6 +57,11 @@ class FilledRow:
     fillers: list[str]
     cells: dict[str, Cell]
 
+    @property
+    def compares(self) -> bool:
+        """Whether any cell has both numbers."""
+        return any(cell.difference is not None for cell in self.cells.values())
+
 
 def fill_table(table: PaperTable, rows: Mapping[str, Sequence[str]], results: Path) -> list[FilledRow]:
     """Put our results beside a paper table.

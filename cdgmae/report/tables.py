@@ -129,10 +129,19 @@ def _page(table: PaperTable, rows: Sequence[FilledRow]) -> str:
     figure = draw_scores(_bars(rows), list(table.columns.values())) if table.is_figure else None
     return template_environment().get_template("table.html.j2").render(
         table=table, rows=rows, figure=figure, remarks=remarks(table, rows), show_number=show_number,
-        show_difference=show_difference, not_printed=NOT_PRINTED,
+        show_difference=show_difference, not_printed=NOT_PRINTED, not_configured=NOT_CONFIGURED, lacking=_lacking(table, rows),
     )  # fmt: skip
+
+
+def _lacking(table: PaperTable, rows: Sequence[FilledRow]) -> list[str]:
+    """One sentence per cell of a configured row that lacks results."""
+    return [
+        f"{', '.join(row.paper.labels)}; {table.columns[column]}: {cell.missing}"
+        for row in rows if row.fillers
+        for column, cell in row.cells.items() if cell.missing
+    ]  # fmt: skip
 
 
 def _bars(rows: Sequence[FilledRow]) -> Mapping[str, list[tuple[float | None, float | None]]]:
     """Row label -> (paper, ours) of every column, for the plot."""
-    return {" ".join(row.paper.labels): [(cell.paper, cell.ours) for cell in row.cells.values()] for row in rows}
+    return {", ".join(row.paper.labels): [(cell.paper, cell.ours) for cell in row.cells.values()] for row in rows}

@@ -191,14 +191,14 @@ def test_three_files_of_every_table(tmp_path: Path, name: str) -> None:
     table = PAPER_TABLES[name]
     page = (tmp_path / "tables" / f"{name}.html").read_text()
     tree = _Tree(page)
-    width = len(table.headings) + 3 * len(table.columns) + 1
-    groups, names, *body = tree.widths
-    assert (groups, names) == (width, 3 * len(table.columns))
-    assert body == [width] * len(table.rows)
     assert not tree.links
     assert ("<svg" in page) == name.startswith("figure")
     with (tmp_path / "tables" / f"{name}.csv").open() as file:
         cells = list(csv.DictReader(file))
+    width, narrow = len(table.headings) + 1 + len(table.columns), 1 + len(table.columns)
+    compared = {cell["row"] for cell in cells if cell["difference"]}
+    filled = [3 if row.name in compared else 2 for row in table.rows]
+    assert tree.widths == [width, *(part for lines in filled for part in [width, *[narrow] * (lines - 1)])]
     assert len(cells) == facts["cells"] == len(table.rows) * len(table.columns)
     assert sum(cell["ours"] != "" for cell in cells) == facts["filled"]
     assert all(cell["ours"] or cell["missing"] for cell in cells)
@@ -218,6 +218,8 @@ def test_cells_read_as_paper_ours_and_difference(tmp_path: Path) -> None:
     page = (tmp_path / "table4.html").read_text()
     assert "report.tables.table4, as workflow/experiments/table4.yaml does" in page
     assert '<td class="n">60.5 ± 0.7</td>' in page
+    assert '<td class="n">−0.7</td>' in page
+    assert "1, 0; JHMDB PCK@0.1: no results/propagation/a/jhmdb.parquet, no results/propagation/a_seed1/jhmdb.parquet" in page
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
