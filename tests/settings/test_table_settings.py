@@ -19,7 +19,7 @@ DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
 OVERLAYS = sorted(set(TABLE_ROWS) - {"table8"})
 
 UNFILLED = {"table5": {"mae_st"}, "figure4": {"siammae_16", "siammae_8"}}
-"""Rows whose weights nobody publishes in a form that is known to load; the overlays say so."""
+"""Rows that an overlay leaves to its reader, because they need weights from elsewhere; its comment says so."""
 
 
 def merged(base: Any, overlay: Any) -> Any:

@@ -76,4 +76,4 @@ def test_the_finished_demo_gives_all_tables_without_training(copied: Workplace) 
         assert any(cell["ours"] for cell in cells), name
         assert all(cell["ours"] or cell["missing"] for cell in cells), name
     assert (copied.folder / "results/report/index.html").is_file()
-    assert not copied.planned_jobs("all", "tables") - {"tables": 1}
+    assert set(copied.planned_jobs("all", "tables")) <= {"tables"}
