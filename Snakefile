@@ -7,6 +7,7 @@ from snakemake.utils import min_version
 from cdgmae import names
 from cdgmae.config import check_config, check_paths
 from cdgmae.jobs import Jobs, export_environment
+from cdgmae.settings.tables import TABLE_ROWS
 
 min_version("9.20")
 
@@ -56,3 +57,4 @@ include: "workflow/rules/consistency.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/propagation.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/tables.smk"

@@ -25,6 +25,7 @@ from cdgmae.settings.report import ReportSettings
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.shards import ShardsSettings
 from cdgmae.settings.sources import ViewsSettings
+from cdgmae.settings.tables import SOURCE_TABLES
 
 
 class ConfigError(ValueError):
@@ -52,6 +53,7 @@ class Config(Settings):
             *self._bag_problems(),
             *self._cycle_problems(),
             *self._score_cycle_problems(),
+            *self._seed_name_problems(),
         ]
         if problems:
             raise ValueError("\n".join(problems))
@@ -77,6 +79,9 @@ class Config(Settings):
             for field in ("run", "random_like"):
                 if getattr(encoder, field) is not None:
                     yield f"{key}.{field}", getattr(encoder, field), runs
+        for table, rows in self.report.tables.items():
+            for row, filler in rows.items():
+                yield f"report.tables.{table}.{row}", filler, sources if table in SOURCE_TABLES else self.propagation.encoders
 
     def draws(self, path: str) -> bool:
         """Whether `path` is part of the embedded demo data, which the workflow draws itself."""
@@ -93,6 +98,24 @@ class Config(Settings):
         yield "consistency.encoder", self.consistency.encoder
         for name, encoder in self.propagation.encoders.items():
             yield f"propagation.encoders.{name}", encoder
+
+    def seeds_of_encoder(self, name: str) -> dict[str, EncoderSettings]:
+        """An encoder of section `propagation` and, if a run trains it, the same run's other seeds, named `NAME_seedN`."""
+        encoder = self.propagation.encoders[name]
+        others = [seed for seed in self.pretrain.seeds if seed != encoder.seed] if encoder.run is not None else []
+        return {name: encoder} | {f"{name}_seed{seed}": encoder.model_copy(update={"seed": seed}) for seed in others}
+
+    def _seed_name_problems(self) -> Iterator[str]:
+        """Encoders named like another seed of an encoder that stands in a paper table."""
+        configured = self.propagation.encoders
+        used = {name for table, rows in self.report.tables.items() if table not in SOURCE_TABLES for name in rows.values()}
+        for name in sorted(used & set(configured)):
+            for derived, encoder in self.seeds_of_encoder(name).items():
+                if derived in configured and configured[derived] != encoder:
+                    yield (
+                        f"propagation.encoders.{derived}: this name stands for seed {encoder.seed} of encoder {name!r}, which "
+                        "report.tables needs; rename it"
+                    )
 
     def _reference_problems(self) -> Iterator[str]:
         for key, name, allowed in self._references():

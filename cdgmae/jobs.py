@@ -31,6 +31,7 @@ from cdgmae.settings.sources import (
     SourceBase,
     VideoSourceSettings,
 )
+from cdgmae.settings.tables import SOURCE_TABLES, TableSettings
 from cdgmae.settings.views import GeneratorTrainingSettings, SamplingSettings
 
 AnySource = TypeVar("AnySource", bound=SourceBase)
@@ -272,6 +273,43 @@ class Jobs:
         """The score tables of all encoders on all clip sets."""
         section = self.config.propagation
         return [names.propagation_table(encoder, clip_set) for encoder in section.encoders for clip_set in section.protocols]
+
+    def judged_encoder(self, name: str) -> EncoderSettings:
+        """An encoder of section `propagation`, or another seed of it (`NAME_seedN`), which only the paper's tables ask for.
+
+        Raises:
+            ConfigError: if there is no such encoder.
+        """
+        encoders = self.config.propagation.encoders
+        found = {derived: seed for base in encoders for derived, seed in self.config.seeds_of_encoder(base).items()} | encoders
+        if name not in found:
+            raise ConfigError(f"there is no encoder {name!r} to judge; allowed: {', '.join(found)}")
+        return found[name]
+
+    # Stage report
+
+    def report_settings(self) -> str:
+        """What the page depends on, as JSON; the paper's tables are jobs of their own."""
+        return self.config.report.canonical_json(exclude={"tables"})
+
+    def table_rows(self, table: str) -> dict[str, list[str]]:
+        """Row of a paper table -> what fills it: a source, or an encoder with all its seeds; only the configured rows."""
+        rows = self.config.report.tables.get(table, {})
+        if table in SOURCE_TABLES:
+            return {row: [source] for row, source in rows.items()}
+        return {row: list(self.config.seeds_of_encoder(encoder)) for row, encoder in rows.items()}
+
+    def table_settings(self, table: str) -> str:
+        """What fills a paper table, as JSON."""
+        return TableSettings(rows=self.table_rows(table)).canonical_json()
+
+    def table_inputs(self, table: str) -> list[str]:
+        """The score tables behind a paper table; no file twice."""
+        fillers = dict.fromkeys(name for fillers_of_row in self.table_rows(table).values() for name in fillers_of_row)
+        if table in SOURCE_TABLES:
+            return [file for source in fillers for file in self.score_tables(source)]
+        protocols = self.config.propagation.protocols
+        return [names.propagation_table(encoder, clip_set) for encoder in fillers for clip_set in protocols]
 
     # Encoders, wherever one is named
 

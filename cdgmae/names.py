@@ -65,6 +65,11 @@ def propagation_table(encoder: str, clip_set: str) -> str:
     return f"{RESULTS}/propagation/{encoder}/{clip_set}.parquet"
 
 
+def paper_table(table: str, extension: str) -> str:
+    """One of the files of a paper table; not below `results/report`, which the page's job replaces as a whole."""
+    return f"{RESULTS}/tables/{table}.{extension}"
+
+
 def demo_marker(directory: str) -> str:
     """The file that says the demo data is whole."""
     return f"{directory}/{DEMO_MARKER}"

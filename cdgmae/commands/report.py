@@ -9,17 +9,14 @@ import typer
 
 from cdgmae.commands.options import JsonOption, SettingsOption, parse_settings, print_result
 from cdgmae.settings.report import ReportSettings
+from cdgmae.settings.tables import TableSettings
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="One static page about all stages: bags of views with their scores, loss curves, propagation scores beside the paper's, "
-    "unusable pictures with reasons, configuration and versions. It opens from the file system, without network or scripts.",
+    help="What people look at. `write`: one static page about all stages: bags of views with their scores, loss curves, propagation "
+    "scores beside the paper's, unusable pictures with reasons, configuration and versions. `table`: a table of the paper with ours beside "
+    "it. All of it opens from the file system, without network or scripts.",
 )
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `write` a verb although it is the only one."""
 
 
 @app.command()
@@ -39,3 +36,29 @@ def write(
     with exclusive_writer(output):
         result = write_report(chosen, results, output)
     print_result(result, as_json)
+
+
+@app.command()
+def table(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="table1, table3_target, table3_masking, table4, table5, table8, table9, table10, figure4 or figure9.",
+            metavar="NAME",
+        ),
+    ],
+    results: Annotated[Path, typer.Option("--results", help="Folder with the results of the stages.")] = Path("results"),
+    output: Annotated[Path, typer.Option("--output", help="Folder for NAME.csv, NAME.md and NAME.html.")] = Path(
+        "results/tables"
+    ),
+    settings: SettingsOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a table of the paper with ours beside it and the difference; cells without data say what is missing.
+
+    The settings name what fills each row: a view source (table1, table9) or encoders, one per seed, e.g.
+    '{"rows": {"a1": ["cdg_a1", "cdg_a1_seed1"]}}'. Rows that are not named are shown as not configured.
+    """
+    from cdgmae.report.tables import write_paper_table
+
+    print_result(write_paper_table(name, parse_settings(TableSettings, settings), results, output), as_json)

@@ -83,11 +83,7 @@ def summarise(tables: Sequence[Path], output_parquet: Path, output_csv: Path) ->
     """
     if not tables:
         raise ValueError("no score tables were given; run `cdgmae consistency score` first and name its outputs")
-    gathered: dict[str, _SourceScores] = {}
-    for path in sorted(tables):
-        _gather(path, gathered)
-    rows = [_summary_row(name, gathered[name]) for name in sorted(gathered)]
-    _add_distances(rows, {name: next(iter(scores.scales), None) for name, scores in gathered.items()})
+    rows = describe_sources(tables)
     summary = pa.Table.from_pylist(rows, schema=SUMMARY_SCHEMA)
     write_csv(output_csv, summary)
     write_table(output_parquet, summary, SUMMARY_SCHEMA, inputs={str(path): file_sha256(path) for path in sorted(tables)})
@@ -95,6 +91,20 @@ def summarise(tables: Sequence[Path], output_parquet: Path, output_csv: Path) ->
         "sources": len(rows), "pairs": sum(row["pairs"] for row in rows), "bad": sum(row["bad"] for row in rows),
         "output": str(output_parquet), "csv": str(output_csv),
     }  # fmt: skip
+
+
+def describe_sources(tables: Sequence[Path]) -> list[dict[str, Any]]:
+    """The rows of `summarise`, by source; columns without a value may be left out.
+
+    Raises:
+        ValueError: if tables of one source were scored by different encoders or settings.
+    """
+    gathered: dict[str, _SourceScores] = {}
+    for path in sorted(tables):
+        _gather(path, gathered)
+    rows = [_summary_row(name, gathered[name]) for name in sorted(gathered)]
+    _add_distances(rows, {name: next(iter(scores.scales), None) for name, scores in gathered.items()})
+    return rows
 
 
 def _gather(path: Path, gathered: dict[str, _SourceScores]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -40,6 +40,37 @@ def draw_curves(curves: Sequence[tuple[str, Curve]], *, x_label: str, y_label: s
         axes.set_ylabel(y_label)
         axes.set_axisbelow(True)
         figure.legend(loc="outside lower center", ncols=min(4, len(curves)), frameon=False)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        return _svg(figure)
+
+
+def draw_scores(rows: Mapping[str, Sequence[tuple[float | None, float | None]]], titles: Sequence[str]) -> str:
+    """One panel per score with a line per row: the paper's number as an open circle, ours as a filled square, as an SVG element.
+
+    Args:
+        rows: Row label -> (paper, ours) for every score; None where there is no number.
+        titles: The scores.
+    """
+    labels = list(rows)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.0, 1.3 + 0.36 * len(labels)), layout="constrained")
+        panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+        for number, (axes, title) in enumerate(zip(panels, titles, strict=True)):
+            for place, name in enumerate(("paper", "ours")):
+                known = [(row[number][place], y) for y, row in enumerate(rows.values()) if row[number][place] is not None]
+                style = {"marker": "so"[place == 0], "markerfacecolor": "none" if name == "paper" else PALETTE[0]}
+                axes.plot(
+                    *zip(*known, strict=True) if known else ([], []), linestyle="", color=PALETTE[1 - place], label=name, **style
+                )
+            axes.set_title(title, fontsize=11)
+            axes.set_yticks(range(len(labels)), labels)
+            axes.set_ylim(len(labels) - 0.5, -0.5)
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
+        svg = _svg(figure)
+    return svg[svg.index("<svg") :]
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()

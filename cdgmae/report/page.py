@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cdgmae import __version__, names
 from cdgmae.consistency.paper import TABLE_1, TABLE_9
@@ -16,6 +13,7 @@ from cdgmae.propagation.paper import TABLE_5
 from cdgmae.report.bags import BAGS, FIGURES, show_bags
 from cdgmae.report.figures import draw_curves
 from cdgmae.report.propagation import SCORES, describe_findings, describe_sample
+from cdgmae.report.rendering import template_environment
 from cdgmae.report.stages import StageFiles, read_results
 from cdgmae.settings.report import ReportSettings
 from cdgmae.storage.atomic import write_text
@@ -52,7 +50,7 @@ def write_report(settings: ReportSettings, results: Path, output: Path) -> dict[
     shutil.rmtree(figures / BAGS, ignore_errors=True)
     bags = [shown for row in files.consistency if (shown := show_bags(results, row["source"], settings, output)) is not None]
     findings = describe_findings(files.encoders) if files.encoders else []
-    text = _environment().get_template("index.html.j2").render(
+    text = template_environment().get_template("index.html.j2").render(
         settings=settings, files=files, bags=bags, findings=findings, sample=describe_sample(files.encoders),
         dag=_dag(files), figures=_draw(files, figures), scores=SCORES, table_1=TABLE_1, table_9=TABLE_9, table_5=TABLE_5,
         packages=_package_versions(), protocols={name: kept for encoder in files.encoders for name, kept in encoder.protocols.items()},
@@ -89,17 +87,6 @@ def _draw(files: StageFiles, folder: Path) -> dict[str, str]:
             write_text(folder / f"{name}.svg", svg)
             drawn[name] = f"{FIGURES}/{name}.svg"
     return drawn
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("cdgmae.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["whole"] = lambda value: f"{value:,}"
-    environment.filters["similarity"] = lambda value: "none" if value is None else f"{value:.3f}"
-    environment.filters["percent"] = lambda value: "not run" if value is None else f"{value:.1f}"
-    environment.filters["pretty"] = lambda value: json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
-    return environment
 
 
 def _package_versions() -> dict[str, str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
 
-from cdgmae.settings.base import Settings
+from pydantic import Field, model_validator
+
+from cdgmae.settings.base import Name, Settings
+from cdgmae.settings.tables import table_problems
 
 
 class ReportSettings(Settings):
@@ -13,3 +16,16 @@ class ReportSettings(Settings):
     title: str = Field(default="CDG-MAE", description="Heading of the report.")
     num_bags: int = Field(default=8, ge=1, le=64, description="Bags of views shown per source: evenly spaced in NPS rank.")
     thumbnail_size: int = Field(default=128, ge=16, le=512, description="Longer side of the pictures in the report, pixels.")
+    tables: dict[Name, dict[Name, Name]] = Field(
+        default={},
+        description="The paper's tables as targets (`snakemake table4`): table -> row -> what fills it, a source of section `views` (table1, "
+        "table9) or an encoder of section `propagation` (all others). An encoder of a run is judged with all `pretrain.seeds`. Rows that "
+        "are left out are shown as not configured.",
+    )
+
+    @model_validator(mode="after")
+    def _tables_are_the_papers(self) -> Self:
+        problems = list(table_problems(self.tables))
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self

@@ -113,9 +113,7 @@ def test_the_overlay_of_table_1_fits_the_papers_settings() -> None:
             return overlay
         return {**base, **{key: merged(base.get(key), value) for key, value in overlay.items()}}
 
-    paper, table = (
-        yaml.safe_load((ROOT / f"workflow/experiments/{name}.yaml").read_text()) for name in ("paper", "table1_views")
-    )
+    paper, table = (yaml.safe_load((ROOT / f"workflow/experiments/{name}.yaml").read_text()) for name in ("paper", "table1"))
     config = check_config(merged(paper, table))
     assert {name: config.views.sources[name].kind for name in config.consistency.sources} == {
         "s_ldm": "s_ldm", "video": "video", "knn": "knn", "random": "random",

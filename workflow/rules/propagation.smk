@@ -2,7 +2,7 @@
 rule propagate_labels:
     input:
         demo=lambda w: JOBS.demo_inputs(JOBS.protocol(w.clip_set).root),
-        encoder=lambda w: JOBS.encoder_files(CONFIG.propagation.encoders[w.encoder]),
+        encoder=lambda w: JOBS.encoder_files(JOBS.judged_encoder(w.encoder)),
     output:
         "results/propagation/{encoder}/{clip_set}.parquet",
     log:
@@ -17,7 +17,7 @@ rule propagate_labels:
         runtime=480,
     params:
         settings=lambda w: JOBS.protocol(w.clip_set).canonical_json(),
-        encoder=lambda w: JOBS.encoder_reference(CONFIG.propagation.encoders[w.encoder]),
+        encoder=lambda w: JOBS.encoder_reference(JOBS.judged_encoder(w.encoder)),
         work="work/propagation/{encoder}/{clip_set}",
     message:
         "Propagate labels on {wildcards.clip_set} with {wildcards.encoder}"

@@ -24,7 +24,7 @@ rule write_report:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=CONFIG.report.canonical_json(),
+        settings=JOBS.report_settings(),
     message:
         "Write the report to results/report/index.html"
     shell:

@@ -1,0 +1,79 @@
+"""The paper's tables as targets of the workflow: complete job graphs on empty example trees, and tables of the finished demo."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cdgmae.settings.tables import TABLE_ROWS
+from tests.workflow.conftest import RESUME, ROOT, SNAKEMAKE, Workplace, environment
+
+PAPER = ROOT / "workflow/experiments/paper.yaml"
+TREES = ("data/imagenet/train", "data/generators/gen_sis", "data/DAVIS", "data/VIP", "data/JHMDB")
+
+
+def plan(folder: Path, *targets: str, overlay: str | None = None) -> tuple[int, str]:
+    configs = [str(PAPER), *([str(ROOT / f"workflow/experiments/{overlay}.yaml")] if overlay else [])]
+    command = [*SNAKEMAKE, "--directory", str(folder), *RESUME, *targets, "-n", "--configfile", *configs]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment())
+    return done.returncode, done.stdout + done.stderr
+
+
+def job_counts(text: str) -> dict[str, int]:
+    rows = (line.split() for line in text.split("Job stats:\n", 1)[1].split("\n\n", 1)[0].splitlines())
+    return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
+
+
+@pytest.fixture
+def example_trees(tmp_path: Path) -> Path:
+    for tree in TREES:
+        (tmp_path / tree).mkdir(parents=True)
+    return tmp_path
+
+
+def test_tables_of_the_papers_settings_list_a_complete_job_graph(example_trees: Path) -> None:
+    code, text = plan(example_trees, "table1", "table4", "table8")
+    assert code == 0, text[-3000:]
+    assert job_counts(text) == {
+        "write_manifest": 1, "write_shard": 128, "summarise_shards": 1, "sample_views": 128, "score_views": 128,
+        "pretrain_encoder": 6, "propagate_labels": 18, "write_table": 3, "table1": 1, "table4": 1, "table8": 1, "total": 416,
+    }  # fmt: skip
+    assert "results/pretrain/cdg_a3/seed2/encoder.safetensors" in text
+    for clip_set in ("davis", "vip", "jhmdb"):
+        assert f"results/propagation/cdg_a3_seed2/{clip_set}.parquet" in text
+
+
+def test_the_overlay_of_table_4_brings_all_its_runs(example_trees: Path) -> None:
+    code, text = plan(example_trees, "table4", overlay="table4")
+    assert code == 0, text[-3000:]
+    counts = job_counts(text)
+    assert (counts["pretrain_encoder"], counts["propagate_labels"], counts["write_table"]) == (18, 54, 1)
+
+
+def test_missing_data_gives_one_message(example_trees: Path) -> None:
+    for tree in ("data/DAVIS", "data/imagenet/train"):
+        (example_trees / tree).rmdir()
+    code, text = plan(example_trees, "table1", "table4", "table8")
+    assert code != 0
+    assert "shards.datasets.imagenet.path = 'data/imagenet/train'" in text
+    assert "propagation.datasets.davis.root = 'data/DAVIS'" in text
+    assert text.count("do not exist") == 1
+    assert "Traceback" not in text
+
+
+@pytest.mark.slow
+def test_the_finished_demo_gives_all_tables_without_training(copied: Workplace) -> None:
+    planned = copied.planned_jobs("tables")
+    assert {name for name in planned if name not in TABLE_ROWS} == {"write_table", "tables"}
+    done = copied.run("tables", "--show-failed-logs")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for name in TABLE_ROWS:
+        with (copied.folder / f"results/tables/{name}.csv").open() as file:
+            cells = list(csv.DictReader(file))
+        assert any(cell["ours"] for cell in cells), name
+        assert all(cell["ours"] or cell["missing"] for cell in cells), name
+    assert (copied.folder / "results/report/index.html").is_file()
+    assert set(copied.planned_jobs("all", "tables")) <= {"tables"}

@@ -1,0 +1,54 @@
+# Stage report: the paper's tables and figures, ours beside the paper's. Each is a target of its own; `tables` makes all.
+rule write_table:
+    input:
+        lambda w: JOBS.table_inputs(w.table),
+    output:
+        html=report(
+            "results/tables/{table}.html",
+            caption="../report/table.rst",
+            category="Paper tables",
+            labels={"table": "{table}", "file": "page"},
+        ),
+        csv=report(
+            "results/tables/{table}.csv",
+            caption="../report/table.rst",
+            category="Paper tables",
+            labels={"table": "{table}", "file": "cells"},
+        ),
+        markdown="results/tables/{table}.md",
+    log:
+        "logs/write_table/{table}.log",
+    benchmark:
+        "benchmarks/write_table/{table}.tsv"
+    wildcard_constraints:
+        table="|".join(TABLE_ROWS),
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=lambda w: JOBS.table_settings(w.table),
+    message:
+        "Write {wildcards.table} of the paper beside ours"
+    shell:
+        "cdgmae report table {wildcards.table}"
+        " --settings {params.settings:q}"
+        " --results results"
+        " --output $(dirname {output.html:q})"
+        " > {log} 2>&1"
+
+
+for table in TABLE_ROWS:
+
+    rule:
+        name:
+            table
+        input:
+            names.paper_table(table, "html"),
+
+
+rule tables:
+    input:
+        [names.paper_table(table, "html") for table in TABLE_ROWS],
