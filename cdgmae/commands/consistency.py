@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,7 +35,14 @@ app = typer.Typer(
 
 @app.command()
 def score(
-    real: Annotated[Path, typer.Option("--real", help="Picture shard (.tar, its .parquet index beside it) of the real images.")],
+    real: Annotated[
+        list[Path],
+        typer.Option(
+            "--real",
+            help="Picture shard (.tar, its .parquet index beside it) of the real images. Given several times, the encoder is "
+            "loaded once, and --output and --views are folders in which every shard has its file.",
+        ),
+    ],
     encoder: Annotated[
         str,
         typer.Option(
@@ -49,7 +56,9 @@ def score(
     ],
     views: Annotated[
         Path | None,
-        typer.Option("--views", help="Picture shard of the views of the same keys; left out: crop pairs of the real images."),
+        typer.Option(
+            "--views", help="Picture shard (or folder) of the views of the same keys; left out: crop pairs of the real images."
+        ),
     ] = None,
     kind: Annotated[
         str | None,
@@ -85,26 +94,39 @@ def score(
     log_interval: LogIntervalOption = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Score the view pairs of one shard: every view against its real image, or crops of the real images.
+    """Score the view pairs of one or more shards: every view against its real image, or crops of the real images.
 
     Every picture is embedded once. A picture that cannot be read becomes a row with status `bad` and the reason. Killed at any
     moment and started again, it goes on from its last finished part and ends with the same table.
     """
+    from cdgmae.commands.several_shards import each_shard, pair_outputs, work_folder
     from cdgmae.consistency.scoring import score_shard
+    from cdgmae.models.encoders import load_encoder
     from cdgmae.runtime.devices import limit_threads, pick_device
-    from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.runtime.interrupts import StopRequest
 
     chosen = parse_settings(
         ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
         batch_size=batch_size, max_bad_fraction=max_bad_fraction,
     )  # fmt: skip
     limit_threads(threads)
-    with exclusive_writer(output):
-        result = score_shard(
-            chosen, real, views, encoder, output, source=source, device=pick_device(device), kind=kind, work_dir=work,
-            precision=precision, log_interval_seconds=log_interval,
+    where, stop = pick_device(device), StopRequest()
+    loaded = load_encoder(encoder, device=where)
+
+    def make(tar: Path, target: Path) -> dict[str, Any]:
+        view_tar = views / tar.name if views is not None and views.suffix != ".tar" else views
+        return score_shard(
+            chosen, tar, view_tar, encoder, target, source=source, device=where, kind=kind, precision=precision,
+            work_dir=work_folder(work, output, target), log_interval_seconds=log_interval, encoder=loaded, stop=stop,
+            keep=target != output,
         )  # fmt: skip
-    print_result(result, as_json)
+
+    targets = pair_outputs(real, output, ".parquet")
+    if len(targets) > 1 and views is not None and views.suffix == ".tar":
+        raise ValueError(
+            f"--views {views} is one shard, but {len(targets)} were given with --real; give the folder of the view shards"
+        )
+    print_result(each_shard(targets, output, make), as_json)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from cdgmae.commands.options import (
     PrecisionOption,
     SeedOption,
     SettingsOption,
+    ShardsOfOneJobOption,
     ThreadsOption,
     WorkersOption,
     find_shards,
@@ -41,7 +42,7 @@ OutputOption = Annotated[
 
 
 def embed(
-    shard: ShardOption,
+    shard: ShardsOfOneJobOption,
     encoder: Annotated[
         str,
         typer.Option(
@@ -54,19 +55,25 @@ def embed(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Embed every picture of a shard for the nearest-neighbour search: the encoder's CLS token, scaled to length 1.
+    """Embed every picture of one or more shards for the nearest-neighbour search: the encoder's CLS token, scaled to length 1.
 
     First of three steps of a `knn` source: embed every shard, `index` them together, then fill the bags with `neighbours`.
     """
+    from cdgmae.commands.several_shards import each_shard, pair_outputs
+    from cdgmae.models.encoders import load_encoder
     from cdgmae.runtime.devices import limit_threads, pick_device
-    from cdgmae.storage.locks import exclusive_writer
     from cdgmae.views.embedding import embed_pictures
 
-    parsed = parse_settings(EmbeddingSettings, settings)
+    parsed, chosen = parse_settings(EmbeddingSettings, settings), pick_device(device)
     limit_threads(threads)
-    with exclusive_writer(output):
-        result = embed_pictures(parsed, shard, encoder, output, device=pick_device(device), threads=threads or 1)
-    print_result(result, as_json)
+    loaded = load_encoder(encoder, device=chosen)
+
+    def make(tar: Path, target: Path) -> dict[str, Any]:
+        return embed_pictures(
+            parsed, tar, encoder, target, device=chosen, threads=threads or 1, encoder=loaded, keep=target != output
+        )
+
+    print_result(each_shard(pair_outputs(shard, output, ".parquet"), output, make), as_json)
 
 
 def index(
@@ -162,7 +169,7 @@ def sample_pipeline(
             "--settings", help="The source's settings as JSON text, or a .json/.yaml file: pipeline, path, arguments, ..."
         ),
     ],
-    shard: ShardOption,
+    shard: ShardsOfOneJobOption,
     output: OutputOption,
     work: Annotated[
         Path | None, typer.Option(help="Folder for finished views until the shard is whole; default: beside OUTPUT.")
@@ -176,7 +183,7 @@ def sample_pipeline(
     log_interval: LogIntervalOption = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Sample the views of a shard from any image-conditioned diffusers pipeline (kind `diffusers`).
+    """Sample the views of one or more shards from any image-conditioned diffusers pipeline (kind `diffusers`).
 
     The pipeline is a class of diffusers with weights in safetensors. Every view is a call with its own seed; of an image-to-video
     pipeline the frames of one call can become the views of a bag. Killed and started again, only what is missing is made.
@@ -184,19 +191,25 @@ def sample_pipeline(
     Example: cdgmae views sample-pipeline --shard 00000.tar --output views/00000.tar --settings '{"pipeline":
     "StableDiffusionImageVariationPipeline", "path": "variations", "arguments": {"num_inference_steps": 25}}'
     """
+    from cdgmae.commands.several_shards import each_shard, pair_outputs, work_folder
     from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
-    from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.runtime.interrupts import StopRequest
     from cdgmae.views.pipeline_sampler import PipelineRecipe
+    from cdgmae.views.sampler import OpenedOnce
     from cdgmae.views.sampling import sample_shard
 
     parsed = parse_settings(PipelineSettings, settings, batch_size=batch_size)
     limit_threads(threads)
-    with exclusive_writer(output):
-        result = sample_shard(
-            parsed, seed, shard, PipelineRecipe(parsed, precision), output, work or output.parent / f".work-{output.stem}",
-            devices=worker_devices(pick_device(device), workers), threads=threads, log_interval_seconds=log_interval,
+    recipe, stop = OpenedOnce(PipelineRecipe(parsed, precision)), StopRequest()
+    devices = worker_devices(pick_device(device), workers)
+
+    def make(tar: Path, target: Path) -> dict[str, Any]:
+        return sample_shard(
+            parsed, seed, tar, recipe, target, work_folder(work, output, target), devices=devices, threads=threads,
+            log_interval_seconds=log_interval, stop=stop, keep=target != output,
         )  # fmt: skip
-    print_result(result, as_json)
+
+    print_result(each_shard(pair_outputs(shard, output, ".tar"), output, make), as_json)
 
 
 def _tables(folder: Path) -> list[Path]:

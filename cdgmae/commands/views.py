@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +21,7 @@ from cdgmae.commands.options import (
     PrecisionOption,
     SeedOption,
     SettingsOption,
+    ShardsOfOneJobOption,
     ThreadsOption,
     WorkersOption,
     find_shards,
@@ -135,7 +136,7 @@ def import_generator(
 
 @app.command("sample")
 def sample(
-    shard: Annotated[Path, typer.Option(help="Picture shard with the real images, e.g. results/shards/imagenet/00000.tar.")],
+    shard: ShardsOfOneJobOption,
     generator: Annotated[Path, typer.Option(help="Generator folder, e.g. results/generators/s_ldm.")],
     output: Annotated[
         Path, typer.Option(help="View shard to write, e.g. results/views/s_ldm/00000.tar; the index goes beside it.")
@@ -154,32 +155,31 @@ def sample(
     log_interval: LogIntervalOption = 30.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Sample the views of every picture of one shard.
+    """Sample the views of every picture of one shard, or of several with the generator loaded once.
 
     View k of picture x depends on (seed, key, k) alone. Finished views are kept as they are made: killed at any moment and
     started again, with any number of processes and any batch size, only what is missing is made. The settings are those of
     `views.sources.NAME.sampling` in config.yaml; without any they are the paper's (4 views, 50 DDIM steps, guidance 6).
     """
+    from cdgmae.commands.several_shards import each_shard, pair_outputs, work_folder
     from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
-    from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.runtime.interrupts import StopRequest
     from cdgmae.views.generator_sampler import GeneratorRecipe
+    from cdgmae.views.sampler import OpenedOnce
     from cdgmae.views.sampling import sample_shard
 
     parsed = parse_settings(SamplingSettings, settings, batch_size=batch_size)
     limit_threads(threads)
-    with exclusive_writer(output):
-        result = sample_shard(
-            parsed,
-            seed,
-            shard,
-            GeneratorRecipe(generator, parsed, precision, compiled),
-            output,
-            work or output.parent / f".work-{output.stem}",
-            devices=worker_devices(pick_device(device), workers),
-            threads=threads,
-            log_interval_seconds=log_interval,
-        )
-    print_result(result, as_json)
+    recipe, stop = OpenedOnce(GeneratorRecipe(generator, parsed, precision, compiled)), StopRequest()
+    devices = worker_devices(pick_device(device), workers)
+
+    def make(tar: Path, target: Path) -> dict[str, Any]:
+        return sample_shard(
+            parsed, seed, tar, recipe, target, work_folder(work, output, target), devices=devices, threads=threads,
+            log_interval_seconds=log_interval, stop=stop, keep=target != output,
+        )  # fmt: skip
+
+    print_result(each_shard(pair_outputs(shard, output, ".tar"), output, make), as_json)
 
 
 @app.command("show")

@@ -29,7 +29,7 @@ from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
 from cdgmae.storage.picture_shards import BAD, OK, index_path
-from cdgmae.storage.tables import file_sha256, write_table
+from cdgmae.storage.tables import file_sha256, is_made_from, read_table, write_table
 
 PASSES_AHEAD = 2
 """Encoder passes whose pictures are decoded in advance."""
@@ -62,6 +62,9 @@ def score_shard(
     work_dir: Path | None = None,
     precision: str = "fp32",
     log_interval_seconds: float = 30.0,
+    encoder: Encoder | None = None,
+    stop: StopRequest | None = None,
+    keep: bool = False,
 ) -> dict[str, Any]:
     """Score the pairs of all bags of a shard and write the table.
 
@@ -85,6 +88,9 @@ def score_shard(
         work_dir: Finished parts of the unfinished table; found again after an interruption and removed at the end.
         precision: Autocast precision of the encoder: fp32, bf16 or fp16.
         log_interval_seconds: Time between two progress lines.
+        encoder: The encoder of `encoder_reference`, if the caller has loaded it (on `device`) for several shards.
+        stop: Says when to stop; the caller's own if it scores several shards, so that they share one time limit.
+        keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
 
     Returns:
         Counts (`pairs`, `bad`, `without_views`: real images that have no view at all, `found_finished`: pairs found in
@@ -96,29 +102,37 @@ def score_shard(
     """
     if view_tar is None and settings.crops is None:
         settings = settings.model_copy(update={"crops": CropDrawSettings()})
-    encoder = load_encoder(encoder_reference, device=device)
+    encoder = encoder or load_encoder(encoder_reference, device=device)
     check_image_size(settings.image_size, encoder, encoder_reference)
     embed = Embedder(encoder, final_norm=settings.features == "final_norm", device=device, precision=precision)
     bags = _open_bags(settings, real_tar, view_tar)
     tars = {"real": real_tar} | ({"views": view_tar} if view_tar is not None else {})
     inputs = {name: file_sha256(index_path(tar)) for name, tar in tars.items()} | {"encoder": encoder.digest}
-    parts = PartFolder(work_dir or output.parent / f".work-{output.stem}", _identity(settings, inputs, source, precision))
-    job = _Job(bags, embed, settings.batch_size, source, StopRequest())
-    table, found = _score_parts(job, parts, f"score {source} {output.stem}", log_interval_seconds)
-    _check_bad_fraction(table, settings.max_bad_fraction, view_tar or real_tar)
-    table = with_nearest_patches(table, bags, embed, settings.nearest_bags)
-    check_scores(table)
     facts = {
         "source": source, "kind": kind or source, "real_shard": f"{real_tar.parent.name}/{real_tar.stem}",
         "encoder_reference": encoder_reference, "image_size": settings.image_size, "patch_size": encoder.patch_size,
         "features": settings.features, "pairs": settings.pairs, "precision": precision, "without_views": bags.without_views,
         "crops": settings.crops.model_dump(mode="json") if settings.crops is not None else None,
     }  # fmt: skip
+    if keep and is_made_from(output, settings_digest=settings.digest(), inputs=inputs, **facts):
+        table = read_table(output)
+        return _summary(output, table, table.num_rows, facts, encoder)
+    parts = PartFolder(work_dir or output.parent / f".work-{output.stem}", _identity(settings, inputs, source, precision))
+    job = _Job(bags, embed, settings.batch_size, source, stop or StopRequest())
+    table, found = _score_parts(job, parts, f"score {source} {output.stem}", log_interval_seconds)
+    _check_bad_fraction(table, settings.max_bad_fraction, view_tar or real_tar)
+    table = with_nearest_patches(table, bags, embed, settings.nearest_bags)
+    check_scores(table)
     write_table(output, table, SCORE_SCHEMA, settings_digest=settings.digest(), inputs=inputs, extra=facts)
     parts.remove()
+    return _summary(output, table, found, facts, encoder)
+
+
+def _summary(output: Path, table: pa.Table, found: int, facts: dict[str, Any], encoder: Encoder) -> dict[str, Any]:
+    """What `score_shard` returns; `found` counts the pairs that were finished before."""
     return {
         "output": str(output), "pairs": table.num_rows, "bad": pc.sum(pc.equal(table["status"], BAD)).as_py() or 0,
-        "without_views": bags.without_views, "found_finished": found, "encoder": encoder.digest,
+        "without_views": facts["without_views"], "found_finished": found, "encoder": encoder.digest,
         **{name: pc.mean(table[name]).as_py() for name in METRICS},
     }  # fmt: skip
 

@@ -23,7 +23,7 @@ from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.sources import EmbeddingSettings
 from cdgmae.storage.images import PictureError, center_crop, decode_rgb, resize_shorter_side
 from cdgmae.storage.picture_shards import OK, PictureRow, PictureShard, index_path
-from cdgmae.storage.tables import file_sha256, read_table, write_table
+from cdgmae.storage.tables import file_sha256, is_made_from, read_table, write_table
 
 COLUMNS = ("key", "sha256", "reason", "embedding")
 
@@ -41,8 +41,9 @@ def embedding_schema(width: int) -> pa.Schema:
 
 
 def embed_pictures(
-    settings: EmbeddingSettings, shard_tar: Path, encoder_reference: str, output: Path, *, device: torch.device, threads: int = 1
-) -> dict[str, Any]:
+    settings: EmbeddingSettings, shard_tar: Path, encoder_reference: str, output: Path, *, device: torch.device, threads: int = 1,
+    encoder: Encoder | None = None, keep: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Embed every picture of a shard: the encoder's final-norm CLS token, scaled to length 1.
 
     Args:
@@ -52,6 +53,8 @@ def embed_pictures(
         output: Parquet table to write, see `embedding_schema`.
         device: Where to compute.
         threads: Pictures decoded at the same time.
+        encoder: The encoder of `encoder_reference`, if the caller has loaded it (on `device`) for several shards.
+        keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
 
     Returns:
         Facts: output, pictures, bad, width, encoder (digest).
@@ -59,7 +62,7 @@ def embed_pictures(
     Raises:
         ValueError: if the encoder cannot be loaded or does not take `image_size`.
     """
-    encoder = load_encoder(encoder_reference, device=device)
+    encoder = encoder or load_encoder(encoder_reference, device=device)
     if settings.image_size % encoder.patch_size:
         nearest = max(encoder.patch_size, round(settings.image_size / encoder.patch_size) * encoder.patch_size)
         raise ValueError(
@@ -68,16 +71,23 @@ def embed_pictures(
         )
     shard = PictureShard(shard_tar)
     rows = sorted(shard.rows(OK), key=lambda row: row.key)
+    inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar)), "encoder": encoder.digest}
+    if keep and is_made_from(output, settings_digest=settings.digest(), inputs=inputs):
+        reasons = read_table(output, ["reason"])["reason"]
+        return _facts(output, len(rows), len(rows) - reasons.null_count, encoder)
     table: list[dict[str, Any]] = []
     with ThreadPoolExecutor(threads) as pool, ProgressMeter(f"embed {shard_tar.stem}", len(rows), unit="pictures") as meter:
         waiting = iter(rows)
         while batch := list(islice(waiting, settings.batch_size)):
             table.extend(_embed_batch(batch, shard, encoder, settings.image_size, device, pool))
             meter.advance(len(batch))
-    inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar)), "encoder": encoder.digest}
     write_table(output, table, embedding_schema(encoder.embed_dim), settings_digest=settings.digest(), inputs=inputs)
     bad = sum(row["reason"] is not None for row in table)
-    return {"output": str(output), "pictures": len(rows), "bad": bad, "width": encoder.embed_dim, "encoder": encoder.digest}
+    return _facts(output, len(rows), bad, encoder)
+
+
+def _facts(output: Path, pictures: int, bad: int, encoder: Encoder) -> dict[str, Any]:
+    return {"output": str(output), "pictures": pictures, "bad": bad, "width": encoder.embed_dim, "encoder": encoder.digest}
 
 
 def _embed_batch(

@@ -20,8 +20,8 @@ from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.views import DrawingSettings
 from cdgmae.storage.atomic import explain_write_errors
-from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShardWriter, index_path
-from cdgmae.storage.tables import file_sha256
+from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShardWriter, index_path, read_index
+from cdgmae.storage.tables import file_sha256, is_made_from, table_facts
 from cdgmae.views.drawing import DrawingTask, Stopper, draw_batches
 from cdgmae.views.making import Item, rows_of_shard
 from cdgmae.views.parts import FinishedViews, remove_parts
@@ -44,6 +44,8 @@ def sample_shard(
     devices: Sequence[torch.device],
     threads: int | None = None,
     log_interval_seconds: float = 30.0,
+    stop: StopRequest | None = None,
+    keep: bool = False,
 ) -> dict[str, Any]:
     """Make M views of every usable picture of a shard.
 
@@ -57,6 +59,8 @@ def sample_shard(
         devices: Where to draw: one process per device; a single one is this process.
         threads: CPU threads of all processes together.
         log_interval_seconds: Time between two progress lines.
+        stop: Says when to stop; the caller's own if it makes several shards, so that they share one time limit.
+        keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
 
     Returns:
         Facts: output, pictures, views, bad views, views found finished, seconds per view made now.
@@ -66,12 +70,14 @@ def sample_shard(
         ValueError: if something cannot be read or written, or more than `max_bad_fraction` of the views are bad; the finished
             views stay in `work_dir`.
     """
-    stop, provenance = StopRequest(), recipe.provenance
+    stop, provenance = stop or StopRequest(), recipe.provenance
     pictures = PictureCollection([shard_tar])
     inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar)), "generator": provenance.generator}
     identity = _identity(settings, seed, inputs, recipe)
     rows = rows_of_shard(len(pictures), settings.num_views, recipe.views_per_row)
     wanted = [(key, k) for key in pictures.keys for k in range(1, settings.num_views + 1)]
+    if keep and _is_whole(output_tar, settings, seed, inputs):
+        return _facts(output_tar, len(pictures), len(wanted), read_index(output_tar, ["status"])["status"].to_pylist().count(BAD))
     finished, started = FinishedViews(work_dir, identity), time.monotonic()
     found = sum(view in finished for view in wanted)
     batches = _missing_batches(rows, pictures, finished, settings, recipe.views_per_row)
@@ -89,11 +95,25 @@ def sample_shard(
     seconds = time.monotonic() - started
     bad = _bad_views(finished, wanted, settings)
     with explain_write_errors(output_tar):
-        _write_shard(output_tar, finished, pictures, settings, recipe, inputs)
+        _write_shard(output_tar, finished, pictures, settings, seed, recipe, inputs)
     remove_parts(work_dir)
-    made = len(wanted) - found
+    return _facts(output_tar, len(pictures), len(wanted), bad, made=len(wanted) - found, seconds=seconds)
+
+
+def _is_whole(output_tar: Path, settings: DrawingSettings, seed: int, inputs: dict[str, str]) -> bool:
+    """Whether a view shard is there with all its bytes and was made from the same."""
+    index = index_path(output_tar)
+    return (
+        is_made_from(index, settings_digest=settings.digest(), inputs=inputs, seed=seed)
+        and output_tar.is_file()
+        and output_tar.stat().st_size == table_facts(index)["tar_bytes"]
+    )
+
+
+def _facts(output_tar: Path, pictures: int, views: int, bad: int, *, made: int = 0, seconds: float = 0.0) -> dict[str, Any]:
+    """What `sample_shard` returns; `made` and `seconds` count the views made now."""
     return {
-        "output": str(output_tar), "pictures": len(pictures), "views": len(wanted) - bad, "bad": bad, "found_finished": found,
+        "output": str(output_tar), "pictures": pictures, "views": views - bad, "bad": bad, "found_finished": views - made,
         "seconds_per_view": seconds / made if made else 0.0,
     }  # fmt: skip
 
@@ -162,6 +182,7 @@ def _write_shard(
     finished: FinishedViews,
     pictures: PictureCollection,
     settings: DrawingSettings,
+    seed: int,
     recipe: SamplerRecipe,
     inputs: dict[str, str],
 ) -> None:
@@ -185,5 +206,5 @@ def _write_shard(
         writer.commit(
             settings_digest=settings.digest(),
             inputs=inputs,
-            extra={"sampling": drawn, "seed_of_views": "(seed, key, view_index)"},
+            extra={"sampling": drawn, "seed": seed, "seed_of_views": "(seed, key, view_index)"},
         )

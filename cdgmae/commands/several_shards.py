@@ -1,0 +1,66 @@
+"""Several shards in one command: what is loaded is loaded once, and what is whole is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cdgmae.storage.locks import exclusive_writer
+
+COUNTS = ("pictures", "views", "pairs", "bad", "found_finished")
+"""Facts of a shard that are summed over several."""
+
+
+def pair_outputs(shards: Sequence[Path], output: Path, suffix: str) -> list[tuple[Path, Path]]:
+    """Each shard with the file to write for it.
+
+    Args:
+        shards: Picture shards.
+        output: One file for one shard, or a folder, in which every shard gets a file of its name.
+        suffix: Suffix of the files, `.tar` or `.parquet`; it tells a file from a folder.
+
+    Raises:
+        ValueError: if several shards would be written to one file.
+    """
+    if output.suffix == suffix:
+        if len(shards) > 1:
+            raise ValueError(
+                f"--output {output} is one file, but {len(shards)} shards were given; give a folder, in which every shard gets a file of "
+                "its name"
+            )
+        return [(shards[0], output)]
+    targets = [output / f"{shard.stem}{suffix}" for shard in shards]
+    if len(set(targets)) < len(targets):
+        raise ValueError(
+            f"several of the given shards have the same name, so their files in {output} would be the same; give each once"
+        )
+    return list(zip(shards, targets, strict=True))
+
+
+def work_folder(work: Path | None, output: Path, target: Path) -> Path:
+    """Where a shard's unfinished work lies: `work` itself for one file, a folder per shard in it for an output folder."""
+    if work is None:
+        return target.parent / f".work-{target.stem}"
+    return work if target == output else work / target.stem
+
+
+def each_shard(pairs: Sequence[tuple[Path, Path]], output: Path, make: Callable[[Path, Path], dict[str, Any]]) -> dict[str, Any]:
+    """Make shard after shard, each under its own lock; the first error ends it, and a rerun keeps what is whole.
+
+    Args:
+        pairs: See `pair_outputs`.
+        output: What the user named.
+        make: Makes one file from one shard and returns its facts.
+
+    Returns:
+        The facts of one file; for a folder its name, the number of shards and the sums of their counts.
+    """
+    facts = []
+    for shard, target in pairs:
+        with exclusive_writer(target):
+            facts.append(make(shard, target))
+    if output == pairs[0][1]:
+        return facts[0]
+    sums = {name: sum(found[name] for found in facts) for name in COUNTS if name in facts[0]}
+    return {"output": str(output), "shards": len(pairs), **sums}
