@@ -2,6 +2,8 @@
 #                                   \-> pretrain -> propagation -> report
 # Without --configfile the embedded demo (config.yaml) runs; with it, exactly the given files, merged in order.
 
+import gc
+
 from snakemake.utils import min_version
 
 from cdgmae import names
@@ -10,6 +12,10 @@ from cdgmae.jobs import Jobs, export_environment
 from cdgmae.settings.tables import TABLE_ROWS
 
 min_version("9.20")
+
+# A plan of thousands of jobs is millions of objects that stay; looking for garbage among them again and again takes a quarter of
+# the time (benchmarks/dag.py).
+gc.set_threshold(200_000, 50, 100)
 
 
 if not workflow.config_settings.configfiles:

@@ -1,52 +1,115 @@
-"""How long the workflow takes to plan, against an empty workflow: `python benchmarks/dag_startup.py`.
+"""What planning the workflow costs: `python benchmarks/dag.py [--shards 128 1282 10000] [--runs 3]`.
 
-Prints the median of several dry runs of the demo, of an empty Snakefile, and their difference and ratio. The first run of each is
-not counted.
+Dry runs of the demo and of the paper's configuration (all stages) at several numbers of shards, each beside a bare workflow of as
+many shards: three rules per shard and a gathering one, constant strings only, which is the least that Snakemake can do. Prints
+seconds of the clock and of the CPU (the clock also counts what else the machine does) and the peak memory, and the ratio of CPU
+seconds to the bare workflow's. Medians; the two workflows take turns.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
+
+import yaml
 
 ROOT = Path(__file__).parents[1]
-RUNS = 5
+
+BARE = """
+SHARDS = [f"{{index:05d}}" for index in range({shards})]
+rule all:
+    input: "all.txt"
+rule gather:
+    input: expand("scores/{{shard}}.txt", shard=SHARDS)
+    output: "all.txt"
+    shell: "cat {{input}} > {{output}}"
+rule score:
+    input: "views/{{shard}}.txt"
+    output: "scores/{{shard}}.txt"
+    shell: "cp {{input}} {{output}}"
+rule sample:
+    input: "shards/{{shard}}.txt"
+    output: "views/{{shard}}.txt"
+    shell: "cp {{input}} {{output}}"
+rule pack:
+    output: "shards/{{shard}}.txt"
+    shell: "touch {{output}}"
+"""
 
 
-def dry_run_seconds(snakefile: Path, folder: Path, *arguments: str) -> float:
-    """Median wall-clock seconds of a dry run in an empty working directory."""
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(snakefile),
-        "--directory",
-        str(folder),
-        "--dry-run",
-        "--quiet",
-        "all",
-    ]
-    seconds = []
-    for _ in range(RUNS + 1):
-        started = time.perf_counter()
-        subprocess.run([*command, *arguments], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
+class Cost(NamedTuple):
+    """One dry run: seconds of the clock, seconds of the CPU, peak memory in MB."""
+
+    clock: float
+    cpu: float
+    megabytes: float
+
+
+def dry_run(snakefile: Path, folder: Path, *arguments: str) -> Cost:
+    """Plan a workflow in `folder`, where nothing has been made yet.
+
+    Raises:
+        RuntimeError: if it cannot be planned.
+    """
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--directory", str(folder), "--dry-run"]
+    started = time.perf_counter()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen([*command, "--quiet", "all", *arguments], stdout=output, stderr=output)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            output.seek(0)
+            raise RuntimeError(output.read().decode()[-3000:])
+    return Cost(time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def paper_config(folder: Path, shards: int) -> Path:
+    """The paper's configuration with another number of shards, and the (empty) data folders that it names."""
+    config = yaml.safe_load((ROOT / "workflow/experiments/paper.yaml").read_text())
+    config["shards"]["datasets"]["imagenet"]["num_shards"] = shards
+    paths = [config["shards"]["datasets"]["imagenet"]["path"], config["views"]["generators"]["gen_sis"]["path"]]
+    paths += [dataset["root"] for dataset in config["propagation"]["datasets"].values()]
+    for path in paths:
+        (folder / path).mkdir(parents=True, exist_ok=True)
+    file = folder / f"paper_{shards}.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return file
+
+
+def compare(folder: Path, shards: int, config: Path, runs: int) -> str:
+    """One row of the table."""
+    bare = folder / f"bare_{shards}.smk"
+    bare.write_text(BARE.format(shards=shards))
+    ours, theirs = [], []
+    for _ in range(runs):
+        theirs.append(dry_run(bare, folder))
+        ours.append(dry_run(ROOT / "Snakefile", folder, "--configfile", str(config)))
+    cost, floor = (Cost(*(statistics.median(values) for values in zip(*costs, strict=True))) for costs in (ours, theirs))
+    return (
+        f"| {config.stem} | {shards} | {cost.clock:.1f} | {cost.cpu:.1f} | {cost.megabytes:.0f} "
+        f"| {floor.clock:.1f} | {floor.cpu:.1f} | {floor.megabytes:.0f} | {cost.cpu / floor.cpu:.2f} |"
+    )
 
 
 def main() -> None:
     """Measure and print."""
-    with tempfile.TemporaryDirectory() as folder:
-        empty = Path(folder) / "Snakefile"
-        empty.write_text('rule all:\n    output: "nothing.txt"\n    shell: "touch {output}"\n')
-        baseline = dry_run_seconds(empty, Path(folder))
-        demo = dry_run_seconds(ROOT / "Snakefile", Path(folder), "--configfile", str(ROOT / "config.yaml"))
-    print(f"empty workflow {baseline:.2f} s, demo {demo:.2f} s: {demo - baseline:+.2f} s, ratio {demo / baseline:.2f}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", type=int, nargs="*", default=[128, 1282, 10_000])
+    parser.add_argument("--runs", type=int, default=3)
+    chosen = parser.parse_args()
+    print("| configuration | shards | s | CPU s | MB | bare: s | CPU s | MB | CPU ratio |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        print(compare(folder, 2, ROOT / "config.yaml", chosen.runs), flush=True)
+        for shards in chosen.shards:
+            print(compare(folder, shards, paper_config(folder, shards), chosen.runs), flush=True)
 
 
 if __name__ == "__main__":

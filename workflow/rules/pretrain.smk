@@ -2,8 +2,7 @@
 rule pretrain_encoder:
     input:
         gate=lambda w: ancient(JOBS.shard_gate(JOBS.dataset_of_run(w.run))),
-        shards=lambda w: JOBS.shard_files(JOBS.dataset_of_run(w.run)),
-        views=lambda w: JOBS.run_views(w.run),
+        pictures=lambda w: JOBS.run_pictures(w.run),
         scores=lambda w: JOBS.run_scores(w.run),
     output:
         encoder="results/pretrain/{run}/seed{seed}/encoder.safetensors",

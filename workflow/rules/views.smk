@@ -192,8 +192,6 @@ rule index_embeddings:
 rule gather_neighbours:
     input:
         tar=lambda w: JOBS.real_shard(w.source, w.shard),
-        tars=lambda w: JOBS.shard_files(JOBS.dataset_of(w.source)),
-        tables=lambda w: JOBS.embedding_tables(w.source),
         index="results/embeddings/{source}/index.faiss",
     output:
         tar="results/views/{source}/{shard}.tar",
@@ -232,7 +230,6 @@ rule gather_random:
     input:
         gate=lambda w: ancient(JOBS.shard_gate(JOBS.dataset_of(w.source))),
         tar=lambda w: JOBS.real_shard(w.source, w.shard),
-        tars=lambda w: JOBS.shard_files(JOBS.dataset_of(w.source)),
     output:
         tar="results/views/{source}/{shard}.tar",
         index="results/views/{source}/{shard}.parquet",
