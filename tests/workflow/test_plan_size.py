@@ -1,0 +1,40 @@
+"""The plan grows with the number of shards, not with its square, and a run on views is newer than its view shards alone."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from cdgmae.config import check_config
+from cdgmae.jobs import Jobs
+from tests.workflow.conftest import Workplace, tiny_config
+
+SHARDS = 12
+SOURCES = {
+    "near": {"kind": "knn", "dataset": "demo", "encoder": {"pixels": 8}, "image_size": 64, "num_views": 2},
+    "far": {"kind": "random", "dataset": "demo", "num_views": 2},
+}
+PER_SHARD = {"write_shard", "sample_views", "embed_pictures", "gather_neighbours", "gather_random", "score_views"}
+
+
+def test_no_job_of_one_shard_waits_for_the_jobs_of_all_shards(tmp_path: Path) -> None:
+    config = tiny_config()
+    config["shards"]["datasets"]["demo"]["num_shards"] = SHARDS
+    config["views"]["sources"] |= SOURCES
+    config["consistency"]["sources"] = ["s_ldm", *SOURCES]
+    place = Workplace(tmp_path)
+    place.write_config(config)
+    done = place.run("consistency", "--dag")
+    assert done.returncode == 0, done.stderr[-2000:]
+    rules = dict(re.findall(r'(\d+)\[label = "(\w+)', done.stdout))
+    waits_for = Counter(rules[job] for job in re.findall(r"\d+ -> (\d+)", done.stdout))
+    edges_per_job = {rule: waits_for[rule] / list(rules.values()).count(rule) for rule in PER_SHARD}
+    assert {rule: edges for rule, edges in edges_per_job.items() if edges > 4} == {}
+    assert waits_for["summarise_shards"] == SHARDS + 1
+
+
+def test_a_run_on_views_waits_for_its_view_shards_and_a_run_on_crops_for_the_real_ones() -> None:
+    jobs = Jobs(check_config(tiny_config()))
+    assert jobs.run_pictures("cdg") == ["results/views/s_ldm/00000.tar", "results/views/s_ldm/00001.tar"]
+    assert jobs.run_pictures("crops") == ["results/shards/demo/00000.tar", "results/shards/demo/00001.tar"]
