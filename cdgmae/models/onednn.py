@@ -18,10 +18,10 @@ MIN_PRODUCTS = 1 << 23
 
 def linear(values: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
     """`torch.nn.functional.linear` with gradients, by oneDNN where that is the faster library."""
-    suits = _on_cpu(values) and weight_OI.dtype == torch.float32 and values.numel() * weight_OI.shape[0] >= MIN_PRODUCTS
-    if not suits or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return F.linear(values, weight_OI, bias_O)
-    return F.linear(values.to_mkldnn(), weight_OI, bias_O).to_dense()
+    suits = _on_cpu(values) and weight_OI.dtype == torch.float32 and values.numel() * weight_OI.shape[0] >= MIN_PRODUCTS
+    return F.linear(values.to_mkldnn(), weight_OI, bias_O).to_dense() if suits else F.linear(values, weight_OI, bias_O)
 
 
 class OneDnnLinear(nn.Linear):
