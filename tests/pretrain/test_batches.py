@@ -93,7 +93,8 @@ def test_parts_of_a_batch_are_the_same_samples_whatever_the_split_or_process(sto
         found = [finished(batches.batch(4, part)) for part in parts]
         for name, tensor in whole.items():
             assert torch.equal(torch.cat([part[name] for part in found]), tensor[rows])
-    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+    # One thread, as in a loader's worker: the parent's OpenMP threads are not there after a fork, and waiting for them has no end.
+    with ProcessPoolExecutor(1, mp_context=get_context("fork"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         forked = pool.submit(batches.batch, 4, range(8)).result()
     for other in (
         forked,
