@@ -8,8 +8,8 @@ from typing import Any
 
 from cdgmae.storage.locks import exclusive_writer
 
-COUNTS = ("pictures", "views", "pairs", "bad", "found_finished")
-"""Facts of a shard that are summed over several."""
+COUNTS = ("pictures", "views", "pairs", "bad", "found_finished", "restored")
+"""Facts of a shard that are summed over several; `restored` counts the shards that were found finished in --finished."""
 
 
 def pair_outputs(shards: Sequence[Path], output: Path, suffix: str) -> list[tuple[Path, Path]]:
@@ -62,5 +62,5 @@ def each_shard(pairs: Sequence[tuple[Path, Path]], output: Path, make: Callable[
             facts.append(make(shard, target))
     if output == pairs[0][1]:
         return facts[0]
-    sums = {name: sum(found[name] for found in facts) for name in COUNTS if name in facts[0]}
+    sums = {name: sum(found.get(name, 0) for found in facts) for name in COUNTS if any(name in found for found in facts)}
     return {"output": str(output), "shards": len(pairs), **sums}

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from cdgmae.commands.options import JsonOption, SeedOption, ThreadsOption, parse_settings, print_result
+from cdgmae.commands.options import (
+    FinishedOption,
+    JsonOption,
+    ReuseFinishedOption,
+    SeedOption,
+    ThreadsOption,
+    parse_settings,
+    print_result,
+)
 from cdgmae.names import shard_index, shard_names
 from cdgmae.settings.shards import DatasetSettings
 
@@ -83,6 +91,8 @@ def write(
         Path | None, typer.Option("--manifest", help="Write only the shard that --output names.", rich_help_panel=_ONE)
     ] = None,
     threads: ThreadsOption = None,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Write shards: a whole data set (manifest, all shards, summary), or a single shard of a manifest.
@@ -92,6 +102,7 @@ def write(
     Example: cdgmae shards write --root photos --output packed --resize shorter_side --image-size 256
     """
     from cdgmae.shards.packing import write_dataset, write_shard
+    from cdgmae.storage.finished import FinishedFolder
     from cdgmae.storage.locks import exclusive_writer
 
     flags = {"path": root, "layout": layout, "resize": resize, "image_size": image_size, "jpeg_quality": jpeg_quality}
@@ -100,10 +111,17 @@ def write(
             "nothing to pack: give --root FOLDER (all pictures of a folder), or --settings and --manifest (one shard)"
         )
     dataset = parse_settings(DatasetSettings, settings, **flags, num_shards=num_shards, max_bad_fraction=max_bad_fraction)
+    if manifest is None and finished is not None:
+        raise ValueError(
+            "--finished keeps single shards, which --manifest names; without it every whole shard of --output is kept"
+        )
     if manifest is not None:
         limited = "max_bad_fraction" in dataset.model_fields_set
         with exclusive_writer(output):
-            result = write_shard(dataset, manifest, _shard_of(output), output, threads=threads, stop_early=limited)
+            result = write_shard(
+                dataset, manifest, _shard_of(output), output, threads=threads, stop_early=limited,
+                finished=FinishedFolder(finished, reuse_finished),
+            )  # fmt: skip
     else:
         wanted = dataset.num_shards if "num_shards" in dataset.model_fields_set else None
         with exclusive_writer(output):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +11,11 @@ import typer
 
 from cdgmae.commands.options import (
     DeviceOption,
+    FinishedOption,
     JsonOption,
     LogIntervalOption,
     PrecisionOption,
+    ReuseFinishedOption,
     SeedOption,
     SettingsOption,
     ShardsOfOneJobOption,
@@ -53,6 +56,8 @@ def embed(
     settings: SettingsOption = "",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Embed every picture of one or more shards for the nearest-neighbour search: the encoder's CLS token, scaled to length 1.
@@ -62,16 +67,18 @@ def embed(
     from cdgmae.commands.several_shards import each_shard, pair_outputs
     from cdgmae.models.encoders import load_encoder
     from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.storage.finished import FinishedFolder
     from cdgmae.views.embedding import embed_pictures
 
     parsed, chosen = parse_settings(EmbeddingSettings, settings), pick_device(device)
     limit_threads(threads)
-    loaded = load_encoder(encoder, device=chosen)
+    load = cache(lambda: load_encoder(encoder, device=chosen))  # at the first shard that is not found finished
 
     def make(tar: Path, target: Path) -> dict[str, Any]:
         return embed_pictures(
-            parsed, tar, encoder, target, device=chosen, threads=threads or 1, encoder=loaded, keep=target != output
-        )
+            parsed, tar, encoder, target, device=chosen, threads=threads or 1, load=load, keep=target != output,
+            finished=FinishedFolder(finished, reuse_finished),
+        )  # fmt: skip
 
     print_result(each_shard(pair_outputs(shard, output, ".parquet"), output, make), as_json)
 
@@ -102,19 +109,23 @@ def neighbours(
     output: OutputOption,
     settings: SettingsOption = "",
     threads: ThreadsOption = None,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Fill the bags of a shard with each picture's nearest neighbours in the data set (kind `knn`; paper, Tables 1 and 3).
 
     Passed over: the picture itself, equal files, and near-duplicates above `duplicate_similarity`.
     """
+    from cdgmae.storage.finished import FinishedFolder
     from cdgmae.storage.locks import exclusive_writer
     from cdgmae.views.neighbours import gather_neighbours
 
     parsed = parse_settings(NeighbourSettings, settings)
     with exclusive_writer(output):
         result = gather_neighbours(
-            parsed, shard, find_shards(shards), _tables(embeddings), index, output, threads=threads or 1
+            parsed, shard, find_shards(shards), _tables(embeddings), index, output, threads=threads or 1,
+            finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
     print_result(result, as_json)
 
@@ -125,15 +136,20 @@ def random(
     output: OutputOption,
     settings: SettingsOption = "",
     seed: SeedOption = 0,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Fill the bags of a shard with other pictures of the data set, drawn at random (kind `random`; paper, Table 1)."""
+    from cdgmae.storage.finished import FinishedFolder
     from cdgmae.storage.locks import exclusive_writer
     from cdgmae.views.random_views import gather_random
 
     parsed = parse_settings(RandomViewsSettings, settings)
     with exclusive_writer(output):
-        result = gather_random(parsed, seed, shard, find_shards(shards), output)
+        result = gather_random(
+            parsed, seed, shard, find_shards(shards), output, finished=FinishedFolder(finished, reuse_finished)
+        )
     print_result(result, as_json)
 
 
@@ -146,6 +162,8 @@ def video(
     settings: SettingsOption = "",
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Fill the bags of a shard with later frames of their clips, in temporal order (kind `video`; SiamMAE).
@@ -153,12 +171,14 @@ def video(
     The shards stage drew the first frame of every bag (`cdgmae shards write --layout clips`). With `frame_gap` the later frames lie at
     drawn distances (SiamMAE: 4 to 47), with `frame_step` at equal ones.
     """
+    from cdgmae.storage.finished import FinishedFolder
     from cdgmae.storage.locks import exclusive_writer
     from cdgmae.views.clip_frames import read_clips
 
     parsed = parse_settings(ClipReadingSettings, settings, path=clips)
     with exclusive_writer(output):
-        result = read_clips(parsed, seed, shard, output, threads=threads or 1)
+        kept = FinishedFolder(finished, reuse_finished)
+        result = read_clips(parsed, seed, shard, output, threads=threads or 1, finished=kept)
     print_result(result, as_json)
 
 
@@ -181,6 +201,8 @@ def sample_pipeline(
     workers: WorkersOption = None,
     threads: ThreadsOption = None,
     log_interval: LogIntervalOption = 30.0,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Sample the views of one or more shards from any image-conditioned diffusers pipeline (kind `diffusers`).
@@ -194,6 +216,7 @@ def sample_pipeline(
     from cdgmae.commands.several_shards import each_shard, pair_outputs, work_folder
     from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
     from cdgmae.runtime.interrupts import StopRequest
+    from cdgmae.storage.finished import FinishedFolder
     from cdgmae.views.pipeline_sampler import PipelineRecipe
     from cdgmae.views.sampler import OpenedOnce
     from cdgmae.views.sampling import sample_shard
@@ -207,6 +230,7 @@ def sample_pipeline(
         return sample_shard(
             parsed, seed, tar, recipe, target, work_folder(work, output, target), devices=devices, threads=threads,
             log_interval_seconds=log_interval, stop=stop, keep=target != output,
+            finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
 
     print_result(each_shard(pair_outputs(shard, output, ".tar"), output, make), as_json)

@@ -46,6 +46,11 @@ class RuntimeSettings(Settings):
     compile: bool = Field(
         default=False, description="Compile what is trained or sampled with torch.compile: slower to start, faster to step."
     )
+    reuse_finished: bool = Field(
+        default=True,
+        description="Whether a job whose outputs were deleted takes the finished ones that are kept in work/finished/, if they were made "
+        "from the same; false: it makes them anew.",
+    )
     trackers: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = Field(
         default=["tensorboard"],
         description="Experiment trackers that mirror the metrics of trainings, offline, into logs/trackers/.",
@@ -65,6 +70,7 @@ class RuntimeSettings(Settings):
             "CDGMAE_LOADER_WORKERS": "" if self.loader_workers is None else str(self.loader_workers),
             "CDGMAE_STAGE_IN": self.stage_in or "",
             "CDGMAE_COMPILE": str(int(self.compile)),
+            "CDGMAE_REUSE_FINISHED": str(int(self.reuse_finished)),
             "CDGMAE_TRACKERS": ",".join(self.trackers),
             # glibc returns freed tensors to the kernel at once and faults them in again; keeping up to 256 MiB of free heap took
             # a quarter off the CPU time of small training jobs.

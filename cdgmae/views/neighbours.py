@@ -19,6 +19,7 @@ from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import integer_seed, numpy_generator
 from cdgmae.settings.sources import IndexSettings, NeighbourSettings
 from cdgmae.storage.atomic import atomic_file
+from cdgmae.storage.finished import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.picture_shards import index_path
 from cdgmae.storage.tables import file_sha256, table_facts
 from cdgmae.views.embedding import EmbeddingTable
@@ -78,7 +79,7 @@ def build_index(
 
 def gather_neighbours(
     settings: NeighbourSettings, shard_tar: Path, all_tars: Sequence[Path], embedding_tables: Sequence[Path], index_file: Path,
-    output_tar: Path, *, threads: int = 1,
+    output_tar: Path, *, threads: int = 1, finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:  # fmt: skip
     """Fill the bags of one shard with the M nearest neighbours of each picture, most similar first.
 
@@ -92,15 +93,28 @@ def gather_neighbours(
         index_file: The data set's index.
         output_tar: View shard to write; its index goes beside it.
         threads: CPU threads.
+        finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
-        Facts: output, pictures, views, bad, mean_similarity of the views.
+        Facts: output, pictures, views, bad; `restored` if it came from `finished`.
 
     Raises:
         ValueError: if the index does not fit the tables, the data set is too small, or more than `max_bad_fraction` of the views are bad.
     """
-    faiss = load_faiss(threads)
-    encoder, pictures = encoder_of(embedding_tables), DataSetPictures(all_tars)
+    encoder = encoder_of(embedding_tables)
+    inputs = {
+        str(index_path(shard_tar)): file_sha256(index_path(shard_tar)),
+        "index": file_sha256(index_file),
+        "encoder": encoder,
+    }
+    every_shard = [file_sha256(index_path(tar)) for tar in all_tars]
+    copy = finished.copy_of(
+        [output_tar, index_path(output_tar)],
+        {"neighbours": settings.digest(), "inputs": list(inputs.values()), "shards": every_shard},
+    )
+    if (restored := copy.restore()) is not None:
+        return restored
+    faiss, pictures = load_faiss(threads), DataSetPictures(all_tars)
     if settings.num_views >= len(pictures):
         raise ValueError(
             f"num_views = {settings.num_views}, but the data set has only {len(pictures)} picture(s), the real image included; "
@@ -109,16 +123,11 @@ def gather_neighbours(
     tables = _in_order(embedding_tables)
     search = _Search(faiss.read_index(str(index_file)), tables, pictures, settings)
     own = EmbeddingTable(next(path for path in tables if path.stem == shard_tar.stem))
-    inputs = {
-        str(index_path(shard_tar)): file_sha256(index_path(shard_tar)),
-        "index": file_sha256(index_file),
-        "encoder": encoder,
-    }
     views, bad = write_gathered(
         output_tar, search.views(own), pictures, sampler="knn", generator=encoder, max_bad_fraction=settings.max_bad_fraction,
         settings_digest=settings.digest(), inputs=inputs,
     )  # fmt: skip
-    return {"output": str(output_tar), "pictures": len(own.keys), "views": views, "bad": bad}
+    return copy.keep({"output": str(output_tar), "pictures": len(own.keys), "views": views, "bad": bad})
 
 
 class _Search:

@@ -22,6 +22,7 @@ rule score_views:
         encoder=lambda w: JOBS.encoder_reference(CONFIG.consistency.encoder),
         kind=lambda w: JOBS.source_kind(w.source),
         work="work/consistency/{source}/{shard}",
+        finished="work/finished/consistency/{source}",
     message:
         "Score views {wildcards.source}, shard {wildcards.shard}"
     shell:
@@ -35,6 +36,7 @@ rule score_views:
         " --output {output:q}"
         " --work {params.work:q}"
         " --threads {threads}"
+        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 

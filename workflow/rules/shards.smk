@@ -45,6 +45,7 @@ rule write_shard:
         runtime=60,
     params:
         settings=lambda w: JOBS.packing_settings(w.dataset),
+        finished="work/finished/shards/{dataset}",
     message:
         "Write shard {wildcards.shard} of {wildcards.dataset}"
     shell:
@@ -53,6 +54,7 @@ rule write_shard:
         " --manifest {input.manifest:q}"
         " --output {output.tar:q}"
         " --threads {threads}"
+        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 

@@ -29,6 +29,7 @@ rule train_generator:
         shards=lambda w: names.shards_dir(JOBS.generator_training(w.generator).dataset),
         seed=CONFIG.seed,
         work="work/views/train_generator/{generator}",
+        finished="work/finished/generators",
     message:
         "Train generator {wildcards.generator}"
     shell:
@@ -40,6 +41,7 @@ rule train_generator:
         " --output {output:q}"
         " --work {params.work:q}"
         " --threads {threads}"
+        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
@@ -68,6 +70,7 @@ rule sample_views:
         settings=lambda w: JOBS.sampling_settings(w.source),
         seed=CONFIG.seed,
         work="work/views/sample/{source}/{shard}",
+        finished="work/finished/views/{source}",
     message:
         "Sample views {wildcards.source}, shard {wildcards.shard}"
     shell:
@@ -80,6 +83,7 @@ rule sample_views:
         " --work {params.work:q}"
         " --batch-size {resources.batch_size}"
         " --threads {threads}"
+        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
@@ -108,6 +112,7 @@ rule sample_pipeline:
         settings=lambda w: JOBS.pipeline_settings(w.source),
         seed=CONFIG.seed,
         work="work/views/sample/{source}/{shard}",
+        finished="work/finished/views/{source}",
     message:
         "Sample views {wildcards.source} from a pipeline, shard {wildcards.shard}"
     shell:
@@ -119,6 +124,7 @@ rule sample_pipeline:
         " --work {params.work:q}"
         " --batch-size {resources.batch_size}"
         " --threads {threads}"
+        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
@@ -144,6 +150,7 @@ rule embed_pictures:
     params:
         settings=lambda w: JOBS.source_settings(w.source, "embed"),
         encoder=lambda w: JOBS.encoder_reference(JOBS.source_encoder(w.source)),
+        finished="work/finished/embeddings/{source}",
     message:
         "Embed pictures for {wildcards.source}, shard {wildcards.shard}"
     shell:
@@ -153,6 +160,7 @@ rule embed_pictures:
         " --encoder {params.encoder:q}"
         " --output {output:q}"
         " --threads {threads}"
+        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
@@ -212,6 +220,7 @@ rule gather_neighbours:
         settings=lambda w: JOBS.source_settings(w.source, "neighbours"),
         shards=lambda w: names.shards_dir(JOBS.dataset_of(w.source)),
         embeddings=lambda w: names.embeddings_dir(w.source),
+        finished="work/finished/views/{source}",
     message:
         "Gather neighbours {wildcards.source}, shard {wildcards.shard}"
     shell:
@@ -223,6 +232,7 @@ rule gather_neighbours:
         " --index {input.index:q}"
         " --output {output.tar:q}"
         " --threads {threads}"
+        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
@@ -249,6 +259,7 @@ rule gather_random:
         settings=lambda w: JOBS.source_settings(w.source, "random"),
         shards=lambda w: names.shards_dir(JOBS.dataset_of(w.source)),
         seed=CONFIG.seed,
+        finished="work/finished/views/{source}",
     message:
         "Gather random pictures {wildcards.source}, shard {wildcards.shard}"
     shell:
@@ -258,6 +269,7 @@ rule gather_random:
         " --shard {input.tar:q}"
         " --shards {params.shards:q}"
         " --output {output.tar:q}"
+        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
@@ -283,6 +295,7 @@ rule read_clips:
     params:
         settings=lambda w: JOBS.clip_settings(w.source),
         seed=CONFIG.seed,
+        finished="work/finished/views/{source}",
     message:
         "Read clips {wildcards.source}, shard {wildcards.shard}"
     shell:
@@ -292,6 +305,7 @@ rule read_clips:
         " --shard {input.tar:q}"
         " --output {output.tar:q}"
         " --threads {threads}"
+        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
