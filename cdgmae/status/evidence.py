@@ -42,8 +42,8 @@ class JobState:
             `waiting`: stopped early with its state saved. `to do`: its outputs are not there, and nothing tells of a failure.
         time: When it finished, or last wrote to its log, in seconds since 1970; None if never.
         progress: Its last progress line, of a job that is not done.
-        kept: Finished work in its work folder, e.g. `40 steps`, of a job that is not done; left out where a running job shows its
-            progress. It counts while the job's settings stay the same.
+        kept: Whole shards of its block, and finished work in its work folders, e.g. `3 of 16 shards, 40 views`, of a job that is not
+            done; the work is left out where a running job shows its progress. It counts while the job's settings stay the same.
         message: Why it failed or waits.
     """
 
@@ -63,8 +63,8 @@ def judge(job: Job, root: Path, now: float) -> JobState:
         root: Working directory of the workflow.
         now: Seconds since 1970.
     """
-    locked = root / job.locked if job.locked is not None else None
-    held = locked is not None and is_held(locked)
+    locked = next((root / output for output in job.locked if is_held(root / output)), None)
+    held = locked is not None
     finished = _finish_time(job, root)
     if finished is not None and not held:
         return JobState(job, "done", finished)
@@ -72,18 +72,23 @@ def judge(job: Job, root: Path, now: float) -> JobState:
     written, tail = _modified(log), _tail(log)
     progress = last_progress(tail)
     if held:
-        return JobState(job, "running", written, progress, None if progress else _kept(job, root))
+        return JobState(job, "running", written, progress, _kept(job, root, with_work=progress is None))
     if written is None:
         return JobState(job, "to do", kept=_kept(job, root))
-    state, message = _how_it_ended(tail) or _broken_off(tail, now - written < _patience(locked))
+    state, message = _how_it_ended(tail) or _broken_off(tail, now - written < _patience(job, root))
     finished = _finish_time(job, root)
     if finished is not None:  # while its log was read
         return JobState(job, "done", finished)
     return JobState(job, state, written, progress if state != "to do" else None, _kept(job, root), message)
 
 
-def _kept(job: Job, root: Path) -> str | None:
-    return kept_work(root / job.work) if job.work is not None else None
+def _kept(job: Job, root: Path, *, with_work: bool = True) -> str | None:
+    """What of the job's outputs is whole, if it has several shards, and what lies in its work folders."""
+    shards = {Path(output).stem for output in job.outputs}
+    whole = shards - {Path(output).stem for output in job.outputs if not (root / output).exists()}
+    found = [f"{len(whole)} of {len(shards)} shards"] if len(job.locked) > 1 and whole else []
+    found += [kept for work in job.work if with_work and (kept := kept_work(root / work)) is not None]
+    return ", ".join(found) or None
 
 
 def _finish_time(job: Job, root: Path) -> float | None:
@@ -92,11 +97,9 @@ def _finish_time(job: Job, root: Path) -> float | None:
     return None if None in times else max(time for time in times if time is not None)
 
 
-def _patience(locked: Path | None) -> float:
+def _patience(job: Job, root: Path) -> float:
     """How long a log may be silent before its job counts as ended."""
-    if locked is None:
-        return QUIET_SECONDS
-    host = holder_host(locked)
+    host = next((host for output in job.locked if (host := holder_host(root / output)) is not None), None)
     if host is None:
         return QUIET_SECONDS
     return 0.0 if host == socket.gethostname() else REMOTE_QUIET_SECONDS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,14 @@ import numpy as np
 
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.sources import RandomViewsSettings
-from cdgmae.storage.picture_shards import OK, PictureShard, index_path
-from cdgmae.storage.tables import file_sha256
+from cdgmae.storage.picture_shards import OK, PictureShard
 from cdgmae.views.gathering import DataSetPictures, Taken, write_gathered
 
 SEED_STREAM = "views/random"
 
 
 def gather_random(
-    settings: RandomViewsSettings, seed: int, shard_tar: Path, all_tars: Sequence[Path], output_tar: Path
+    settings: RandomViewsSettings, seed: int, shard_tar: Path, pictures: DataSetPictures, output_tar: Path
 ) -> dict[str, Any]:
     """Fill the bags of one shard with M other pictures each.
 
@@ -28,7 +27,7 @@ def gather_random(
         settings: Number of views.
         seed: Root of every random draw.
         shard_tar: Picture shard with the real images.
-        all_tars: All picture shards of the data set.
+        pictures: All pictures of the data set.
         output_tar: View shard to write; its index goes beside it.
 
     Returns:
@@ -37,7 +36,6 @@ def gather_random(
     Raises:
         ValueError: if the data set has too few different pictures.
     """
-    pictures = DataSetPictures(all_tars)
     different = len(set(pictures.sha256))
     if different <= settings.num_views:
         raise ValueError(
@@ -47,8 +45,9 @@ def gather_random(
     keys = sorted(row.key for row in PictureShard(shard_tar).rows(OK))
     places = {key: position for position, key in enumerate(pictures.keys)}
     taken = (view for key in keys for view in _draw(key, places[key], pictures, settings.num_views, seed))
-    inputs = {str(index_path(path)): file_sha256(index_path(path)) for path in all_tars}
-    views, _ = write_gathered(output_tar, taken, pictures, sampler="random", settings_digest=settings.digest(), inputs=inputs)
+    views, _ = write_gathered(
+        output_tar, taken, pictures, sampler="random", settings_digest=settings.digest(), inputs=pictures.index_digests
+    )
     return {"output": str(output_tar), "pictures": len(keys), "views": views}
 
 

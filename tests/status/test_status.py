@@ -151,7 +151,7 @@ def test_logs_of_real_jobs_that_stop_early_or_fail_are_understood(config: Config
     write_bags(tmp_path)
     command = [
         sys.executable, "-m", "cdgmae", "pretrain", "run", "--settings", RUN.canonical_json(), "--shards", str(tmp_path / "shards"),
-        "--output", str(tmp_path / "results/pretrain/cdg/seed0"), "--work", str(tmp_path / str(job.work)), "--threads", "1",
+        "--output", str(tmp_path / "results/pretrain/cdg/seed0"), "--work", str(tmp_path / str(job.work[0])), "--threads", "1",
     ]  # fmt: skip
 
     def state_after(*arguments: str) -> JobState:
