@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -127,9 +129,14 @@ class Jobs:
         """The shard of real pictures beside a view shard."""
         return self.shard_file(self.dataset_of(source), shard)
 
-    def gate_of(self, source: str) -> str:
-        """The gate of the data set behind a view source."""
-        return self.shard_gate(self.dataset_of(source))
+    def gate_of(self, source: str, ancient: Callable[[str], str]) -> str:
+        """The gate of the data set behind a view source, marked by Snakemake's `ancient` if its shards are those of the manifest.
+
+        Snakemake does not look at the parameters of jobs behind one that must run, and never runs them for an ancient file alone:
+        while shards of a new manifest are still to be written, their views would count as up to date.
+        """
+        gate = self.shard_gate(self.dataset_of(source))
+        return ancient(gate) if _is_older(self.manifest_of(source), gate) else gate
 
     def manifest_of(self, source: str) -> str:
         """The manifest of the data set behind a view source: newer than its views, they are made again."""
@@ -347,6 +354,15 @@ class Jobs:
         if encoder.random_like is not None:
             return f"random:{self.config.pretrain.runs[encoder.random_like].vit.canonical_json()}"
         return encoder.timm if encoder.timm is not None else f"pixels:{encoder.pixels}"
+
+
+@cache
+def _is_older(path: str, other: str) -> bool:
+    """Whether both files exist and the first was written before the second; asked once, when the workflow is planned."""
+    try:
+        return os.stat(path).st_mtime_ns <= os.stat(other).st_mtime_ns
+    except OSError:
+        return False
 
 
 def export_environment(config: Config) -> None:

@@ -1,4 +1,5 @@
 # Stage shards: pictures -> manifest -> one tar + index per shard -> summary, the gate for everything after.
+# The manifest stands for all shards in the inputs of the views, so other packing lists the pictures again.
 rule write_manifest:
     input:
         lambda w: JOBS.dataset_inputs(w.dataset),
@@ -16,6 +17,7 @@ rule write_manifest:
         runtime=60,
     params:
         settings=lambda w: JOBS.listing_settings(w.dataset),
+        packing=lambda w: JOBS.packing_settings(w.dataset),
         seed=CONFIG.seed,
     message:
         "List the pictures of {wildcards.dataset}"

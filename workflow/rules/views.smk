@@ -49,7 +49,7 @@ for block in BLOCKS.of_sources("s_ldm", "rcg"):
         name:
             block.rule("sample_views")
         input:
-            gate=block.of(lambda source: ancient(JOBS.gate_of(source))),
+            gate=block.of(lambda source: JOBS.gate_of(source, ancient)),
             manifest=block.of(JOBS.manifest_of),
             generator=block.of(JOBS.generator_folder),
         output:
@@ -96,7 +96,7 @@ for block in BLOCKS.of_sources("diffusers"):
         name:
             block.rule("sample_pipeline")
         input:
-            gate=block.of(lambda source: ancient(JOBS.gate_of(source))),
+            gate=block.of(lambda source: JOBS.gate_of(source, ancient)),
             manifest=block.of(JOBS.manifest_of),
             pipeline=block.of(JOBS.pipeline_files),
         output:
@@ -142,7 +142,7 @@ for block in BLOCKS.of_sources("knn"):
         name:
             block.rule("embed_pictures")
         input:
-            gate=block.of(lambda source: ancient(JOBS.gate_of(source))),
+            gate=block.of(lambda source: JOBS.gate_of(source, ancient)),
             manifest=block.of(JOBS.manifest_of),
             encoder=block.of(
                 lambda source: JOBS.encoder_files(JOBS.source_encoder(source))
@@ -220,7 +220,7 @@ for block in BLOCKS.of_sources("knn"):
         name:
             block.rule("gather_neighbours")
         input:
-            gate=block.of(lambda source: ancient(JOBS.gate_of(source))),
+            gate=block.of(lambda source: JOBS.gate_of(source, ancient)),
             manifest=block.of(JOBS.manifest_of),
             index=f"{names.embeddings_dir(block.name)}/index.faiss",
         output:
@@ -265,7 +265,7 @@ for block in BLOCKS.of_sources("random"):
         name:
             block.rule("gather_random")
         input:
-            gate=block.of(lambda source: ancient(JOBS.gate_of(source))),
+            gate=block.of(lambda source: JOBS.gate_of(source, ancient)),
             manifest=block.of(JOBS.manifest_of),
         output:
             tars=block.files(names.views_dir(block.name), ".tar"),
@@ -307,7 +307,7 @@ for block in BLOCKS.of_sources("video"):
         name:
             block.rule("read_clips")
         input:
-            gate=block.of(lambda source: ancient(JOBS.gate_of(source))),
+            gate=block.of(lambda source: JOBS.gate_of(source, ancient)),
             manifest=block.of(JOBS.manifest_of),
         output:
             tars=block.files(names.views_dir(block.name), ".tar"),
