@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -73,6 +75,18 @@ def test_another_division_makes_no_shard_view_or_training_anew(
     assert {base_rule(rule) for rule in recorded.planned_jobs()} == rerun
 
 
+def test_views_are_planned_anew_while_shards_of_another_packing_are_still_to_be_written(
+    recorded: Workplace, tmp_path: Path
+) -> None:
+    shutil.copytree(recorded.folder, tmp_path / "copy")
+    place = Workplace(tmp_path / "copy")
+    place.write_config(set_key(every_kind_of_source(), "shards.datasets.demo.jpeg_quality", 80))
+    assert place.run("results/shards/demo/manifest.parquet", "--touch", "--quiet", "all").returncode == 0
+    planned = place.planned_jobs()
+    assert "write_manifest" not in planned
+    assert {"write_shard", *VIEW_RULES} <= set(planned)
+
+
 def planned_resources(place: Workplace, shards_per_job: int) -> dict[str, tuple[str, list[str]]]:
     """Rule of every job that samples views -> its threads and resources."""
     place.write_config(set_key(tiny_config(), "runtime.shards_per_job", shards_per_job))
@@ -101,3 +115,35 @@ def test_profiles_reach_the_rules_of_blocks_as_they_do_those_of_single_shards(tm
     assert block == single
     assert block[0] == "2"
     assert {"slurm_partition=gpu", "gres=gpu:1", "mem_mb=64000", "runtime=77", "slurm_extra=--exclusive"} <= set(block[1])
+
+
+@pytest.mark.slow
+def test_files_of_jobs_with_two_shards_are_those_of_jobs_with_one(tmp_path: Path) -> None:
+    config = set_key(tiny_config(), "shards.datasets.demo.num_shards", 3)
+    config["views"] = {
+        "generators": {},
+        "sources": {"crops": {"kind": "crops", "dataset": "demo"}, "far": {"kind": "random", "dataset": "demo", "num_views": 2}},
+    }
+    config["consistency"] = {"sources": ["far"], "encoder": {"pixels": 8}, "image_size": 64}
+    config["pretrain"]["runs"] = {"crops": config["pretrain"]["runs"]["crops"]}
+    config["propagation"]["encoders"] = {"crops": {"run": "crops"}}
+    config["report"].pop("tables")
+    places = [Workplace(tmp_path / str(number)) for number in (1, 2)]
+    for number, place in enumerate(places, start=1):
+        place.folder.mkdir()
+        place.write_config(set_key(config, "runtime.shards_per_job", number))
+        done = place.run("consistency", "--show-failed-logs")
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert (places[1].folder / "logs/score_views/far/00000-00001.log").is_file()
+    single, double = (
+        {str(path.relative_to(place.folder)): path for path in (place.folder / "results").rglob("*.*")} for place in places
+    )
+    assert sorted(single) == sorted(double)
+    for name, path in single.items():
+        if not name.startswith("results/consistency"):
+            assert path.read_bytes() == double[name].read_bytes(), name
+        elif path.suffix == ".parquet":
+            pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(double[name]), obj=name)
+    places[0].write_config(set_key(config, "runtime.shards_per_job", 2))
+    planned = {base_rule(rule) for rule in places[0].planned_jobs("consistency")}
+    assert planned == {"score_views", "summarise_consistency", "consistency"}
