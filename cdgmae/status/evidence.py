@@ -45,6 +45,7 @@ class JobState:
         kept: Whole shards of its block, and finished work in its work folders, e.g. `3 of 16 shards, 40 views`, of a job that is not
             done; the work is left out where a running job shows its progress. It counts while the job's settings stay the same.
         message: Why it failed or waits.
+        shards_after: Shards of a running job's block that come after the one of its progress line.
     """
 
     job: Job
@@ -53,6 +54,7 @@ class JobState:
     progress: JobProgress | None = None
     kept: str | None = None
     message: str | None = None
+    shards_after: int = 0
 
 
 def judge(job: Job, root: Path, now: float) -> JobState:
@@ -72,7 +74,8 @@ def judge(job: Job, root: Path, now: float) -> JobState:
     written, tail = _modified(log), _tail(log)
     progress = last_progress(tail)
     if held:
-        return JobState(job, "running", written, progress, _kept(job, root, with_work=progress is None))
+        after = max(0, len(job.locked) - _whole_shards(job, root) - 1)
+        return JobState(job, "running", written, progress, _kept(job, root, with_work=progress is None), shards_after=after)
     if written is None:
         return JobState(job, "to do", kept=_kept(job, root))
     state, message = _how_it_ended(tail) or _broken_off(tail, now - written < _patience(job, root))
@@ -83,12 +86,17 @@ def judge(job: Job, root: Path, now: float) -> JobState:
 
 
 def _kept(job: Job, root: Path, *, with_work: bool = True) -> str | None:
-    """What of the job's outputs is whole, if it has several shards, and what lies in its work folders."""
-    shards = {Path(output).stem for output in job.outputs}
-    whole = shards - {Path(output).stem for output in job.outputs if not (root / output).exists()}
-    found = [f"{len(whole)} of {len(shards)} shards"] if len(job.locked) > 1 and whole else []
+    """What is whole of a block of several shards, and what lies in the job's work folders."""
+    whole = _whole_shards(job, root) if len(job.locked) > 1 else 0
+    found = [f"{whole} of {len(job.locked)} shards"] if whole else []
     found += [kept for work in job.work if with_work and (kept := kept_work(root / work)) is not None]
     return ", ".join(found) or None
+
+
+def _whole_shards(job: Job, root: Path) -> int:
+    """Shards of a job's block of which no output is missing."""
+    missing = {Path(output).stem for output in job.outputs if not (root / output).exists()}
+    return sum(Path(output).stem not in missing for output in job.locked)
 
 
 def _finish_time(job: Job, root: Path) -> float | None:
