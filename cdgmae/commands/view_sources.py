@@ -34,7 +34,6 @@ from cdgmae.settings.sources import (
     RandomViewsSettings,
 )
 
-ShardOption = Annotated[Path, typer.Option(help="Picture shard with the real images, e.g. results/shards/imagenet/00000.tar.")]
 ShardsOption = Annotated[Path, typer.Option(help="Folder of all picture shards of the data set, e.g. results/shards/imagenet.")]
 EmbeddingsOption = Annotated[
     Path, typer.Option(help="Folder of the embedding tables of all shards, e.g. results/embeddings/knn.")
@@ -102,7 +101,7 @@ def index(
 
 
 def neighbours(
-    shard: ShardOption,
+    shard: ShardsOfOneJobOption,
     shards: ShardsOption,
     embeddings: EmbeddingsOption,
     index: Annotated[Path, typer.Option(help="The data set's index, written by `cdgmae views index`.")],
@@ -113,25 +112,22 @@ def neighbours(
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill the bags of a shard with each picture's nearest neighbours in the data set (kind `knn`; paper, Tables 1 and 3).
+    """Fill the bags of one or more shards with each picture's nearest neighbours in the data set (kind `knn`; paper, Tables 1 and 3).
 
     Passed over: the picture itself, equal files, and near-duplicates above `duplicate_similarity`.
     """
+    from cdgmae.commands.several_shards import each_shard, pair_outputs
     from cdgmae.storage.finished import FinishedFolder
-    from cdgmae.storage.locks import exclusive_writer
-    from cdgmae.views.neighbours import gather_neighbours
+    from cdgmae.views.neighbours import NeighbourSearch, gather_neighbours
 
-    parsed = parse_settings(NeighbourSettings, settings)
-    with exclusive_writer(output):
-        result = gather_neighbours(
-            parsed, shard, find_shards(shards), _tables(embeddings), index, output, threads=threads or 1,
-            finished=FinishedFolder(finished, reuse_finished),
-        )  # fmt: skip
-    print_result(result, as_json)
+    parsed, targets = parse_settings(NeighbourSettings, settings), pair_outputs(shard, output, ".tar")
+    kept = FinishedFolder(finished, reuse_finished)
+    search = NeighbourSearch(parsed, find_shards(shards), _tables(embeddings), index, threads=threads or 1)
+    print_result(each_shard(targets, output, lambda tar, target: gather_neighbours(search, tar, target, finished=kept)), as_json)
 
 
 def random(
-    shard: ShardOption,
+    shard: ShardsOfOneJobOption,
     shards: ShardsOption,
     output: OutputOption,
     settings: SettingsOption = "",
@@ -140,23 +136,23 @@ def random(
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill the bags of a shard with other pictures of the data set, drawn at random (kind `random`; paper, Table 1)."""
+    """Fill the bags of one or more shards with other pictures of the data set, drawn at random (kind `random`; paper, Table 1)."""
+    from cdgmae.commands.several_shards import each_shard, pair_outputs
     from cdgmae.storage.finished import FinishedFolder
-    from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.views.gathering import DataSetPictures
     from cdgmae.views.random_views import gather_random
 
-    parsed = parse_settings(RandomViewsSettings, settings)
-    with exclusive_writer(output):
-        result = gather_random(
-            parsed, seed, shard, find_shards(shards), output, finished=FinishedFolder(finished, reuse_finished)
-        )
-    print_result(result, as_json)
+    parsed, targets = parse_settings(RandomViewsSettings, settings), pair_outputs(shard, output, ".tar")
+    pictures, kept = DataSetPictures(find_shards(shards)), FinishedFolder(finished, reuse_finished)
+
+    def make(tar: Path, target: Path) -> dict[str, Any]:
+        return gather_random(parsed, seed, tar, pictures, target, finished=kept)
+
+    print_result(each_shard(targets, output, make), as_json)
 
 
 def video(
-    shard: Annotated[
-        Path, typer.Option(help="Picture shard of a data set of layout `clips`, e.g. results/shards/kinetics/00000.tar.")
-    ],
+    shard: ShardsOfOneJobOption,
     output: OutputOption,
     clips: Annotated[str | None, typer.Option(help="Folder of the clips, as it was packed.")] = None,
     settings: SettingsOption = "",
@@ -166,20 +162,22 @@ def video(
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill the bags of a shard with later frames of their clips, in temporal order (kind `video`; SiamMAE).
+    """Fill the bags of one or more shards with later frames of their clips, in temporal order (kind `video`; SiamMAE).
 
-    The shards stage drew the first frame of every bag (`cdgmae shards write --layout clips`). With `frame_gap` the later frames lie at
-    drawn distances (SiamMAE: 4 to 47), with `frame_step` at equal ones.
+    The shards stage drew the first frame of every bag (`cdgmae shards write --layout clips`; only such a data set will do). With
+    `frame_gap` the later frames lie at drawn distances (SiamMAE: 4 to 47), with `frame_step` at equal ones.
     """
+    from cdgmae.commands.several_shards import each_shard, pair_outputs
     from cdgmae.storage.finished import FinishedFolder
-    from cdgmae.storage.locks import exclusive_writer
     from cdgmae.views.clip_frames import read_clips
 
-    parsed = parse_settings(ClipReadingSettings, settings, path=clips)
-    with exclusive_writer(output):
-        kept = FinishedFolder(finished, reuse_finished)
-        result = read_clips(parsed, seed, shard, output, threads=threads or 1, finished=kept)
-    print_result(result, as_json)
+    parsed, targets = parse_settings(ClipReadingSettings, settings, path=clips), pair_outputs(shard, output, ".tar")
+    kept = FinishedFolder(finished, reuse_finished)
+
+    def make(tar: Path, target: Path) -> dict[str, Any]:
+        return read_clips(parsed, seed, tar, target, threads=threads or 1, finished=kept)
+
+    print_result(each_shard(targets, output, make), as_json)
 
 
 def sample_pipeline(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ SEED_STREAM = "views/random"
 
 
 def gather_random(
-    settings: RandomViewsSettings, seed: int, shard_tar: Path, all_tars: Sequence[Path], output_tar: Path,
+    settings: RandomViewsSettings, seed: int, shard_tar: Path, pictures: DataSetPictures, output_tar: Path,
     *, finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:  # fmt: skip
     """Fill the bags of one shard with M other pictures each.
@@ -30,7 +30,7 @@ def gather_random(
         settings: Number of views.
         seed: Root of every random draw.
         shard_tar: Picture shard with the real images.
-        all_tars: All picture shards of the data set.
+        pictures: All pictures of the data set.
         output_tar: View shard to write; its index goes beside it.
         finished: Where the outputs get second names once they are whole, and are looked for first.
 
@@ -40,17 +40,15 @@ def gather_random(
     Raises:
         ValueError: if the data set has too few different pictures.
     """
-    inputs = {str(index_path(path)): file_sha256(index_path(path)) for path in all_tars}
     made_from = {
         "random": settings.digest(),
         "seed": seed,
-        "shards": list(inputs.values()),
+        "shards": list(pictures.index_digests.values()),
         "shard": file_sha256(index_path(shard_tar)),
     }
     copy = finished.copy_of([output_tar, index_path(output_tar)], made_from)
     if (restored := copy.restore()) is not None:
         return restored
-    pictures = DataSetPictures(all_tars)
     different = len(set(pictures.sha256))
     if different <= settings.num_views:
         raise ValueError(
@@ -60,7 +58,9 @@ def gather_random(
     keys = sorted(row.key for row in PictureShard(shard_tar).rows(OK))
     places = {key: position for position, key in enumerate(pictures.keys)}
     taken = (view for key in keys for view in _draw(key, places[key], pictures, settings.num_views, seed))
-    views, _ = write_gathered(output_tar, taken, pictures, sampler="random", settings_digest=settings.digest(), inputs=inputs)
+    views, _ = write_gathered(
+        output_tar, taken, pictures, sampler="random", settings_digest=settings.digest(), inputs=pictures.index_digests
+    )
     return copy.keep({"output": str(output_tar), "pictures": len(keys), "views": views})
 
 
