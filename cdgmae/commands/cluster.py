@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -13,7 +13,8 @@ from cdgmae.commands.options import JsonOption, print_result
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="On a Slurm cluster: find and end the jobs that a killed snakemake left behind.\n\n"
+    help="On a Slurm cluster: run the workflow there, start a command on several GPUs and nodes, find and end the jobs that a killed "
+    "snakemake left behind.\n\n"
     "`cdgmae doctor --cluster` tests each resource class of the profile with one short job.",
 )
 
@@ -69,6 +70,40 @@ def _show_sweep(result: dict[str, Any], cancel: bool) -> None:
         console.print(
             f"{len(result['cancelled'])} leftover job(s) ended. Go on: `snakemake --unlock ...`, then snakemake as before."
         )
+
+
+@app.command()
+def launch(
+    launcher: Annotated[
+        Literal["none", "torchrun", "srun"],
+        typer.Argument(
+            help="none: the command as it is. torchrun: several processes on this machine. srun: processes of the Slurm job that this "
+            "runs in, on one node or several."
+        ),
+    ],
+    command: Annotated[list[str], typer.Argument(help="After `--`: the command with its arguments.")],
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes of the job.")] = 1,
+    ranks_per_node: Annotated[
+        int, typer.Option("--ranks-per-node", min=1, help="Processes per node: one per GPU that the command shall use.")
+    ] = 1,
+) -> None:
+    """Start a command as one process, or one per GPU, on a laptop as in a Slurm job; the workflow's GPU rules do so.
+
+    Example, in a script for sbatch with --nodes=4 --ntasks-per-node=8 --gres=gpu:8 --requeue --signal=USR1@600:
+
+    cdgmae cluster launch srun --nodes 4 --ranks-per-node 8 -- cdgmae pretrain run --settings run.yaml ...
+
+    Trainings (pretrain run, views train-generator) share out every batch; views sample, sample-pipeline and embed, consistency
+    score and propagation run share out the shards or clips. With launcher srun the command is told to stop 5 minutes (of a short
+    job: a tenth) before the job's time limit. It then saves its state and ends with exit code 85, as it does on SIGUSR1 and SIGTERM, and the
+    job goes back into Slurm's queue, where it starts again after about two minutes under the same number. Where that is not
+    possible (cancelled, submitted with --no-requeue, 50 times before, or again within its first minute) the exit code is 85:
+    run it again and it continues.
+    """
+    from cdgmae.cluster.launch import Shape
+    from cdgmae.cluster.launch import launch as start
+
+    raise typer.Exit(start(launcher, Shape(nodes, ranks_per_node), command))
 
 
 @app.command()

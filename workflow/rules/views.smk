@@ -19,6 +19,7 @@ rule train_generator:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
     resources:
+        **ON_GPUS,
         mem_mb=8000,
         runtime=2880,
     params:
@@ -33,7 +34,9 @@ rule train_generator:
     message:
         "Train generator {wildcards.generator}"
     shell:
-        "cdgmae views train-generator"
+        "cdgmae cluster launch {resources.launcher}"
+        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
+        " cdgmae views train-generator"
         " --settings {params.settings:q}"
         " --seed {params.seed}"
         " --shards {params.shards:q}"
