@@ -25,6 +25,36 @@ SILENT = {
 }
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(
+    context: typer.Context,
+    controller_gone: Annotated[
+        bool,
+        typer.Option("--controller-gone", help="The last snakemake was started on another host and is certainly gone."),
+    ] = False,
+) -> None:
+    """Run the workflow on the cluster: start here, and start again here after anything (kill -9, lost terminal, reboot).
+
+    If the last snakemake of this folder is dead, its jobs that are still queued or running are cancelled and its lock is removed; finished
+    work and saved states stay. If one runs, or may run on another host, nothing happens but a message. Then this command becomes
+    `snakemake --workflow-profile workflow/profiles/slurm ...` with all other arguments. Keep it in tmux, or in a long job of its own.
+
+    Example: cdgmae cluster run --configfile my.yaml
+    """
+    import sys
+
+    from cdgmae.cluster.restart import DRY_RUN, make_ready, run_snakemake, snakemake_line, working_folder
+
+    line = snakemake_line(sys.executable, context.args)
+    if DRY_RUN.isdisjoint(context.args):
+        done = make_ready(working_folder(context.args), controller_gone)
+        if done["cancelled"]:
+            typer.echo(f"Cancelled {len(done['cancelled'])} job(s) of a snakemake that is gone: {', '.join(done['cancelled'])}.")
+        if done["locks"]:
+            typer.echo("Removed the lock of a snakemake that is gone.")
+    run_snakemake(line)
+
+
 @app.command()
 def sweep(
     folder: Annotated[Path, typer.Option("--folder", help="The folder in which snakemake was started.")] = Path("."),
@@ -36,7 +66,7 @@ def sweep(
 ) -> None:
     """Find the jobs of this workflow whose snakemake process is gone (killed, lost terminal); `--cancel` ends them.
 
-    Do so before starting snakemake again: it does not take over running jobs, and would have their work done twice. Jobs of
+    `cdgmae cluster run` does so before it starts snakemake again, which does not take over running jobs and would have their work done twice. Jobs of
     other workflows and folders, and those of a snakemake that runs or may run on another host, are never touched. Only `squeue`
     and `scancel` are needed. Ends with exit code 1 if a cancelled job is still there after two minutes.
     """
@@ -68,7 +98,7 @@ def _show_sweep(result: dict[str, Any], cancel: bool) -> None:
         )
     else:
         console.print(
-            f"{len(result['cancelled'])} leftover job(s) ended. Go on: `snakemake --unlock ...`, then snakemake as before."
+            f"{len(result['cancelled'])} leftover job(s) ended. Go on: `cdgmae cluster run`, with the same arguments as before."
         )
 
 
