@@ -14,7 +14,9 @@ PROFILE = yaml.safe_load(TEXT)
 
 def test_resources_are_set_for_rules_that_exist() -> None:
     rules = {
-        name for file in (ROOT / "workflow/rules").glob("*.smk") for name in re.findall(r"^ *rule (\w+):", file.read_text(), re.M)
+        name
+        for file in (ROOT / "workflow/rules").glob("*.smk")
+        for name in re.findall(r'(?:^ *rule |block\.rule\(")(\w+)', file.read_text(), re.MULTILINE)
     }
     assert set(PROFILE["set-resources"]) <= rules
 

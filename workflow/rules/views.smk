@@ -70,6 +70,7 @@ for block in BLOCKS.of_sources("s_ldm", "rcg"):
             "../../envs/cdgmae.yaml"
         threads: CONFIG.runtime.threads
         resources:
+            **ON_GPUS,
             mem_mb=8000,
             runtime=1440,
             batch_size=block.of(JOBS.sampling_batch_size),
@@ -84,7 +85,9 @@ for block in BLOCKS.of_sources("s_ldm", "rcg"):
         message:
             f"Sample views {block.words}"
         shell:
-            "cdgmae views sample"
+            "cdgmae cluster launch {resources.launcher}"
+            " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
+            " cdgmae views sample"
             " --settings {params.settings:q}"
             " --seed {params.seed}"
             " {params.real}"
@@ -119,6 +122,7 @@ for block in BLOCKS.of_sources("diffusers"):
             "../../envs/cdgmae.yaml"
         threads: CONFIG.runtime.threads
         resources:
+            **ON_GPUS,
             mem_mb=16000,
             runtime=1440,
             batch_size=block.of(JOBS.sampling_batch_size),
@@ -133,7 +137,9 @@ for block in BLOCKS.of_sources("diffusers"):
         message:
             f"Sample views from a pipeline for {block.words}"
         shell:
-            "cdgmae views sample-pipeline"
+            "cdgmae cluster launch {resources.launcher}"
+            " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
+            " cdgmae views sample-pipeline"
             " --settings {params.settings:q}"
             " --seed {params.seed}"
             " {params.real}"
@@ -168,6 +174,7 @@ for block in BLOCKS.of_sources("knn"):
             "../../envs/cdgmae.yaml"
         threads: CONFIG.runtime.threads
         resources:
+            **ON_GPUS,
             mem_mb=8000,
             runtime=240,
         params:
@@ -182,7 +189,9 @@ for block in BLOCKS.of_sources("knn"):
         message:
             f"Embed pictures for {block.words}"
         shell:
-            "cdgmae views embed"
+            "cdgmae cluster launch {resources.launcher}"
+            " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
+            " cdgmae views embed"
             " --settings {params.settings:q}"
             " {params.real}"
             " --encoder {params.encoder:q}"
