@@ -141,11 +141,12 @@ def _run_group(line: Sequence[str], shape: Shape, environment: Mapping[str, str]
                 signal.signal(number, lambda number, _: child.send_signal(number) if pass_signals else None)
             code = child.wait()
         # Each by its name: a network file system may list a folder as it was some seconds ago.
-        noted = {int(note.read_text()) for rank in range(shape.world_size) if (note := notes / str(rank)).is_file()}
+        noted = [int(note.read_text()) for rank in range(shape.world_size) if (note := notes / str(rank)).is_file()]
     finally:
         shutil.rmtree(notes, ignore_errors=True)
-    if noted:
-        return min(noted)  # a failure is no reason to continue in the same job
+    # A rank that failed leaves no note, but those that were ended because of it do: the failure counts.
+    if noted and (code == 0 or len(noted) == shape.world_size):
+        return min(noted)
     return code if code >= 0 else 128 - code
 
 

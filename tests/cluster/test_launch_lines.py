@@ -210,12 +210,17 @@ from cdgmae.runtime.distribution import join_group, rank
 from cdgmae.runtime.interrupts import leave_group
 join_group()
 Path(f"rank{rank()}").write_text(json.dumps([os.environ["CDGMAE_WORLD_SIZE"], os.environ["LOCAL_RANK"]]))
-sys.exit(leave_group(85) if rank() == 1 else 0)
+sys.exit(leave_group(85) if rank() == 1 else int(sys.argv[1]))
 """
 
 
 def test_processes_on_one_machine_and_one_that_stopped_early(tmp_path: Path) -> None:
-    done = launch(tmp_path, "torchrun", "--ranks-per-node", "2", "--", sys.executable, "-c", PAYLOAD)
+    done = launch(tmp_path, "torchrun", "--ranks-per-node", "2", "--", sys.executable, "-c", PAYLOAD, "0")
     assert done.returncode == EXIT_INTERRUPTED, done.stderr
     assert [json.loads((tmp_path / f"rank{number}").read_text()) for number in range(2)] == [["2", "0"], ["2", "1"]]
     assert list((tmp_path / "work/launch").iterdir()) == []
+
+
+def test_a_failure_of_one_process_counts_more_than_the_early_stop_of_another(tmp_path: Path) -> None:
+    done = launch(tmp_path, "torchrun", "--ranks-per-node", "2", "--", sys.executable, "-c", PAYLOAD, "3")
+    assert done.returncode == 1
