@@ -83,8 +83,7 @@ def test_ranks_know_their_place_and_limit_and_go_on_in_the_same_job_after_a_sign
     assert [(tmp_path / f"saved{number}").read_text() for number in range(4)] == ["SIGUSR1"] * 4
     assert f"job {job} goes back into the queue" in log.read_text()
     cluster.call("scontrol", "update", f"JobId={job}", "StartTime=now")  # by itself it starts after two minutes
-    wait_for(lambda: job not in cluster.queue(), log)
-    assert log.read_text().endswith("code 0\n")
+    wait_for(lambda: log.read_text().endswith("code 0\n"), log)  # between two states squeue may miss the job for a moment
     assert len(list(tmp_path.glob("done*"))) == 4
 
 
