@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from cdgmae.runtime.distribution import WORLD_SIZE_VARIABLE, join_group, world_size
+from cdgmae.runtime.interrupts import leave_at_once_when_asked
 
 TRAINED_TOGETHER = ("pretrain run", "views train-generator")
 """All ranks work on one network and meet at every step."""
@@ -25,6 +26,7 @@ def take_place(arguments: Sequence[str]) -> None:
     """
     if WORLD_SIZE_VARIABLE not in os.environ:
         return
+    leave_at_once_when_asked()
     join_group()
     verb = " ".join([word for word in arguments if not word.startswith("-")][:2])
     if world_size() > 1 and verb not in TRAINED_TOGETHER + SHARED_OUT:

@@ -50,6 +50,22 @@ class StopRequest:
         return self._reason
 
 
+def leave_at_once_when_asked() -> None:
+    """Until a `StopRequest` takes over, end with `EXIT_INTERRUPTED` on SIGTERM and SIGUSR1, which would else kill this process.
+
+    A job may be preempted or come near its limit while its modules are still being loaded. Nothing is done yet then, so it need only
+    be run again.
+    """
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        # Not by an exception: what is being imported may catch it.
+        os.write(2, f"stopped early: {signal.Signals(number).name} came before the work began; run it again\n".encode())
+        os._exit(leave_group(EXIT_INTERRUPTED))
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, leave)
+
+
 def leave_group(code: int) -> int:
     """The exit code with which a process ends whose fellows shall go on: those that save, or that make other shards.
 
