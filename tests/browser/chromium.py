@@ -62,7 +62,7 @@ class Browser:
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What a piece of JavaScript, with `return`, gives; its arguments are `arguments[0]` and so on."""
-        return self.driver.execute_script(script, *arguments)  # type: ignore[no-untyped-call]
+        return self.driver.execute_script(script, *arguments)
 
     def broken_pictures(self) -> list[str]:
         """Load every picture of the page, also those that wait to be scrolled to, and name those that cannot be shown."""
@@ -71,7 +71,7 @@ class Browser:
             pictures.forEach(picture => { picture.loading = "eager"; });
             Promise.allSettled(pictures.map(picture => picture.decode()))
                 .then(ends => done(pictures.filter((_, index) => ends[index].status === "rejected").map(picture => picture.src)));"""
-        return list(self.driver.execute_async_script(load))  # type: ignore[no-untyped-call]
+        return list(self.driver.execute_async_script(load))
 
     def problems(self) -> list[str]:
         """Console warnings and errors and requests that leave the machine, since the last call."""
