@@ -12,6 +12,7 @@ from typing import Any
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
 
 WINDOW = (1280, 900)
 LOCAL = ("file:", "data:", "blob:", "about:", "chrome:")
@@ -57,8 +58,10 @@ class Browser:
     screenshots: Path
 
     def open(self, page: Path, fragment: str = "") -> None:
-        """Open a file and wait until it is loaded; pictures further down may load later, see `broken_pictures`."""
+        """Open a file and wait until it is loaded and its charts are drawn; pictures further down may load later, see `broken_pictures`."""
         self.driver.get(page.resolve().as_uri() + fragment)
+        drawn = "return [...document.querySelectorAll('.chart')].every(chart => chart.childNodes.length > 0)"
+        WebDriverWait(self.driver, 20, 0.05).until(lambda _: self.run(drawn), f"a chart of {page} stays empty")
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What a piece of JavaScript, with `return`, gives; its arguments are `arguments[0]` and so on."""
