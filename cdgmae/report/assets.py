@@ -14,7 +14,7 @@ ASSETS = "assets"
 """Folder of the shared files in the report."""
 
 CHART_LIBRARY = "vega.js"
-"""Vega, Vega-Lite and vega-embed in one script; sets `window.vegaEmbed`."""
+"""Vega, Vega-Lite and vega-embed in one script; sets `window.vega` and `window.vegaEmbed`."""
 
 SHARED = ("report.css", "charts.js")
 
@@ -40,4 +40,4 @@ def static_text(name: str) -> str:
 @functools.cache
 def chart_library() -> str:
     """The chart library as one script without imports; put together once per process, as that takes seconds."""
-    return str(vl_convert.javascript_bundle())
+    return str(vl_convert.javascript_bundle("window.vega = vega; window.vegaEmbed = vegaEmbed;"))
