@@ -13,6 +13,7 @@ from cdgmae.consistency.paper import TABLE_1, TABLE_9
 from cdgmae.propagation.paper import TABLE_5
 from cdgmae.report.assets import ASSETS, write_assets
 from cdgmae.report.bags import BAGS, FIGURES, show_bags
+from cdgmae.report.explorer.page import EXPLORER_ASSETS, write_explorer
 from cdgmae.report.figures import draw_curves
 from cdgmae.report.propagation import SCORES, describe_findings, describe_sample
 from cdgmae.report.rendering import PAGES, write_page
@@ -53,7 +54,8 @@ def write_report(settings: ReportSettings, results: Path, output: Path) -> dict[
     bags = [shown for row in files.consistency if (shown := show_bags(results, row["source"], settings, output)) is not None]
     findings = describe_findings(files.encoders) if files.encoders else []
     drawn = _draw(files, figures)
-    write_assets(output)
+    write_assets(output, EXPLORER_ASSETS)
+    explored = write_explorer(settings, results, output, files.consistency)
     write_page(
         output, PAGE_NAME, "index.html.j2", settings=settings, files=files, bags=bags, findings=findings, sample=describe_sample(files.encoders),
         dag=_dag(files), figures=drawn, scores=SCORES, table_1=TABLE_1, table_9=TABLE_9, table_5=TABLE_5,
@@ -62,6 +64,7 @@ def write_report(settings: ReportSettings, results: Path, output: Path) -> dict[
     return {
         "output": str(page), "megabytes": round(sum(path.stat().st_size for path in _written_files(output)) / 1e6, 2),
         "bags": sum(len(shown.bags) for shown in bags), "missing": list(files.missing), "verdict": (findings or ["no propagation scores"])[0],
+        **explored,
     }  # fmt: skip
 
 

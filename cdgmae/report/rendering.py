@@ -10,7 +10,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from cdgmae.storage.atomic import write_text
 
-PAGES = {"index.html": "Overview"}
+PAGES = {"index.html": "Overview", "consistency/index.html": "Consistency"}
 """Page, relative to the report's folder -> its name in the navigation, in order."""
 
 
