@@ -166,7 +166,7 @@ def test_writing_again_leaves_no_thumbnails_behind_and_other_files_alone(whole_r
     write(whole_results, tmp_path, num_bags=8)
     _, reader = write(whole_results, tmp_path, num_bags=1)
     assert re.findall(r"rank (\d+) of 12", reader.text) == ["6"]
-    assert len(list(tmp_path.rglob("*.jpg"))) == 3
+    assert len(list((tmp_path / "figures").rglob("*.jpg"))) == 3
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 

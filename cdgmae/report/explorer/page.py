@@ -39,6 +39,7 @@ def write_explorer(settings: ReportSettings, results: Path, output: Path, summar
         `explorer_bags`: bags in the table, `explorer_pictures`: those with pictures, `explorer_sample`: bags in the distributions.
     """
     folder = (output / EXPLORER_PAGE).parent
+    (output / EXPLORER_PAGE).unlink(missing_ok=True)
     shutil.rmtree(folder / PICTURES, ignore_errors=True)
     quota = max(1, settings.consistency_bags // (len(RULES) * max(1, len(summaries))))
     sample_size = SAMPLE_SIZE // max(1, len(summaries))
@@ -46,17 +47,16 @@ def write_explorer(settings: ReportSettings, results: Path, output: Path, summar
     turns = max((len(choice.bags) for choice in choices), default=0)
     chosen = [choice.bags[place] for place in range(turns) for choice in choices if place < len(choice.bags)]
     bags = show_bags(chosen, results, folder, settings.thumbnail_size, BUDGET)
-    with_pictures = sum(bag["strip"] is not None for bag in bags)
+    facts = {
+        "explorer_bags": len(bags), "explorer_pictures": sum(bag["strip"] is not None for bag in bags),
+        "explorer_sample": sum(len(choice.sample["nps"]) for choice in choices),
+    }  # fmt: skip
     data = {"rules": RULES, "sources": [_source(choice) for choice in choices], "bags": bags, "results": str(results)}
     write_text(folder / DATA_NAME, f"const explorerData = {json.dumps(data, separators=(',', ':'))};\n")
     write_page(
-        output, EXPLORER_PAGE, "explorer.html.j2", settings=settings, choices=choices, summaries=summaries, rules=RULES, scripts=SCRIPTS,
-        quota=quota, num_bags=len(bags), with_pictures=with_pictures, num_sampled=sum(len(choice.sample["nps"]) for choice in choices),
+        output, EXPLORER_PAGE, "explorer.html.j2", settings=settings, choices=choices, scripts=SCRIPTS, quota=quota, facts=facts,
     )  # fmt: skip
-    return {
-        "explorer_bags": len(bags), "explorer_pictures": with_pictures,
-        "explorer_sample": sum(len(choice.sample["nps"]) for choice in choices),
-    }  # fmt: skip
+    return facts
 
 
 def _source(choice: SourceChoice) -> dict[str, Any]:

@@ -28,7 +28,7 @@ RULES = {
     "highest": "highest NPS",
     "disagree": "scores disagree",
     "random": "random",
-    "patches": "nearest patches stored",
+    "patches": "patches stored",
 }
 """Rule -> its name on the page. Of each source, `lowest` and `highest` take the bags with the extreme NPS, `disagree` those with the largest
 difference between two of GS, LS and NPS (each in standard deviations from the source's mean), `random` those with the smallest draws, and
@@ -141,7 +141,8 @@ def bag_means(path: Path, summary: dict[str, Any]) -> pa.Table:
 def _disagreement(scores: dict[str, npt.NDArray[np.float64]], summary: dict[str, Any]) -> npt.NDArray[np.float64]:
     """Largest minus smallest of the scores, each counted in standard deviations from its source's mean."""
     deviations = [(values - summary[f"{metric}_mean"]) / (summary[f"{metric}_std"] or 1.0) for metric, values in scores.items()]
-    return np.ptp(np.stack(deviations), axis=0)
+    spread: npt.NDArray[np.float64] = np.max(deviations, axis=0) - np.min(deviations, axis=0)
+    return spread
 
 
 def _first(bags: pa.Table, order: Order, count: int) -> pa.Table:
@@ -150,7 +151,9 @@ def _first(bags: pa.Table, order: Order, count: int) -> pa.Table:
 
 def _join_rules(source: str, tables: Sequence[Path], kept: dict[str, pa.Table], quota: int) -> list[ChosenBag]:
     """Every bag once with all rules that chose it, in turns: what each rule puts first, what each puts second, and so on."""
-    taken: dict[str, list[dict[str, Any]]] = {rule: bags.slice(0, quota).to_pylist() for rule, bags in kept.items() if rule != "patches"}
+    taken: dict[str, list[dict[str, Any]]] = {
+        rule: bags.slice(0, quota).to_pylist() for rule, bags in kept.items() if rule != "patches"
+    }
     known = {row["key"] for rows in taken.values() for row in rows}
     taken["patches"] = [row for row in kept["patches"].to_pylist() if row["key"] not in known][:quota]
     bags: dict[str, ChosenBag] = {}
@@ -161,4 +164,6 @@ def _join_rules(source: str, tables: Sequence[Path], kept: dict[str, pa.Table], 
                 scores = {name: row[name] for name in (*COMPARED, "disagreement")}
                 bag = bags.setdefault(row["key"], ChosenBag(source, row["key"], tables[row["table"]], [], scores))
                 bag.rules.append(rule)
+    for bag in bags.values():
+        bag.rules.sort(key=list(RULES).index)
     return list(bags.values())

@@ -2,7 +2,8 @@
 "use strict";
 
 const NUM_BINS = 40;
-const ROW_HEIGHT = Math.max(26, Math.min(90, 220 / explorerData.sources.length));
+const ROW_HEIGHT = Math.max(26, Math.min(110, 240 / explorerData.sources.length));
+const AXIS_HEIGHT = 45;
 
 // Common range of a metric over all sources, in steps of 0.02.
 function domainOf(metric) {
@@ -30,10 +31,13 @@ function makeBars(metric, domain, keep) {
   });
 }
 
-function chartSpec(metric, domain, bars) {
+function chartSpec(metric, domain, bars, width) {
   const names = explorerData.sources.map((source) => source.name);
   const bar = {
-    x: { field: "low", type: "quantitative", scale: { domain, nice: false }, title: `${explorer.names[metric]}, mean of a bag` },
+    x: {
+      field: "low", type: "quantitative", scale: { domain, nice: false },
+      axis: { title: `${explorer.names[metric]}, mean of a bag`, tickCount: 5, format: ".2f" },
+    },
     x2: { field: "high" },
     y: { field: "ground", type: "quantitative", scale: { domain: [0, names.length], nice: false }, axis: null },
     y2: { field: "top" },
@@ -43,7 +47,7 @@ function chartSpec(metric, domain, bars) {
     { field: "low", title: "from", format: ".3f" }, { field: "high", title: "to", format: ".3f" },
   ];
   return {
-    width: "container", height: ROW_HEIGHT * names.length, autosize: { type: "fit", contains: "padding" },
+    width, height: ROW_HEIGHT * names.length + AXIS_HEIGHT, autosize: { type: "fit", contains: "padding" },
     description: `Distribution of ${explorer.names[metric]} per source`,
     layer: [
       {
@@ -60,16 +64,21 @@ function chartSpec(metric, domain, bars) {
 
 const rounded = (value) => Math.round(value * 1000) / 1000;
 
-// One chart with its number fields; all of them show the same range.
+// One chart with its number fields; both show and change the same range. `drawn` and `pixels` are what the brush shows, so that
+// neither follows the other in circles.
 async function makeChart(metric) {
   const domain = domainOf(metric);
-  const view = await report.drawChart(
-    document.getElementById(`chart-${metric}`), chartSpec(metric, domain, makeBars(metric, domain, () => true)));
+  const element = document.getElementById(`chart-${metric}`), bars = makeBars(metric, domain, () => true);
+  // A width that followed the window would lose the brush when the window changes.
+  const view = await report.drawChart(element, chartSpec(metric, domain, bars, Math.max(240, element.clientWidth)));
   const fields = ["from", "to"].map((end) => document.getElementById(`${metric}-${end}`));
-  let byHand = true;
-  view.addSignalListener("brush", (_, brush) => {
-    const range = Object.values(brush)[0];
-    if (byHand) explorer.setRange(metric, range ? [rounded(Math.min(...range)), rounded(Math.max(...range))] : null);
+  let drawn = null, pixels = [];
+  view.addSignalListener("brush_x", (_, ends) => {
+    if (String(ends) === String(pixels)) return;
+    pixels = ends;
+    const range = ends.map((end) => rounded(view.scale("x").invert(end))).sort((a, b) => a - b);
+    drawn = range.length === 2 && range[0] < range[1] ? range : null;
+    explorer.setRange(metric, drawn);
   });
   fields.forEach((field, end) => field.addEventListener("change", () => {
     const range = [...(explorer.filter.ranges[metric] ?? domain)];
@@ -80,11 +89,12 @@ async function makeChart(metric) {
   const follow = () => {
     const range = explorer.filter.ranges[metric];
     fields.forEach((field, end) => { field.value = range === null ? "" : range[end]; });
-    byHand = false;
-    const pixels = range === null ? [] : range.map((value) => view.scale("x")(Math.max(domain[0], Math.min(domain[1], value))));
-    view.signal("brush_x", pixels);
-    view.data("kept", makeBars(metric, domain, keepSampled)).run();
-    byHand = true;
+    if (range !== drawn) {
+      drawn = range;
+      pixels = range === null ? [] : range.map((value) => view.scale("x")(Math.max(domain[0], Math.min(domain[1], value))));
+      view.signal("brush_x", pixels);
+    }
+    view.data("kept", makeBars(metric, domain, keepSampled)).runAsync();
   };
   explorer.listeners.push(follow);
   follow();

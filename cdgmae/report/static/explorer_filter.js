@@ -8,10 +8,16 @@ const explorer = {
   listeners: [],
 };
 
-// Changes part of the filter and tells everyone; a range is [low, high] or null.
+// Changes part of the filter and tells everyone, once per drawn frame; a range is [low, high] or null.
+let waiting = false;
 explorer.set = (changes) => {
   Object.assign(explorer.filter, changes);
-  explorer.listeners.forEach((listener) => listener());
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => {
+    waiting = false;
+    explorer.listeners.forEach((listener) => listener());
+  });
 };
 
 explorer.setRange = (metric, range) => explorer.set({ ranges: { ...explorer.filter.ranges, [metric]: range } });
