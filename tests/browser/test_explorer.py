@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from cdgmae.commands.consistency import app
 from cdgmae.report.page import write_report
 from cdgmae.settings.report import ReportSettings
 from tests.browser.chromium import Browser
@@ -120,7 +123,13 @@ def test_filters_keep_what_they_say_and_are_cleared_together(page: Browser, data
     type_into(page, "#nps-from", "0.9")
     press(page, "\ue007")
     wait(page, lambda: set(column(page, "key")) == {bag["key"] for bag in data["bags"] if bag["nps"] >= 0.9})
-    assert "nps >= 0.9 and" in page.run("return document.getElementById('command').textContent")
+    words = shlex.split(page.run("return document.getElementById('command').textContent"))
+    assert words[:3] == ["cdgmae", "consistency", "query"]
+    assert "nps >= 0.9 and" in words[3]
+    answer = CliRunner().invoke(app, [*words[2:-2], "--json"])
+    assert answer.exit_code == 0, answer.output
+    pairs = [pair for bag in data["bags"] for pair in bag["pairs"]]
+    assert json.loads(answer.stdout)["matches"] == sum((pair["nps"] or 0) >= 0.9 for pair in pairs)
     assert page.run("return explorer.charts.nps.signal('brush_x').length") == 2
     click(page, "#nps-clear")
     wait(page, lambda: len(column(page, "key")) == total)
