@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -246,3 +247,24 @@ def test_a_bad_view_is_shown_with_its_reason(page: Browser) -> None:
     text = page.run("return document.getElementById('bag-pictures').innerText")
     assert "no picture: view: not finite" in text
     assert "not scored: view: not finite" in text
+
+
+def test_keys_classes_and_reasons_are_shown_as_text(browser: Browser, explorer_page: Path, tmp_path: Path) -> None:
+    odd = """<img src=x onerror="document.title='run'">'"&\\"""
+    shutil.copytree(explorer_page.parent.parent, tmp_path / "report")
+    script = tmp_path / "report" / "consistency" / "data.js"
+    text = script.read_text()
+    for word in ('"n1_0"', '"n0144"', '"view: not finite"'):
+        assert word in text
+        text = text.replace(word, json.dumps(odd))
+    script.write_text(text)
+    browser.open(script.parent / "index.html")
+    wait(browser, lambda: browser.run("return document.body.dataset.charts") == "drawn")
+    assert column(browser, "key").count(odd) == 1
+    assert set(column(browser, "class")) == {odd}
+    type_into(browser, "#filter-key", "<img")
+    wait(browser, lambda: column(browser, "key") == [odd])
+    click(browser, "#table tbody .open")
+    assert browser.run("return document.getElementById('bag-title').textContent") == odd
+    assert f"not scored: {odd}" in browser.run("return document.getElementById('bag-pictures').textContent")
+    assert browser.run("return document.title") != "run"
