@@ -7,6 +7,7 @@ import gc
 from snakemake.utils import min_version
 
 from cdgmae import names
+from cdgmae.blocks import Blocks, hand_down_profile
 from cdgmae.config import check_config, check_paths
 from cdgmae.jobs import Jobs, export_environment
 from cdgmae.settings.tables import TABLE_ROWS
@@ -34,6 +35,7 @@ CONFIG = check_config(
 check_paths(CONFIG)
 
 JOBS = Jobs(CONFIG)
+BLOCKS = Blocks(CONFIG)
 
 # Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
 export_environment(CONFIG)
@@ -64,3 +66,6 @@ include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/propagation.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/tables.smk"
+
+
+hand_down_profile(workflow)

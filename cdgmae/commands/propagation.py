@@ -12,7 +12,9 @@ import typer
 
 from cdgmae.commands.options import (
     DeviceOption,
+    FinishedOption,
     JsonOption,
+    ReuseFinishedOption,
     SettingsOption,
     ThreadsOption,
     csv_beside,
@@ -174,6 +176,8 @@ def run(
     workers: WorkersOption = None,
     share: ShareOption = None,
     threads: ThreadsOption = None,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Propagate labels through every clip of one benchmark and measure them.
@@ -184,6 +188,7 @@ def run(
     """
     from cdgmae.propagation.run import run_propagation
     from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.storage.finished import FinishedFolder
     from cdgmae.storage.locks import exclusive_writer
 
     protocol = read_protocol(
@@ -201,6 +206,7 @@ def run(
             save_predictions=output if save_predictions else None,
             overlays=output if overlays else None, overlay_format=overlays.value if overlays else "gif",
             after_clip=stop_if_asked("clip", "finished clips are kept"), workers=workers, share=part,
+            finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
     print_result(dict(scores) if as_json or part else {**scores, "table": table}, as_json)
 

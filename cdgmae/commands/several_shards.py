@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.storage.locks import exclusive_writer
 
-COUNTS = ("pictures", "views", "pairs", "bad", "found_finished")
-"""Facts of a shard that are summed over several."""
+logger = logging.getLogger("cdgmae")
+
+COUNTS = ("pictures", "clips", "ok", "views", "pairs", "bad", "short_bags", "found_finished", "restored")
+"""Facts of a shard that are summed over several; `restored` counts the shards that were found finished in --finished."""
 
 
 def pair_outputs(shards: Sequence[Path], output: Path, suffix: str) -> list[tuple[Path, Path]]:
@@ -46,7 +50,7 @@ def work_folder(work: Path | None, output: Path, target: Path) -> Path:
 
 
 def each_shard(pairs: Sequence[tuple[Path, Path]], output: Path, make: Callable[[Path, Path], dict[str, Any]]) -> dict[str, Any]:
-    """Make shard after shard, each under its own lock; the first error ends it, and a rerun keeps what is whole.
+    """Make shard after shard, each under its own lock. One that fails does not keep the others from being made.
 
     Args:
         pairs: See `pair_outputs`.
@@ -55,12 +59,31 @@ def each_shard(pairs: Sequence[tuple[Path, Path]], output: Path, make: Callable[
 
     Returns:
         The facts of one file; for a folder its name, the number of shards and the sums of their counts.
+
+    Raises:
+        Interrupted: if a shard was interrupted, at once.
+        ValueError: when all have been tried, naming those that failed with their reasons; of a single shard, its own error.
     """
-    facts = []
-    for shard, target in pairs:
-        with exclusive_writer(target):
-            facts.append(make(shard, target))
+    facts, failures = [], {}
+    for number, (shard, target) in enumerate(pairs, start=1):
+        if len(pairs) > 1:
+            logger.info("shard %s: %d of %d", target.stem, number, len(pairs))
+        try:
+            with exclusive_writer(target):
+                facts.append(make(shard, target))
+        except Interrupted:
+            raise
+        except Exception as error:
+            if len(pairs) == 1:
+                raise
+            failures[target.stem] = str(error) or type(error).__name__
+            logger.error("shard %s failed: %s", target.stem, error, exc_info=not isinstance(error, (ValueError, OSError)))
+    if failures:
+        raise ValueError(
+            f"{len(failures)} of {len(pairs)} shards failed, the others are whole:\n"
+            + "\n".join(f"  {shard}: {reason}" for shard, reason in failures.items())
+        )
     if output == pairs[0][1]:
         return facts[0]
-    sums = {name: sum(found[name] for found in facts) for name in COUNTS if name in facts[0]}
+    sums = {name: sum(found.get(name, 0) for found in facts) for name in COUNTS if any(name in found for found in facts)}
     return {"output": str(output), "shards": len(pairs), **sums}

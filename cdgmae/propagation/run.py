@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from cdgmae.models.encoders import Encoder
+from cdgmae.models.encoders import Encoder, reference_digest
 from cdgmae.propagation.clips import Clip
 from cdgmae.propagation.frames import grid_of, input_sides
 from cdgmae.propagation.layouts import read_clips
@@ -22,7 +22,8 @@ from cdgmae.propagation.workers import ClipWork, Rows, computed_clips, frozen_en
 from cdgmae.runtime.devices import worker_devices
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.propagation import ProtocolSettings
-from cdgmae.storage.tables import write_table
+from cdgmae.storage.finished import NOTHING_KEPT, FinishedFolder
+from cdgmae.storage.tables import stats_digest, write_table
 
 logger = logging.getLogger("cdgmae")
 
@@ -42,6 +43,7 @@ def run_propagation(
     after_clip: Callable[[str], None] | None = None,
     workers: int | None = None,
     share: tuple[int, int] | None = None,
+    finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, float]:
     """Propagate the labels of every clip's first frame with a frozen encoder and measure them.
 
@@ -59,6 +61,8 @@ def run_propagation(
         after_clip: Called with a clip's name once its part is safe; may raise to stop the job.
         workers: Processes that compute clips; None: one per visible GPU if `device` is `cuda`, else this process alone.
         share: (k, n): compute only the clips k, k + n, k + 2n, ... and leave their parts in `work_dir`, without a table.
+        finished: Where the table gets a second name once it is whole, and is looked for first; without effect where a share is computed, or
+            more than the table is written.
 
     Returns:
         J&F, J, F (DAVIS), mIoU (VIP) or PCK@0.1 .. PCK@0.5 (JHMDB), all in percent; for a share, its number of `clips`.
@@ -70,6 +74,14 @@ def run_propagation(
     devices = worker_devices(device, workers)
     outputs = ClipOutputs(save_predictions, overlays, overlay_format)
     clips = read_clips(clip_set, Path(protocol.root), protocol.resolution)
+    made_from = {
+        "protocol": [PROTOCOL, clip_set, protocol.digest()], "encoder": [encoder_reference, reference_digest(encoder_reference)], "name": name,
+        "clips": [(clip.name, stats_digest((*clip.frames, *clip.labels))) for clip in clips],
+    }  # fmt: skip
+    only_table = share is None and save_predictions is None and overlays is None
+    copy = (finished if only_table else NOTHING_KEPT).copy_of([output], made_from)
+    if (restored := copy.restore()) is not None:
+        return restored
     encoder = frozen_encoder(encoder_reference, devices[0] if len(devices) == 1 else torch.device("cpu"), protocol)
     for clip in clips:
         grid_of(input_sides(protocol.input_size, *clip.picture), encoder.patch_size, f"clip {clip.name}")
@@ -95,8 +107,9 @@ def run_propagation(
         settings_digest=protocol.digest(), inputs={encoder_reference: encoder.digest},
         extra={"protocol": full_protocol, "encoder": common["encoder"], "clip_set": clip_set},
     )  # fmt: skip
+    scores = copy.keep(table_scores(table_rows))
     parts.remove(clips)
-    return table_scores(table_rows)
+    return scores
 
 
 def _clips_of_share(clips: list[Clip], share: tuple[int, int], work_dir: Path | None) -> list[Clip]:

@@ -33,6 +33,7 @@ rule pretrain_encoder:
         seed=lambda w: JOBS.run_seed(w.seed),
         work="work/pretrain/{run}/seed{seed}",
         trackers="logs/trackers/{run}/seed{seed}",
+        finished="work/finished/pretrain/{run}/seed{seed}",
     message:
         "Pre-train {wildcards.run}, seed {wildcards.seed}"
     shell:
@@ -46,6 +47,7 @@ rule pretrain_encoder:
         " --work {params.work:q}"
         " --tracker-dir {params.trackers:q}"
         " --threads {threads}"
+        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 

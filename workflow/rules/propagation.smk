@@ -19,6 +19,7 @@ rule propagate_labels:
         settings=lambda w: JOBS.protocol(w.clip_set).canonical_json(),
         encoder=lambda w: JOBS.encoder_reference(JOBS.judged_encoder(w.encoder)),
         work="work/propagation/{encoder}/{clip_set}",
+        finished="work/finished/propagation/{encoder}",
     message:
         "Propagate labels on {wildcards.clip_set} with {wildcards.encoder}"
     shell:
@@ -29,6 +30,7 @@ rule propagate_labels:
         " --output $(dirname {output:q})"
         " --work {params.work:q}"
         " --threads {threads}"
+        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
