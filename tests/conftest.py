@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+    from tests.browser.chromium import Browser
 
 
 @pytest.fixture(autouse=True)
@@ -15,3 +22,28 @@ def _restore_signal_handlers() -> Iterator[None]:
     yield
     for number, handler in former.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """One Chromium for all tests; `browser` is what a test uses."""
+    pytest.importorskip("selenium")
+    from tests.browser.chromium import PROGRAMS, find_programs, start_chromium
+
+    programs = find_programs()
+    if missing := sorted(set(PROGRAMS) - set(programs)):
+        pytest.skip(f"no browser here: {' and '.join(missing)} not found")
+    driver = start_chromium(programs, tmp_path_factory.mktemp("chromium"))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(chromium: Chrome, tmp_path: Path) -> Iterator[Browser]:
+    """A window with an empty page. The test fails if a page that it opened warned in the console or asked for the network."""
+    from tests.browser.chromium import Browser
+
+    window = Browser(chromium, tmp_path)
+    window.reset()
+    yield window
+    assert window.problems() == []

@@ -1,0 +1,26 @@
+"""The report of made-up results that all tests of this folder open, in one worker when tests run in parallel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cdgmae.report.page import write_report
+from cdgmae.settings.report import ReportSettings
+from tests.report.fake_results import FakeResults
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One Chromium is enough."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.xdist_group("browser"))
+
+
+@pytest.fixture(scope="session")
+def report_pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the report of made-up results of all stages; tests only read it."""
+    results = FakeResults(tmp_path_factory.mktemp("browser") / "results").write_all()
+    write_report(ReportSettings(title="Made-up results"), results, results / "report")
+    return results / "report"
