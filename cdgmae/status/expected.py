@@ -86,7 +86,9 @@ def _shard_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
         yield Job("shards", f"list of {dataset}", "write_manifest", dataset, (manifest,), (manifest,))
         for block in Blocks(config).of_dataset(dataset):
             yield _pictures_job("shards", group, "write_shard", block, folder)
-        yield Job("shards", f"check of {dataset}", "summarise_shards", dataset, (jobs.shard_gate(dataset),))
+        yield Job(
+            "shards", f"check of {dataset}", "summarise_shards", dataset, (f"{folder}/summary.csv", jobs.shard_gate(dataset))
+        )
 
 
 def _view_jobs(config: Config) -> Iterator[Job]:
