@@ -40,6 +40,10 @@ BLOCKS = Blocks(CONFIG)
 # Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
 export_environment(CONFIG)
 
+# How a GPU rule starts its command: here as it is, on a cluster as the profile says (workflow/profiles/slurm). Resources, not params:
+# where a job runs reruns nothing. That `mpi` is there, if only empty, leaves starting processes to the rule itself.
+ON_GPUS = {"mpi": "", "nodes": 1, "tasks_per_node": 1, "launcher": "none"}
+
 
 wildcard_constraints:
     dataset="[A-Za-z0-9_-]+",

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
+from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
 from cdgmae.settings.messages import describe_problems
 
@@ -155,7 +156,9 @@ def csv_beside(output: Path) -> Path:
 
 
 def print_result(result: dict[str, Any], as_json: bool) -> None:
-    """Print what a command achieved: aligned lines for people, one JSON object for programs."""
+    """Print what a command achieved: aligned lines for people, one JSON object for programs. Of several processes the first one does."""
+    if not is_main_process():
+        return
     if as_json:
         typer.echo(json.dumps(result, default=str))
         return

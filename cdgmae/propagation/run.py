@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -20,12 +21,15 @@ from cdgmae.propagation.schema import TABLE_SCHEMA
 from cdgmae.propagation.scores import table_scores
 from cdgmae.propagation.workers import ClipWork, Rows, computed_clips, frozen_encoder
 from cdgmae.runtime.devices import worker_devices
+from cdgmae.runtime.distribution import is_main_process, rank, world_size
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.storage.finished import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.tables import stats_digest, write_table
 
 logger = logging.getLogger("cdgmae")
+
+POLL_SECONDS = 0.5
 
 
 def run_propagation(
@@ -47,6 +51,8 @@ def run_propagation(
 ) -> dict[str, float]:
     """Propagate the labels of every clip's first frame with a frozen encoder and measure them.
 
+    Of several processes of one job each computes a share of the clips, and the first one waits for all and writes the table.
+
     Args:
         clip_set: davis, vip or jhmdb.
         protocol: Where the clips lie and how labels are propagated.
@@ -65,7 +71,8 @@ def run_propagation(
             more than the table is written.
 
     Returns:
-        J&F, J, F (DAVIS), mIoU (VIP) or PCK@0.1 .. PCK@0.5 (JHMDB), all in percent; for a share, its number of `clips`.
+        J&F, J, F (DAVIS), mIoU (VIP) or PCK@0.1 .. PCK@0.5 (JHMDB), all in percent; for a share, and on other processes than the first,
+        the number of its `clips`.
 
     Raises:
         ValueError: if the clip set is not complete, the encoder cannot be loaded, the input size does not fit it, or the share is
@@ -91,6 +98,12 @@ def run_propagation(
         chosen = _clips_of_share(clips, share, work_dir)
         _clip_rows(work, chosen, encoder, devices, after_clip)
         return {"clips": len(chosen)}
+    if world_size() > 1:
+        chosen = _clips_of_share(clips, (rank(), world_size()), work_dir)
+        _clip_rows(work, chosen, encoder, devices, after_clip)
+        if not is_main_process():
+            return {"clips": len(chosen)}
+        _wait_for_parts(parts, clips, after_clip)
     rows = _clip_rows(work, clips, encoder, devices, after_clip)
     full_protocol = {"name": PROTOCOL, **protocol.model_dump(mode="json")}
     common = {
@@ -119,6 +132,15 @@ def _clips_of_share(clips: list[Clip], share: tuple[int, int], work_dir: Path | 
     if work_dir is None:
         raise ValueError(f"share {part}/{num_parts}: a work folder is needed, where the shares of a clip set meet")
     return clips[part::num_parts]
+
+
+def _wait_for_parts(parts: PartFiles, clips: Sequence[Clip], after_clip: Callable[[str], None] | None) -> None:
+    """Until the other processes have finished their clips; a launcher ends this process if one of them fails."""
+    for clip in clips:
+        while parts.read(clip) is None:
+            if after_clip is not None:
+                after_clip("of this process's share")
+            time.sleep(POLL_SECONDS)
 
 
 def _clip_rows(

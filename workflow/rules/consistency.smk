@@ -18,6 +18,7 @@ for block in BLOCKS.of_sources():
             "../../envs/cdgmae.yaml"
         threads: CONFIG.runtime.threads
         resources:
+            **ON_GPUS,
             mem_mb=8000,
             runtime=240,
         params:
@@ -33,7 +34,9 @@ for block in BLOCKS.of_sources():
         message:
             f"Score views {block.words}"
         shell:
-            "cdgmae consistency score"
+            "cdgmae cluster launch {resources.launcher}"
+            " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
+            " cdgmae consistency score"
             " --settings {params.settings:q}"
             " {params.real}"
             " {params.views}"

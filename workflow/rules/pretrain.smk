@@ -23,6 +23,7 @@ rule pretrain_encoder:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
     resources:
+        **ON_GPUS,
         mem_mb=16000,
         runtime=1440,
     params:
@@ -37,7 +38,9 @@ rule pretrain_encoder:
     message:
         "Pre-train {wildcards.run}, seed {wildcards.seed}"
     shell:
-        "cdgmae pretrain run"
+        "cdgmae cluster launch {resources.launcher}"
+        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
+        " cdgmae pretrain run"
         " --settings {params.settings:q}"
         " --seed {params.seed}"
         " --shards {params.shards:q}"

@@ -18,6 +18,7 @@ rule propagate_labels:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
     resources:
+        **ON_GPUS,
         mem_mb=8000,
         runtime=480,
     params:
@@ -28,7 +29,9 @@ rule propagate_labels:
     message:
         "Propagate labels on {wildcards.clip_set} with {wildcards.encoder}"
     shell:
-        "cdgmae propagation run {wildcards.clip_set}"
+        "cdgmae cluster launch {resources.launcher}"
+        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
+        " cdgmae propagation run {wildcards.clip_set}"
         " --settings {params.settings:q}"
         " --encoder {params.encoder:q}"
         " --name {wildcards.encoder}"

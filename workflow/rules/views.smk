@@ -25,6 +25,7 @@ rule train_generator:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
     resources:
+        **ON_GPUS,
         mem_mb=8000,
         runtime=2880,
     params:
@@ -39,7 +40,9 @@ rule train_generator:
     message:
         "Train generator {wildcards.generator}"
     shell:
-        "cdgmae views train-generator"
+        "cdgmae cluster launch {resources.launcher}"
+        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
+        " cdgmae views train-generator"
         " --settings {params.settings:q}"
         " --seed {params.seed}"
         " --shards {params.shards:q}"
@@ -73,6 +76,7 @@ for block in BLOCKS.of_sources("s_ldm", "rcg"):
             "../../envs/cdgmae.yaml"
         threads: CONFIG.runtime.threads
         resources:
+            **ON_GPUS,
             mem_mb=8000,
             runtime=1440,
             batch_size=block.of(JOBS.sampling_batch_size),
@@ -87,7 +91,9 @@ for block in BLOCKS.of_sources("s_ldm", "rcg"):
         message:
             f"Sample views {block.words}"
         shell:
-            "cdgmae views sample"
+            "cdgmae cluster launch {resources.launcher}"
+            " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
+            " cdgmae views sample"
             " --settings {params.settings:q}"
             " --seed {params.seed}"
             " {params.real}"
@@ -122,6 +128,7 @@ for block in BLOCKS.of_sources("diffusers"):
             "../../envs/cdgmae.yaml"
         threads: CONFIG.runtime.threads
         resources:
+            **ON_GPUS,
             mem_mb=16000,
             runtime=1440,
             batch_size=block.of(JOBS.sampling_batch_size),
@@ -136,7 +143,9 @@ for block in BLOCKS.of_sources("diffusers"):
         message:
             f"Sample views from a pipeline for {block.words}"
         shell:
-            "cdgmae views sample-pipeline"
+            "cdgmae cluster launch {resources.launcher}"
+            " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
+            " cdgmae views sample-pipeline"
             " --settings {params.settings:q}"
             " --seed {params.seed}"
             " {params.real}"
@@ -171,6 +180,7 @@ for block in BLOCKS.of_sources("knn"):
             "../../envs/cdgmae.yaml"
         threads: CONFIG.runtime.threads
         resources:
+            **ON_GPUS,
             mem_mb=8000,
             runtime=240,
         params:
@@ -185,7 +195,9 @@ for block in BLOCKS.of_sources("knn"):
         message:
             f"Embed pictures for {block.words}"
         shell:
-            "cdgmae views embed"
+            "cdgmae cluster launch {resources.launcher}"
+            " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
+            " cdgmae views embed"
             " --settings {params.settings:q}"
             " {params.real}"
             " --encoder {params.encoder:q}"
