@@ -144,7 +144,7 @@ def write_tables(folder: Path) -> None:
         quality = np.repeat(random.normal(0, 0.05, num_bags), 4)
         for metric, mean in zip(METRICS, (0.95, 0.38, 0.79, 0.78), strict=True):
             frame[metric] = np.clip(mean + quality + random.normal(0, 0.05, ROWS_PER_SHARD), -1, 1)
-        frame = frame.assign(source="s_ldm", encoder="abc", reason=None, nearest_patches=None)
+        frame = frame.assign(source="s_ldm", encoder="abc", reason=None, nearest_patches=None, nearest_similarities=None)
         write_table(folder / "s_ldm" / f"{shard:05d}.parquet", pa.Table.from_pandas(frame, schema=SCORE_SCHEMA), SCORE_SCHEMA)
 
 

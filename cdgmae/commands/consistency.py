@@ -84,7 +84,7 @@ def score(
     ] = None,
     nearest_bags: Annotated[
         int | None,
-        typer.Option("--nearest-bags", help="Bags whose nearest-patch numbers are stored, for pictures. Default 0."),
+        typer.Option("--nearest-bags", help="Bags whose nearest patches are stored, for the report's explorer. Default 0."),
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures per encoder pass. Default 64.")] = None,
     max_bad_fraction: Annotated[

@@ -63,17 +63,21 @@ def nearest_patch_similarity(
     return torch.cat(forward), torch.cat(reverse)
 
 
-def nearest_patches(tokens_x_PND: Tensor, tokens_y_PND: Tensor) -> Tensor:
-    """Number of y's patch with the largest cosine to each patch of x: (P, N) int64, in the order of the tokens (row by row).
+def nearest_patches(tokens_x_PND: Tensor, tokens_y_PND: Tensor) -> tuple[Tensor, Tensor]:
+    """The patch of y with the largest cosine to each patch of x, in the order of the tokens (row by row).
 
     The first of equally near ones is taken. Meant for a few pairs: the similarity matrices of all of them are held.
+
+    Returns:
+        (numbers, similarities), each (P, N): y's patch as int64, and the cosine to it, whose mean over N is the NPS.
 
     Raises:
         ValueError: if numbers of pairs or widths differ.
     """
     _check_pairs(tokens_x_PND, tokens_y_PND)
     x_PND, y_PND = F.normalize(tokens_x_PND, dim=-1), F.normalize(tokens_y_PND, dim=-1)
-    return (x_PND @ y_PND.transpose(1, 2)).argmax(dim=2)
+    largest = (x_PND @ y_PND.transpose(1, 2)).max(dim=2)
+    return largest.indices, largest.values
 
 
 def _nearest(x_PND: Tensor, y_PMD: Tensor, patches_at_once: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Nearest-patch index maps of a few bags, to be drawn in pictures.
+"""Nearest patches of a few bags and their similarities, to be drawn in pictures.
 
 Shapes: N patches of a view, D width.
 """
@@ -12,9 +12,8 @@ import pyarrow.compute as pc
 from cdgmae.consistency.embedding import Embedder, embed_bags
 from cdgmae.consistency.metrics import nearest_patches
 from cdgmae.consistency.pictures import BagLoader
+from cdgmae.consistency.tables import NEAREST_COLUMNS, SCORE_SCHEMA
 from cdgmae.storage.picture_shards import OK
-
-NEAREST_TYPE = pa.list_(pa.uint16())
 
 
 def choose_bags(table: pa.Table, count: int) -> list[str]:
@@ -26,15 +25,18 @@ def choose_bags(table: pa.Table, count: int) -> list[str]:
 
 
 def with_nearest_patches(table: pa.Table, bags: BagLoader, embed: Embedder, count: int) -> pa.Table:
-    """The score table with column `nearest_patches` filled for the pairs of `count` bags and null for all others."""
+    """The score table with `NEAREST_COLUMNS` filled for the pairs of `count` bags and null for all others."""
     chosen = choose_bags(table, count) if count else []
-    maps: dict[tuple[str, int, int], list[int]] = {}
+    maps: dict[tuple[str, int, int], list[list[float]]] = {}
     for key in chosen:
         for bag in (bag for whole in embed_bags([bags.load(key)], embed, len(bags.view_indices(key))) for bag in whole):
             for view_a, view_b in bags.pairs(key):
                 if view_a in bag.tokens_TD and view_b in bag.tokens_TD:
                     x_ND, y_ND = (bag.tokens_TD[view][1:] for view in (view_a, view_b))
-                    maps[key, view_a, view_b] = nearest_patches(x_ND[None], y_ND[None])[0].tolist()
-    pairs = zip(*(table[name].to_pylist() for name in ("key", "view_a", "view_b")), strict=True) if maps else ()
-    column = pa.array([maps.get(pair) for pair in pairs], NEAREST_TYPE) if maps else pa.nulls(table.num_rows, NEAREST_TYPE)
-    return table.set_column(table.schema.get_field_index("nearest_patches"), "nearest_patches", column)
+                    maps[key, view_a, view_b] = [column[0].tolist() for column in nearest_patches(x_ND[None], y_ND[None])]
+    pairs = list(zip(*(table[name].to_pylist() for name in ("key", "view_a", "view_b")), strict=True)) if maps else []
+    for place, name in enumerate(NEAREST_COLUMNS):
+        values = [maps[pair][place] if pair in maps else None for pair in pairs] or [None] * table.num_rows
+        field = SCORE_SCHEMA.field(name)
+        table = table.set_column(table.schema.get_field_index(name), field, pa.array(values, field.type))
+    return table

@@ -52,7 +52,11 @@ class PartFolder:
         """One finished part, or None if there is none of this identity."""
         path = self._path(number)
         try:
-            return read_table(path) if path.is_file() and table_facts(path).get("identity") == self.identity else None
+            return (
+                read_table(path, SCORE_SCHEMA.names)
+                if path.is_file() and table_facts(path).get("identity") == self.identity
+                else None
+            )
         except TableError:
             return None
 

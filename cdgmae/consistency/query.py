@@ -103,7 +103,7 @@ def write_strips(matches: Matches, results: Path, folder: Path) -> list[Path]:
     strips = []
     for rank, ((table, source, key), views) in enumerate(framed.items(), start=1):
         if table not in loaders:
-            loaders[table] = _open_bags(Path(table), results)
+            loaders[table] = open_bags(Path(table), results)
         pictures = [picture for picture in loaders[table].load(key).pictures if picture.image is not None]
         if not pictures:
             continue
@@ -122,8 +122,16 @@ def _first(table: pa.Table, sort: str | None, descending: bool, limit: int) -> p
     return table.take(pc.select_k_unstable(table, limit, sort_keys=keys))
 
 
-def _open_bags(table: Path, results: Path) -> BagLoader:
-    """The pictures behind one score table, found by the facts in its metadata."""
+def open_bags(table: Path, results: Path) -> BagLoader:
+    """The pictures behind one score table, found by the facts in its metadata.
+
+    Args:
+        table: Score table.
+        results: Folder of the consistency stage, `.../consistency`; shards and views are looked for beside it.
+
+    Raises:
+        ValueError: if the pictures are no longer there.
+    """
     facts = table_facts(table)
     stages = results.resolve().parent
     real_tar = stages / "shards" / f"{facts.get('real_shard', 'unknown')}.tar"

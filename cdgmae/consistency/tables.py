@@ -27,14 +27,17 @@ SCORE_SCHEMA = pa.schema(
         pa.field("source", pa.string(), nullable=False),
         pa.field("encoder", pa.string(), nullable=False),
         pa.field("nearest_patches", pa.list_(pa.uint16())),
+        pa.field("nearest_similarities", pa.list_(pa.float32())),
     ]
 )
 """Columns of a score table. `view_a` is 0, the real image, or the lower view_index of a pair of views; the four scores are null
-where `status` is `bad`, and `reason` says why; `encoder` is the digest of the scoring encoder's weights. `nearest_patches` is null
-but for the pairs of a few chosen bags: for each patch of view_a, row by row, the number of view_b's nearest patch. Patches are those
-of the central square, `image_size` / `patch_size` (file metadata) to a side."""
+where `status` is `bad`, and `reason` says why; `encoder` is the digest of the scoring encoder's weights. The last two
+are null but for the pairs of a few chosen bags: for each patch of view_a, row by row, the number of view_b's nearest patch and the cosine
+to it (mean: `nps`). Patches are those of the central square, `image_size` / `patch_size` (file metadata) to a side."""
 
-QUERY_COLUMNS = tuple(name for name in SCORE_SCHEMA.names if name != "nearest_patches")
+NEAREST_COLUMNS = ("nearest_patches", "nearest_similarities")
+
+QUERY_COLUMNS = tuple(name for name in SCORE_SCHEMA.names if name not in NEAREST_COLUMNS)
 """Columns with one value per row: what an expression may name and a query shows."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 from cdgmae import __version__, names
 from cdgmae.consistency.paper import TABLE_1, TABLE_9
 from cdgmae.propagation.paper import TABLE_5
+from cdgmae.report.assets import ASSETS, write_assets
 from cdgmae.report.bags import BAGS, FIGURES, show_bags
+from cdgmae.report.explorer.page import EXPLORER_ASSETS, write_explorer
 from cdgmae.report.figures import draw_curves
 from cdgmae.report.propagation import SCORES, describe_findings, describe_sample
-from cdgmae.report.rendering import template_environment
+from cdgmae.report.rendering import PAGES, write_page
 from cdgmae.report.stages import StageFiles, read_results
 from cdgmae.settings.report import ReportSettings
 from cdgmae.storage.atomic import write_text
@@ -25,13 +28,13 @@ PACKAGES = ("torch", "torchvision", "timm", "diffusers", "accelerate", "pyarrow"
 def write_report(settings: ReportSettings, results: Path, output: Path) -> dict[str, Any]:
     """Write the page and its figures.
 
-    Figures and thumbnails are written first and index.html last and at once, so a page that is there is whole. Stages that
+    Figures, thumbnails and shared scripts are written first and index.html last and at once, so a page that is there is whole. Stages that
     have not been run are named in the page. The same results give the same bytes.
 
     Args:
         settings: Title, number of bags, thumbnail size.
         results: Folder with the results of the stages.
-        output: Folder for index.html and figures/; other files in it are left alone.
+        output: Folder for index.html, assets/ and figures/; other files in it are left alone.
 
     Returns:
         The page's path, its size with all figures in megabytes, the number of shown bags, missing stages and the verdict.
@@ -50,16 +53,25 @@ def write_report(settings: ReportSettings, results: Path, output: Path) -> dict[
     shutil.rmtree(figures / BAGS, ignore_errors=True)
     bags = [shown for row in files.consistency if (shown := show_bags(results, row["source"], settings, output)) is not None]
     findings = describe_findings(files.encoders) if files.encoders else []
-    text = template_environment().get_template("index.html.j2").render(
-        settings=settings, files=files, bags=bags, findings=findings, sample=describe_sample(files.encoders),
-        dag=_dag(files), figures=_draw(files, figures), scores=SCORES, table_1=TABLE_1, table_9=TABLE_9, table_5=TABLE_5,
+    drawn = _draw(files, figures)
+    write_assets(output, EXPLORER_ASSETS)
+    explored = write_explorer(settings, results, output, files.consistency)
+    write_page(
+        output, PAGE_NAME, "index.html.j2", settings=settings, files=files, bags=bags, findings=findings, sample=describe_sample(files.encoders),
+        dag=_dag(files), figures=drawn, scores=SCORES, table_1=TABLE_1, table_9=TABLE_9, table_5=TABLE_5,
         packages=_package_versions(), protocols={name: kept for encoder in files.encoders for name, kept in encoder.protocols.items()},
     )  # fmt: skip
-    write_text(page, text)
     return {
-        "output": str(page), "megabytes": round(sum(path.stat().st_size for path in [page, *figures.rglob("*.*")]) / 1e6, 2),
+        "output": str(page), "megabytes": round(sum(path.stat().st_size for path in _written_files(output)) / 1e6, 2),
         "bags": sum(len(shown.bags) for shown in bags), "missing": list(files.missing), "verdict": (findings or ["no propagation scores"])[0],
+        **explored,
     }  # fmt: skip
+
+
+def _written_files(output: Path) -> list[Path]:
+    """All files of the report; other files in its folder are not counted."""
+    folders = [output / FIGURES, output / ASSETS, *(output / page for page in map(os.path.dirname, PAGES) if page)]
+    return [output / PAGE_NAME, *(path for folder in folders for path in folder.rglob("*") if path.is_file())]
 
 
 def _dag(files: StageFiles) -> list[tuple[str, str]]:

@@ -32,8 +32,8 @@ class _CommonSettings(Settings):
     nearest_bags: int = Field(
         default=0,
         ge=0,
-        description="Bags per shard, spread evenly over the NPS ranking, for whose pairs the number of each patch's nearest patch is stored "
-        "(column `nearest_patches`), to be drawn in pictures.",
+        description="Bags per shard, spread evenly over the NPS ranking, for whose pairs the number of each patch's nearest patch and the similarity "
+        "to it are stored (columns `nearest_patches`, `nearest_similarities`): what the report's consistency explorer lights up.",
     )
     max_bad_fraction: Ratio = Field(
         default=0.001, description="The stage fails when more than this share of the pairs cannot be scored."

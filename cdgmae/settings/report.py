@@ -16,6 +16,13 @@ class ReportSettings(Settings):
     title: str = Field(default="CDG-MAE", description="Heading of the report.")
     num_bags: int = Field(default=8, ge=1, le=64, description="Bags of views shown per source: evenly spaced in NPS rank.")
     thumbnail_size: int = Field(default=128, ge=16, le=512, description="Longer side of the pictures in the report, pixels.")
+    consistency_bags: int = Field(
+        default=240,
+        ge=5,
+        le=4000,
+        description="Bags of all sources together in the consistency explorer: an equal number by each of its rules. Pictures are shown for "
+        "the first of them, as many as fit into 8 MB.",
+    )
     tables: dict[Name, dict[Name, Name]] = Field(
         default={},
         description="The paper's tables as targets (`snakemake table4`): table -> row -> what fills it, a source of section `views` (table1, "

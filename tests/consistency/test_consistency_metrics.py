@@ -83,9 +83,10 @@ def test_moving_patches_leaves_nps_alone(pair: tuple[torch.Tensor, torch.Tensor]
 @settings(deadline=None, max_examples=60)
 def test_nearest_patches_are_those_whose_similarities_nps_averages(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     x_PND, y_PND = pair
-    nearest_PN = nearest_patches(x_PND, y_PND)
+    nearest_PN, similarity_PN = nearest_patches(x_PND, y_PND)
     matched_PND = y_PND.gather(1, nearest_PN[..., None].expand_as(y_PND))
     torch.testing.assert_close(local_similarity(x_PND, matched_PND), nearest_patch_similarity(x_PND, y_PND)[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(similarity_PN.mean(dim=1), nearest_patch_similarity(x_PND, y_PND)[0], rtol=0, atol=1e-6)
 
 
 def test_moving_patches_lowers_ls() -> None:

@@ -123,7 +123,9 @@ def test_five_million_rows_answer_in_seconds(tmp_path: Path) -> None:
     columns |= {"key": np.repeat([f"n{index:08d}_{index}" for index in range(size // 4)], 4), "view_a": np.zeros(size, np.int32)}
     columns |= {"view_b": np.tile(np.arange(1, 5, dtype=np.int32), size // 4)}
     frame = pd.DataFrame(columns).assign(status="ok", source="s_ldm", encoder="abc")
-    rows = SCORE_SCHEMA.empty_table().from_pandas(frame.assign(reason=None, nearest_patches=None), schema=SCORE_SCHEMA)
+    rows = SCORE_SCHEMA.empty_table().from_pandas(
+        frame.assign(reason=None, nearest_patches=None, nearest_similarities=None), schema=SCORE_SCHEMA
+    )
     first = tmp_path / "s_ldm" / "00000.parquet"
     write_table(first, rows, SCORE_SCHEMA)
     for shard in range(1, 98):

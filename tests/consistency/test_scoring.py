@@ -292,7 +292,8 @@ def test_nearest_patches_of_chosen_bags_tell_where_each_patch_went(score: Callab
     side = SIZE // PATCH
     maps = np.array(rows[0]["nearest_patches"]).reshape(side, side)
     assert (maps[:, 1:] == np.arange(side * side).reshape(side, side)[:, :-1]).all()
-    assert rows[2]["nearest_patches"] is None
+    assert np.array(rows[0]["nearest_similarities"]).mean() == pytest.approx(rows[0]["nps"], abs=1e-6)
+    assert rows[2]["nearest_patches"] is rows[2]["nearest_similarities"] is None
     assert table_facts(path)["patch_size"] == PATCH
 
 
