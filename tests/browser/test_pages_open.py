@@ -55,6 +55,17 @@ def test_the_keyboard_reaches_every_control_of_the_report(browser: Browser, repo
         assert controls_out_of_reach(browser) == ([], []), page
 
 
+def test_an_opened_bag_can_be_read_and_used_by_keyboard(browser: Browser, report_pages: Path) -> None:
+    browser.open(report_pages / "consistency/index.html")
+    browser.run("document.querySelector('#table .open').click()")
+    assert browser.run("return document.getElementById('bag').open")
+    assert small_texts(browser) == []
+    assert pale_texts(browser) == []
+    unreached, without_ring = controls_out_of_reach(browser)
+    assert [name for name in unreached if 'id="bag-' in name] == []  # those behind the open bag must not be reached
+    assert without_ring == []
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
