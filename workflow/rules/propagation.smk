@@ -4,7 +4,8 @@ rule propagate_labels:
         demo=lambda w: JOBS.demo_inputs(JOBS.protocol(w.clip_set).root),
         encoder=lambda w: JOBS.encoder_files(JOBS.judged_encoder(w.encoder)),
     output:
-        "results/propagation/{encoder}/{clip_set}.parquet",
+        table="results/propagation/{encoder}/{clip_set}.parquet",
+        strips=directory("results/propagation/{encoder}/strips/{clip_set}"),
     log:
         "logs/propagate_labels/{encoder}/{clip_set}.log",
     benchmark:
@@ -26,7 +27,8 @@ rule propagate_labels:
         " --settings {params.settings:q}"
         " --encoder {params.encoder:q}"
         " --name {wildcards.encoder}"
-        " --output $(dirname {output:q})"
+        " --output $(dirname {output.table:q})"
+        " --strips"
         " --work {params.work:q}"
         " --threads {threads}"
         " > {log} 2>&1"
