@@ -17,7 +17,7 @@ from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.manifest import picture_count
 from cdgmae.storage.atomic import explain_write_errors, write_text
 from cdgmae.storage.picture_shards import BAD, OK, index_path
-from cdgmae.storage.tables import file_sha256, read_table, table_facts, write_table
+from cdgmae.storage.tables import file_sha256, read_table, table_facts, write_csv, write_table
 
 SUMMARY_NAME = "summary.parquet"
 BAD_PICTURES_NAME = "bad_pictures.csv"
@@ -88,7 +88,8 @@ def summarise_shards(
 ) -> dict[str, Any]:
     """Check a data set's shards together and write their summary; later stages wait for it.
 
-    Beside the summary, `bad_pictures.csv` lists every unusable picture with its reason, also when this fails.
+    The summary is written as CSV too, and last as Parquet. Beside it, `bad_pictures.csv` lists every unusable picture with its reason,
+    also when this fails.
 
     Args:
         settings: `max_bad_fraction` is used.
@@ -119,6 +120,7 @@ def summarise_shards(
     with explain_write_errors(output):
         write_text(table, _as_csv(bad_rows))
         counts.refuse_too_many("the data set", table)
+        write_csv(output.with_suffix(".csv"), pa.Table.from_pylist(rows, schema=SUMMARY_SCHEMA))
         write_table(output, rows, SUMMARY_SCHEMA, settings_digest=settings.digest(), extra={"pictures": total})
     return {
         "ok": total - counts.count,

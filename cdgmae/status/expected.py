@@ -86,7 +86,9 @@ def _shard_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
         for shard in jobs.shard_names(dataset):
             tar = f"{folder}/{shard}.tar"
             yield Job("shards", group, "write_shard", f"{dataset}/{shard}", (tar, f"{folder}/{shard}.parquet"), tar)
-        yield Job("shards", f"check of {dataset}", "summarise_shards", dataset, (jobs.shard_gate(dataset),))
+        yield Job(
+            "shards", f"check of {dataset}", "summarise_shards", dataset, (f"{folder}/summary.csv", jobs.shard_gate(dataset))
+        )
 
 
 def _view_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:

@@ -77,6 +77,9 @@ def test_ten_bad_files_become_rows_with_reasons_and_the_rest_is_packed(make_tree
     assert "No such file" in bad["vanished.jpg"]
     listed = list(csv.DictReader((out / "bad_pictures.csv").open()))
     assert {row["source_path"]: row["reason"] for row in listed} == {f"bad/{name}": reason for name, reason in bad.items()}
+    summary = list(csv.DictReader((out / "summary.csv").open()))
+    assert [(row["shard"], int(row["ok"]) + int(row["bad"])) for row in summary] == [("00000", 15), ("00001", 15)]
+    assert sum(int(row["bad"]) for row in summary) == 10
     assert all(finding.ok for finding in verify_paths([out]))
 
 

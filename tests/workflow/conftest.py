@@ -101,3 +101,13 @@ def copied(finished: Workplace, tmp_path: Path) -> Workplace:
     """A copy of the finished run that a test may change."""
     shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True)
     return Workplace(tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def with_tables(finished: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """The finished run with the paper's tables made from it; tests only read it."""
+    place = Workplace(tmp_path_factory.mktemp("tables") / "copy")
+    shutil.copytree(finished.folder, place.folder, symlinks=True)
+    done = place.run("tables", "--show-failed-logs")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return place

@@ -47,6 +47,7 @@ rule summarise_consistency:
             "results/consistency/summary.csv",
             caption="../report/consistency.rst",
             category="Consistency",
+            labels={"source": "all"},
         ),
     log:
         "logs/summarise_consistency/summary.log",

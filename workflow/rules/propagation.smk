@@ -4,7 +4,12 @@ rule propagate_labels:
         demo=lambda w: JOBS.demo_inputs(JOBS.protocol(w.clip_set).root),
         encoder=lambda w: JOBS.encoder_files(JOBS.judged_encoder(w.encoder)),
     output:
-        table="results/propagation/{encoder}/{clip_set}.parquet",
+        table=report(
+            "results/propagation/{encoder}/{clip_set}.parquet",
+            caption="../report/sequences.rst",
+            category="Propagation",
+            labels={"encoder": "{encoder}", "clip set": "{clip_set}"},
+        ),
         strips=directory("results/propagation/{encoder}/strips/{clip_set}"),
     log:
         "logs/propagate_labels/{encoder}/{clip_set}.log",
@@ -43,6 +48,7 @@ rule summarise_propagation:
             "results/propagation/summary.csv",
             caption="../report/propagation.rst",
             category="Propagation",
+            labels={"encoder": "all", "clip set": "all"},
         ),
     log:
         "logs/summarise_propagation/summary.log",

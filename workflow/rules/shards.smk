@@ -61,7 +61,13 @@ rule summarise_shards:
         manifest="results/shards/{dataset}/manifest.parquet",
         tars=lambda w: JOBS.shard_files(w.dataset),
     output:
-        "results/shards/{dataset}/summary.parquet",
+        table="results/shards/{dataset}/summary.parquet",
+        csv=report(
+            "results/shards/{dataset}/summary.csv",
+            caption="../report/shards.rst",
+            category="Shards",
+            labels={"data set": "{dataset}"},
+        ),
     log:
         "logs/summarise_shards/{dataset}.log",
     benchmark:
@@ -80,7 +86,7 @@ rule summarise_shards:
         "cdgmae shards summarise"
         " --settings {params.settings:q}"
         " --manifest {input.manifest:q}"
-        " --output {output:q}"
+        " --output {output.table:q}"
         " > {log} 2>&1"
 
 

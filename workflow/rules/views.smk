@@ -10,7 +10,13 @@ rule train_generator:
         ),
         first_stage=lambda w: JOBS.first_stage_folders(w.generator),
     output:
-        directory("results/generators/{generator}"),
+        report(
+            directory("results/generators/{generator}"),
+            patterns=["{table}.parquet"],
+            caption="../report/views.rst",
+            category="Views",
+            labels={"generator": "{generator}", "table": "{table}"},
+        ),
     log:
         "logs/train_generator/{generator}.log",
     benchmark:
