@@ -15,7 +15,9 @@ from cdgmae.report.assets import ASSETS, write_assets
 from cdgmae.report.bags import BAGS, FIGURES, show_bags
 from cdgmae.report.explorer.page import EXPLORER_ASSETS, write_explorer
 from cdgmae.report.figures import draw_curves
+from cdgmae.report.pretrain_page.page import PRETRAIN_ASSETS, write_pretrain_page
 from cdgmae.report.propagation import SCORES, describe_findings, describe_sample
+from cdgmae.report.propagation_page.page import PROPAGATION_ASSETS, write_propagation_page
 from cdgmae.report.rendering import PAGES, write_page
 from cdgmae.report.stages import StageFiles, read_results
 from cdgmae.settings.report import ReportSettings
@@ -54,8 +56,10 @@ def write_report(settings: ReportSettings, results: Path, output: Path) -> dict[
     bags = [shown for row in files.consistency if (shown := show_bags(results, row["source"], settings, output)) is not None]
     findings = describe_findings(files.encoders) if files.encoders else []
     drawn = _draw(files, figures)
-    write_assets(output, EXPLORER_ASSETS)
+    write_assets(output, EXPLORER_ASSETS + PRETRAIN_ASSETS + PROPAGATION_ASSETS)
     explored = write_explorer(settings, results, output, files.consistency)
+    panels = write_pretrain_page(settings, results, output, files.runs)
+    strips = write_propagation_page(settings, results, output, files.encoders)
     write_page(
         output, PAGE_NAME, "index.html.j2", settings=settings, files=files, bags=bags, findings=findings, sample=describe_sample(files.encoders),
         dag=_dag(files), figures=drawn, scores=SCORES, table_1=TABLE_1, table_9=TABLE_9, table_5=TABLE_5,
@@ -64,7 +68,7 @@ def write_report(settings: ReportSettings, results: Path, output: Path) -> dict[
     return {
         "output": str(page), "megabytes": round(sum(path.stat().st_size for path in _written_files(output)) / 1e6, 2),
         "bags": sum(len(shown.bags) for shown in bags), "missing": list(files.missing), "verdict": (findings or ["no propagation scores"])[0],
-        **explored,
+        **explored, **panels, **strips,
     }  # fmt: skip
 
 
