@@ -127,7 +127,7 @@ def test_strips_of_all_encoders_are_shown_on_request(propagation: Browser) -> No
     ]
     find(propagation, "#all-encoders").send_keys(Keys.SPACE)
     assert len(texts(propagation, "#strips-davis figure")) == 9
-    assert texts(propagation, "#strips-davis section:first-child figcaption b") == [
+    assert texts(propagation, "#strips-davis section:first-child figure b") == [
         "random: J&F 35.0",
         "crops: J&F 25.0",
         "cdg: J&F 45.0",

@@ -48,7 +48,7 @@ class Metric:
 METRICS = (
     Metric("loss", "Loss", "mean squared error", ".4f", "~g"),
     Metric("learning_rate", "Learning rate", "learning rate", ".3~g", "~g"),
-    Metric("samples_per_second", "Throughput", "samples per second", ",.1f", "~s", harmonic=True),
+    Metric("samples_per_second", "Throughput", "samples per second", ",.1f", ",~f", harmonic=True),
     Metric("data_wait_share", "Waiting for data", "share of the time", ".2%", "~%"),
 )
 

@@ -33,7 +33,7 @@ function curveLimits(metric, shown, band) {
 function curveSpec(metric) {
   const colour = { field: "run", type: "nominal", scale: curveColours, legend: null };
   const dash = { field: "run", type: "nominal", scale: curveDashes, legend: null };
-  const x = { field: "step", type: "quantitative", title: "optimiser step", axis: { format: "~s", grid: false }, scale: { domain: [0, { expr: "xHigh" }], nice: false } };
+  const x = { field: "step", type: "quantitative", title: "optimiser step", axis: { format: ",d", tickMinStep: 1, grid: false }, scale: { domain: [0, { expr: "xHigh" }], nice: false } };
   const y = { field: "mean", type: "quantitative", title: metric.axis, axis: { format: metric.axisFormat }, scale: { domain: [{ expr: "yLow" }, { expr: "yHigh" }], zero: false, nice: true } };
   const steps = { calculate: "datum.first == datum.last ? '' + datum.first : datum.first + ' to ' + datum.last", as: "steps" };
   // Written out, because Vega-Lite loses text fields of the point that is nearest to the pointer: there, datum is that point's cell.
