@@ -164,7 +164,7 @@ def test_a_patch_lights_up_its_nearest_patch_in_every_view(page: Browser, data: 
     assert len(good) == 2
     captions = [element.text for element in page.driver.find_elements(By.CSS_SELECTOR, "#bag-pictures figcaption")]
     assert captions[0] == "real image"
-    assert captions[1].startswith(f"view 1\nGS {good[0]['gs']:.3f} LS {good[0]['ls']:.3f} NPS {good[0]['nps']:.3f}")
+    assert captions[1].startswith(f"view 1\nGS {good[0]['gs']:.3f}, LS {good[0]['ls']:.3f}, NPS {good[0]['nps']:.3f}")
     box = page.driver.find_element(By.CSS_SELECTOR, ".picture.patches")
     step = box.size["width"] / PATCHES_TO_A_SIDE
     row, place = 1, 4

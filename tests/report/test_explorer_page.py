@@ -174,6 +174,15 @@ def test_a_bag_that_its_shard_no_longer_holds_is_said(scored: FakeResults, tmp_p
     assert set(problems.values()) == {"its shard no longer holds this bag"}
 
 
+def test_shards_that_no_longer_fit_the_scores_are_said(scored: FakeResults, tmp_path: Path) -> None:
+    with PictureShardWriter(scored.root / "shards/demo/00001.tar") as writer:
+        writer.commit(settings_digest="other")
+    _, data, _ = write(scored.root, tmp_path)
+    problems = {bag["key"][:2]: bag["problem"] for bag in data["bags"]}
+    assert problems["n0"] is None
+    assert "have no real image in" in problems["n1"]
+
+
 def test_writing_again_leaves_no_pictures_behind(scored: FakeResults, tmp_path: Path) -> None:
     write(scored.root, tmp_path)
     _, data, _ = write(scored.root, tmp_path, consistency_bags=5)

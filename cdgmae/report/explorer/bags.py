@@ -35,7 +35,7 @@ class ShownBag:
 
     Attributes:
         facts: What the page's script reads, JSON-able: key, source, class, rules, scores, `side` (patches to a side), `views` (their
-            view_index in order of the strip and why one has no picture), `pairs`, `strip` (address or None) and `problem` (why there is none).
+            view_index in order of the strip, and why one alone has no picture), `pairs`, `strip` (address or None) and `problem` (why there is none).
         strip: JPEG of all pictures side by side, squares of equal size, or None.
     """
 
@@ -85,12 +85,14 @@ def _read_table(table: Path, members: Sequence[ChosenBag], results: Path, size: 
     loader, problem = _open_pictures(table, results)
     shown = []
     for bag in members:
+        pairs = [_pair(row) for row in rows if row["key"] == bag.key]
         strip, views, lack = _draw_strip(loader, bag.key, size) if loader is not None else (None, [], problem)
+        views = views or [{"index": index} for index in sorted({pair[end] for pair in pairs for end in "ab"})]
         shown.append(ShownBag({
             "key": bag.key, "source": bag.source, "class": classes.get(bag.key), "rules": bag.rules,
             **{name: round(value, 4) for name, value in bag.scores.items()},
             "side": int(facts["image_size"]) // int(facts["patch_size"]) if "patch_size" in facts else None,
-            "views": views, "strip": None, "problem": lack, "pairs": [_pair(row) for row in rows if row["key"] == bag.key],
+            "views": views, "strip": None, "problem": lack, "pairs": pairs,
         }, strip))  # fmt: skip
     return shown
 
@@ -128,7 +130,10 @@ def _open_pictures(table: Path, results: Path) -> tuple[BagLoader | None, str | 
     gone = [tar for tar in tars if not (tar.is_file() and index_path(tar).is_file())]
     if gone:
         return None, f"{gone[0].relative_to(results)} is not there"
-    return open_bags(table, results / "consistency"), None
+    try:
+        return open_bags(table, results / "consistency"), None
+    except ValueError as error:  # shards that no longer fit together or cannot be read; the scores can still be shown
+        return None, str(error)
 
 
 def _draw_strip(loader: BagLoader, key: str, size: int) -> tuple[bytes | None, list[dict[str, Any]], str | None]:

@@ -14,7 +14,7 @@ report.chartConfig = {
   view: { stroke: null },
   axis: {
     labelColor: "#333333", titleColor: "#1c1c1c", gridColor: "#e3e3e3", domainColor: "#555555", tickColor: "#555555",
-    labelFontSize: 12, titleFontSize: 13, titleFontWeight: 600, labelOverlap: "greedy",
+    labelFontSize: 12, titleFontSize: 13, titleFontWeight: 600, labelOverlap: "greedy", labelSeparation: 6, labelFlush: false,
   },
   legend: { labelColor: "#1c1c1c", titleColor: "#1c1c1c", labelFontSize: 12, titleFontSize: 13, labelLimit: 260, symbolStrokeWidth: 3 },
   title: { color: "#1c1c1c", fontSize: 14, fontWeight: 600, anchor: "start" },

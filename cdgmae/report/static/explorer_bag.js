@@ -15,19 +15,21 @@ function colourOf(similarity) {
 }
 
 const nameOf = (index) => (index === 0 ? "real image" : opened.bag.views.some((view) => view.index === 0) ? `view ${index}` : `crop ${index}`);
+const inText = (index) => (index === 0 ? "the real image" : nameOf(index));
 const pairs = () => opened.bag.pairs.filter((pair) => pair.a === opened.left);
 const rowAndColumn = (patch) => `row ${Math.floor(patch / opened.bag.side) + 1}, column ${(patch % opened.bag.side) + 1}`;
 
 function scoreText(pair) {
   if (pair === undefined) return "";
   if (pair.reason) return `not scored: ${pair.reason}`;
-  return explorer.metrics.map((metric) => `${explorer.names[metric]} ${pair[metric].toFixed(3)}`).join("   ");
+  return explorer.metrics.map((metric) => `${explorer.names[metric]} ${pair[metric].toFixed(3)}`).join(", ");
 }
 
 // A picture of the bag with an empty drawing of its patches above it.
 function makePicture(place, width) {
   const bag = opened.bag, view = bag.views[place], figure = document.createElement("figure"), box = document.createElement("div");
   figure.dataset.view = view.index;
+  figure.style.width = `${width}px`;
   box.className = "picture";
   box.style.width = box.style.height = `${width}px`;
   if (view.problem || bag.strip === null) {
@@ -72,8 +74,8 @@ function drawPatches() {
   const coloured = pairs().find((pair) => String(pair.b) === document.getElementById("bag-colour").value);
   coloured?.similarity?.forEach((similarity, number) => addPatch(drawingOf(left), number, { fill: colourOf(similarity), "fill-opacity": 0.72, class: "heat" }));
   if (patch === null) {
-    status.textContent = pairs().some((pair) => pair.nearest)
-      ? `Point at a patch of the ${nameOf(left)}, or move there with Tab and the arrow keys: its nearest patch in the other pictures lights up.`
+    status.textContent = document.querySelector("#bag-pictures .patches")
+      ? `Point at a patch of ${inText(left)}, or move there with Tab and the arrow keys: its nearest patch in the other pictures lights up.`
       : bag.problem ?? "The nearest patches of this bag were not stored; setting consistency.nearest_bags says of how many bags per shard they are.";
     return;
   }
@@ -84,7 +86,7 @@ function drawPatches() {
     const value = similarity === undefined ? "" : `, similarity ${(similarity / 100).toFixed(2)}`;
     return `${nameOf(pair.b)}: ${rowAndColumn(pair.nearest[patch])}${value}`;
   });
-  status.textContent = `Patch at ${rowAndColumn(patch)} of the ${nameOf(left)}. Nearest in ${found.join("; ")}.`;
+  status.textContent = `Patch at ${rowAndColumn(patch)} of ${inText(left)}. Nearest in ${found.join("; ")}.`;
 }
 
 function select(patch) {
@@ -100,7 +102,7 @@ function listenForPatches(box) {
   box.classList.add("patches");
   box.tabIndex = 0;
   box.setAttribute("role", "application");
-  box.setAttribute("aria-label", `Patches of the ${nameOf(opened.left)}; arrow keys move`);
+  box.setAttribute("aria-label", `Patches of ${inText(opened.left)}; arrow keys move`);
   box.addEventListener("pointermove", (event) => {
     const area = box.getBoundingClientRect();
     const patch = clamp(Math.floor((event.clientY - area.top) / area.height * side)) * side + clamp(Math.floor((event.clientX - area.left) / area.width * side));
@@ -121,19 +123,19 @@ function writeScale() {
   opened.range = similarities.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [100, -100]);
   const bar = document.createElement("i"), ends = opened.range.map((value) => (value / 100).toFixed(2));
   bar.style.background = `linear-gradient(to right, ${CIVIDIS.map((colour) => `rgb(${colour.join(" ")})`).join(", ")})`;
-  document.getElementById("bag-scale").replaceChildren(...(similarities.length ? ["similarity", ends[0], bar, ends[1]] : []));
+  document.getElementById("bag-scale").replaceChildren(...(similarities.length ? [`similarity ${ends[0]}`, bar, ends[1]] : []));
 }
 
 // Shows the pairs of the chosen left picture.
 function drawPictures() {
   const bag = opened.bag, shown = new Set([opened.left, ...pairs().map((pair) => pair.b)]);
-  const places = bag.views.map((_, place) => place).filter((place) => shown.has(bag.views[place].index) || bag.pairs.length === 0);
+  const places = bag.views.map((_, place) => place).filter((place) => shown.has(bag.views[place].index));
   const width = Math.min(PICTURE_WIDTH, Math.max(140, Math.floor(1080 / places.length) - 14));
   const figures = places.map((place) => makePicture(place, width));
   document.getElementById("bag-pictures").replaceChildren(...figures);
   const stored = pairs().filter((pair) => pair.nearest), box = figures.find((figure) => Number(figure.dataset.view) === opened.left)?.firstChild;
   box?.classList.add("left");
-  if (box && stored.length) listenForPatches(box);
+  if (box && stored.length && !box.classList.contains("missing")) listenForPatches(box);
   const colour = document.getElementById("bag-colour");
   const coloured = stored.filter((pair) => pair.similarity.length);
   colour.replaceChildren(new Option("none", ""), ...coloured.map((pair) => new Option(nameOf(pair.b), pair.b)));

@@ -36,7 +36,7 @@ function chartSpec(metric, domain, bars, width) {
   const bar = {
     x: {
       field: "low", type: "quantitative", scale: { domain, nice: false },
-      axis: { title: `${explorer.names[metric]}, mean of a bag`, tickCount: 5, format: ".2f" },
+      axis: { title: `${explorer.names[metric]}, mean of a bag`, tickCount: 4, format: ".2f" },
     },
     x2: { field: "high" },
     y: { field: "ground", type: "quantitative", scale: { domain: [0, names.length], nice: false }, axis: null },

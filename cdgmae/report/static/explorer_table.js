@@ -60,7 +60,12 @@ function markOrder() {
 }
 
 function pictureCell(bag) {
-  if (bag.strip === null) return `no pictures: ${bag.problem}`;
+  if (bag.strip === null) {
+    const lack = document.createElement("div");
+    lack.className = "lack";
+    lack.textContent = `no pictures: ${bag.problem}`;
+    return lack;
+  }
   const image = document.createElement("img");
   image.src = bag.strip;
   image.loading = "lazy";
