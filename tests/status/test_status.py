@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -261,6 +262,42 @@ def test_command_shows_stages_and_errors_and_watch_ends_when_all_is_done(config:
     assert "25 of 25 jobs done" in done.output
     facts = json.loads(CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False).stdout.splitlines()[-1])
     assert facts["jobs"]["done"] == 25
+
+
+@pytest.mark.parametrize("flags", [["--json"], []], ids=["json", "table"])
+def test_watch_shows_what_changed_and_ctrl_c_ends_it_in_order(config: Config, tmp_path: Path, flags: list[str]) -> None:
+    first, second, *_ = expected_jobs(config)
+    finish(first, tmp_path)
+    command = [
+        sys.executable,
+        "-m",
+        "cdgmae",
+        "status",
+        "--config",
+        str(ROOT / "config.yaml"),
+        "--folder",
+        str(tmp_path),
+        "--watch",
+        "0.1",
+    ]
+    output = tmp_path / "shown"
+    with output.open("w") as file:
+        environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "150", "LINES": "60"}
+        process = subprocess.Popen([*command, *flags], stdout=file, stderr=subprocess.STDOUT, env=environment)
+
+    def wait_for(*wanted: str) -> None:
+        deadline = time.monotonic() + 60
+        while not any(words in output.read_text() for words in wanted):
+            assert process.poll() is None, output.read_text()
+            assert time.monotonic() < deadline, output.read_text()
+            time.sleep(0.1)
+
+    wait_for('"done": 1, "running"', "1 of 25 jobs done")
+    finish(second, tmp_path)
+    wait_for('"done": 2, "running"', "2 of 25 jobs done")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 0
+    assert "Traceback" not in output.read_text()
 
 
 def test_status_needs_no_torch(tmp_path: Path) -> None:

@@ -111,6 +111,10 @@ def test_status_beside_a_running_workflow_is_truthful(copied: Workplace) -> None
             assert facts["jobs"]["done"] >= done
             assert facts["jobs"]["running"] <= 2
             assert facts["jobs"]["failed"] == 0
+            for group in facts["groups"]:
+                assert sum(group[state] for state in facts["jobs"]) == group["total"]
+            assert all(row["done"] is None or 0 <= row["done"] <= row["total"] for row in facts["running"])
+            assert all((copied.folder / row["log"]).is_file() for row in facts["running"])
             done, running = facts["jobs"]["done"], max(running, facts["jobs"]["running"])
             seen |= {row["name"] for row in facts["running"]}
     finally:
