@@ -15,8 +15,9 @@ demo: $(VENV)/.installed
 	@$(BIN)/snakemake --cores $(CORES) --nolock --rerun-incomplete --show-failed-logs --quiet host reason
 	@echo "The report lies at $(CURDIR)/results/report/index.html"
 
+# One process per core, one thread each: torch's own threads would only get into each other's way.
 test: $(VENV)/.installed-dev
-	@$(BIN)/pytest
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(CORES) --dist loadgroup
 
 # What .ci/run checks besides the tests: format, lint, types, layers.
 check: $(VENV)/.installed-dev

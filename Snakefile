@@ -7,6 +7,7 @@ import gc
 from snakemake.utils import min_version
 
 from cdgmae import names
+from cdgmae.blocks import Blocks, hand_down_profile
 from cdgmae.config import check_config, check_paths
 from cdgmae.jobs import Jobs, export_environment
 from cdgmae.settings.tables import TABLE_ROWS
@@ -34,9 +35,14 @@ CONFIG = check_config(
 check_paths(CONFIG)
 
 JOBS = Jobs(CONFIG)
+BLOCKS = Blocks(CONFIG)
 
 # Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
 export_environment(CONFIG)
+
+# How a GPU rule starts its command: here as it is, on a cluster as the profile says (workflow/profiles/slurm). Resources, not params:
+# where a job runs reruns nothing. That `mpi` is there, if only empty, leaves starting processes to the rule itself.
+ON_GPUS = {"mpi": "", "nodes": 1, "tasks_per_node": 1, "launcher": "none"}
 
 
 wildcard_constraints:
@@ -64,3 +70,6 @@ include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/propagation.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/tables.smk"
+
+
+hand_down_profile(workflow)

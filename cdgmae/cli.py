@@ -12,7 +12,8 @@ from typer.core import TyperGroup
 
 from cdgmae import __version__
 from cdgmae.commands import checks, cluster, consistency, demo, export, pretrain, propagation, report, shards, status, views
-from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, Interrupted
+from cdgmae.commands.ranks import take_place
+from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, Interrupted, ShareFailed, leave_group
 from cdgmae.runtime.logs import log_job_header, start_logging
 
 GROUPS = {
@@ -75,17 +76,18 @@ def _options(
 def main() -> None:
     """Entry point: user errors end in one paragraph and exit code 1, never in a traceback."""
     try:
-        if len(sys.argv) > 2 and "--help" not in sys.argv:
+        take_place(sys.argv[1:])
+        if len(sys.argv) > 2 and "--help" not in sys.argv and sys.argv[1:3] != ["cluster", "launch"]:
             start_logging()
             log_job_header()
         app()
     except Interrupted as interruption:
         Console(stderr=True).print(f"[yellow]stopped early:[/yellow] {interruption}", highlight=False)
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(leave_group(EXIT_INTERRUPTED))
     except (ValueError, OSError) as error:
         Console(stderr=True).print("[bold red]error:[/bold red]", end=" ")
         Console(stderr=True, soft_wrap=True).print(str(error), highlight=False, markup=False)
-        sys.exit(1)
+        sys.exit(leave_group(1) if isinstance(error, ShareFailed) else 1)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -82,7 +84,11 @@ class Jobs:
 
     def shard_files(self, dataset: str) -> list[str]:
         """The tars of all shards of a data set."""
-        return [f"{names.shards_dir(dataset)}/{shard}.tar" for shard in self.shard_names(dataset)]
+        return [self.shard_file(dataset, shard) for shard in self.shard_names(dataset)]
+
+    def shard_file(self, dataset: str, shard: str) -> str:
+        """The tar of one shard of a data set."""
+        return f"{names.shards_dir(dataset)}/{shard}.tar"
 
     def shard_gate(self, dataset: str) -> str:
         """The summary that exists only if the data set passed its checks."""
@@ -121,7 +127,24 @@ class Jobs:
 
     def real_shard(self, source: str, shard: str) -> str:
         """The shard of real pictures beside a view shard."""
-        return f"{names.shards_dir(self.dataset_of(source))}/{shard}.tar"
+        return self.shard_file(self.dataset_of(source), shard)
+
+    def gate_of(self, source: str, ancient: Callable[[str], str]) -> str:
+        """The gate of the data set behind a view source, marked by Snakemake's `ancient` if its shards are those of the manifest.
+
+        Snakemake does not look at the parameters of jobs behind one that must run, and never runs them for an ancient file alone:
+        while shards of a new manifest are still to be written, their views would count as up to date.
+        """
+        gate = self.shard_gate(self.dataset_of(source))
+        return ancient(gate) if _is_older(self.manifest_of(source), gate) else gate
+
+    def manifest_of(self, source: str) -> str:
+        """The manifest of the data set behind a view source: newer than its views, they are made again."""
+        return f"{names.shards_dir(self.dataset_of(source))}/{names.MANIFEST}"
+
+    def packing_of(self, source: str) -> str:
+        """What decides the bytes of the pictures behind a view source, as JSON."""
+        return self.packing_settings(self.dataset_of(source))
 
     def source_pattern(self, *kinds: str) -> str:
         """A pattern of the names of all sources of these kinds: it says which rule fills which bags."""
@@ -210,9 +233,9 @@ class Jobs:
         """The view shard that is compared with its real images; none for a source without files."""
         return [f"{names.views_dir(source)}/{shard}.tar"] if self.config.views.sources[source].has_files else []
 
-    def scored_views_flag(self, source: str, shard: str) -> str:
-        """`--views FILE` for a source with view files, else nothing."""
-        return " ".join(f"--views {file}" for file in self.scored_views(source, shard))
+    def scored_views_flag(self, source: str) -> str:
+        """`--views FOLDER` for a source with view files, else nothing."""
+        return f"--views {names.views_dir(source)}" if self.config.views.sources[source].has_files else ""
 
     def source_kind(self, source: str) -> str:
         """The kind of a view source."""
@@ -336,6 +359,15 @@ class Jobs:
         if encoder.random_like is not None:
             return f"random:{self.config.pretrain.runs[encoder.random_like].vit.canonical_json()}"
         return encoder.timm if encoder.timm is not None else f"pixels:{encoder.pixels}"
+
+
+@cache
+def _is_older(path: str, other: str) -> bool:
+    """Whether both files exist and the first was written before the second; asked once, when the workflow is planned."""
+    try:
+        return os.stat(path).st_mtime_ns <= os.stat(other).st_mtime_ns
+    except OSError:
+        return False
 
 
 def export_environment(config: Config) -> None:

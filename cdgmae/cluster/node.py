@@ -11,13 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cdgmae.runtime.distribution import rendezvous_port
 from cdgmae.storage.atomic import write_text
 
 WRITE_BYTES = 64 * 2**20
 BLOCK_BYTES = 4 * 2**20
 RENDEZVOUS_SECONDS = 60
-FIRST_PORT, NUM_PORTS = 20_000, 12_000
-"""Ports of the rendezvous, by job id: above the well-known ones, below those that Linux hands out itself."""
 
 
 def probe_node(folder: Path, reports: Path) -> dict[str, Any]:
@@ -94,7 +93,7 @@ def _rendezvous(rank: int, num_tasks: int, problems: list[str]) -> str | None:
     backend = "nccl" if on_gpu else "gloo"
     device = torch.device("cuda", local % torch.cuda.device_count()) if on_gpu else torch.device("cpu")
     address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
-    port = FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) % NUM_PORTS
+    port = rendezvous_port(int(os.environ["SLURM_JOB_ID"]))
     started = time.perf_counter()
     if on_gpu:
         torch.cuda.set_device(device)

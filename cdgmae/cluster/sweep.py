@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -64,10 +64,11 @@ def find_controllers(folder: Path, run_names: set[str]) -> dict[str, Controller]
     return found
 
 
-def is_held_open(file: Path) -> bool:
-    """Whether a process of this user on this machine holds `file` open."""
-    wanted = file.stat()
-    return any(os.path.samestat(wanted, state) for state in _open_files())
+def held_open(files: Sequence[Path]) -> list[Path]:
+    """Those of `files` that a process of this user on this machine holds open."""
+    wanted = {(state.st_dev, state.st_ino): file for file in files for state in [file.stat()]}
+    found = {(state.st_dev, state.st_ino) for state in _open_files()} if wanted else set()
+    return [file for key, file in wanted.items() if key in found]
 
 
 def _open_files() -> Iterator[os.stat_result]:
@@ -89,14 +90,20 @@ def judge(controller: Controller | None) -> Verdict:
     """What became of a controller, as far as this machine can tell."""
     if controller is None:
         return "unknown"
-    if is_held_open(controller.log):
+    if held_open([controller.log]):
         return "alive"
     if controller.host is None:
         return "unknown"
     return "dead" if controller.host == socket.gethostname() else "elsewhere"
 
 
-def sweep(folder: Path, cancel: bool, older_than_min: float = 0.0, wait_seconds: float = CANCEL_SECONDS) -> dict[str, Any]:
+def sweep(
+    folder: Path,
+    cancel: bool,
+    older_than_min: float = 0.0,
+    wait_seconds: float = CANCEL_SECONDS,
+    assume_gone: bool = False,
+) -> dict[str, Any]:
     """Find the jobs of this workflow whose controller is gone, and end them if asked.
 
     Args:
@@ -104,6 +111,7 @@ def sweep(folder: Path, cancel: bool, older_than_min: float = 0.0, wait_seconds:
         cancel: Whether to cancel the leftover jobs and wait until they have left the queue.
         older_than_min: Leave younger jobs alone; minutes since submission.
         wait_seconds: How long to wait for cancelled jobs to end.
+        assume_gone: Take a controller that cannot be seen from this host for dead.
 
     Returns:
         `runs`: each run of this folder with jobs in the queue: its jobs' name, verdict (`dead`, `alive`, `elsewhere`: another
@@ -123,7 +131,8 @@ def sweep(folder: Path, cancel: bool, older_than_min: float = 0.0, wait_seconds:
     here = os.path.realpath(folder)
     jobs = [job for job in jobs if job.name in controllers or os.path.realpath(job.folder) == here]
     verdicts = {name: judge(controllers.get(name)) for name in sorted({job.name for job in jobs})}
-    leftover = [job for job in jobs if verdicts[job.name] == "dead" and job.age_min >= older_than_min]
+    gone = {"dead", "elsewhere", "unknown"} if assume_gone else {"dead"}
+    leftover = [job for job in jobs if verdicts[job.name] in gone and job.age_min >= older_than_min]
     ids = [job.id for job in leftover] if cancel else []
     cancel_jobs(ids)
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -13,7 +13,8 @@ from cdgmae.commands.options import JsonOption, print_result
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="On a Slurm cluster: find and end the jobs that a killed snakemake left behind.\n\n"
+    help="On a Slurm cluster: run the workflow there, start a command on several GPUs and nodes, find and end the jobs that a killed "
+    "snakemake left behind.\n\n"
     "`cdgmae doctor --cluster` tests each resource class of the profile with one short job.",
 )
 
@@ -22,6 +23,36 @@ SILENT = {
     "elsewhere": "their snakemake was started on host {host}, where alone one can tell whether it runs: repeat this command there",
     "unknown": "no log in .snakemake/log tells where their snakemake runs (deleted, or quiet); if it is gone: scancel --name {run}",
 }
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(
+    context: typer.Context,
+    controller_gone: Annotated[
+        bool,
+        typer.Option("--controller-gone", help="The last snakemake was started on another host and is certainly gone."),
+    ] = False,
+) -> None:
+    """Run the workflow on the cluster: start here, and start again here after anything (kill -9, lost terminal, reboot).
+
+    If the last snakemake of this folder is dead, its jobs that are still queued or running are cancelled and its lock is removed; finished
+    work and saved states stay. If one runs, or may run on another host, nothing happens but a message. Then this command becomes
+    `snakemake --workflow-profile workflow/profiles/slurm ...` with all other arguments. Keep it in tmux, or in a long job of its own.
+
+    Example: cdgmae cluster run --configfile my.yaml
+    """
+    import sys
+
+    from cdgmae.cluster.restart import DRY_RUN, make_ready, run_snakemake, snakemake_line, working_folder
+
+    line = snakemake_line(sys.executable, context.args)
+    if DRY_RUN.isdisjoint(context.args):
+        done = make_ready(working_folder(context.args), controller_gone)
+        if done["cancelled"]:
+            typer.echo(f"Cancelled {len(done['cancelled'])} job(s) of a snakemake that is gone: {', '.join(done['cancelled'])}.")
+        if done["locks"]:
+            typer.echo("Removed the lock of a snakemake that is gone.")
+    run_snakemake(line)
 
 
 @app.command()
@@ -35,7 +66,7 @@ def sweep(
 ) -> None:
     """Find the jobs of this workflow whose snakemake process is gone (killed, lost terminal); `--cancel` ends them.
 
-    Do so before starting snakemake again: it does not take over running jobs, and would have their work done twice. Jobs of
+    `cdgmae cluster run` does so before it starts snakemake again, which does not take over running jobs and would have their work done twice. Jobs of
     other workflows and folders, and those of a snakemake that runs or may run on another host, are never touched. Only `squeue`
     and `scancel` are needed. Ends with exit code 1 if a cancelled job is still there after two minutes.
     """
@@ -67,8 +98,42 @@ def _show_sweep(result: dict[str, Any], cancel: bool) -> None:
         )
     else:
         console.print(
-            f"{len(result['cancelled'])} leftover job(s) ended. Go on: `snakemake --unlock ...`, then snakemake as before."
+            f"{len(result['cancelled'])} leftover job(s) ended. Go on: `cdgmae cluster run`, with the same arguments as before."
         )
+
+
+@app.command()
+def launch(
+    launcher: Annotated[
+        Literal["none", "torchrun", "srun"],
+        typer.Argument(
+            help="none: the command as it is. torchrun: several processes on this machine. srun: processes of the Slurm job that this "
+            "runs in, on one node or several."
+        ),
+    ],
+    command: Annotated[list[str], typer.Argument(help="After `--`: the command with its arguments.")],
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes of the job.")] = 1,
+    ranks_per_node: Annotated[
+        int, typer.Option("--ranks-per-node", min=1, help="Processes per node: one per GPU that the command shall use.")
+    ] = 1,
+) -> None:
+    """Start a command as one process, or one per GPU, on a laptop as in a Slurm job; the workflow's GPU rules do so.
+
+    Example, in a script for sbatch with --nodes=4 --ntasks-per-node=8 --gres=gpu:8 --requeue --signal=USR1@600:
+
+    cdgmae cluster launch srun --nodes 4 --ranks-per-node 8 -- cdgmae pretrain run --settings run.yaml ...
+
+    Trainings (pretrain run, views train-generator) share out every batch; views sample, sample-pipeline and embed, consistency
+    score and propagation run share out the shards or clips. With launcher srun the command is told to stop 5 minutes (of a short
+    job: a tenth) before the job's time limit. It then saves its state and ends with exit code 85, as it does on SIGUSR1 and SIGTERM, and the
+    job goes back into Slurm's queue, where it starts again after about two minutes under the same number. Where that is not
+    possible (cancelled, submitted with --no-requeue, 50 times before, or again within its first minute) the exit code is 85:
+    run it again and it continues.
+    """
+    from cdgmae.cluster.launch import Shape
+    from cdgmae.cluster.launch import launch as start
+
+    raise typer.Exit(start(launcher, Shape(nodes, ranks_per_node), command))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,9 +10,11 @@ import typer
 
 from cdgmae.commands.options import (
     DeviceOption,
+    FinishedOption,
     JsonOption,
     LogIntervalOption,
     PrecisionOption,
+    ReuseFinishedOption,
     SettingsOption,
     ThreadsOption,
     csv_beside,
@@ -92,6 +95,8 @@ def score(
     precision: PrecisionOption = "fp32",
     threads: ThreadsOption = None,
     log_interval: LogIntervalOption = 30.0,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Score the view pairs of one or more shards: every view against its real image, or crops of the real images.
@@ -104,6 +109,7 @@ def score(
     from cdgmae.models.encoders import load_encoder
     from cdgmae.runtime.devices import limit_threads, pick_device
     from cdgmae.runtime.interrupts import StopRequest
+    from cdgmae.storage.finished import FinishedFolder
 
     chosen = parse_settings(
         ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
@@ -111,14 +117,14 @@ def score(
     )  # fmt: skip
     limit_threads(threads)
     where, stop = pick_device(device), StopRequest()
-    loaded = load_encoder(encoder, device=where)
+    load = cache(lambda: load_encoder(encoder, device=where))  # at the first shard that is not found finished
 
     def make(tar: Path, target: Path) -> dict[str, Any]:
         view_tar = views / tar.name if views is not None and views.suffix != ".tar" else views
         return score_shard(
             chosen, tar, view_tar, encoder, target, source=source, device=where, kind=kind, precision=precision,
-            work_dir=work_folder(work, output, target), log_interval_seconds=log_interval, encoder=loaded, stop=stop,
-            keep=target != output,
+            work_dir=work_folder(work, output, target), log_interval_seconds=log_interval, load=load, stop=stop,
+            keep=target != output, finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
 
     targets = pair_outputs(real, output, ".parquet")

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
+from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
 from cdgmae.settings.messages import describe_problems
 
@@ -67,6 +68,21 @@ TrackersOption = Annotated[
     typer.Option(
         "--trackers", envvar="CDGMAE_TRACKERS",
         help="Mirror the metrics to these, separated by commas: tensorboard, wandb, trackio, mlflow. Offline; empty for none.",
+    ),
+]  # fmt: skip
+FinishedOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--finished",
+        help="Folder in which the finished output gets a second name, under which it is found when the first is deleted. Both are the same "
+        "file: it takes no space until the first name is deleted. Left out: nothing is kept.",
+    ),
+]
+ReuseFinishedOption = Annotated[
+    bool,
+    typer.Option(
+        "--reuse-finished/--no-reuse-finished", envvar="CDGMAE_REUSE_FINISHED",
+        help="Put back what --finished holds if it was made from the same, or make it anew.",
     ),
 ]  # fmt: skip
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")]
@@ -140,7 +156,9 @@ def csv_beside(output: Path) -> Path:
 
 
 def print_result(result: dict[str, Any], as_json: bool) -> None:
-    """Print what a command achieved: aligned lines for people, one JSON object for programs."""
+    """Print what a command achieved: aligned lines for people, one JSON object for programs. Of several processes the first one does."""
+    if not is_main_process():
+        return
     if as_json:
         typer.echo(json.dumps(result, default=str))
         return

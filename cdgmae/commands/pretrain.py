@@ -17,12 +17,14 @@ from cdgmae.commands.options import (
     CheckpointStepsOption,
     CompileOption,
     DeviceOption,
+    FinishedOption,
     JsonOption,
     KeepCheckpointsOption,
     LoaderWorkersOption,
     LogIntervalOption,
     MicroBatchOption,
     PrecisionOption,
+    ReuseFinishedOption,
     SeedOption,
     SettingsOption,
     ThreadsOption,
@@ -74,6 +76,8 @@ def run(
     keep_checkpoints: KeepCheckpointsOption = 2,
     trackers: TrackersOption = "tensorboard",
     tracker_dir: Annotated[Path | None, typer.Option(help="Folder for the trackers; default: OUTPUT/trackers.")] = None,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Train one run; killed at any moment and started again, it goes on from its last saved state.
@@ -85,6 +89,7 @@ def run(
     from cdgmae.pretrain.run import run_pretrain
     from cdgmae.runtime.devices import limit_threads, pick_device
     from cdgmae.runtime.distribution import is_main_process
+    from cdgmae.storage.finished import FinishedFolder
     from cdgmae.storage.locks import exclusive_writer
     from cdgmae.training.machine import Machine
 
@@ -116,6 +121,7 @@ def run(
             machine,
             score_tables=find_tables(consistency) if consistency is not None and parsed.needs_scores else [],
             local_folder=Path(os.path.expandvars(stage_in)) if stage_in else None,
+            finished=FinishedFolder(finished, reuse_finished),
         )
     if is_main_process():
         print_result(result, as_json)

@@ -12,7 +12,9 @@ import typer
 
 from cdgmae.commands.options import (
     DeviceOption,
+    FinishedOption,
     JsonOption,
+    ReuseFinishedOption,
     SettingsOption,
     ThreadsOption,
     csv_beside,
@@ -182,16 +184,20 @@ def run(
     workers: WorkersOption = None,
     share: ShareOption = None,
     threads: ThreadsOption = None,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Propagate labels through every clip of one benchmark and measure them.
 
     Prints J&F, J and F, or mIoU, or PCK@0.1 to PCK@0.5, all in percent; the table holds a row per sequence and object, part or joint
     with everything the scores are made of and the protocol. The data folder is checked first and every problem listed; nothing is written into
-    it. An interrupted run continues with the missing clips.
+    it. An interrupted run continues with the missing clips. Under `cdgmae cluster launch` each process takes a share of the clips.
     """
     from cdgmae.propagation.run import run_propagation
     from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.runtime.distribution import is_main_process
+    from cdgmae.storage.finished import FinishedFolder
     from cdgmae.storage.locks import exclusive_writer
 
     protocol = read_protocol(
@@ -202,7 +208,8 @@ def run(
     limit_threads(threads)
     table = output / f"{clip_set.value}.parquet"
     part = parse_share(share)
-    with nullcontext() if part else exclusive_writer(table):  # shares run side by side and write no table
+    writes_table = is_main_process() and not part  # shares and ranks run side by side
+    with exclusive_writer(table) if writes_table else nullcontext():
         scores = run_propagation(
             clip_set.value, protocol, encoder, table,
             device=pick_device(device), name=name, work_dir=work or output / f".{clip_set.value}.work",
@@ -210,6 +217,7 @@ def run(
             overlays=output if overlays else None, overlay_format=overlays.value if overlays else "gif",
             strips=output / "strips" / clip_set.value if strips else None,
             after_clip=stop_if_asked("clip", "finished clips are kept"), workers=workers, share=part,
+            finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
     print_result(dict(scores) if as_json or part else {**scores, "table": table}, as_json)
 

@@ -13,26 +13,32 @@ from cdgmae.settings.tables import TableSettings
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="What people look at. `write`: one static page about all stages: bags of views with their scores, loss curves, propagation "
-    "scores beside the paper's, unusable pictures with reasons, configuration and versions. `table`: a table of the paper with ours beside "
-    "it. All of it opens from the file system, without network or scripts.",
+    help="What people look at. `write`: static pages about all stages: an overview (bags of views with their scores, loss curves, "
+    "propagation scores beside the paper's, unusable pictures with reasons, configuration and versions) and the consistency explorer. "
+    "`table`: a table of the paper with ours beside it. All of it opens from the file system, without network.",
 )
 
 
 @app.command()
 def write(
     results: Annotated[Path, typer.Option("--results", help="Folder with the results of the stages.")] = Path("results"),
-    output: Annotated[Path, typer.Option("--output", help="Folder for index.html and figures/.")] = Path("results/report"),
+    output: Annotated[Path, typer.Option("--output", help="Folder for index.html and what its pages need.")] = Path(
+        "results/report"
+    ),
     settings: SettingsOption = "",
     title: Annotated[str | None, typer.Option("--title", help="Heading of the page.")] = None,
     num_bags: Annotated[int | None, typer.Option("--num-bags", help="Bags of views shown per source. Default 8.")] = None,
+    consistency_bags: Annotated[
+        int | None,
+        typer.Option("--consistency-bags", help="Bags in the consistency explorer, all sources together. Default 240."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the page from whatever results are there; stages that have not been run are named in it."""
+    """Write the pages from whatever results are there; stages that have not been run are named in them."""
     from cdgmae.report.page import write_report
     from cdgmae.storage.locks import exclusive_writer
 
-    chosen = parse_settings(ReportSettings, settings, title=title, num_bags=num_bags)
+    chosen = parse_settings(ReportSettings, settings, title=title, num_bags=num_bags, consistency_bags=consistency_bags)
     with exclusive_writer(output):
         result = write_report(chosen, results, output)
     print_result(result, as_json)

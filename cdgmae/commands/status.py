@@ -123,7 +123,8 @@ def _groups_table(groups: list[dict[str, Any]]) -> Table:
 def _running_table(running: list[dict[str, Any]]) -> Table:
     table = Table("running", "progress", "per second", "left", "log", box=None, header_style="bold", padding=(0, 1, 0, 0))
     for job in running[:SHOWN_RUNNING]:
-        progress = f"{job['done']}/{job['total']} {job['unit']}" if job["total"] is not None else job["kept"] or "starting"
+        line = f"{job['done']}/{job['total']} {job['unit']}" if job["total"] is not None else None
+        progress = ", ".join(found for found in (job["kept"], line) if found) or "starting"
         rate = f"{job['per_second']:.3g}" if job["per_second"] is not None else "-"
         table.add_row(escape(f"{job['rule']} {job['name']}"), progress, rate, _duration(job["seconds_left"]), escape(job["log"]))
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,9 +11,11 @@ import typer
 
 from cdgmae.commands.options import (
     DeviceOption,
+    FinishedOption,
     JsonOption,
     LogIntervalOption,
     PrecisionOption,
+    ReuseFinishedOption,
     SeedOption,
     SettingsOption,
     ShardsOfOneJobOption,
@@ -31,7 +34,6 @@ from cdgmae.settings.sources import (
     RandomViewsSettings,
 )
 
-ShardOption = Annotated[Path, typer.Option(help="Picture shard with the real images, e.g. results/shards/imagenet/00000.tar.")]
 ShardsOption = Annotated[Path, typer.Option(help="Folder of all picture shards of the data set, e.g. results/shards/imagenet.")]
 EmbeddingsOption = Annotated[
     Path, typer.Option(help="Folder of the embedding tables of all shards, e.g. results/embeddings/knn.")
@@ -53,6 +55,8 @@ def embed(
     settings: SettingsOption = "",
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Embed every picture of one or more shards for the nearest-neighbour search: the encoder's CLS token, scaled to length 1.
@@ -62,16 +66,18 @@ def embed(
     from cdgmae.commands.several_shards import each_shard, pair_outputs
     from cdgmae.models.encoders import load_encoder
     from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.storage.finished import FinishedFolder
     from cdgmae.views.embedding import embed_pictures
 
     parsed, chosen = parse_settings(EmbeddingSettings, settings), pick_device(device)
     limit_threads(threads)
-    loaded = load_encoder(encoder, device=chosen)
+    load = cache(lambda: load_encoder(encoder, device=chosen))  # at the first shard that is not found finished
 
     def make(tar: Path, target: Path) -> dict[str, Any]:
         return embed_pictures(
-            parsed, tar, encoder, target, device=chosen, threads=threads or 1, encoder=loaded, keep=target != output
-        )
+            parsed, tar, encoder, target, device=chosen, threads=threads or 1, load=load, keep=target != output,
+            finished=FinishedFolder(finished, reuse_finished),
+        )  # fmt: skip
 
     print_result(each_shard(pair_outputs(shard, output, ".parquet"), output, make), as_json)
 
@@ -95,71 +101,83 @@ def index(
 
 
 def neighbours(
-    shard: ShardOption,
+    shard: ShardsOfOneJobOption,
     shards: ShardsOption,
     embeddings: EmbeddingsOption,
     index: Annotated[Path, typer.Option(help="The data set's index, written by `cdgmae views index`.")],
     output: OutputOption,
     settings: SettingsOption = "",
     threads: ThreadsOption = None,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill the bags of a shard with each picture's nearest neighbours in the data set (kind `knn`; paper, Tables 1 and 3).
+    """Fill the bags of one or more shards with each picture's nearest neighbours in the data set (kind `knn`; paper, Tables 1 and 3).
 
     Passed over: the picture itself, equal files, and near-duplicates above `duplicate_similarity`.
     """
-    from cdgmae.storage.locks import exclusive_writer
-    from cdgmae.views.neighbours import gather_neighbours
+    from cdgmae.commands.several_shards import each_shard, pair_outputs
+    from cdgmae.storage.finished import FinishedFolder
+    from cdgmae.views.neighbours import NeighbourSearch, gather_neighbours
 
-    parsed = parse_settings(NeighbourSettings, settings)
-    with exclusive_writer(output):
-        result = gather_neighbours(
-            parsed, shard, find_shards(shards), _tables(embeddings), index, output, threads=threads or 1
-        )  # fmt: skip
-    print_result(result, as_json)
+    parsed, targets = parse_settings(NeighbourSettings, settings), pair_outputs(shard, output, ".tar")
+    kept = FinishedFolder(finished, reuse_finished)
+    search = NeighbourSearch(parsed, find_shards(shards), _tables(embeddings), index, threads=threads or 1)
+    print_result(each_shard(targets, output, lambda tar, target: gather_neighbours(search, tar, target, finished=kept)), as_json)
 
 
 def random(
-    shard: ShardOption,
+    shard: ShardsOfOneJobOption,
     shards: ShardsOption,
     output: OutputOption,
     settings: SettingsOption = "",
     seed: SeedOption = 0,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill the bags of a shard with other pictures of the data set, drawn at random (kind `random`; paper, Table 1)."""
-    from cdgmae.storage.locks import exclusive_writer
+    """Fill the bags of one or more shards with other pictures of the data set, drawn at random (kind `random`; paper, Table 1)."""
+    from cdgmae.commands.several_shards import each_shard, pair_outputs
+    from cdgmae.storage.finished import FinishedFolder
+    from cdgmae.views.gathering import DataSetPictures
     from cdgmae.views.random_views import gather_random
 
-    parsed = parse_settings(RandomViewsSettings, settings)
-    with exclusive_writer(output):
-        result = gather_random(parsed, seed, shard, find_shards(shards), output)
-    print_result(result, as_json)
+    parsed, targets = parse_settings(RandomViewsSettings, settings), pair_outputs(shard, output, ".tar")
+    pictures, kept = DataSetPictures(find_shards(shards)), FinishedFolder(finished, reuse_finished)
+
+    def make(tar: Path, target: Path) -> dict[str, Any]:
+        return gather_random(parsed, seed, tar, pictures, target, finished=kept)
+
+    print_result(each_shard(targets, output, make), as_json)
 
 
 def video(
-    shard: Annotated[
-        Path, typer.Option(help="Picture shard of a data set of layout `clips`, e.g. results/shards/kinetics/00000.tar.")
-    ],
+    shard: ShardsOfOneJobOption,
     output: OutputOption,
     clips: Annotated[str | None, typer.Option(help="Folder of the clips, as it was packed.")] = None,
     settings: SettingsOption = "",
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill the bags of a shard with later frames of their clips, in temporal order (kind `video`; SiamMAE).
+    """Fill the bags of one or more shards with later frames of their clips, in temporal order (kind `video`; SiamMAE).
 
-    The shards stage drew the first frame of every bag (`cdgmae shards write --layout clips`). With `frame_gap` the later frames lie at
-    drawn distances (SiamMAE: 4 to 47), with `frame_step` at equal ones.
+    The shards stage drew the first frame of every bag (`cdgmae shards write --layout clips`; only such a data set will do). With
+    `frame_gap` the later frames lie at drawn distances (SiamMAE: 4 to 47), with `frame_step` at equal ones.
     """
-    from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.commands.several_shards import each_shard, pair_outputs
+    from cdgmae.storage.finished import FinishedFolder
     from cdgmae.views.clip_frames import read_clips
 
-    parsed = parse_settings(ClipReadingSettings, settings, path=clips)
-    with exclusive_writer(output):
-        result = read_clips(parsed, seed, shard, output, threads=threads or 1)
-    print_result(result, as_json)
+    parsed, targets = parse_settings(ClipReadingSettings, settings, path=clips), pair_outputs(shard, output, ".tar")
+    kept = FinishedFolder(finished, reuse_finished)
+
+    def make(tar: Path, target: Path) -> dict[str, Any]:
+        return read_clips(parsed, seed, tar, target, threads=threads or 1, finished=kept)
+
+    print_result(each_shard(targets, output, make), as_json)
 
 
 def sample_pipeline(
@@ -181,6 +199,8 @@ def sample_pipeline(
     workers: WorkersOption = None,
     threads: ThreadsOption = None,
     log_interval: LogIntervalOption = 30.0,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Sample the views of one or more shards from any image-conditioned diffusers pipeline (kind `diffusers`).
@@ -194,6 +214,7 @@ def sample_pipeline(
     from cdgmae.commands.several_shards import each_shard, pair_outputs, work_folder
     from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
     from cdgmae.runtime.interrupts import StopRequest
+    from cdgmae.storage.finished import FinishedFolder
     from cdgmae.views.pipeline_sampler import PipelineRecipe
     from cdgmae.views.sampler import OpenedOnce
     from cdgmae.views.sampling import sample_shard
@@ -207,6 +228,7 @@ def sample_pipeline(
         return sample_shard(
             parsed, seed, tar, recipe, target, work_folder(work, output, target), devices=devices, threads=threads,
             log_interval_seconds=log_interval, stop=stop, keep=target != output,
+            finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
 
     print_result(each_shard(pair_outputs(shard, output, ".tar"), output, make), as_json)

@@ -13,12 +13,14 @@ from cdgmae.commands.options import (
     CheckpointStepsOption,
     CompileOption,
     DeviceOption,
+    FinishedOption,
     JsonOption,
     KeepCheckpointsOption,
     LoaderWorkersOption,
     LogIntervalOption,
     MicroBatchOption,
     PrecisionOption,
+    ReuseFinishedOption,
     SeedOption,
     SettingsOption,
     ShardsOfOneJobOption,
@@ -60,6 +62,8 @@ def train_generator(
     checkpoint_interval: CheckpointIntervalOption = 900.0,
     checkpoint_steps: CheckpointStepsOption = None,
     keep_checkpoints: KeepCheckpointsOption = 2,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Train a self-supervised latent diffusion model on picture shards.
@@ -71,6 +75,7 @@ def train_generator(
     """
     from cdgmae.runtime.devices import limit_threads, pick_device
     from cdgmae.runtime.distribution import is_main_process
+    from cdgmae.storage.finished import FinishedFolder
     from cdgmae.storage.locks import exclusive_writer
     from cdgmae.training.machine import Machine
     from cdgmae.views.training import train_generator as train
@@ -90,7 +95,14 @@ def train_generator(
     )
     with exclusive_writer(output) if is_main_process() else nullcontext():
         result = train(
-            parsed, seed, find_shards(shards), encoder, output, work or output.parent / f".work-{output.name}", machine
+            parsed,
+            seed,
+            find_shards(shards),
+            encoder,
+            output,
+            work or output.parent / f".work-{output.name}",
+            machine,
+            finished=FinishedFolder(finished, reuse_finished),
         )
     if is_main_process():
         print_result(result, as_json)
@@ -153,6 +165,8 @@ def sample(
     workers: WorkersOption = None,
     threads: ThreadsOption = None,
     log_interval: LogIntervalOption = 30.0,
+    finished: FinishedOption = None,
+    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Sample the views of every picture of one shard, or of several with the generator loaded once.
@@ -164,6 +178,7 @@ def sample(
     from cdgmae.commands.several_shards import each_shard, pair_outputs, work_folder
     from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
     from cdgmae.runtime.interrupts import StopRequest
+    from cdgmae.storage.finished import FinishedFolder
     from cdgmae.views.generator_sampler import GeneratorRecipe
     from cdgmae.views.sampler import OpenedOnce
     from cdgmae.views.sampling import sample_shard
@@ -177,6 +192,7 @@ def sample(
         return sample_shard(
             parsed, seed, tar, recipe, target, work_folder(work, output, target), devices=devices, threads=threads,
             log_interval_seconds=log_interval, stop=stop, keep=target != output,
+            finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
 
     print_result(each_shard(pair_outputs(shard, output, ".tar"), output, make), as_json)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -24,10 +24,11 @@ from cdgmae.consistency.nearest import with_nearest_patches
 from cdgmae.consistency.parts import PartFolder, join_parts, plan_parts
 from cdgmae.consistency.pictures import BagLoader, CropBags, LoadedBag, ViewBags, bad_pair_reason
 from cdgmae.consistency.tables import METRICS, SCORE_SCHEMA, check_scores
-from cdgmae.models.encoders import Encoder, load_encoder
+from cdgmae.models.encoders import Encoder, load_encoder, reference_digest
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
+from cdgmae.storage.finished import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.picture_shards import BAD, OK, index_path
 from cdgmae.storage.tables import file_sha256, is_made_from, read_table, write_table
 
@@ -62,9 +63,10 @@ def score_shard(
     work_dir: Path | None = None,
     precision: str = "fp32",
     log_interval_seconds: float = 30.0,
-    encoder: Encoder | None = None,
+    load: Callable[[], Encoder] | None = None,
     stop: StopRequest | None = None,
     keep: bool = False,
+    finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:
     """Score the pairs of all bags of a shard and write the table.
 
@@ -88,13 +90,14 @@ def score_shard(
         work_dir: Finished parts of the unfinished table; found again after an interruption and removed at the end.
         precision: Autocast precision of the encoder: fp32, bf16 or fp16.
         log_interval_seconds: Time between two progress lines.
-        encoder: The encoder of `encoder_reference`, if the caller has loaded it (on `device`) for several shards.
+        load: Gives the encoder of `encoder_reference` on `device`, for a caller that loads it once for several shards.
         stop: Says when to stop; the caller's own if it scores several shards, so that they share one time limit.
         keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
+        finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
         Counts (`pairs`, `bad`, `without_views`: real images that have no view at all, `found_finished`: pairs found in
-        `work_dir`) and the means of the scores.
+        `work_dir`), the means of the scores; `restored` if the table came from `finished`.
 
     Raises:
         Interrupted: after a signal, with all finished parts kept.
@@ -102,21 +105,31 @@ def score_shard(
     """
     if view_tar is None and settings.crops is None:
         settings = settings.model_copy(update={"crops": CropDrawSettings()})
-    encoder = encoder or load_encoder(encoder_reference, device=device)
+    tars = {"real": real_tar} | ({"views": view_tar} if view_tar is not None else {})
+    indices = {name: file_sha256(index_path(tar)) for name, tar in tars.items()}
+    named = {
+        "kind": kind or source,
+        "real_shard": f"{real_tar.parent.name}/{real_tar.stem}",
+        "encoder_reference": encoder_reference,
+    }
+    inputs = indices | {"encoder": reference_digest(encoder_reference)}
+    made_from = {"pairs": _identity(settings, inputs, source, precision), "settings": settings.digest(), **named}
+    copy = finished.copy_of([output], made_from)
+    if (restored := copy.restore()) is not None:
+        return {**restored, "found_finished": restored["pairs"]}
+    encoder = load() if load is not None else load_encoder(encoder_reference, device=device)
     check_image_size(settings.image_size, encoder, encoder_reference)
     embed = Embedder(encoder, final_norm=settings.features == "final_norm", device=device, precision=precision)
     bags = _open_bags(settings, real_tar, view_tar)
-    tars = {"real": real_tar} | ({"views": view_tar} if view_tar is not None else {})
-    inputs = {name: file_sha256(index_path(tar)) for name, tar in tars.items()} | {"encoder": encoder.digest}
+    inputs = indices | {"encoder": encoder.digest}
     facts = {
-        "source": source, "kind": kind or source, "real_shard": f"{real_tar.parent.name}/{real_tar.stem}",
-        "encoder_reference": encoder_reference, "image_size": settings.image_size, "patch_size": encoder.patch_size,
+        "source": source, **named, "image_size": settings.image_size, "patch_size": encoder.patch_size,
         "features": settings.features, "pairs": settings.pairs, "precision": precision, "without_views": bags.without_views,
         "crops": settings.crops.model_dump(mode="json") if settings.crops is not None else None,
     }  # fmt: skip
     if keep and is_made_from(output, settings_digest=settings.digest(), inputs=inputs, **facts):
         table = read_table(output)
-        return _summary(output, table, table.num_rows, facts, encoder)
+        return copy.keep(_summary(output, table, table.num_rows, facts, encoder))
     parts = PartFolder(work_dir or output.parent / f".work-{output.stem}", _identity(settings, inputs, source, precision))
     job = _Job(bags, embed, settings.batch_size, source, stop or StopRequest())
     table, found = _score_parts(job, parts, f"score {source} {output.stem}", log_interval_seconds)
@@ -124,8 +137,9 @@ def score_shard(
     table = with_nearest_patches(table, bags, embed, settings.nearest_bags)
     check_scores(table)
     write_table(output, table, SCORE_SCHEMA, settings_digest=settings.digest(), inputs=inputs, extra=facts)
+    summary = copy.keep(_summary(output, table, found, facts, encoder))
     parts.remove()
-    return _summary(output, table, found, facts, encoder)
+    return summary
 
 
 def _summary(output: Path, table: pa.Table, found: int, facts: dict[str, Any], encoder: Encoder) -> dict[str, Any]:

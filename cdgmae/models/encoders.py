@@ -21,8 +21,9 @@ from cdgmae.models.encoder import Encoder, PixelEncoder, weights_digest
 from cdgmae.models.vit import build_vit
 from cdgmae.models.vit_encoders import VitEncoder, timm_encoder
 from cdgmae.settings.encoder import VitSettings
+from cdgmae.storage.tables import file_sha256
 
-__all__ = ["Encoder", "load_encoder", "weights_digest"]
+__all__ = ["Encoder", "load_encoder", "reference_digest", "weights_digest"]
 
 
 def load_encoder(reference: str, *, device: torch.device) -> Encoder:
@@ -36,6 +37,19 @@ def load_encoder(reference: str, *, device: torch.device) -> Encoder:
         ValueError: if the reference names nothing known, or the file does not hold a complete encoder.
     """
     return _load(reference).to(device).eval()
+
+
+def reference_digest(reference: str) -> str:
+    """Tells encoders apart without loading one: the SHA-256 of a file, and the reference's text for all that is no file.
+
+    Unlike `Encoder.digest` it differs between two files with the same weights.
+    """
+    if reference.startswith(("pixels:", "random:")):
+        return reference
+    if Path(reference).is_file():
+        return file_sha256(Path(reference))
+    architecture, at, weights = reference.partition("@")
+    return f"{architecture}@{file_sha256(Path(weights))}" if at and Path(weights).is_file() else reference
 
 
 def _load(reference: str) -> Encoder:

@@ -18,6 +18,7 @@ from cdgmae.pretrain.task import PretrainTask, build_model, loop_settings
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.atomic import atomic_folder, write_text
+from cdgmae.storage.finished import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.picture_shards import index_path
 from cdgmae.storage.tables import file_sha256, write_table
 from cdgmae.training.loop import TrainingResult, remove_work, train
@@ -30,6 +31,8 @@ RUN_METRICS_SCHEMA = pa.schema(
 """`METRICS_SCHEMA` with the epoch (fractional, at the start of the step) as second column."""
 
 PANELS_FOLDER = "panels"
+OUTPUTS = ("model.safetensors", "config.json", "metrics.parquet", PANELS_FOLDER, "encoder.safetensors")
+"""What a run writes; `encoder.safetensors`, which later stages wait for, is the last."""
 
 
 def run_pretrain(
@@ -44,6 +47,7 @@ def run_pretrain(
     *,
     score_tables: Sequence[Path] = (),
     local_folder: Path | None = None,
+    finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, object]:
     """Pre-train one run with one seed.
 
@@ -61,6 +65,7 @@ def run_pretrain(
         label: Name of the run in progress lines and trackers.
         score_tables: Tables of stage `consistency`, for a run that filters or weighs views.
         local_folder: Folder on a node-local disk to read the shards from; see `cdgmae.storage.staging`.
+        finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
         steps, first and last loss (means over up to 20 steps), number of bags and the encoder's path; empty on other processes
@@ -70,11 +75,16 @@ def run_pretrain(
         ValueError: if shards are incomplete, bags are too few, or the loss is not finite or explodes.
         Interrupted: if asked to stop; run it again to go on.
     """
-    store = open_bags(settings, shard_tars, view_tars, score_tables, local_folder)
-    batches = BagBatches(store, settings, seed)
     inputs = {
         f"{path.parent.name}/{path.name}": file_sha256(index_path(path)) for path in (*shard_tars, *view_tars, *score_tables)
     }
+    made_from = {"run": settings.digest(), "seed": seed, "inputs": sorted(inputs.values()), "precision": machine.precision}
+    copy = finished.copy_of([output / name for name in OUTPUTS], made_from)
+    restored = copy.restore() if is_main_process() else None
+    if machine.main_process_found(restored is not None):
+        return restored or {}
+    store = open_bags(settings, shard_tars, view_tars, score_tables, local_folder)
+    batches = BagBatches(store, settings, seed)
     task, loop = PretrainTask(batches, build_model(settings, seed)), loop_settings(settings, batches.steps_per_epoch)
     painter = PanelPainter(task, loop.num_steps, settings.num_panels, work_dir / PANELS_FOLDER)
     result = train(
@@ -86,10 +96,9 @@ def run_pretrain(
     config = {"settings": settings.model_dump(mode="json"), "seed": seed, "inputs": inputs, "num_bags": len(store)}
     copy_panels(work_dir / PANELS_FOLDER, output / PANELS_FOLDER)
     write_results(output, result, settings, config, batches.steps_per_epoch)
-    remove_work(work_dir)
     losses = result.metrics.column("loss").to_pylist()
     window = min(20, math.ceil(len(losses) / 2))
-    return {
+    facts = {
         "steps": len(losses),
         "bags": len(store),
         "bags_left_out": store.bags_left_out,
@@ -97,6 +106,9 @@ def run_pretrain(
         "last_loss": sum(losses[-window:]) / window,
         "encoder": str(output / "encoder.safetensors"),
     }
+    copy.keep(facts)
+    remove_work(work_dir)
+    return facts
 
 
 def copy_panels(painted: Path, output: Path) -> None:

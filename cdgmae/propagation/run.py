@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import torch
 
-from cdgmae.models.encoders import Encoder
+from cdgmae.models.encoders import Encoder, reference_digest
 from cdgmae.propagation.clips import Clip
 from cdgmae.propagation.frames import grid_of, input_sides
 from cdgmae.propagation.layouts import read_clips
@@ -21,11 +22,15 @@ from cdgmae.propagation.scores import table_scores
 from cdgmae.propagation.strips import collect_strips
 from cdgmae.propagation.workers import ClipWork, Rows, computed_clips, frozen_encoder
 from cdgmae.runtime.devices import worker_devices
+from cdgmae.runtime.distribution import is_main_process, rank, world_size
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.propagation import ProtocolSettings
-from cdgmae.storage.tables import write_table
+from cdgmae.storage.finished import NOTHING_KEPT, FinishedFolder
+from cdgmae.storage.tables import stats_digest, write_table
 
 logger = logging.getLogger("cdgmae")
+
+POLL_SECONDS = 0.5
 
 
 def run_propagation(
@@ -44,8 +49,11 @@ def run_propagation(
     after_clip: Callable[[str], None] | None = None,
     workers: int | None = None,
     share: tuple[int, int] | None = None,
+    finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, float]:
     """Propagate the labels of every clip's first frame with a frozen encoder and measure them.
+
+    Of several processes of one job each computes a share of the clips, and the first one waits for all and writes the table.
 
     Args:
         clip_set: davis, vip or jhmdb.
@@ -62,9 +70,12 @@ def run_propagation(
         after_clip: Called with a clip's name once its part is safe; may raise to stop the job.
         workers: Processes that compute clips; None: one per visible GPU if `device` is `cuda`, else this process alone.
         share: (k, n): compute only the clips k, k + n, k + 2n, ... and leave their parts in `work_dir`, without a table.
+        finished: Where the table gets a second name once it is whole, and is looked for first; without effect where a share is computed, or
+            more than the table is written.
 
     Returns:
-        J&F, J, F (DAVIS), mIoU (VIP) or PCK@0.1 .. PCK@0.5 (JHMDB), all in percent; for a share, its number of `clips`.
+        J&F, J, F (DAVIS), mIoU (VIP) or PCK@0.1 .. PCK@0.5 (JHMDB), all in percent; for a share, and on other processes than the first,
+        the number of its `clips`.
 
     Raises:
         ValueError: if the clip set is not complete, the encoder cannot be loaded, the input size does not fit it, the share is
@@ -75,6 +86,14 @@ def run_propagation(
     devices = worker_devices(device, workers)
     outputs = ClipOutputs(save_predictions, overlays, overlay_format, strips is not None)
     clips = read_clips(clip_set, Path(protocol.root), protocol.resolution)
+    made_from = {
+        "protocol": [PROTOCOL, clip_set, protocol.digest()], "encoder": [encoder_reference, reference_digest(encoder_reference)], "name": name,
+        "clips": [(clip.name, stats_digest((*clip.frames, *clip.labels))) for clip in clips],
+    }  # fmt: skip
+    only_table = share is None and save_predictions is None and overlays is None
+    copy = (finished if only_table else NOTHING_KEPT).copy_of([output], made_from)
+    if (restored := copy.restore()) is not None:
+        return restored
     encoder = frozen_encoder(encoder_reference, devices[0] if len(devices) == 1 else torch.device("cpu"), protocol)
     for clip in clips:
         grid_of(input_sides(protocol.input_size, *clip.picture), encoder.patch_size, f"clip {clip.name}")
@@ -84,6 +103,12 @@ def run_propagation(
         chosen = _clips_of_share(clips, share, work_dir)
         _clip_rows(work, chosen, encoder, devices, after_clip)
         return {"clips": len(chosen)}
+    if world_size() > 1:
+        chosen = _clips_of_share(clips, (rank(), world_size()), work_dir)
+        _clip_rows(work, chosen, encoder, devices, after_clip)
+        if not is_main_process():
+            return {"clips": len(chosen)}
+        _wait_for_parts(parts, clips, after_clip)
     rows = _clip_rows(work, clips, encoder, devices, after_clip)
     full_protocol = {"name": PROTOCOL, **protocol.model_dump(mode="json")}
     common = {
@@ -102,8 +127,9 @@ def run_propagation(
         settings_digest=protocol.digest(), inputs={encoder_reference: encoder.digest},
         extra={"protocol": full_protocol, "encoder": common["encoder"], "clip_set": clip_set},
     )  # fmt: skip
+    scores = copy.keep(table_scores(table_rows))
     parts.remove(clips)
-    return table_scores(table_rows)
+    return scores
 
 
 def _clips_of_share(clips: list[Clip], share: tuple[int, int], work_dir: Path | None) -> list[Clip]:
@@ -113,6 +139,15 @@ def _clips_of_share(clips: list[Clip], share: tuple[int, int], work_dir: Path | 
     if work_dir is None:
         raise ValueError(f"share {part}/{num_parts}: a work folder is needed, where the shares of a clip set meet")
     return clips[part::num_parts]
+
+
+def _wait_for_parts(parts: PartFiles, clips: Sequence[Clip], after_clip: Callable[[str], None] | None) -> None:
+    """Until the other processes have finished their clips; a launcher ends this process if one of them fails."""
+    for clip in clips:
+        while parts.read(clip) is None:
+            if after_clip is not None:
+                after_clip("of this process's share")
+            time.sleep(POLL_SECONDS)
 
 
 def _clip_rows(

@@ -5,7 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 from types import FrameType
+
+from cdgmae.runtime.distribution import rank, world_size
+
+NOTES_VARIABLE = "CDGMAE_STOP_NOTES"
+"""Folder, shared by all nodes, in which the ranks of one job note why they ended; set by `cdgmae cluster launch`."""
 
 EXIT_INTERRUPTED = 85
 """Exit code of a job that saved its state and stopped early: run it again and it continues."""
@@ -15,16 +21,22 @@ class Interrupted(RuntimeError):
     """The job stopped early with its state saved; the command line turns this into `EXIT_INTERRUPTED`."""
 
 
-class StopRequest:
-    """Collects reasons to stop: SIGTERM, SIGUSR1, or a deadline in seconds since the start of the process.
+class ShareFailed(ValueError):
+    """Some of a process's shards could not be made; the processes beside it go on with theirs."""
 
-    The deadline comes from the environment variable CDGMAE_TIME_LIMIT (seconds) if it is set.
+
+class StopRequest:
+    """Collects reasons to stop: SIGTERM, SIGUSR1, or a deadline.
+
+    The deadline comes from the environment: CDGMAE_TIME_LIMIT in seconds from now, CDGMAE_DEADLINE as a point in time (seconds since
+    1970; `cdgmae cluster launch` sets it from the limit of the Slurm job). The earlier one counts.
     """
 
     def __init__(self) -> None:
         self._reason: str | None = None
-        limit = os.environ.get("CDGMAE_TIME_LIMIT")
-        self._deadline = time.monotonic() + float(limit) if limit else None
+        limit, deadline = os.environ.get("CDGMAE_TIME_LIMIT"), os.environ.get("CDGMAE_DEADLINE")
+        ends = [time.time() + float(limit)] if limit else []
+        self._deadline = min([*ends, float(deadline)] if deadline else ends, default=None)
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._on_signal)
 
@@ -33,6 +45,35 @@ class StopRequest:
 
     def reason(self) -> str | None:
         """Why the job should stop now, or None."""
-        if self._reason is None and self._deadline is not None and time.monotonic() >= self._deadline:
+        if self._reason is None and self._deadline is not None and time.time() >= self._deadline:
             self._reason = "time limit"
         return self._reason
+
+
+def leave_at_once_when_asked() -> None:
+    """Until a `StopRequest` takes over, end with `EXIT_INTERRUPTED` on SIGTERM and SIGUSR1, which would else kill this process.
+
+    A job may be preempted or come near its limit while its modules are still being loaded. Nothing is done yet then, so it need only
+    be run again.
+    """
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        # Not by an exception: what is being imported may catch it.
+        os.write(2, f"stopped early: {signal.Signals(number).name} came before the work began; run it again\n".encode())
+        os._exit(leave_group(EXIT_INTERRUPTED))
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, leave)
+
+
+def leave_group(code: int) -> int:
+    """The exit code with which a process ends whose fellows shall go on: those that save, or that make other shards.
+
+    srun and torchrun take every code but 0 for a failure of all and kill the others. So a rank of a group that `cdgmae cluster launch`
+    started notes its code in the launcher's folder and ends with 0; the launcher ends with the code that it finds there.
+    """
+    folder = os.environ.get(NOTES_VARIABLE)
+    if folder is None or world_size() == 1:
+        return code
+    (Path(folder) / str(rank())).write_text(str(code))
+    return 0

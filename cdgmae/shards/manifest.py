@@ -33,7 +33,7 @@ MANIFEST_SCHEMA = pa.schema(
 `tar_offset` says where the member's `byte_size` bytes lie. Rows are in listing order."""
 
 PICTURES_PER_SHARD = 10_000
-"""Size of a shard where the user names no number of shards (paper scale: 128 shards of 10,000)."""
+"""Size of a shard where the user names no number of shards (128 for ImageNet)."""
 
 
 def write_manifest(settings: DatasetSettings, seed: int, output: Path) -> dict[str, Any]:

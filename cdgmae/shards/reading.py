@@ -94,10 +94,8 @@ def read_source(row: Mapping[str, Any], settings: DatasetSettings) -> bytes:
         OSError: if the file is gone or may not be read.
         PictureError: if it is no regular file, has changed, or is larger than any allowed picture could be.
     """
-    root, tar_path, byte_size = Path(settings.path), row["tar_path"], row["byte_size"]
-    path = root / text_to_path(tar_path or row["source_path"])
-    if tar_path is not None and root.is_file():  # the data set is a single tar
-        path = root
+    tar_path, byte_size = row["tar_path"], row["byte_size"]
+    path = source_file(row, settings)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe must not block the job
     try:
         status = os.fstat(descriptor)
@@ -112,6 +110,14 @@ def read_source(row: Mapping[str, Any], settings: DatasetSettings) -> bytes:
     if len(data) != length:
         raise PictureError(f"file ends early ({len(data)} of {length} bytes)")
     return data
+
+
+def source_file(row: Mapping[str, Any], settings: DatasetSettings) -> Path:
+    """The file that a manifest row's picture lies in: its own, its clip, or a tar."""
+    root, tar_path = Path(settings.path), row["tar_path"]
+    if tar_path is not None and root.is_file():  # the data set is a single tar
+        return root
+    return root / text_to_path(tar_path or row["source_path"])
 
 
 def _read_exactly(descriptor: int, offset: int, length: int) -> bytes:

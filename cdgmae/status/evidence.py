@@ -42,9 +42,10 @@ class JobState:
             `waiting`: stopped early with its state saved. `to do`: its outputs are not there, and nothing tells of a failure.
         time: When it finished, or last wrote to its log, in seconds since 1970; None if never.
         progress: Its last progress line, of a job that is not done.
-        kept: Finished work in its work folder, e.g. `40 steps`, of a job that is not done; left out where a running job shows its
-            progress. It counts while the job's settings stay the same.
+        kept: Whole shards of its block, and finished work in its work folders, e.g. `3 of 16 shards, 40 views`, of a job that is not
+            done; the work is left out where a running job shows its progress. It counts while the job's settings stay the same.
         message: Why it failed or waits.
+        shards_after: Shards of a running job's block that come after the one of its progress line.
     """
 
     job: Job
@@ -53,6 +54,7 @@ class JobState:
     progress: JobProgress | None = None
     kept: str | None = None
     message: str | None = None
+    shards_after: int = 0
 
 
 def judge(job: Job, root: Path, now: float) -> JobState:
@@ -63,8 +65,8 @@ def judge(job: Job, root: Path, now: float) -> JobState:
         root: Working directory of the workflow.
         now: Seconds since 1970.
     """
-    locked = root / job.locked if job.locked is not None else None
-    held = locked is not None and is_held(locked)
+    locked = next((root / output for output in job.locked if is_held(root / output)), None)
+    held = locked is not None
     finished = _finish_time(job, root)
     if finished is not None and not held:
         return JobState(job, "done", finished)
@@ -72,18 +74,29 @@ def judge(job: Job, root: Path, now: float) -> JobState:
     written, tail = _modified(log), _tail(log)
     progress = last_progress(tail)
     if held:
-        return JobState(job, "running", written, progress, None if progress else _kept(job, root))
+        after = max(0, len(job.locked) - _whole_shards(job, root) - 1)
+        return JobState(job, "running", written, progress, _kept(job, root, with_work=progress is None), shards_after=after)
     if written is None:
         return JobState(job, "to do", kept=_kept(job, root))
-    state, message = _how_it_ended(tail) or _broken_off(tail, now - written < _patience(locked))
+    state, message = _how_it_ended(tail) or _broken_off(tail, now - written < _patience(job, root))
     finished = _finish_time(job, root)
     if finished is not None:  # while its log was read
         return JobState(job, "done", finished)
     return JobState(job, state, written, progress if state != "to do" else None, _kept(job, root), message)
 
 
-def _kept(job: Job, root: Path) -> str | None:
-    return kept_work(root / job.work) if job.work is not None else None
+def _kept(job: Job, root: Path, *, with_work: bool = True) -> str | None:
+    """What is whole of a block of several shards, and what lies in the job's work folders."""
+    whole = _whole_shards(job, root) if len(job.locked) > 1 else 0
+    found = [f"{whole} of {len(job.locked)} shards"] if whole else []
+    found += [kept for work in job.work if with_work and (kept := kept_work(root / work)) is not None]
+    return ", ".join(found) or None
+
+
+def _whole_shards(job: Job, root: Path) -> int:
+    """Shards of a job's block of which no output is missing."""
+    missing = {Path(output).stem for output in job.outputs if not (root / output).exists()}
+    return sum(Path(output).stem not in missing for output in job.locked)
 
 
 def _finish_time(job: Job, root: Path) -> float | None:
@@ -92,11 +105,9 @@ def _finish_time(job: Job, root: Path) -> float | None:
     return None if None in times else max(time for time in times if time is not None)
 
 
-def _patience(locked: Path | None) -> float:
+def _patience(job: Job, root: Path) -> float:
     """How long a log may be silent before its job counts as ended."""
-    if locked is None:
-        return QUIET_SECONDS
-    host = holder_host(locked)
+    host = next((host for output in job.locked if (host := holder_host(root / output)) is not None), None)
     if host is None:
         return QUIET_SECONDS
     return 0.0 if host == socket.gethostname() else REMOTE_QUIET_SECONDS

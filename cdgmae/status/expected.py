@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cdgmae import names
+from cdgmae.blocks import Block, Blocks
 from cdgmae.config import Config
 from cdgmae.jobs import Jobs
 
@@ -30,11 +31,11 @@ class Job:
     Attributes:
         stage: Stage word, or `demo`.
         group: What it is counted with, e.g. `shards of demo`.
-        rule: Name of the rule.
-        name: Its wildcards, e.g. `s_ldm/00003`; with the rule it names log and benchmark.
+        rule: Name of the rule; of a job that makes a block of shards, what the block's rule is named after.
+        name: Its wildcards or block, e.g. `s_ldm/00003` or `s_ldm/00000-00015`; with the rule it names log and benchmark.
         outputs: Declared files or folders; the last one is written last.
-        locked: The output beside which its lock file lies, or None for jobs that take no lock.
-        work: Folder of its resumable state, or None.
+        locked: The outputs beside which its lock files lie: one per shard, none for jobs that take no lock.
+        work: Folders of its resumable state: one per shard, none for jobs that have none.
     """
 
     stage: str
@@ -42,8 +43,8 @@ class Job:
     rule: str
     name: str
     outputs: tuple[str, ...]
-    locked: str | None = None
-    work: str | None = None
+    locked: tuple[str, ...] = ()
+    work: tuple[str, ...] = ()
 
     @property
     def log(self) -> str:
@@ -63,11 +64,11 @@ def expected_jobs(config: Config) -> list[Job]:
     return [
         *_demo_jobs(config, jobs),
         *_shard_jobs(config, jobs),
-        *_view_jobs(config, jobs),
-        *_consistency_jobs(config, jobs),
+        *_view_jobs(config),
+        *_consistency_jobs(config),
         *_pretrain_jobs(config),
         *_propagation_jobs(config),
-        Job("report", "page", "write_report", "report", (page,), page),
+        Job("report", "page", "write_report", "report", (page,), (page,)),
     ]
 
 
@@ -80,18 +81,17 @@ def _demo_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
 
 def _shard_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
     for dataset in config.shards.datasets:
-        folder, group = names.shards_dir(dataset), f"shards of {dataset}"
+        folder, group = names.shards_dir(dataset), f"shards of {dataset}{_per_job(config)}"
         manifest = f"{folder}/{names.MANIFEST}"
-        yield Job("shards", f"list of {dataset}", "write_manifest", dataset, (manifest,), manifest)
-        for shard in jobs.shard_names(dataset):
-            tar = f"{folder}/{shard}.tar"
-            yield Job("shards", group, "write_shard", f"{dataset}/{shard}", (tar, f"{folder}/{shard}.parquet"), tar)
+        yield Job("shards", f"list of {dataset}", "write_manifest", dataset, (manifest,), (manifest,))
+        for block in Blocks(config).of_dataset(dataset):
+            yield _pictures_job("shards", group, "write_shard", block, folder)
         yield Job(
             "shards", f"check of {dataset}", "summarise_shards", dataset, (f"{folder}/summary.csv", jobs.shard_gate(dataset))
         )
 
 
-def _view_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
+def _view_jobs(config: Config) -> Iterator[Job]:
     sources = {name: source for name, source in config.views.sources.items() if source.has_files}
     used = dict.fromkeys(source.generator_name for source in sources.values() if source.generator_name is not None)
     for generator in used:
@@ -99,29 +99,32 @@ def _view_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
         if settings.path is None and settings.train is not None:
             folder = names.generator_dir(generator)
             work = f"work/views/train_generator/{generator}"
-            yield Job("views", "generators", "train_generator", generator, (folder,), folder, work)
+            yield Job("views", "generators", "train_generator", generator, (folder,), (folder,), (work,))
     for name, source in sources.items():
         if source.kind == "knn":
-            yield from _embedding_jobs(name, jobs)
-        for shard in jobs.shard_names(source.dataset):
-            tar = f"{names.views_dir(name)}/{shard}.tar"
-            index, rule = f"{names.views_dir(name)}/{shard}.parquet", RULE_OF_KIND[source.kind]
-            kept = f"work/views/sample/{name}/{shard}" if rule in RESUMED_RULES else None
-            yield Job("views", f"shards of {name}", rule, f"{name}/{shard}", (tar, index), tar, kept)
+            yield from _embedding_jobs(name, config)
+        rule, group = RULE_OF_KIND[source.kind], f"shards of {name}{_per_job(config)}"
+        for block in Blocks(config).of_source(name):
+            kept = tuple(block.files(f"work/views/sample/{name}", "")) if rule in RESUMED_RULES else ()
+            yield _pictures_job("views", group, rule, block, names.views_dir(name), kept)
 
 
-def _embedding_jobs(source: str, jobs: Jobs) -> Iterator[Job]:
-    for table, shard in zip(jobs.embedding_tables(source), jobs.shard_names(jobs.dataset_of(source)), strict=True):
-        yield Job("views", f"embeddings of {source}", "embed_pictures", f"{source}/{shard}", (table,), table)
+def _embedding_jobs(source: str, config: Config) -> Iterator[Job]:
+    for block in Blocks(config).of_source(source):
+        tables = tuple(block.files(names.embeddings_dir(source), ".parquet"))
+        yield Job("views", f"embeddings of {source}{_per_job(config)}", "embed_pictures", str(block), tables, tables)
     index = f"{names.embeddings_dir(source)}/index.faiss"
-    yield Job("views", f"index of {source}", "index_embeddings", source, (index,), index)
+    yield Job("views", f"index of {source}", "index_embeddings", source, (index,), (index,))
 
 
-def _consistency_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
+def _consistency_jobs(config: Config) -> Iterator[Job]:
     for source in config.consistency.sources:
-        for table, shard in zip(jobs.score_tables(source), jobs.shard_names(jobs.dataset_of(source)), strict=True):
-            work = f"work/consistency/{source}/{shard}"
-            yield Job("consistency", f"shards of {source}", "score_views", f"{source}/{shard}", (table,), table, work)
+        for block in Blocks(config).of_source(source):
+            tables, work = (
+                block.files(*parts) for parts in ((names.consistency_dir(source), ".parquet"), (f"work/consistency/{source}", ""))
+            )
+            group = f"shards of {source}{_per_job(config)}"
+            yield Job("consistency", group, "score_views", str(block), tuple(tables), tuple(tables), tuple(work))
     summary = f"{names.RESULTS}/consistency/summary"
     yield Job("consistency", "summary", "summarise_consistency", "summary", (f"{summary}.csv", f"{summary}.parquet"))
 
@@ -132,7 +135,7 @@ def _pretrain_jobs(config: Config) -> Iterator[Job]:
             folder = names.run_dir(run, seed)
             work = f"work/pretrain/{run}/seed{seed}"
             yield Job(
-                "pretrain", "runs", "pretrain_encoder", f"{run}/seed{seed}", (names.encoder_file(run, seed),), folder, work
+                "pretrain", "runs", "pretrain_encoder", f"{run}/seed{seed}", (names.encoder_file(run, seed),), (folder,), (work,)
             )  # fmt: skip
 
 
@@ -141,6 +144,16 @@ def _propagation_jobs(config: Config) -> Iterator[Job]:
         for clip_set in config.propagation.protocols:
             table = names.propagation_table(encoder, clip_set)
             work = f"work/propagation/{encoder}/{clip_set}"
-            yield Job("propagation", "clip sets", "propagate_labels", f"{encoder}/{clip_set}", (table,), table, work)
+            yield Job("propagation", "clip sets", "propagate_labels", f"{encoder}/{clip_set}", (table,), (table,), (work,))
     summary = f"{names.RESULTS}/propagation/summary"
     yield Job("propagation", "summary", "summarise_propagation", "summary", (f"{summary}.csv", f"{summary}.parquet"))
+
+
+def _pictures_job(stage: str, group: str, rule: str, block: Block, folder: str, work: tuple[str, ...] = ()) -> Job:
+    """A job that writes a tar and then an index for every shard of a block."""
+    tars = tuple(block.files(folder, ".tar"))
+    return Job(stage, group, rule, str(block), (*tars, *block.files(folder, ".parquet")), tars, work)
+
+
+def _per_job(config: Config) -> str:
+    return f", {config.runtime.shards_per_job} a job" if config.runtime.shards_per_job > 1 else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,18 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stats_digest(paths: Iterable[Path]) -> str:
+    """Digest of sizes and times of change, which stands for the content of users' files; a folder's time is that of its entries."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            found: object = (path.stat().st_size, path.stat().st_mtime_ns)
+        except OSError as error:  # what cannot be read has a reason in the result
+            found = error.errno
+        digest.update(f"{path.name} {found}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def write_table(

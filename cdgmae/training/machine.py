@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from cdgmae.runtime.distribution import local_world_size
+from cdgmae.runtime.distribution import is_main_process, local_world_size, world_size
 from cdgmae.settings.runtime import TRACKERS
 
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -82,6 +82,21 @@ class Machine:
             log_with=list(tracked) or None,
             project_dir=self.tracker_dir,
         )
+
+    def main_process_found(self, found: bool) -> bool:
+        """Whether the main process found the result finished; every process must ask, so that all leave together or none does.
+
+        Args:
+            found: What this process found; counts on the main process alone.
+        """
+        if world_size() == 1:
+            return found
+        accelerator = self.accelerator()
+        vote = torch.tensor(float(found and is_main_process()), device=accelerator.device)
+        agreed = bool(accelerator.reduce(vote, "sum") > 0)
+        if agreed:
+            accelerator.end_training()
+        return agreed
 
     def start_trackers(self, accelerator: Accelerator, run: str, run_id: str) -> None:
         """Open the trackers of a run; one that is resumed goes on in the same tracker run.

@@ -23,10 +23,11 @@ from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.sources import ClipReadingSettings, FrameSettings
 from cdgmae.storage.clips import Frame, frame_name, open_clip, split_frame_name
+from cdgmae.storage.finished import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.images import PictureError, encode_jpeg, fit_picture
 from cdgmae.storage.paths import text_to_path
 from cdgmae.storage.picture_shards import BAD, OK, PictureRow, PictureShard, PictureShardWriter, index_path
-from cdgmae.storage.tables import file_sha256
+from cdgmae.storage.tables import file_sha256, stats_digest
 from cdgmae.views.gathering import check_bad_fraction
 
 SEED_STREAM = "views/video"
@@ -38,8 +39,9 @@ class _View(NamedTuple):
 
 
 def read_clips(
-    settings: ClipReadingSettings, seed: int, shard_tar: Path, output_tar: Path, *, threads: int = 1
-) -> dict[str, Any]:
+    settings: ClipReadingSettings, seed: int, shard_tar: Path, output_tar: Path,
+    *, threads: int = 1, finished: FinishedFolder = NOTHING_KEPT,
+) -> dict[str, Any]:  # fmt: skip
     """Fill the bags of one shard with later frames of their clips.
 
     A short clip gives as many views as it has frames; a clip without any later frame, and a frame that cannot be decoded, is a row
@@ -51,15 +53,22 @@ def read_clips(
         shard_tar: Picture shard of layout `clips`.
         output_tar: View shard to write; its index goes beside it.
         threads: Clips read at the same time.
+        finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
-        Facts: output, clips, views, bad, short_bags (bags of fewer than M views).
+        Facts: output, clips, views, bad, short_bags (bags of fewer than M views); `restored` if it came from `finished`.
 
     Raises:
         ValueError: if the shard was not made of clips, PyAV is missing, or more than `max_bad_fraction` of the views are bad.
     """
     rows = sorted(PictureShard(shard_tar).rows(OK), key=lambda row: row.key)
     clips = [(row, *_origin(row, shard_tar)) for row in rows]
+    inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar))}
+    files = stats_digest(Path(settings.path) / text_to_path(clip) for _, clip, _ in clips)
+    made_from = {"frames": settings.digest(), "seed": seed, "shard": list(inputs.values()), "clips": files}
+    copy = finished.copy_of([output_tar, index_path(output_tar)], made_from)
+    if (restored := copy.restore()) is not None:
+        return restored
     views = short = 0
     bad: list[str] = []
     with PictureShardWriter(output_tar) as writer, ProgressMeter(f"clips {output_tar.stem}", len(clips), unit="clips") as meter:
@@ -77,9 +86,8 @@ def read_clips(
             bad, views + len(bad), settings.max_bad_fraction,
             "Mend or remove these clips, widen frame_gap, or raise views.sources.NAME.max_bad_fraction.",
         )  # fmt: skip
-        inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar))}
         writer.commit(settings_digest=settings.digest(), inputs=inputs, extra={"short_bags": short})
-    return {"output": str(output_tar), "clips": len(clips), "views": views, "bad": len(bad), "short_bags": short}
+    return copy.keep({"output": str(output_tar), "clips": len(clips), "views": views, "bad": len(bad), "short_bags": short})
 
 
 def later_frames(settings: FrameSettings, bag_seed: int, first: int, num_frames: int) -> list[int]:

@@ -5,7 +5,7 @@ Shapes: B batch, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -17,10 +17,11 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from cdgmae.models.encoders import Encoder, load_encoder
+from cdgmae.models.encoders import Encoder, load_encoder, reference_digest
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.sources import EmbeddingSettings
+from cdgmae.storage.finished import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.images import PictureError, center_crop, decode_rgb, resize_shorter_side
 from cdgmae.storage.picture_shards import OK, PictureRow, PictureShard, index_path
 from cdgmae.storage.tables import file_sha256, is_made_from, read_table, write_table
@@ -42,7 +43,7 @@ def embedding_schema(width: int) -> pa.Schema:
 
 def embed_pictures(
     settings: EmbeddingSettings, shard_tar: Path, encoder_reference: str, output: Path, *, device: torch.device, threads: int = 1,
-    encoder: Encoder | None = None, keep: bool = False,
+    load: Callable[[], Encoder] | None = None, keep: bool = False, finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:  # fmt: skip
     """Embed every picture of a shard: the encoder's final-norm CLS token, scaled to length 1.
 
@@ -53,16 +54,22 @@ def embed_pictures(
         output: Parquet table to write, see `embedding_schema`.
         device: Where to compute.
         threads: Pictures decoded at the same time.
-        encoder: The encoder of `encoder_reference`, if the caller has loaded it (on `device`) for several shards.
+        load: Gives the encoder of `encoder_reference` on `device`, for a caller that loads it once for several shards.
         keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
+        finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
-        Facts: output, pictures, bad, width, encoder (digest).
+        Facts: output, pictures, bad, width, encoder (digest); `restored` if it came from `finished`.
 
     Raises:
         ValueError: if the encoder cannot be loaded or does not take `image_size`.
     """
-    encoder = encoder or load_encoder(encoder_reference, device=device)
+    shard_index = file_sha256(index_path(shard_tar))
+    made_from = {"embedding": settings.digest(), "encoder": reference_digest(encoder_reference), "shard": shard_index}
+    copy = finished.copy_of([output], made_from)
+    if (restored := copy.restore()) is not None:
+        return restored
+    encoder = load() if load is not None else load_encoder(encoder_reference, device=device)
     if settings.image_size % encoder.patch_size:
         nearest = max(encoder.patch_size, round(settings.image_size / encoder.patch_size) * encoder.patch_size)
         raise ValueError(
@@ -71,10 +78,10 @@ def embed_pictures(
         )
     shard = PictureShard(shard_tar)
     rows = sorted(shard.rows(OK), key=lambda row: row.key)
-    inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar)), "encoder": encoder.digest}
+    inputs = {str(index_path(shard_tar)): shard_index, "encoder": encoder.digest}
     if keep and is_made_from(output, settings_digest=settings.digest(), inputs=inputs):
         reasons = read_table(output, ["reason"])["reason"]
-        return _facts(output, len(rows), len(rows) - reasons.null_count, encoder)
+        return copy.keep(_facts(output, len(rows), len(rows) - reasons.null_count, encoder))
     table: list[dict[str, Any]] = []
     with ThreadPoolExecutor(threads) as pool, ProgressMeter(f"embed {shard_tar.stem}", len(rows), unit="pictures") as meter:
         waiting = iter(rows)
@@ -83,7 +90,7 @@ def embed_pictures(
             meter.advance(len(batch))
     write_table(output, table, embedding_schema(encoder.embed_dim), settings_digest=settings.digest(), inputs=inputs)
     bad = sum(row["reason"] is not None for row in table)
-    return _facts(output, len(rows), bad, encoder)
+    return copy.keep(_facts(output, len(rows), bad, encoder))
 
 
 def _facts(output: Path, pictures: int, bad: int, encoder: Encoder) -> dict[str, Any]:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdgmae.storage.picture_shards import BAD, OK, PictureRow, PictureShard, PictureShardWriter
+from cdgmae.storage.picture_shards import BAD, OK, PictureRow, PictureShard, PictureShardWriter, index_path
+from cdgmae.storage.tables import file_sha256
 
 
 class DataSetPictures:
@@ -25,6 +27,7 @@ class DataSetPictures:
         Raises:
             ValueError: if a shard is incomplete, or there is no usable picture.
         """
+        self.shard_tars = list(shard_tars)
         self._shards = [PictureShard(path) for path in shard_tars]
         indices = [
             shard.index.append_column("shard", pa.array([number] * shard.index.num_rows, pa.int32()))
@@ -42,6 +45,11 @@ class DataSetPictures:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @cached_property
+    def index_digests(self) -> dict[str, str]:
+        """SHA-256 of every shard's index, by its path."""
+        return {str(index_path(tar)): file_sha256(index_path(tar)) for tar in self.shard_tars}
 
     def row(self, position: int) -> PictureRow:
         """The index row of one picture."""

@@ -19,6 +19,7 @@ from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import integer_seed, numpy_generator
 from cdgmae.settings.sources import IndexSettings, NeighbourSettings
 from cdgmae.storage.atomic import atomic_file
+from cdgmae.storage.finished import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.picture_shards import index_path
 from cdgmae.storage.tables import file_sha256, table_facts
 from cdgmae.views.embedding import EmbeddingTable
@@ -76,64 +77,59 @@ def build_index(
     return {"output": str(output), "vectors": count, "width": width, "cells": cells}
 
 
-def gather_neighbours(
-    settings: NeighbourSettings, shard_tar: Path, all_tars: Sequence[Path], embedding_tables: Sequence[Path], index_file: Path,
-    output_tar: Path, *, threads: int = 1,
-) -> dict[str, Any]:  # fmt: skip
-    """Fill the bags of one shard with the M nearest neighbours of each picture, most similar first.
+class NeighbourSearch:
+    """Finds neighbours as positions in the data set; opened once for all shards of a job.
 
-    Passed over: the picture itself, equal files, and neighbours above `duplicate_similarity`; no file appears twice in a bag.
-
-    Args:
+    Attributes:
         settings: Number of views and what counts as a duplicate.
-        shard_tar: Picture shard with the real images.
-        all_tars: All picture shards of the data set.
-        embedding_tables: Their embedding tables, one of which has the shard's name.
-        index_file: The data set's index.
-        output_tar: View shard to write; its index goes beside it.
-        threads: CPU threads.
-
-    Returns:
-        Facts: output, pictures, views, bad, mean_similarity of the views.
-
-    Raises:
-        ValueError: if the index does not fit the tables, the data set is too small, or more than `max_bad_fraction` of the views are bad.
+        pictures: All pictures of the data set.
+        encoder: Digest of the encoder that made the embeddings.
+        index_digest: SHA-256 of the index file.
     """
-    faiss = load_faiss(threads)
-    encoder, pictures = encoder_of(embedding_tables), DataSetPictures(all_tars)
-    if settings.num_views >= len(pictures):
-        raise ValueError(
-            f"num_views = {settings.num_views}, but the data set has only {len(pictures)} picture(s), the real image included; "
-            "lower views.sources.NAME.num_views or add pictures"
-        )
-    tables = _in_order(embedding_tables)
-    search = _Search(faiss.read_index(str(index_file)), tables, pictures, settings)
-    own = EmbeddingTable(next(path for path in tables if path.stem == shard_tar.stem))
-    inputs = {
-        str(index_path(shard_tar)): file_sha256(index_path(shard_tar)),
-        "index": file_sha256(index_file),
-        "encoder": encoder,
-    }
-    views, bad = write_gathered(
-        output_tar, search.views(own), pictures, sampler="knn", generator=encoder, max_bad_fraction=settings.max_bad_fraction,
-        settings_digest=settings.digest(), inputs=inputs,
-    )  # fmt: skip
-    return {"output": str(output_tar), "pictures": len(own.keys), "views": views, "bad": bad}
 
+    def __init__(
+        self, settings: NeighbourSettings, all_tars: Sequence[Path], embedding_tables: Sequence[Path], index_file: Path,
+        *, threads: int = 1,
+    ) -> None:  # fmt: skip
+        """Read the index, the embedding tables and the shards' indices.
 
-class _Search:
-    """Finds neighbours as positions in the data set."""
+        Args:
+            settings: Number of views and what counts as a duplicate.
+            all_tars: All picture shards of the data set.
+            embedding_tables: Their embedding tables, one for each shard, of its name.
+            index_file: The data set's index.
+            threads: CPU threads.
 
-    def __init__(self, index: Any, tables: Sequence[Path], pictures: DataSetPictures, settings: NeighbourSettings) -> None:
-        place = {key: position for position, key in enumerate(pictures.keys)}
-        keys = [table.keys[row] for table in map(EmbeddingTable, tables) for row in table.embedded]
-        if index.ntotal != len(keys) or any(key not in place for key in keys):
+        Raises:
+            ValueError: if the index does not fit the tables, or the data set is too small.
+        """
+        faiss = load_faiss(threads)
+        self.settings, self.encoder, self.pictures = settings, encoder_of(embedding_tables), DataSetPictures(all_tars)
+        if settings.num_views >= len(self.pictures):
             raise ValueError(
-                f"the index holds {index.ntotal} vectors, the embedding tables {len(keys)} of {len(place)} pictures in the shards: they "
-                "were made from other shards; delete results/embeddings/SOURCE and rerun"
+                f"num_views = {settings.num_views}, but the data set has only {len(self.pictures)} picture(s), the real image included; "
+                "lower views.sources.NAME.num_views or add pictures"
             )
-        self.index, self.pictures, self.settings, self._place = index, pictures, settings, place
-        self.places_N = np.array([place[key] for key in keys], dtype=np.int64)
+        self.index, self.index_digest = faiss.read_index(str(index_file)), file_sha256(index_file)
+        self._tables = {path.stem: path for path in _in_order(embedding_tables)}
+        self._place = {key: position for position, key in enumerate(self.pictures.keys)}
+        keys = [table.keys[row] for table in map(EmbeddingTable, self._tables.values()) for row in table.embedded]
+        if self.index.ntotal != len(keys) or any(key not in self._place for key in keys):
+            raise ValueError(
+                f"the index holds {self.index.ntotal} vectors, the embedding tables {len(keys)} of {len(self._place)} pictures in the "
+                "shards: they were made from other shards; delete results/embeddings/SOURCE and rerun"
+            )
+        self.places_N = np.array([self._place[key] for key in keys], dtype=np.int64)
+
+    def table_of(self, shard_tar: Path) -> EmbeddingTable:
+        """The embedding table of a shard.
+
+        Raises:
+            ValueError: if there is none of its name.
+        """
+        if shard_tar.stem not in self._tables:
+            raise ValueError(f"{shard_tar} has no embedding table; run `cdgmae views embed` for every shard first")
+        return EmbeddingTable(self._tables[shard_tar.stem])
 
     def views(self, table: EmbeddingTable) -> Iterator[Taken]:
         """The views of all bags of one embedding table, in order."""
@@ -190,6 +186,44 @@ class _Search:
             in_bag.add(self.pictures.sha256[candidate])
             chosen.append(candidate)
         return chosen
+
+
+def gather_neighbours(
+    search: NeighbourSearch, shard_tar: Path, output_tar: Path, *, finished: FinishedFolder = NOTHING_KEPT
+) -> dict[str, Any]:
+    """Fill the bags of one shard with the M nearest neighbours of each picture, most similar first.
+
+    Passed over: the picture itself, equal files, and neighbours above `duplicate_similarity`; no file appears twice in a bag.
+
+    Args:
+        search: The opened data set and its index.
+        shard_tar: Picture shard with the real images.
+        output_tar: View shard to write; its index goes beside it.
+        finished: Where the outputs get second names once they are whole, and are looked for first.
+
+    Returns:
+        Facts: output, pictures, views, bad; `restored` if it came from `finished`.
+
+    Raises:
+        ValueError: if the shard was not embedded, or more than `max_bad_fraction` of the views are bad.
+    """
+    own, settings = search.table_of(shard_tar), search.settings
+    inputs = {
+        str(index_path(shard_tar)): file_sha256(index_path(shard_tar)),
+        "index": search.index_digest,
+        "encoder": search.encoder,
+    }
+    made_from = {
+        "neighbours": settings.digest(), "inputs": list(inputs.values()), "shards": list(search.pictures.index_digests.values()),
+    }  # fmt: skip
+    copy = finished.copy_of([output_tar, index_path(output_tar)], made_from)
+    if (restored := copy.restore()) is not None:
+        return restored
+    views, bad = write_gathered(
+        output_tar, search.views(own), search.pictures, sampler="knn", generator=search.encoder,
+        max_bad_fraction=settings.max_bad_fraction, settings_digest=settings.digest(), inputs=inputs,
+    )  # fmt: skip
+    return copy.keep({"output": str(output_tar), "pictures": len(own.keys), "views": views, "bad": bad})
 
 
 def encoder_of(embedding_tables: Sequence[Path]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.sources import RandomViewsSettings
+from cdgmae.storage.finished import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.picture_shards import OK, PictureShard, index_path
 from cdgmae.storage.tables import file_sha256
 from cdgmae.views.gathering import DataSetPictures, Taken, write_gathered
@@ -18,8 +19,9 @@ SEED_STREAM = "views/random"
 
 
 def gather_random(
-    settings: RandomViewsSettings, seed: int, shard_tar: Path, all_tars: Sequence[Path], output_tar: Path
-) -> dict[str, Any]:
+    settings: RandomViewsSettings, seed: int, shard_tar: Path, pictures: DataSetPictures, output_tar: Path,
+    *, finished: FinishedFolder = NOTHING_KEPT,
+) -> dict[str, Any]:  # fmt: skip
     """Fill the bags of one shard with M other pictures each.
 
     View k of image x is a function of (seed, key, k) and the data set's pictures, whatever its shards. No file appears twice in a bag.
@@ -28,16 +30,25 @@ def gather_random(
         settings: Number of views.
         seed: Root of every random draw.
         shard_tar: Picture shard with the real images.
-        all_tars: All picture shards of the data set.
+        pictures: All pictures of the data set.
         output_tar: View shard to write; its index goes beside it.
+        finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
-        Facts: output, pictures, views.
+        Facts: output, pictures, views; `restored` if it came from `finished`.
 
     Raises:
         ValueError: if the data set has too few different pictures.
     """
-    pictures = DataSetPictures(all_tars)
+    made_from = {
+        "random": settings.digest(),
+        "seed": seed,
+        "shards": list(pictures.index_digests.values()),
+        "shard": file_sha256(index_path(shard_tar)),
+    }
+    copy = finished.copy_of([output_tar, index_path(output_tar)], made_from)
+    if (restored := copy.restore()) is not None:
+        return restored
     different = len(set(pictures.sha256))
     if different <= settings.num_views:
         raise ValueError(
@@ -47,9 +58,10 @@ def gather_random(
     keys = sorted(row.key for row in PictureShard(shard_tar).rows(OK))
     places = {key: position for position, key in enumerate(pictures.keys)}
     taken = (view for key in keys for view in _draw(key, places[key], pictures, settings.num_views, seed))
-    inputs = {str(index_path(path)): file_sha256(index_path(path)) for path in all_tars}
-    views, _ = write_gathered(output_tar, taken, pictures, sampler="random", settings_digest=settings.digest(), inputs=inputs)
-    return {"output": str(output_tar), "pictures": len(keys), "views": views}
+    views, _ = write_gathered(
+        output_tar, taken, pictures, sampler="random", settings_digest=settings.digest(), inputs=pictures.index_digests
+    )
+    return copy.keep({"output": str(output_tar), "pictures": len(keys), "views": views})
 
 
 def _draw(key: str, place: int, pictures: DataSetPictures, num_views: int, seed: int) -> Iterator[Taken]:

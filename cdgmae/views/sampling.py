@@ -20,6 +20,7 @@ from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.views import DrawingSettings
 from cdgmae.storage.atomic import explain_write_errors
+from cdgmae.storage.finished import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShardWriter, index_path, read_index
 from cdgmae.storage.tables import file_sha256, is_made_from, table_facts
 from cdgmae.views.drawing import DrawingTask, Stopper, draw_batches
@@ -46,6 +47,7 @@ def sample_shard(
     log_interval_seconds: float = 30.0,
     stop: StopRequest | None = None,
     keep: bool = False,
+    finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:
     """Make M views of every usable picture of a shard.
 
@@ -61,9 +63,10 @@ def sample_shard(
         log_interval_seconds: Time between two progress lines.
         stop: Says when to stop; the caller's own if it makes several shards, so that they share one time limit.
         keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
+        finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
-        Facts: output, pictures, views, bad views, views found finished, seconds per view made now.
+        Facts: output, pictures, views, bad views, views found finished, seconds per view made now; `restored` if it came from `finished`.
 
     Raises:
         Interrupted: after a signal or at the time limit, with all finished batches kept.
@@ -74,30 +77,36 @@ def sample_shard(
     pictures = PictureCollection([shard_tar])
     inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar)), "generator": provenance.generator}
     identity = _identity(settings, seed, inputs, recipe)
+    shard = {"views": identity, "num_views": settings.num_views, "max_bad_fraction": settings.max_bad_fraction}
+    copy = finished.copy_of([output_tar, index_path(output_tar)], shard)
+    if (restored := copy.restore()) is not None:
+        return {**restored, "found_finished": restored["views"] + restored["bad"], "seconds_per_view": 0.0}
     rows = rows_of_shard(len(pictures), settings.num_views, recipe.views_per_row)
     wanted = [(key, k) for key in pictures.keys for k in range(1, settings.num_views + 1)]
     if keep and _is_whole(output_tar, settings, seed, inputs):
-        return _facts(output_tar, len(pictures), len(wanted), read_index(output_tar, ["status"])["status"].to_pylist().count(BAD))
-    finished, started = FinishedViews(work_dir, identity), time.monotonic()
-    found = sum(view in finished for view in wanted)
-    batches = _missing_batches(rows, pictures, finished, settings, recipe.views_per_row)
+        bad = read_index(output_tar, ["status"])["status"].to_pylist().count(BAD)
+        return copy.keep(_facts(output_tar, len(pictures), len(wanted), bad))
+    made, started = FinishedViews(work_dir, identity), time.monotonic()
+    found = sum(view in made for view in wanted)
+    batches = _missing_batches(rows, pictures, made, settings, recipe.views_per_row)
     if batches:
         task = DrawingTask(recipe, settings, seed, shard_tar, work_dir, identity, batches)
         _draw(task, devices, stop, threads, ProgressMeter(
             f"views {output_tar.stem}", len(rows), done=len(rows) - sum(map(len, batches)), unit="rows", interval_seconds=log_interval_seconds
         ))  # fmt: skip
-        finished = FinishedViews(work_dir, identity)
-    missing = sum(view not in finished for view in wanted)
+        made = FinishedViews(work_dir, identity)
+    missing = sum(view not in made for view in wanted)
     if missing:
         raise Interrupted(
             f"views {output_tar.stem}: {len(wanted) - missing} of {len(wanted)} views are kept ({stop.reason()}); run it again to go on"
         )
     seconds = time.monotonic() - started
-    bad = _bad_views(finished, wanted, settings)
+    bad = _bad_views(made, wanted, settings)
     with explain_write_errors(output_tar):
-        _write_shard(output_tar, finished, pictures, settings, seed, recipe, inputs)
+        _write_shard(output_tar, made, pictures, settings, seed, recipe, inputs)
+    facts = copy.keep(_facts(output_tar, len(pictures), len(wanted), bad, made=len(wanted) - found, seconds=seconds))
     remove_parts(work_dir)
-    return _facts(output_tar, len(pictures), len(wanted), bad, made=len(wanted) - found, seconds=seconds)
+    return facts
 
 
 def _is_whole(output_tar: Path, settings: DrawingSettings, seed: int, inputs: dict[str, str]) -> bool:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from cdgmae import __version__
-from cdgmae.models.encoders import Encoder, weights_digest
+from cdgmae.models.encoders import Encoder, reference_digest, weights_digest
 from cdgmae.models.latent_diffusion import LatentDiffusionPipeline
 from cdgmae.models.projected_encoder import load_conditioning_encoder
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.views import GeneratorTrainingSettings
 from cdgmae.storage.atomic import atomic_folder
+from cdgmae.storage.finished import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.picture_shards import index_path
 from cdgmae.storage.tables import file_sha256, write_table
 from cdgmae.training.loop import TrainingResult, remove_work, train
@@ -26,6 +27,7 @@ from cdgmae.views.generator_folder import write_generator
 from cdgmae.views.latent_cache import fill_cache
 from cdgmae.views.monitoring import Monitor, copy_findings
 from cdgmae.views.pictures import PictureCollection
+from cdgmae.views.pipeline_sampler import folder_digest
 
 METRICS_FILE = "metrics.parquet"
 LATENTS_FOLDER = "latents"
@@ -39,6 +41,8 @@ def train_generator(
     output: Path,
     work_dir: Path,
     machine: Machine,
+    *,
+    finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:
     """Train a generator and write its folder.
 
@@ -54,6 +58,7 @@ def train_generator(
         work_dir: Latents and training state, the same folder for all processes; found again after an interruption and removed
             at the end.
         machine: How to run here.
+        finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
         Facts: folder, digest, steps, pictures, parameters, final loss (mean of the last tenth of the steps); empty on other
@@ -63,9 +68,13 @@ def train_generator(
         Interrupted: after a signal, with the finished latents and the state saved.
         ValueError: if the shards hold no usable picture, the first stage does not fit, or the loss is not finite.
     """
+    inputs = {str(index_path(path)): file_sha256(index_path(path)) for path in shard_tars}
+    copy = finished.copy_of([output], _made_from(settings, seed, encoder_reference, inputs.values(), machine))
+    restored = copy.restore() if is_main_process() else None
+    if machine.main_process_found(restored is not None):
+        return restored or {}
     device = machine.accelerator().device  # under a launcher each process has its own
     pictures, encoder = PictureCollection(shard_tars), load_conditioning_encoder(encoder_reference, device=device)
-    inputs = {str(index_path(path)): file_sha256(index_path(path)) for path in shard_tars}
     pipeline = build_pipeline(settings, encoder.embed_dim, make_first_stage(pictures, settings), seed)
     if pipeline.autoencoder is not None:
         pipeline.autoencoder.to(device)
@@ -92,12 +101,24 @@ def train_generator(
         monitor.look(settings.num_steps, "averaged", "averaged")
     provenance = {"version": __version__, "seed": seed, "settings": settings.model_dump(mode="json"), "inputs": inputs}
     digest = _write(output, pipeline.to("cpu"), result, settings, encoder_reference, encoder.digest, provenance, work_dir)
-    remove_work(work_dir)
     losses = result.metrics["loss"].to_pylist()
     tail = losses[-max(1, len(losses) // 10) :]
-    return {
+    facts = copy.keep({
         "output": str(output), "digest": digest, "steps": len(losses), "pictures": len(pictures),
         "parameters": sum(parameter.numel() for parameter in pipeline.unet.parameters()), "final_loss": sum(tail) / len(tail),
+    })  # fmt: skip
+    remove_work(work_dir)
+    return facts
+
+
+def _made_from(
+    settings: GeneratorTrainingSettings, seed: int, encoder_reference: str, inputs: Iterable[str], machine: Machine
+) -> dict[str, Any]:
+    """What a finished generator depends on, known without loading anything."""
+    stage = settings.autoencoder.path
+    return {
+        "training": settings.digest(), "seed": seed, "encoder": reference_digest(encoder_reference), "inputs": sorted(inputs),
+        "first_stage": folder_digest(Path(stage)) if stage is not None else None, "precision": machine.precision,
     }  # fmt: skip
 
 

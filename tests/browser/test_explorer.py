@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from cdgmae.commands.consistency import app
 from cdgmae.report.page import write_report
 from cdgmae.settings.report import ReportSettings
 from tests.browser.chromium import Browser
@@ -120,7 +124,13 @@ def test_filters_keep_what_they_say_and_are_cleared_together(page: Browser, data
     type_into(page, "#nps-from", "0.9")
     press(page, "\ue007")
     wait(page, lambda: set(column(page, "key")) == {bag["key"] for bag in data["bags"] if bag["nps"] >= 0.9})
-    assert "nps >= 0.9 and" in page.run("return document.getElementById('command').textContent")
+    words = shlex.split(page.run("return document.getElementById('command').textContent"))
+    assert words[:3] == ["cdgmae", "consistency", "query"]
+    assert "nps >= 0.9 and" in words[3]
+    answer = CliRunner().invoke(app, [*words[2:-2], "--json"])
+    assert answer.exit_code == 0, answer.output
+    pairs = [pair for bag in data["bags"] for pair in bag["pairs"]]
+    assert json.loads(answer.stdout)["matches"] == sum((pair["nps"] or 0) >= 0.9 for pair in pairs)
     assert page.run("return explorer.charts.nps.signal('brush_x').length") == 2
     click(page, "#nps-clear")
     wait(page, lambda: len(column(page, "key")) == total)
@@ -237,3 +247,24 @@ def test_a_bad_view_is_shown_with_its_reason(page: Browser) -> None:
     text = page.run("return document.getElementById('bag-pictures').innerText")
     assert "no picture: view: not finite" in text
     assert "not scored: view: not finite" in text
+
+
+def test_keys_classes_and_reasons_are_shown_as_text(browser: Browser, explorer_page: Path, tmp_path: Path) -> None:
+    odd = """<img src=x onerror="document.title='run'">'"&\\"""
+    shutil.copytree(explorer_page.parent.parent, tmp_path / "report")
+    script = tmp_path / "report" / "consistency" / "data.js"
+    text = script.read_text()
+    for word in ('"n1_0"', '"n0144"', '"view: not finite"'):
+        assert word in text
+        text = text.replace(word, json.dumps(odd))
+    script.write_text(text)
+    browser.open(script.parent / "index.html")
+    wait(browser, lambda: browser.run("return document.body.dataset.charts") == "drawn")
+    assert column(browser, "key").count(odd) == 1
+    assert set(column(browser, "class")) == {odd}
+    type_into(browser, "#filter-key", "<img")
+    wait(browser, lambda: column(browser, "key") == [odd])
+    click(browser, "#table tbody .open")
+    assert browser.run("return document.getElementById('bag-title').textContent") == odd
+    assert f"not scored: {odd}" in browser.run("return document.getElementById('bag-pictures').textContent")
+    assert browser.run("return document.title") != "run"

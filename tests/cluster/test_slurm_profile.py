@@ -14,9 +14,20 @@ PROFILE = yaml.safe_load(TEXT)
 
 def test_resources_are_set_for_rules_that_exist() -> None:
     rules = {
-        name for file in (ROOT / "workflow/rules").glob("*.smk") for name in re.findall(r"^ *rule (\w+):", file.read_text(), re.M)
+        name
+        for file in (ROOT / "workflow/rules").glob("*.smk")
+        for name in re.findall(r'(?:^ *rule |block\.rule\(")(\w+)', file.read_text(), re.MULTILINE)
     }
     assert set(PROFILE["set-resources"]) <= rules
+
+
+def test_every_gpu_rule_of_the_profile_hears_signals_and_the_rules_let_it() -> None:
+    text = "".join(file.read_text() for file in (ROOT / "workflow/rules").glob("*.smk"))
+    assert text.count("**ON_GPUS") == text.count("cdgmae cluster launch {resources.launcher}") == len(PROFILE["set-resources"])
+    for resources in PROFILE["set-resources"].values():
+        assert resources["launcher"] == "srun"
+        assert "--signal=USR1@600" in resources["slurm_extra"]
+        assert "mpi" not in resources  # the rule's empty one: a single process
 
 
 def test_nothing_is_on_that_does_not_work() -> None:

@@ -105,3 +105,32 @@ def test_workers_go_round_the_devices() -> None:
     assert worker_devices(torch.device("cuda", 1), 3) == [torch.device("cuda", 1)] * 3
     with pytest.raises(ValueError, match="--workers 0"):
         worker_devices(CPU, 0)
+
+
+def test_ranks_of_one_job_share_out_the_clips_and_the_first_writes_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_davis(tmp_path / "clips", ("one", "two", "three"), frames=3)
+    protocol = ProtocolSettings(root=str(root), input_size=(64, 96))
+    run_propagation("davis", protocol, PIXELS, tmp_path / "one/davis.parquet", device=CPU)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done: dict[str, list[str]] = {"0": [], "1": []}
+    for number in ("1", "0"):
+        monkeypatch.setenv("RANK", number)
+        facts = run_propagation(
+            "davis", protocol, PIXELS, tmp_path / "two/davis.parquet", device=CPU, work_dir=tmp_path / "work",
+            after_clip=done[number].append,
+        )  # fmt: skip
+        assert (facts == {"clips": 1}) == (number == "1")
+    assert {number: len(clips) for number, clips in done.items()} == {"0": 2, "1": 1}
+    assert (tmp_path / "two/davis.parquet").read_bytes() == (tmp_path / "one/davis.parquet").read_bytes()
+    monkeypatch.setenv("RANK", "0")  # the other one does not come: the first waits and can be stopped
+
+    def stop(name: str) -> None:
+        if name == "of this process's share":
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run_propagation(
+            "davis", protocol, PIXELS, tmp_path / "three/davis.parquet", device=CPU, work_dir=tmp_path / "work", after_clip=stop
+        )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from cdgmae.runtime.interrupts import StopRequest
+from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 
 
@@ -38,3 +40,15 @@ def test_progress_writes_one_line_per_interval_and_counts_resumed_work(caplog: p
     assert lines[0] == "sample: 10 views, 4 already done"
     assert len(lines) == 2
     assert lines[1].startswith("sample: 10/10 views, ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_before_the_work_begins_means_run_it_again(number: signal.Signals) -> None:
+    program = (
+        "import os, sys; from cdgmae.commands.ranks import take_place; take_place(['pretrain', 'run']); "
+        "os.kill(os.getpid(), int(sys.argv[1]))"
+    )
+    environment = os.environ | {"CDGMAE_WORLD_SIZE": "1"}
+    done = subprocess.run([sys.executable, "-c", program, str(int(number))], capture_output=True, text=True, env=environment)
+    assert done.returncode == EXIT_INTERRUPTED
+    assert done.stderr.startswith(f"stopped early: {number.name} came before the work began")

@@ -12,7 +12,7 @@ from cdgmae.settings.sources import EmbeddingSettings, IndexSettings, NeighbourS
 from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShard, PictureShardWriter, index_path
 from cdgmae.storage.tables import table_facts
 from cdgmae.views.embedding import EmbeddingTable, embed_pictures
-from cdgmae.views.neighbours import build_index, gather_neighbours
+from cdgmae.views.neighbours import NeighbourSearch, build_index, gather_neighbours
 from tests.views.conftest import ENCODER, picture, write_shard
 
 pytest.importorskip("faiss", reason="kind knn needs faiss: pip install 'cdgmae[knn]'")
@@ -37,8 +37,9 @@ def gather(
     build_index(IndexSettings(exact_up_to=exact_up_to, num_probes=probes), 0, tables, index)
     settings = NeighbourSettings.from_plain({"num_views": num_views, "duplicate_similarity": 1.0, **changes})
     bags: dict[str, list[PictureRow]] = {}
+    search = NeighbourSearch(settings, tars, tables[::-1], index)
     for tar in tars:
-        gather_neighbours(settings, tar, tars, tables[::-1], index, folder / "views" / tar.name)
+        gather_neighbours(search, tar, folder / "views" / tar.name)
         for row in PictureShard(folder / "views" / tar.name).rows():
             bags.setdefault(row.key, []).append(row)
     return bags
@@ -129,6 +130,6 @@ def test_what_does_not_belong_together_is_refused(whole: Path, tmp_path: Path) -
     build_index(IndexSettings(), 0, tables[:1], tmp_path / "index.faiss")
     both = [tables[0], *embed([other], tmp_path / "b")]
     with pytest.raises(ValueError, match="made from other shards; delete results/embeddings"):
-        gather_neighbours(NeighbourSettings(), other, [whole, other], both, tmp_path / "index.faiss", tmp_path / "views.tar")
+        NeighbourSearch(NeighbourSettings(), [whole, other], both, tmp_path / "index.faiss")
     with pytest.raises(ValueError, match=r"image_size = 20 is not a multiple of the patch size 8.*image_size = 16"):
         embed_pictures(EmbeddingSettings(image_size=20), whole, "pixels:8", tmp_path / "e.parquet", device=CPU)

@@ -8,6 +8,7 @@ import pytest
 
 from cdgmae.settings.sources import RandomViewsSettings
 from cdgmae.storage.picture_shards import PictureRow, PictureShard, PictureShardWriter
+from cdgmae.views.gathering import DataSetPictures
 from cdgmae.views.random_views import gather_random
 from tests.views.conftest import KEYS, picture, write_shard
 
@@ -16,7 +17,7 @@ def gather(tars: list[Path], output: Path, num_views: int = 3, seed: int = 0) ->
     rows = {}
     for number, tar in enumerate(tars):
         target = output / f"{number}.tar"
-        facts = gather_random(RandomViewsSettings(num_views=num_views), seed, tar, tars, target)
+        facts = gather_random(RandomViewsSettings(num_views=num_views), seed, tar, DataSetPictures(tars), target)
         shard = PictureShard(target)
         rows.update({(row.key, row.view_index): row for row in shard.rows()})
         assert all(shard.read(row) == picture(row.source_path or "") for row in shard.rows())
@@ -47,10 +48,10 @@ def test_equal_files_are_one_picture(tmp_path: Path) -> None:
         for key in ("a", "b", "c", "d"):
             writer.add_picture(PictureRow(key, 0, extension="jpg", width=32, height=24), picture("same" if key != "d" else "d"))
         writer.commit(settings_digest="test")
-    gather_random(RandomViewsSettings(num_views=1), 0, tar, [tar], tmp_path / "views.tar")
+    gather_random(RandomViewsSettings(num_views=1), 0, tar, DataSetPictures([tar]), tmp_path / "views.tar")
     assert [row.source_path == "d" for row in PictureShard(tmp_path / "views.tar").rows()] == [True, True, True, False]
     with pytest.raises(ValueError, match=r"num_views = 2, but the data set has only 2 different picture"):
-        gather_random(RandomViewsSettings(num_views=2), 0, tar, [tar], tmp_path / "views.tar")
+        gather_random(RandomViewsSettings(num_views=2), 0, tar, DataSetPictures([tar]), tmp_path / "views.tar")
 
 
 def test_bytes_that_changed_since_they_were_packed_are_not_copied(tmp_path: Path) -> None:
@@ -60,5 +61,5 @@ def test_bytes_that_changed_since_they_were_packed_are_not_copied(tmp_path: Path
         data[(row.offset or 0) + 30] ^= 1
     tar.write_bytes(bytes(data))
     with pytest.raises(ValueError, match="differ from the index; delete the shard"):
-        gather_random(RandomViewsSettings(num_views=2), 0, tar, [tar], tmp_path / "views.tar")
+        gather_random(RandomViewsSettings(num_views=2), 0, tar, DataSetPictures([tar]), tmp_path / "views.tar")
     assert not (tmp_path / "views.tar").exists()

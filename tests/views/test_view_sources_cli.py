@@ -41,36 +41,34 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def verb(source: str, packed: Path, reals: Path, embeddings: Path) -> list[object]:
+    """The command that fills bags, without its shards and output."""
+    if source == "video":
+        return ["views", "video", "--settings", '{"num_views": 8, "frame_step": 1}', "--clips", packed / "clips", "--threads", 2]
+    if source == "random":
+        return ["views", "random", "--settings", '{"num_views": 2}', "--shards", reals]
+    index = ["--embeddings", embeddings, "--index", embeddings / "index.faiss"]
+    return ["views", "neighbours", "--settings", '{"num_views": 2}', "--shards", reals, *index]
+
+
+def named(shards: list[Path]) -> list[object]:
+    return [part for shard in shards for part in ("--shard", shard)]
+
+
 def fill(source: str, packed: Path, folder: Path) -> tuple[Path, Path]:
-    """Folders of the real shards and of the view shards of one source."""
+    """Folders of the real shards and of the view shards of one source, made one by one and by one command."""
     reals, views = packed / ("firsts" if source == "video" else "stills"), folder / "views"
-    embeddings, settings = folder / "embeddings", '{"num_views": 2}'
-    tars = sorted(reals.glob("*.tar"))
+    embeddings, tars = folder / "embeddings", sorted(reals.glob("*.tar"))
     if source == "knn":
         for tar in tars:
             run("views", "embed", "--shard", tar, "--encoder", "pixels:8", "--output", embeddings / f"{tar.stem}.parquet",
                 "--settings", '{"image_size": 16}', "--device", "cpu")  # fmt: skip
         run("views", "index", "--embeddings", embeddings, "--output", embeddings / "index.faiss")
-    for tar in tars:
-        common = ["--shard", tar, "--output", views / tar.name, "--settings", settings]
-        if source == "knn":
-            facts = run(
-                "views",
-                "neighbours",
-                *common,
-                "--shards",
-                reals,
-                "--embeddings",
-                embeddings,
-                "--index",
-                embeddings / "index.faiss",
-            )
-        elif source == "random":
-            facts = run("views", "random", *common, "--shards", reals)
-        else:
-            clips = {"num_views": 8, "frame_step": 1}
-            facts = run("views", "video", *common[:-1], json.dumps(clips), "--clips", packed / "clips", "--threads", 2)
+    for shards, output in [*(([tar], folder / "single" / tar.name) for tar in tars), (tars, views)]:
+        facts = run(*verb(source, packed, reals, embeddings), *named(shards), "--output", output)
         assert facts["views"] > 0
+    for path in (folder / "single").iterdir():
+        assert (views / path.name).read_bytes() == path.read_bytes(), path.name
     return reals, views
 
 

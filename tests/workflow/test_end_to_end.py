@@ -56,15 +56,11 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     }
 
 
-def test_declared_files_exist_and_nothing_is_left_in_work(finished: Workplace) -> None:
+def test_declared_files_exist_and_nothing_unfinished_is_left_in_work(finished: Workplace) -> None:
     missing = [name for name in DECLARED if not (finished.folder / name).is_file()]
     assert missing == []
-    left = (
-        [str(path) for path in (finished.folder / "work").rglob("*") if path.is_file()]
-        if (finished.folder / "work").exists()
-        else []
-    )
-    assert left == []
+    files = [path.relative_to(finished.folder / "work") for path in (finished.folder / "work").rglob("*") if path.is_file()]
+    assert [str(path) for path in files if path.parts[0] != "finished"] == []
     hidden = [str(path) for path in (finished.folder / "results").rglob(".*")]
     assert [name for name in hidden if not name.endswith(".snakemake_timestamp")] == []
 
@@ -165,3 +161,15 @@ def test_orphan_of_a_killed_controller_and_its_successor_do_not_disturb_each_oth
     assert done.returncode == 0, done.stderr[-3000:]
     name = "results/pretrain/conditioning/seed0/encoder.safetensors"
     assert (finished.folder / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_a_deleted_shard_comes_back_by_its_second_name(tmp_path: Path) -> None:
+    place, tar = Workplace(tmp_path), tmp_path / "results/shards/demo/00000.tar"
+    place.write_config(tiny_config())
+    assert place.run(str(tar.relative_to(tmp_path))).returncode == 0
+    tar.unlink()
+    done = place.run(str(tar.relative_to(tmp_path)))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert tar.samefile(tmp_path / "work/finished/shards/demo/00000.tar")
+    assert "found finished" in (tmp_path / "logs/write_shard/demo/00000.log").read_text()
+    assert place.planned_jobs(str(tar.relative_to(tmp_path))) == {}

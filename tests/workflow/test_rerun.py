@@ -21,7 +21,7 @@ CHANGES = [
     ("consistency.image_size", 96, {"score_views", "summarise_consistency", "write_report"}),
     ("propagation.datasets.davis.top_k", 5, SUMMARIES),
     ("report.title", "Another title", {"write_report"}),
-    ("shards.datasets.demo.jpeg_quality", 80, {"write_shard", "summarise_shards"} | AFTER_ENCODER),
+    ("shards.datasets.demo.jpeg_quality", 80, {"write_manifest", "write_shard", "summarise_shards"} | AFTER_ENCODER),
     ("shards.datasets.demo.max_bad_fraction", 0.5, {"summarise_shards", "write_report"}),
     ("runtime.threads", 2, set()),
     ("runtime.precision", "bf16", set()),

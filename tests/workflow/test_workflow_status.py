@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from cdgmae.blocks import base_rule
 from cdgmae.config import check_config, load_config
 from cdgmae.status.expected import expected_jobs
-from tests.workflow.conftest import Workplace, environment, tiny_config
+from tests.workflow.conftest import Workplace, environment, set_key, tiny_config
 from tests.workflow.test_rules import RULES
 from tests.workflow.test_view_sources import SOURCES
 
@@ -39,12 +40,16 @@ def every_kind_of_source() -> dict[str, Any]:
     return config
 
 
-@pytest.mark.parametrize("config", [tiny_config(), every_kind_of_source()], ids=["demo", "all kinds of sources"])
+@pytest.mark.parametrize(
+    "config",
+    [tiny_config(), every_kind_of_source(), set_key(every_kind_of_source(), "runtime.shards_per_job", 2)],
+    ids=["demo", "all kinds of sources", "two shards per job"],
+)
 def test_expected_jobs_are_those_that_snakemake_plans(tmp_path: Path, config: dict[str, Any]) -> None:
     place = Workplace(tmp_path)
     place.write_config(config)
     expected = {output: job.rule for job in expected_jobs(load_config(place.config_file)) for output in job.outputs}
-    planned = snakemakes_outputs(place)
+    planned = {output: base_rule(rule) for output, rule in snakemakes_outputs(place).items()}
     assert {output: planned.get(output) for output in expected} == expected
     rest = {rule for output, rule in planned.items() if output not in expected}
     assert rest <= {"pretrain_encoder"}  # whose encoder, written last, stands for its other files
@@ -61,9 +66,10 @@ def test_logs_benchmarks_and_work_folders_of_expected_jobs_are_those_of_the_rule
         for path, found in (
             (job.log, r'"(logs/[^"]+\.log)"'),
             (job.benchmark, r'"(benchmarks/[^"]+)"'),
-            (job.work, r'work="([^"]+)"'),
+            (next(iter(job.work), None), r'work=f?"([^"]+)"'),
         ):
-            patterns = re.findall(found, body)
+            patterns = [pattern.replace("{block}", "{name}/{shard}") for pattern in re.findall(found, body)]
+            patterns = [pattern.replace("{block.name}", "{name}/{shard}") for pattern in patterns]
             assert len(patterns) == (path is not None), (job, found)
             assert path is None or matches(patterns[0], path), (path, patterns)
 

@@ -23,6 +23,7 @@ rule pretrain_encoder:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
     resources:
+        **ON_GPUS,
         mem_mb=16000,
         runtime=1440,
     params:
@@ -33,10 +34,13 @@ rule pretrain_encoder:
         seed=lambda w: JOBS.run_seed(w.seed),
         work="work/pretrain/{run}/seed{seed}",
         trackers="logs/trackers/{run}/seed{seed}",
+        finished="work/finished/pretrain/{run}/seed{seed}",
     message:
         "Pre-train {wildcards.run}, seed {wildcards.seed}"
     shell:
-        "cdgmae pretrain run"
+        "cdgmae cluster launch {resources.launcher}"
+        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
+        " cdgmae pretrain run"
         " --settings {params.settings:q}"
         " --seed {params.seed}"
         " --shards {params.shards:q}"
@@ -46,6 +50,7 @@ rule pretrain_encoder:
         " --work {params.work:q}"
         " --tracker-dir {params.trackers:q}"
         " --threads {threads}"
+        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 

@@ -19,16 +19,20 @@ rule propagate_labels:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
     resources:
+        **ON_GPUS,
         mem_mb=8000,
         runtime=480,
     params:
         settings=lambda w: JOBS.protocol(w.clip_set).canonical_json(),
         encoder=lambda w: JOBS.encoder_reference(JOBS.judged_encoder(w.encoder)),
         work="work/propagation/{encoder}/{clip_set}",
+        finished="work/finished/propagation/{encoder}",
     message:
         "Propagate labels on {wildcards.clip_set} with {wildcards.encoder}"
     shell:
-        "cdgmae propagation run {wildcards.clip_set}"
+        "cdgmae cluster launch {resources.launcher}"
+        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
+        " cdgmae propagation run {wildcards.clip_set}"
         " --settings {params.settings:q}"
         " --encoder {params.encoder:q}"
         " --name {wildcards.encoder}"
@@ -36,6 +40,7 @@ rule propagate_labels:
         " --strips"
         " --work {params.work:q}"
         " --threads {threads}"
+        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 

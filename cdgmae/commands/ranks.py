@@ -1,0 +1,36 @@
+"""Which commands share their work out between several processes, and how a process takes its place among them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from cdgmae.runtime.distribution import WORLD_SIZE_VARIABLE, join_group, world_size
+from cdgmae.runtime.interrupts import leave_at_once_when_asked
+
+TRAINED_TOGETHER = ("pretrain run", "views train-generator")
+"""All ranks work on one network and meet at every step."""
+
+SHARED_OUT = ("views sample", "views sample-pipeline", "views embed", "consistency score", "propagation run")
+"""Each rank takes its share of the shards or clips; they never wait for each other's results but at the very end."""
+
+
+def take_place(arguments: Sequence[str]) -> None:
+    """Join the ranks that `cdgmae cluster launch` started, before anything else happens.
+
+    Args:
+        arguments: The command line without the program's name.
+
+    Raises:
+        ValueError: if several ranks were started for a command that one process does, or not as many as asked for.
+    """
+    if WORLD_SIZE_VARIABLE not in os.environ:
+        return
+    leave_at_once_when_asked()
+    join_group()
+    verb = " ".join([word for word in arguments if not word.startswith("-")][:2])
+    if world_size() > 1 and verb not in TRAINED_TOGETHER + SHARED_OUT:
+        raise ValueError(
+            f"`cdgmae {verb}` runs as one process, but {world_size()} were started; give it nodes 1 and one rank per node. "
+            f"Several share out: {', '.join(TRAINED_TOGETHER + SHARED_OUT)}"
+        )
