@@ -116,7 +116,7 @@ def score(
         batch_size=batch_size, max_bad_fraction=max_bad_fraction,
     )  # fmt: skip
     limit_threads(threads)
-    where, stop = pick_device(device), StopRequest()
+    where = pick_device(device)
     load = cache(lambda: load_encoder(encoder, device=where))  # at the first shard that is not found finished
 
     def make(tar: Path, target: Path) -> dict[str, Any]:
@@ -132,7 +132,8 @@ def score(
         raise ValueError(
             f"--views {views} is one shard, but {len(targets)} were given with --real; give the folder of the view shards"
         )
-    print_result(each_shard(targets, output, make), as_json)
+    with StopRequest() as stop:
+        print_result(each_shard(targets, output, make), as_json)
 
 
 @app.command()

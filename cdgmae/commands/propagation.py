@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -209,14 +209,15 @@ def run(
     table = output / f"{clip_set.value}.parquet"
     part = parse_share(share)
     writes_table = is_main_process() and not part  # shares and ranks run side by side
-    with exclusive_writer(table) if writes_table else nullcontext():
+    only_writer = exclusive_writer(table) if writes_table else nullcontext()
+    with only_writer, stop_if_asked("clip", "finished clips are kept") as check_now:
         scores = run_propagation(
             clip_set.value, protocol, encoder, table,
             device=pick_device(device), name=name, work_dir=work or output / f".{clip_set.value}.work",
             save_predictions=output if save_predictions else None,
             overlays=output if overlays else None, overlay_format=overlays.value if overlays else "gif",
             strips=output / "strips" / clip_set.value if strips else None,
-            after_clip=stop_if_asked("clip", "finished clips are kept"), workers=workers, share=part,
+            after_clip=check_now, workers=workers, share=part,
             finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
     print_result(dict(scores) if as_json or part else {**scores, "table": table}, as_json)
@@ -252,7 +253,8 @@ def prepare_davis(
     """
     from cdgmae.propagation.prepare_davis import prepare_davis as prepare
 
-    print_result(prepare(root, output, stop_if_asked("sequence", "finished sequences are kept")), as_json)
+    with stop_if_asked("sequence", "finished sequences are kept") as check_now:
+        print_result(prepare(root, output, check_now), as_json)
 
 
 @app.command()
@@ -284,18 +286,19 @@ def show(
         render_display(display)
 
 
-def stop_if_asked(unit: str, kept: str) -> Callable[[str], None]:
+@contextmanager
+def stop_if_asked(unit: str, kept: str) -> Iterator[Callable[[str], None]]:
     """A check to run after each `unit` of work, which ends the job if a signal or the time limit asks for it."""
     from cdgmae.runtime.interrupts import Interrupted, StopRequest
 
-    stop = StopRequest()
+    with StopRequest() as stop:
 
-    def check_now(name: str) -> None:
-        reason = stop.reason()
-        if reason is not None:
-            raise Interrupted(f"{reason} after {unit} {name}; {kept}, run the same command again")
+        def check_now(name: str) -> None:
+            reason = stop.reason()
+            if reason is not None:
+                raise Interrupted(f"{reason} after {unit} {name}; {kept}, run the same command again")
 
-    return check_now
+        yield check_now
 
 
 def read_protocol(clip_set: str, settings: str, **flags: Any) -> ProtocolSettings:

@@ -221,7 +221,7 @@ def sample_pipeline(
 
     parsed = parse_settings(PipelineSettings, settings, batch_size=batch_size)
     limit_threads(threads)
-    recipe, stop = OpenedOnce(PipelineRecipe(parsed, precision)), StopRequest()
+    recipe = OpenedOnce(PipelineRecipe(parsed, precision))
     devices = worker_devices(pick_device(device), workers)
 
     def make(tar: Path, target: Path) -> dict[str, Any]:
@@ -231,7 +231,8 @@ def sample_pipeline(
             finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
 
-    print_result(each_shard(pair_outputs(shard, output, ".tar"), output, make), as_json)
+    with StopRequest() as stop:
+        print_result(each_shard(pair_outputs(shard, output, ".tar"), output, make), as_json)
 
 
 def _tables(folder: Path) -> list[Path]:

@@ -185,7 +185,7 @@ def sample(
 
     parsed = parse_settings(SamplingSettings, settings, batch_size=batch_size)
     limit_threads(threads)
-    recipe, stop = OpenedOnce(GeneratorRecipe(generator, parsed, precision, compiled)), StopRequest()
+    recipe = OpenedOnce(GeneratorRecipe(generator, parsed, precision, compiled))
     devices = worker_devices(pick_device(device), workers)
 
     def make(tar: Path, target: Path) -> dict[str, Any]:
@@ -195,7 +195,8 @@ def sample(
             finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
 
-    print_result(each_shard(pair_outputs(shard, output, ".tar"), output, make), as_json)
+    with StopRequest() as stop:
+        print_result(each_shard(pair_outputs(shard, output, ".tar"), output, make), as_json)
 
 
 @app.command("show")

@@ -132,7 +132,8 @@ def score_shard(
         return copy.keep(_summary(output, table, table.num_rows, facts, encoder))
     parts = PartFolder(work_dir or output.parent / f".work-{output.stem}", _identity(settings, inputs, source, precision))
     job = _Job(bags, embed, settings.batch_size, source, stop or StopRequest())
-    table, found = _score_parts(job, parts, f"score {source} {output.stem}", log_interval_seconds)
+    with job.stop:
+        table, found = _score_parts(job, parts, f"score {source} {output.stem}", log_interval_seconds)
     _check_bad_fraction(table, settings.max_bad_fraction, view_tar or real_tar)
     table = with_nearest_patches(table, bags, embed, settings.nearest_bags)
     check_scores(table)

@@ -70,8 +70,8 @@ def run_propagation(
         after_clip: Called with a clip's name once its part is safe; may raise to stop the job.
         workers: Processes that compute clips; None: one per visible GPU if `device` is `cuda`, else this process alone.
         share: (k, n): compute only the clips k, k + n, k + 2n, ... and leave their parts in `work_dir`, without a table.
-        finished: Where the table gets a second name once it is whole, and is looked for first; without effect where a share is computed, or
-            more than the table is written.
+        finished: Where the table and the strips get a second name once they are whole, and are looked for first; without effect where a
+            share is computed, or masks, joints or overlays are written.
 
     Returns:
         J&F, J, F (DAVIS), mIoU (VIP) or PCK@0.1 .. PCK@0.5 (JHMDB), all in percent; for a share, and on other processes than the first,
@@ -90,8 +90,8 @@ def run_propagation(
         "protocol": [PROTOCOL, clip_set, protocol.digest()], "encoder": [encoder_reference, reference_digest(encoder_reference)], "name": name,
         "clips": [(clip.name, stats_digest((*clip.frames, *clip.labels))) for clip in clips],
     }  # fmt: skip
-    only_table = share is None and save_predictions is None and overlays is None
-    copy = (finished if only_table else NOTHING_KEPT).copy_of([output], made_from)
+    keepable = share is None and save_predictions is None and overlays is None
+    copy = (finished if keepable else NOTHING_KEPT).copy_of([output] if strips is None else [strips, output], made_from)
     if (restored := copy.restore()) is not None:
         return restored
     encoder = frozen_encoder(encoder_reference, devices[0] if len(devices) == 1 else torch.device("cpu"), protocol)

@@ -7,11 +7,15 @@ import signal
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Any, Self
 
 from cdgmae.runtime.distribution import rank, world_size
 
 NOTES_VARIABLE = "CDGMAE_STOP_NOTES"
 """Folder, shared by all nodes, in which the ranks of one job note why they ended; set by `cdgmae cluster launch`."""
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What schedulers send ahead of a limit or a preemption."""
 
 EXIT_INTERRUPTED = 85
 """Exit code of a job that saved its state and stopped early: run it again and it continues."""
@@ -26,7 +30,7 @@ class ShareFailed(ValueError):
 
 
 class StopRequest:
-    """Collects reasons to stop: SIGTERM, SIGUSR1, or a deadline.
+    """Collects reasons to stop while it is entered (`with StopRequest() as stop:`): SIGTERM, SIGUSR1, or a deadline.
 
     The deadline comes from the environment: CDGMAE_TIME_LIMIT in seconds from now, CDGMAE_DEADLINE as a point in time (seconds since
     1970; `cdgmae cluster launch` sets it from the limit of the Slurm job). The earlier one counts.
@@ -37,8 +41,17 @@ class StopRequest:
         limit, deadline = os.environ.get("CDGMAE_TIME_LIMIT"), os.environ.get("CDGMAE_DEADLINE")
         ends = [time.time() + float(limit)] if limit else []
         self._deadline = min([*ends, float(deadline)] if deadline else ends, default=None)
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._on_signal)
+        self._former: list[dict[signal.Signals, Any]] = []
+
+    def __enter__(self) -> Self:
+        """From here on the signals are noted instead of ending the process; one that is entered already may be entered again."""
+        self._former.append({number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The signals do what they did before."""
+        for number, handler in self._former.pop().items():
+            signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._reason = signal.Signals(number).name
@@ -62,7 +75,7 @@ def leave_at_once_when_asked() -> None:
         os.write(2, f"stopped early: {signal.Signals(number).name} came before the work began; run it again\n".encode())
         os._exit(leave_group(EXIT_INTERRUPTED))
 
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in STOP_SIGNALS:
         signal.signal(number, leave)
 
 

@@ -198,11 +198,11 @@ def _take_all_steps(session: _Session, label: str, observe: Observer | None) -> 
     loaded = load_parts(
         session.task, parts, first, settings.num_steps, machine.resolved_loader_workers, session.accelerator.device.type == "cuda"
     )
-    stop = StopRequest()
-    with ProgressMeter(
+    meter = ProgressMeter(
         label, settings.num_steps, done=first, unit="steps", interval_seconds=machine.log_interval_seconds,
         silent=not is_main_process(),
-    ) as meter:  # fmt: skip
+    )  # fmt: skip
+    with StopRequest() as stop, meter:
         for step in range(first, settings.num_steps):
             session.unread.append(_take_step(session, step, loaded, len(parts)))
             if observe is not None and is_main_process():

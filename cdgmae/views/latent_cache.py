@@ -113,11 +113,11 @@ def fill_cache(
     firsts = range(0, len(pictures), part)
     mine = [first for number, first in enumerate(firsts) if number % world_size() == rank()]
     missing = [first for first in mine if not part_path(folder, LATENTS, first).is_file()]
-    stop = StopRequest()
-    with ProgressMeter(
+    meter = ProgressMeter(
         "latents", len(mine), done=len(mine) - len(missing), unit="parts", interval_seconds=log_interval_seconds,
         silent=not is_main_process(),
-    ) as meter:  # fmt: skip
+    )  # fmt: skip
+    with StopRequest() as stop, meter:
         for first in missing:
             _stop_if_asked(stop, f"{meter.done} of {len(mine)}")
             _write_part(
@@ -126,9 +126,9 @@ def fill_cache(
                 _compute(range(first, min(first + part, len(pictures))), pictures, encoder, pipeline, settings, device),
             )
             meter.advance(1)
-    while not all(part_path(folder, LATENTS, first).is_file() for first in firsts):  # the other processes' parts
-        _stop_if_asked(stop, f"{len(mine)} of {len(mine)}")
-        time.sleep(POLL_SECONDS)
+        while not all(part_path(folder, LATENTS, first).is_file() for first in firsts):  # the other processes' parts
+            _stop_if_asked(stop, f"{len(mine)} of {len(mine)}")
+            time.sleep(POLL_SECONDS)
     return LatentCache(folder, len(pictures), part)
 
 

@@ -91,9 +91,12 @@ def sample_shard(
     batches = _missing_batches(rows, pictures, made, settings, recipe.views_per_row)
     if batches:
         task = DrawingTask(recipe, settings, seed, shard_tar, work_dir, identity, batches)
-        _draw(task, devices, stop, threads, ProgressMeter(
-            f"views {output_tar.stem}", len(rows), done=len(rows) - sum(map(len, batches)), unit="rows", interval_seconds=log_interval_seconds
-        ))  # fmt: skip
+        meter = ProgressMeter(
+            f"views {output_tar.stem}", len(rows), done=len(rows) - sum(map(len, batches)), unit="rows",
+            interval_seconds=log_interval_seconds,
+        )  # fmt: skip
+        with stop:
+            _draw(task, devices, stop, threads, meter)
         made = FinishedViews(work_dir, identity)
     missing = sum(view not in made for view in wanted)
     if missing:

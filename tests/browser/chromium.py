@@ -12,6 +12,7 @@ from typing import Any
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
 
 WINDOW = (1280, 900)
 LOCAL = ("file:", "data:", "blob:", "about:", "chrome:")
@@ -57,12 +58,14 @@ class Browser:
     screenshots: Path
 
     def open(self, page: Path, fragment: str = "") -> None:
-        """Open a file and wait until it is loaded; pictures further down may load later, see `broken_pictures`."""
+        """Open a file and wait until it is loaded and its charts are drawn; pictures further down may load later, see `broken_pictures`."""
         self.driver.get(page.resolve().as_uri() + fragment)
+        drawn = "return [...document.querySelectorAll('.chart')].every(chart => chart.childNodes.length > 0)"
+        WebDriverWait(self.driver, 20, 0.05).until(lambda _: self.run(drawn), f"a chart of {page} stays empty")
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What a piece of JavaScript, with `return`, gives; its arguments are `arguments[0]` and so on."""
-        return self.driver.execute_script(script, *arguments)  # type: ignore[no-untyped-call]
+        return self.driver.execute_script(script, *arguments)
 
     def broken_pictures(self) -> list[str]:
         """Load every picture of the page, also those that wait to be scrolled to, and name those that cannot be shown."""
@@ -71,7 +74,7 @@ class Browser:
             pictures.forEach(picture => { picture.loading = "eager"; });
             Promise.allSettled(pictures.map(picture => picture.decode()))
                 .then(ends => done(pictures.filter((_, index) => ends[index].status === "rejected").map(picture => picture.src)));"""
-        return list(self.driver.execute_async_script(load))  # type: ignore[no-untyped-call]
+        return list(self.driver.execute_async_script(load))
 
     def problems(self) -> list[str]:
         """Console warnings and errors and requests that leave the machine, since the last call."""

@@ -63,6 +63,20 @@ PALE_TEXTS = (
         .filter(([, value]) => value < arguments[0]).map(([words, value]) => `${value.toFixed(2)}: ${words}`);"""
 )
 
+OVERLAPPING_LABELS = """
+    const found = [];
+    for (const drawing of document.querySelectorAll("svg")) {
+        const shown = label => label.textContent.trim() && label.checkVisibility({opacityProperty: true});
+        const labels = [...drawing.querySelectorAll("text")].filter(shown)
+            .map(label => [label.textContent.trim(), label.getBoundingClientRect()]);
+        labels.forEach(([words, one], place) => labels.slice(place + 1).forEach(([others, two]) => {
+            const width = Math.min(one.right, two.right) - Math.max(one.left, two.left);
+            const height = Math.min(one.bottom, two.bottom) - Math.max(one.top, two.top);
+            if (width > 1 && height > 3) found.push(`${words} / ${others}`);
+        }));
+    }
+    return found;"""
+
 WATCH_FOCUS = """
     window.reachedByKey = new Set();
     window.withoutRing = new Set();
@@ -117,6 +131,11 @@ def small_texts(browser: Browser) -> list[str]:
 def pale_texts(browser: Browser) -> list[str]:
     """Texts of the open page that stand out too little from their ground."""
     return list(browser.run(PALE_TEXTS, LOWEST_CONTRAST))
+
+
+def overlapping_labels(browser: Browser) -> list[str]:
+    """Pairs of labels of one drawing on the open page that lie on each other; boxes of lines may touch by 3 pixels."""
+    return list(browser.run(OVERLAPPING_LABELS))
 
 
 def controls_out_of_reach(browser: Browser) -> tuple[list[str], list[str]]:

@@ -8,7 +8,14 @@ import pytest
 from PIL import Image
 
 from tests.browser.chromium import WINDOW, Browser
-from tests.browser.page_checks import broken_links, controls_out_of_reach, open_quietly, pale_texts, small_texts
+from tests.browser.page_checks import (
+    broken_links,
+    controls_out_of_reach,
+    open_quietly,
+    overlapping_labels,
+    pale_texts,
+    small_texts,
+)
 
 HEAD = "<!DOCTYPE html><title>a page</title><link rel='icon' href='data:,'>"
 
@@ -34,11 +41,12 @@ def test_the_report_fits_the_window(browser: Browser, report_pages: Path) -> Non
             assert picture.width == WINDOW[0]
 
 
-def test_texts_of_the_report_are_large_and_dark_enough(browser: Browser, report_pages: Path) -> None:
+def test_texts_of_the_report_are_large_dark_and_apart_enough(browser: Browser, report_pages: Path) -> None:
     for page in pages_of(report_pages):
         browser.open(page)
         assert small_texts(browser) == [], page
         assert pale_texts(browser) == [], page
+        assert overlapping_labels(browser) == [], page
 
 
 def test_the_keyboard_reaches_every_control_of_the_report(browser: Browser, report_pages: Path) -> None:
@@ -81,6 +89,7 @@ def test_the_harness_names_what_people_cannot_read_or_reach(browser: Browser, tm
         + "<p style='font-size: 10px'>tiny <b>words</b></p><p style='color: #888'>pale</p><p style='color: #555a'>thin</p>"
         + "<div style='background: #333'><p>lost</p><p style='color: #fff'>fine</p></div><p hidden>unseen</p>"
         + "<svg viewBox='0 0 100 10' width='50'><text y='9' font-size='16' fill='#000'>drawn</text></svg>"
+        + "<svg width='200' height='50'><text y='20'>first</text><text x='10' y='22'>second</text><text y='45'>third</text></svg>"
         + "<button tabindex='0' style='outline: none'>bare</button><button disabled>off</button><a href='gone.html'>to nowhere</a>"
         + "<a href='#there' id='there'>here</a><a href='#away'>away</a>"
         + "<button onkeydown='event.preventDefault()'>trap</button><input id='behind' aria-label='behind'>"
@@ -88,6 +97,7 @@ def test_the_harness_names_what_people_cannot_read_or_reach(browser: Browser, tm
     browser.open(page)
     assert small_texts(browser) == ["10.0 px: tiny", "10.0 px: words", "8.0 px: drawn"]
     assert [text.split(": ")[1] for text in pale_texts(browser)] == ["pale", "thin", "lost"]
+    assert overlapping_labels(browser) == ["first / second"]
     assert broken_links(browser, page) == [f"page.html: {tmp_path.as_uri()}/gone.html", f"page.html: {page.as_uri()}#away"]
     unreached, without_ring = controls_out_of_reach(browser)
     assert [name[:18] for name in unreached] == ['<input id="behind"']

@@ -16,10 +16,14 @@ from cdgmae.runtime.progress import ProgressMeter
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_signals_are_noted(number: signal.Signals) -> None:
-    stop = StopRequest()
-    assert stop.reason() is None
-    os.kill(os.getpid(), number)
-    assert stop.reason() == number.name
+    former = signal.getsignal(number)
+    with StopRequest() as stop:
+        assert stop.reason() is None
+        with stop:  # a stage that was handed its caller's
+            pass
+        os.kill(os.getpid(), number)
+        assert stop.reason() == number.name
+    assert signal.getsignal(number) is former
 
 
 def test_time_limit_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

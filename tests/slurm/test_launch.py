@@ -26,7 +26,7 @@ from cdgmae.runtime.interrupts import StopRequest, leave_group
 join_group()
 if sys.argv[1] == "fail" and rank() == 1:
     sys.exit(3)
-stop, resumed = StopRequest(), Path(f"saved{rank()}").exists()
+stop, resumed = StopRequest().__enter__(), Path(f"saved{rank()}").exists()
 names = ("SLURMD_NODENAME", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "CUDA_VISIBLE_DEVICES")
 facts = {name: os.environ[name] for name in names}
 facts["seconds_left"] = float(os.environ["CDGMAE_DEADLINE"]) - time.time()

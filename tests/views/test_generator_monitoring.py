@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, VQModel
 from PIL import Image
 
 from cdgmae.models.encoders import load_encoder
-from cdgmae.runtime.interrupts import Interrupted
+from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.settings.views import MonitoringSettings
 from cdgmae.storage.tables import read_table
 from cdgmae.training.machine import Machine
@@ -94,11 +94,10 @@ def test_findings_survive_an_interruption_and_lie_in_the_generator_folder(
     assert load_generator(tmp_path / "cut" / "generator", device=CPU).facts.digest == straight["digest"]
 
 
-class StopAfterThree:
+class StopAfterThree(StopRequest):
     """Asks to stop at the third step."""
 
-    def __init__(self) -> None:
-        self.asked = 0
+    asked = 0
 
     def reason(self) -> str | None:
         self.asked += 1

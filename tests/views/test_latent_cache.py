@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cdgmae.models.encoders import load_encoder
-from cdgmae.runtime.interrupts import Interrupted
+from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.views.examples import embeddings_to_whiten_with, make_first_stage, split
 from cdgmae.views.generator_building import build_pipeline
 from cdgmae.views.latent_cache import LatentCache, fill_cache, part_path
@@ -80,11 +80,10 @@ def test_two_processes_share_the_parts_out(shard_tar: Path, tmp_path: Path, monk
     assert torch.equal(content(fill(tmp_path / "two", shard_tar)), reference)
 
 
-class ImpatientAfterItsShare:
+class ImpatientAfterItsShare(StopRequest):
     """Stops the process that would otherwise wait for the other one."""
 
-    def __init__(self) -> None:
-        self.asked = 0
+    asked = 0
 
     def reason(self) -> str | None:
         self.asked += 1

@@ -17,6 +17,7 @@ from tests.browser.page_checks import (
     broken_links,
     controls_out_of_reach,
     open_quietly,
+    overlapping_labels,
     pale_texts,
     small_texts,
 )
@@ -44,6 +45,7 @@ def test_pages_can_be_read_and_used_by_keyboard(with_tables: Workplace, browser:
         browser.open(page)
         assert small_texts(browser) == [], page
         assert pale_texts(browser) == [], page
+        assert overlapping_labels(browser) == [], page
         assert controls_out_of_reach(browser) == ([], []), page
 
 

@@ -31,6 +31,14 @@ def test_readme_shows_the_rulegraph_that_snakemake_draws(tmp_path: Path) -> None
     assert shown == expected, "put these lines into README:\n" + "\n".join(f"    {line}" for line in expected)
 
 
+def test_what_readme_links_to_is_there() -> None:
+    links = re.findall(r"\]\(([^)#\s]+)\)", (ROOT / "README.md").read_text())
+    assert [link for link in links if ":" not in link and not (ROOT / link).exists()] == []
+    pictures = [ROOT / link for link in links if link.endswith((".jpg", ".png"))]
+    assert pictures
+    assert max(picture.stat().st_size for picture in pictures) < 300_000
+
+
 def test_catalog_metadata_names_what_the_workflow_has() -> None:
     usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
     assert set(usage) == {"mandatory-flags", "software-stack-deployment", "report"}
