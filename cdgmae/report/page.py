@@ -28,18 +28,19 @@ PACKAGES = ("torch", "torchvision", "timm", "diffusers", "accelerate", "pyarrow"
 
 
 def write_report(settings: ReportSettings, results: Path, output: Path) -> dict[str, Any]:
-    """Write the page and its figures.
+    """Write all pages and their figures.
 
     Figures, thumbnails and shared scripts are written first and index.html last and at once, so a page that is there is whole. Stages that
     have not been run are named in the page. The same results give the same bytes.
 
     Args:
-        settings: Title, number of bags, thumbnail size.
+        settings: Title, numbers of bags and strips, thumbnail size.
         results: Folder with the results of the stages.
-        output: Folder for index.html, assets/ and figures/; other files in it are left alone.
+        output: Folder for index.html, assets/, figures/ and a folder per further page; other files in it are left alone.
 
     Returns:
-        The page's path, its size with all figures in megabytes, the number of shown bags, missing stages and the verdict.
+        The page's path, its size with all figures in megabytes, the number of shown bags, missing stages and the verdict; what the
+        explorer shows, and the numbers of reconstruction panels and of sequences shown as strips.
 
     Raises:
         ValueError: if `results` holds nothing of any stage, or something in it cannot be read.
