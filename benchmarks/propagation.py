@@ -102,10 +102,10 @@ def run_once(way: str, patch: int, num_frames: int, device: torch.device, precis
             else frozen_encoder(ENCODERS[patch], device, protocol)
         )
         if device.type == "cuda":
-            evaluate_clip(clip, ObjectScorer(clip, SIDES, grid, False), encoder, protocol, device)  # warm up
+            evaluate_clip(clip, ObjectScorer(clip, SIDES, grid, ()), encoder, protocol, device)  # warm up
         clock = clock_of(device)
         timed, before, started = Timed(encoder, device), peak_megabytes(), clock()
-        scorer = ObjectScorer(clip, SIDES, grid, masks is not None)
+        scorer = ObjectScorer(clip, SIDES, grid, range(len(clip.frames)) if masks is not None else ())
         if way == "literal":
             evaluate_literally(clip, scorer, encoder, grid, protocol)
         else:

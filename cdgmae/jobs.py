@@ -301,6 +301,11 @@ class Jobs:
         section = self.config.propagation
         return [names.propagation_table(encoder, clip_set) for encoder in section.encoders for clip_set in section.protocols]
 
+    def propagation_strips(self) -> list[str]:
+        """The folders of painted frames of all encoders on all clip sets."""
+        section = self.config.propagation
+        return [names.propagation_strips(encoder, clip_set) for encoder in section.encoders for clip_set in section.protocols]
+
     def judged_encoder(self, name: str) -> EncoderSettings:
         """An encoder of section `propagation`, or another seed of it (`NAME_seedN`), which only the paper's tables ask for.
 

@@ -65,6 +65,11 @@ def propagation_table(encoder: str, clip_set: str) -> str:
     return f"{RESULTS}/propagation/{encoder}/{clip_set}.parquet"
 
 
+def propagation_strips(encoder: str, clip_set: str) -> str:
+    """Folder of a few painted frames of every clip, for the report."""
+    return f"{RESULTS}/propagation/{encoder}/strips/{clip_set}"
+
+
 def paper_table(table: str, extension: str) -> str:
     """One of the files of a paper table; not below `results/report`, which the page's job replaces as a whole."""
     return f"{RESULTS}/tables/{table}.{extension}"

@@ -166,6 +166,14 @@ def run(
             "mp4 is smaller and needs `pip install cdgmae\\[video]`.",
         ),
     ] = None,
+    strips: Annotated[
+        bool,
+        typer.Option(
+            "--strips",
+            help="Also write OUTPUT/strips/CLIP_SET/SEQUENCE.jpg: five frames side by side, the first with its given labels, the others under "
+            "their predicted ones, errors outlined; the report shows them.",
+        ),
+    ] = False,
     work: Annotated[
         Path | None,
         typer.Option(
@@ -208,6 +216,7 @@ def run(
             device=pick_device(device), name=name, work_dir=work or output / f".{clip_set.value}.work",
             save_predictions=output if save_predictions else None,
             overlays=output if overlays else None, overlay_format=overlays.value if overlays else "gif",
+            strips=output / "strips" / clip_set.value if strips else None,
             after_clip=check_now, workers=workers, share=part,
             finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip

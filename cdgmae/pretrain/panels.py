@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from cdgmae.models.cross_view_mae import CrossViewMAE, CrossViewOutput
@@ -25,7 +25,9 @@ NUM_SAMPLES = 4
 """Rows of a panel: the first samples of the run's first batch, the same in all panels."""
 
 MASKED_GREY = 0.5
-CAPTION_HEIGHT = 14
+CAPTION_SHARE = 12
+"""Captions are a twelfth of a picture's side high, so that they stay readable where panels are reduced."""
+
 GAP = 2
 MIN_SIDE = 144
 """Smaller pictures are shown enlarged to this side, so that captions fit above them."""
@@ -131,12 +133,14 @@ def _lay_out(columns: dict[str, list[Image.Image]]) -> Image.Image:
     """Captioned columns of pictures on white."""
     pictures = list(columns.values())
     side = max(MIN_SIDE, pictures[0][0].width)
-    width, height = len(columns) * (side + GAP) - GAP, CAPTION_HEIGHT + len(pictures[0]) * (side + GAP)
+    font = ImageFont.load_default(side / CAPTION_SHARE)
+    top = round(1.5 * side / CAPTION_SHARE)
+    width, height = len(columns) * (side + GAP) - GAP, top + len(pictures[0]) * (side + GAP)
     panel = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(panel)
     for column, (caption, images) in enumerate(columns.items()):
         left = column * (side + GAP)
-        draw.text((left + 1, 1), caption, fill="black")
+        draw.text((left + 1, 1), caption, fill="black", font=font)
         for row, image in enumerate(images):
-            panel.paste(image.resize((side, side), Image.Resampling.NEAREST), (left, CAPTION_HEIGHT + row * (side + GAP)))
+            panel.paste(image.resize((side, side), Image.Resampling.NEAREST), (left, top + row * (side + GAP)))
     return panel

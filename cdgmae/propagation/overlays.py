@@ -60,11 +60,16 @@ def mask_pictures(clip: Clip, predictions_T: Sequence[Ids]) -> Iterator[Image.Im
         clip: With an annotation per frame.
         predictions_T: Predicted ids (h, w) of every frame.
     """
-    for frame, (path, predicted) in enumerate(zip(clip.frames, predictions_T, strict=True)):
-        picture = _canvas(path)
-        ids_HW, truth_HW = (_fit(ids, picture.size) for ids in (predicted, read_annotation(clip.labels[frame]).ids_HW))
-        painted = Image.fromarray(paint_ids(np.asarray(picture), ids_HW, truth_HW))
+    for frame, predicted in enumerate(predictions_T):
+        painted = mask_picture(clip, frame, predicted, read_annotation(clip.labels[frame]).ids_HW)
         yield _captioned(painted, clip, frame, "white outline: differs from the annotation")
+
+
+def mask_picture(clip: Clip, frame: int, ids_HW: Ids, truth_HW: Ids, longer_side: int = LONGER_SIDE) -> Image.Image:
+    """One frame under `ids_HW`, see `mask_pictures`; ids may have any size, `longer_side` is the picture's, in pixels."""
+    picture = _canvas(clip.frames[frame], longer_side)
+    fitted = (_fit(ids, picture.size) for ids in (ids_HW, truth_HW))
+    return Image.fromarray(paint_ids(np.asarray(picture), *fitted))
 
 
 def paint_ids(picture_HW3: npt.NDArray[np.uint8], ids_HW: Ids, truth_HW: Ids) -> npt.NDArray[np.uint8]:
@@ -96,11 +101,24 @@ def joint_pictures(
         found_JT: Which of them were not lost.
         truth_2JT: True joints in pixels.
     """
-    for frame, path in enumerate(clip.frames):
-        picture = _canvas(path)
-        scale = np.array([picture.width / clip.picture[1], picture.height / clip.picture[0]])[:, None]
-        _draw_joints(picture, pixels_2JT[:, :, frame] * scale, found_JT[:, frame], truth_2JT[:, :, frame] * scale)
+    for frame in range(len(clip.frames)):
+        picture = joint_picture(clip, frame, pixels_2JT[:, :, frame], found_JT[:, frame], truth_2JT[:, :, frame])
         yield _captioned(picture, clip, frame, "white line: to the true joint, if missed at PCK@0.2")
+
+
+def joint_picture(
+    clip: Clip,
+    frame: int,
+    pixels_2J: Coordinates,
+    found_J: npt.NDArray[np.bool_],
+    truth_2J: Coordinates,
+    longer_side: int = LONGER_SIDE,
+) -> Image.Image:
+    """One frame with joints and limbs, see `joint_pictures`; `longer_side` is the picture's, in pixels."""
+    picture = _canvas(clip.frames[frame], longer_side)
+    scale = np.array([picture.width / clip.picture[1], picture.height / clip.picture[0]])[:, None]
+    _draw_joints(picture, pixels_2J * scale, found_J, truth_2J * scale)
+    return picture
 
 
 def _draw_joints(picture: Image.Image, joints_2J: Coordinates, found_J: npt.NDArray[np.bool_], truth_2J: Coordinates) -> None:
@@ -131,10 +149,10 @@ def _dot(
     draw.ellipse([at[0] - radius, at[1] - radius, at[0] + radius, at[1] + radius], fill=fill, outline=rim, width=2)
 
 
-def _canvas(path: Path) -> Image.Image:
-    """A frame with its longer side at `LONGER_SIDE` and even sides, as video codecs want them."""
+def _canvas(path: Path, longer_side: int) -> Image.Image:
+    """A frame with its longer side at `longer_side` and even sides, as video codecs want them."""
     with Image.open(path) as image:
-        factor = LONGER_SIDE / max(image.size)
+        factor = longer_side / max(image.size)
         width, height = (max(2, 2 * round(side * factor / 2)) for side in image.size)
         return image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
 

@@ -1,4 +1,4 @@
-"""Part files: the rows of finished clips, so that a killed job continues with the missing clips only.
+"""Part files: the rows of finished clips and, where asked for, their strips, so that a killed job continues with the missing clips only.
 
 A part is found again by content: clip name and files, protocol, encoder weights, and what was written besides.
 """
@@ -49,6 +49,12 @@ class PartFiles:
         if path is not None:
             write_text(path, json.dumps(rows))
 
+    def strip_path(self, clip: Clip) -> Path:
+        """Where the strip of a clip belongs; there must be a folder."""
+        path = self.path(clip)
+        assert path is not None
+        return path.with_suffix(".jpg")
+
     @contextmanager
     def claim(self, clip: Clip) -> Iterator[None]:
         """Hold the right to compute a clip; wait while another process of a shared data set holds it, then look for its part."""
@@ -57,12 +63,13 @@ class PartFiles:
             yield
 
     def remove(self, clips: Iterable[Clip]) -> None:
-        """Remove the parts of these clips, and the folder if nothing else is in it."""
+        """Remove the parts and strips of these clips, and the folder if nothing else is in it."""
         if self.folder is None or not self.folder.is_dir():
             return
         for clip in clips:
             path = self.path(clip)
             if path is not None:
                 path.unlink(missing_ok=True)
+                self.strip_path(clip).unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()

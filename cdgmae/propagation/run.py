@@ -19,6 +19,7 @@ from cdgmae.propagation.parts import PROTOCOL, PartFiles
 from cdgmae.propagation.predictions import ClipOutputs
 from cdgmae.propagation.schema import TABLE_SCHEMA
 from cdgmae.propagation.scores import table_scores
+from cdgmae.propagation.strips import collect_strips
 from cdgmae.propagation.workers import ClipWork, Rows, computed_clips, frozen_encoder
 from cdgmae.runtime.devices import worker_devices
 from cdgmae.runtime.distribution import is_main_process, rank, world_size
@@ -44,6 +45,7 @@ def run_propagation(
     save_predictions: Path | None = None,
     overlays: Path | None = None,
     overlay_format: str = "gif",
+    strips: Path | None = None,
     after_clip: Callable[[str], None] | None = None,
     workers: int | None = None,
     share: tuple[int, int] | None = None,
@@ -64,29 +66,32 @@ def run_propagation(
         save_predictions: Folder below which masks/ or joints/ are written.
         overlays: Folder below which overlays/SEQUENCE.gif or .mp4 are written.
         overlay_format: gif or mp4.
+        strips: Folder for a strip of every clip, see `cdgmae.propagation.strips`; needs a `work_dir`.
         after_clip: Called with a clip's name once its part is safe; may raise to stop the job.
         workers: Processes that compute clips; None: one per visible GPU if `device` is `cuda`, else this process alone.
         share: (k, n): compute only the clips k, k + n, k + 2n, ... and leave their parts in `work_dir`, without a table.
-        finished: Where the table gets a second name once it is whole, and is looked for first; without effect where a share is computed, or
-            more than the table is written.
+        finished: Where the table and the strips get a second name once they are whole, and are looked for first; without effect where a
+            share is computed, or masks, joints or overlays are written.
 
     Returns:
         J&F, J, F (DAVIS), mIoU (VIP) or PCK@0.1 .. PCK@0.5 (JHMDB), all in percent; for a share, and on other processes than the first,
         the number of its `clips`.
 
     Raises:
-        ValueError: if the clip set is not complete, the encoder cannot be loaded, the input size does not fit it, or the share is
-            none.
+        ValueError: if the clip set is not complete, the encoder cannot be loaded, the input size does not fit it, the share is
+            none, or strips are asked for without a `work_dir`.
     """
+    if strips is not None and work_dir is None:
+        raise ValueError("strips are kept in the work folder until all clips are done; give one (--work)")
     devices = worker_devices(device, workers)
-    outputs = ClipOutputs(save_predictions, overlays, overlay_format)
+    outputs = ClipOutputs(save_predictions, overlays, overlay_format, strips is not None)
     clips = read_clips(clip_set, Path(protocol.root), protocol.resolution)
     made_from = {
         "protocol": [PROTOCOL, clip_set, protocol.digest()], "encoder": [encoder_reference, reference_digest(encoder_reference)], "name": name,
         "clips": [(clip.name, stats_digest((*clip.frames, *clip.labels))) for clip in clips],
     }  # fmt: skip
-    only_table = share is None and save_predictions is None and overlays is None
-    copy = (finished if only_table else NOTHING_KEPT).copy_of([output], made_from)
+    keepable = share is None and save_predictions is None and overlays is None
+    copy = (finished if keepable else NOTHING_KEPT).copy_of([output] if strips is None else [strips, output], made_from)
     if (restored := copy.restore()) is not None:
         return restored
     encoder = frozen_encoder(encoder_reference, devices[0] if len(devices) == 1 else torch.device("cpu"), protocol)
@@ -115,6 +120,8 @@ def run_propagation(
     table_rows = [
         {**common, "sequence": clip.name, "frames": len(clip.frames), **row} for clip in clips for row in rows[clip.name]
     ]
+    if strips is not None:
+        collect_strips(clips, parts, strips)
     write_table(
         output, table_rows, TABLE_SCHEMA,
         settings_digest=protocol.digest(), inputs={encoder_reference: encoder.digest},

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,7 +38,7 @@ from cdgmae.propagation.masks import (
     resize_like_pillow,
 )
 from cdgmae.propagation.object_measures import boundary_accuracy, frame_statistics, region_similarity
-from cdgmae.propagation.overlays import joint_pictures, mask_pictures
+from cdgmae.propagation.overlays import joint_picture, joint_pictures, mask_picture, mask_pictures
 from cdgmae.propagation.part_measures import NUM_PARTS, PART_NAMES, part_counts
 from cdgmae.propagation.resizing import resize_nearest
 from cdgmae.propagation.schema import HITS, PCK_COLUMNS
@@ -73,23 +73,27 @@ class Scorer(Protocol):
         """The frames with the predictions painted over them."""
         ...
 
+    def picture(self, frame: int, longer_side: int) -> Image.Image:
+        """One frame with its predictions painted over it, `longer_side` pixels large; frame 0 with the labels that were given."""
+        ...
+
 
 class MaskScorer:
     """What DAVIS and VIP share: labels of frame 0 and decoded ids."""
 
-    def __init__(self, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], keep_predictions: bool) -> None:
+    def __init__(self, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], kept_frames: Container[int]) -> None:
         """Read the annotation of frame 0, the only one that propagation sees.
 
         Args:
             clip: The clip.
             sides: (H, W) of the encoder's input.
             grid: (rows, columns) of patches.
-            keep_predictions: Whether `predictions` will be asked for.
+            kept_frames: Frames whose predictions will be asked for.
         """
-        self.clip, self.sides, self.grid, self.keep = clip, sides, grid, keep_predictions
+        self.clip, self.sides, self.grid, self.kept_frames = clip, sides, grid, kept_frames
         self.first = read_annotation(clip.labels[0])
         self.order = label_order(self.first)
-        self.files: dict[str, bytes] = {}
+        self.masks: dict[int, bytes] = {}
 
     def first_labels(self) -> Tensor:
         """Soft labels (N, C) of frame 0 on the CPU."""
@@ -97,11 +101,20 @@ class MaskScorer:
 
     def predictions(self) -> dict[str, bytes]:
         """masks/SEQUENCE/00000.png ...: palette PNGs at the size of the annotations, numbered by place in the clip."""
-        return self.files
+        return {f"masks/{self.clip.name}/{frame:05d}.png": data for frame, data in self.masks.items()}
 
     def pictures(self) -> Iterator[Image.Image]:
-        """The frames under the predicted ids; needs kept predictions."""
-        return mask_pictures(self.clip, [np.asarray(Image.open(io.BytesIO(data))) for data in self.files.values()])
+        """The frames under the predicted ids; all of them must have been kept."""
+        return mask_pictures(self.clip, [self.kept(frame) for frame in range(len(self.clip.frames))])
+
+    def picture(self, frame: int, longer_side: int) -> Image.Image:
+        """One kept frame under the predicted ids; frame 0 under its annotation."""
+        truth_HW = self.truth(frame)
+        return mask_picture(self.clip, frame, self.kept(frame) if frame else truth_HW, truth_HW, longer_side)
+
+    def kept(self, frame: int) -> Ids:
+        """Predicted ids of a kept frame."""
+        return np.asarray(Image.open(io.BytesIO(self.masks[frame])))
 
     @property
     def scored_size(self) -> tuple[int, int]:
@@ -118,16 +131,21 @@ class MaskScorer:
         return read_annotation(self.clip.labels[frame]).ids_HW
 
     def remember(self, frame: int, ids_HW: Ids) -> None:
-        """Keep a prediction if predictions are wanted."""
-        if self.keep:
-            self.files[f"masks/{self.clip.name}/{frame:05d}.png"] = encode_mask(ids_HW)
+        """Keep a prediction if it is wanted."""
+        if frame in self.kept_frames:
+            self.masks[frame] = encode_mask(ids_HW)
 
 
 class ObjectScorer(MaskScorer):
     """DAVIS: J and F of every object, first and last frame left out (spec 3.6)."""
 
     def __init__(
-        self, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], keep_predictions: bool, at_input_size: bool = False
+        self,
+        clip: Clip,
+        sides: tuple[int, int],
+        grid: tuple[int, int],
+        kept_frames: Container[int],
+        at_input_size: bool = False,
     ) -> None:
         """Read the annotation of frame 0.
 
@@ -135,10 +153,10 @@ class ObjectScorer(MaskScorer):
             clip: The clip.
             sides: (H, W) of the encoder's input.
             grid: (rows, columns) of patches.
-            keep_predictions: Whether `predictions` will be asked for.
+            kept_frames: Frames whose predictions will be asked for.
             at_input_size: Measure at the encoder's input size, annotations scaled to it as the prepared copy of DAVIS scales them.
         """
-        super().__init__(clip, sides, grid, keep_predictions)
+        super().__init__(clip, sides, grid, kept_frames)
         ids = self.first.ids_HW
         self.at_input_size = at_input_size
         self.num_objects = int(ids[ids != VOID].max(initial=0))
@@ -153,7 +171,7 @@ class ObjectScorer(MaskScorer):
     def add(self, frame: int, labels_NC: Tensor) -> None:
         """Keep one frame at the size of the annotation of frame 0 and measure it at the scored size."""
         decoded = self.decode(labels_NC)
-        if self.keep:
+        if frame in self.kept_frames:
             self.remember(frame, resize_nearest(decoded, self.first.ids_HW.shape))
         if not 0 < frame < len(self.clip.frames) - 1:
             return
@@ -178,8 +196,8 @@ class ObjectScorer(MaskScorer):
 class PartScorer(MaskScorer):
     """VIP: pixel counts of every class over all frames, frame 0 included (spec 3.7)."""
 
-    def __init__(self, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], keep_predictions: bool) -> None:
-        super().__init__(clip, sides, grid, keep_predictions)
+    def __init__(self, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], kept_frames: Container[int]) -> None:
+        super().__init__(clip, sides, grid, kept_frames)
         self.counts = np.zeros((2, NUM_PARTS), dtype=np.int64)
 
     def add(self, frame: int, labels_NC: Tensor) -> None:
@@ -202,7 +220,7 @@ class PartScorer(MaskScorer):
 class JointScorer:
     """JHMDB: coordinates of 15 joints and the counts behind PCK (spec 3.8)."""
 
-    def __init__(self, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], keep_predictions: bool) -> None:
+    def __init__(self, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], kept_frames: Container[int]) -> None:
         """Read the joints; arguments as in `MaskScorer`."""
         self.clip, self.sides, self.grid = clip, sides, grid
         self.truth_2JT = read_joints(clip.labels[0])
@@ -237,6 +255,14 @@ class JointScorer:
         pixels_2JT = to_pixels(self.cells_2JT, self.clip.picture, self.grid)
         return joint_pictures(self.clip, pixels_2JT, self.cells_2JT[0] >= 0, self.truth_2JT)
 
+    def picture(self, frame: int, longer_side: int) -> Image.Image:
+        """One frame with joints and limbs; frame 0 with the true ones."""
+        truth_2J, found_J = self.truth_2JT[:, :, frame], self.cells_2JT[0, :, frame] >= 0
+        if frame == 0:
+            return joint_picture(self.clip, 0, truth_2J, np.ones_like(found_J), truth_2J, longer_side)
+        pixels_2JT = to_pixels(self.cells_2JT, self.clip.picture, self.grid)
+        return joint_picture(self.clip, frame, pixels_2JT[:, :, frame], found_J, truth_2J, longer_side)
+
     def predictions(self) -> dict[str, bytes]:
         """joints/CLIP.parquet: a row per frame and joint.
 
@@ -259,9 +285,14 @@ class JointScorer:
 
 
 def make_scorer(
-    clip_set: str, clip: Clip, sides: tuple[int, int], grid: tuple[int, int], protocol: ProtocolSettings, keep_predictions: bool
+    clip_set: str,
+    clip: Clip,
+    sides: tuple[int, int],
+    grid: tuple[int, int],
+    protocol: ProtocolSettings,
+    kept_frames: Container[int],
 ) -> Scorer:
     """The scorer of one clip of a clip set (davis, vip or jhmdb); arguments as in `ObjectScorer`."""
     if clip_set == "davis":
-        return ObjectScorer(clip, sides, grid, keep_predictions, protocol.scored_size == "input")
-    return (PartScorer if clip_set == "vip" else JointScorer)(clip, sides, grid, keep_predictions)
+        return ObjectScorer(clip, sides, grid, kept_frames, protocol.scored_size == "input")
+    return (PartScorer if clip_set == "vip" else JointScorer)(clip, sides, grid, kept_frames)

@@ -57,9 +57,10 @@ class ClipWork:
                 return found
             sides = input_sides(self.protocol.input_size, *clip.picture)
             grid = grid_of(sides, encoder.patch_size, f"clip {clip.name}")
-            scorer = make_scorer(self.clip_set, clip, sides, grid, self.protocol, self.outputs.wanted)
+            kept_frames = self.outputs.kept_frames(len(clip.frames))
+            scorer = make_scorer(self.clip_set, clip, sides, grid, self.protocol, kept_frames)
             evaluate_clip(clip, scorer, encoder, self.protocol, device)
-            self.outputs.write(clip, scorer)
+            self.outputs.write(clip, scorer, self.parts)
             sizes = dict(zip(SIZE_COLUMNS, (*sides, *scorer.scored_size), strict=True))
             rows = [{**row, **sizes} for row in scorer.rows()]
             self.parts.write(clip, rows)

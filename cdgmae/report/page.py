@@ -15,7 +15,9 @@ from cdgmae.report.assets import ASSETS, write_assets
 from cdgmae.report.bags import BAGS, FIGURES, show_bags
 from cdgmae.report.explorer.page import EXPLORER_ASSETS, write_explorer
 from cdgmae.report.figures import draw_curves
+from cdgmae.report.pretrain_page.page import PRETRAIN_ASSETS, write_pretrain_page
 from cdgmae.report.propagation import SCORES, describe_findings, describe_sample
+from cdgmae.report.propagation_page.page import PROPAGATION_ASSETS, write_propagation_page
 from cdgmae.report.rendering import PAGES, write_page
 from cdgmae.report.stages import StageFiles, read_results
 from cdgmae.settings.report import ReportSettings
@@ -26,18 +28,19 @@ PACKAGES = ("torch", "torchvision", "timm", "diffusers", "accelerate", "pyarrow"
 
 
 def write_report(settings: ReportSettings, results: Path, output: Path) -> dict[str, Any]:
-    """Write the page and its figures.
+    """Write all pages and their figures.
 
     Figures, thumbnails and shared scripts are written first and index.html last and at once, so a page that is there is whole. Stages that
     have not been run are named in the page. The same results give the same bytes.
 
     Args:
-        settings: Title, number of bags, thumbnail size.
+        settings: Title, numbers of bags and strips, thumbnail size.
         results: Folder with the results of the stages.
-        output: Folder for index.html, assets/ and figures/; other files in it are left alone.
+        output: Folder for index.html, assets/, figures/ and a folder per further page; other files in it are left alone.
 
     Returns:
-        The page's path, its size with all figures in megabytes, the number of shown bags, missing stages and the verdict.
+        The page's path, its size with all figures in megabytes, the number of shown bags, missing stages and the verdict; what the
+        explorer shows, and the numbers of reconstruction panels and of sequences shown as strips.
 
     Raises:
         ValueError: if `results` holds nothing of any stage, or something in it cannot be read.
@@ -54,8 +57,10 @@ def write_report(settings: ReportSettings, results: Path, output: Path) -> dict[
     bags = [shown for row in files.consistency if (shown := show_bags(results, row["source"], settings, output)) is not None]
     findings = describe_findings(files.encoders) if files.encoders else []
     drawn = _draw(files, figures)
-    write_assets(output, EXPLORER_ASSETS)
+    write_assets(output, EXPLORER_ASSETS + PRETRAIN_ASSETS + PROPAGATION_ASSETS)
     explored = write_explorer(settings, results, output, files.consistency)
+    panels = write_pretrain_page(settings, results, output, files.runs)
+    strips = write_propagation_page(settings, results, output, files.encoders)
     write_page(
         output, PAGE_NAME, "index.html.j2", settings=settings, files=files, bags=bags, findings=findings, sample=describe_sample(files.encoders),
         dag=_dag(files), figures=drawn, scores=SCORES, table_1=TABLE_1, table_9=TABLE_9, table_5=TABLE_5,
@@ -64,7 +69,7 @@ def write_report(settings: ReportSettings, results: Path, output: Path) -> dict[
     return {
         "output": str(page), "megabytes": round(sum(path.stat().st_size for path in _written_files(output)) / 1e6, 2),
         "bags": sum(len(shown.bags) for shown in bags), "missing": list(files.missing), "verdict": (findings or ["no propagation scores"])[0],
-        **explored,
+        **explored, **panels, **strips,
     }  # fmt: skip
 
 

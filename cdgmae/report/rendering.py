@@ -10,7 +10,10 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from cdgmae.storage.atomic import write_text
 
-PAGES = {"index.html": "Overview", "consistency/index.html": "Consistency"}
+PAGES = {
+    "index.html": "Overview", "consistency/index.html": "Consistency", "pretrain/index.html": "Pre-training",
+    "propagation/index.html": "Propagation",
+}  # fmt: skip
 """Page, relative to the report's folder -> its name in the navigation, in order."""
 
 

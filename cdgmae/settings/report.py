@@ -23,6 +23,13 @@ class ReportSettings(Settings):
         description="Bags of all sources together in the consistency explorer: an equal number by each of its rules. Pictures are shown for "
         "the first of them, as many as fit into 8 MB.",
     )
+    num_strips: int = Field(
+        default=12,
+        ge=1,
+        le=100,
+        description="Sequences of each clip set that the page on propagation shows as strips of painted frames: the worst of each encoder in "
+        "turn, as many as fit into 2.5 MB.",
+    )
     tables: dict[Name, dict[Name, Name]] = Field(
         default={},
         description="The paper's tables as targets (`snakemake table4`): table -> row -> what fills it, a source of section `views` (table1, "

@@ -34,7 +34,7 @@ def test_masks_equal_those_of_the_literal_protocol_with_recomputed_padding(tmp_p
         root=str(write_davis(tmp_path / "clips", ("one",), frames=6)), input_size=(64, 96), queue_length=3, radius=4.0
     )
     clip = read_clips("davis", Path(protocol.root), "480p")[0]
-    streaming, literal = (make_scorer("davis", clip, (64, 96), (8, 12), protocol, True) for _ in range(2))
+    streaming, literal = (make_scorer("davis", clip, (64, 96), (8, 12), protocol, range(len(clip.frames))) for _ in range(2))
     evaluate_clip(clip, streaming, frozen_encoder(SMALL_VIT, CPU, protocol), protocol, CPU)
     frames = [normalise(resize_bilinear(read_frame(path).float() / 255, (64, 96))[None])[0] for path in clip.frames]
     labels = literal_clip_labels(

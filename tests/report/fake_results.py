@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from cdgmae.consistency.summary import summarise
 from cdgmae.propagation.schema import TABLE_SCHEMA
 from cdgmae.propagation.summary import SUMMARY_SCHEMA
 from cdgmae.settings.consistency import ScoringSettings
-from cdgmae.storage.atomic import write_text
+from cdgmae.storage.atomic import write_bytes, write_text
 from cdgmae.storage.images import encode_jpeg
 from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShardWriter
 from cdgmae.storage.tables import write_table
@@ -32,6 +33,9 @@ SCORES: Scores = {
     "crops": {"J&F": 34.25, "J": 35.0, "F": 33.5, "mIoU": 12.01, "PCK@0.1": 22.5, "PCK@0.2": 44.0},
     "cdg": {"J&F": 36.0, "J": 37.0, "F": 35.0, "mIoU": 14.0, "PCK@0.1": 18.75, "PCK@0.2": 39.0},
 }
+
+DAVIS_ORDER = {"random": ["clip0", "clip1", "clip2"], "crops": ["clip1", "clip2", "clip0"], "cdg": ["clip2", "clip0", "clip1"]}
+"""Sequences of DAVIS from the lowest to the highest J&F of each encoder: 25, 35 and 45 percent."""
 
 
 @dataclass
@@ -99,6 +103,14 @@ class FakeResults:
             config: dict[str, Any] = {"settings": settings, "seed": seed, "version": "0.1.0", "num_bags": 240}
             write_text(folder / "config.json", json.dumps(config))
             self._write_metrics(folder / "metrics.parquet", 300, steps_per_epoch=10)
+            self.write_panels(folder, [75, 150, 225, 300])
+
+    def write_panels(self, folder: Path, steps: Sequence[int], size: tuple[int, int] = (440, 300)) -> None:
+        """A picture for each of these steps of a run, brighter from step to step."""
+        for step in steps:
+            path = folder / "panels" / f"step{step:08d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", size, (min(255, step // 2), 90, 60)).save(path)
 
     def write_generator(self) -> None:
         """One trained generator."""
@@ -112,13 +124,26 @@ class FakeResults:
         folder = self.root / "propagation"
         for encoder in scores:
             reference = 'random:{"depth":4}' if encoder == "random" else f"results/pretrain/{encoder}/seed0/encoder.safetensors"
-            common = {"encoder": encoder, "clip_set": "davis", "item": 1, "item_name": "1", "frames": 14}
-            rows = [{**common, "sequence": name, "protocol": "p", "encoder_digest": "d"} for name in ("clip0", "clip1", "clip2")]
+            common = {"encoder": encoder, "clip_set": "davis", "item": 1, "item_name": "1", "frames": 14, "protocol": "p"}
+            shares = {
+                name: {"J_mean": 0.2 + 0.1 * place, "F_mean": 0.3 + 0.1 * place}
+                for place, name in enumerate(DAVIS_ORDER[encoder])
+            }
+            rows = [{**common, **shares[name], "sequence": name, "encoder_digest": "d"} for name in ("clip0", "clip1", "clip2")]
             write_table(
                 folder / encoder / "davis.parquet", rows, TABLE_SCHEMA,
                 inputs={reference: "d"}, extra={"protocol": {"name": "label propagation", "top_k": 7}},
             )  # fmt: skip
+            self.write_strips(encoder, "davis", shares)
         write_table(folder / "summary.parquet", [{"encoder": name, **values} for name, values in scores.items()], SUMMARY_SCHEMA)
+
+    def write_strips(self, encoder: str, clip_set: str, sequences: Iterable[str]) -> None:
+        """A strip of three frames of each sequence, and their index."""
+        folder = self.root / "propagation" / encoder / "strips" / clip_set
+        for number, name in enumerate(sequences):
+            picture = Image.new("RGB", (308, 60), (40 * number, 120, 255 - 40 * number))
+            write_bytes(folder / f"{name}.jpg", encode_jpeg(picture, 75))
+        write_text(folder / "strips.json", json.dumps({name: [0, 7, 13] for name in sequences}))
 
     def _write_metrics(self, path: Path, steps: int, steps_per_epoch: int | None) -> None:
         step = np.arange(steps)

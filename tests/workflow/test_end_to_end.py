@@ -37,9 +37,10 @@ DECLARED = [
         for name in ("encoder.safetensors", "model.safetensors", "config.json", "metrics.parquet")
     ),
     *(
-        f"results/propagation/{encoder}/{clips}.parquet"
+        f"results/propagation/{encoder}/{file}"
         for encoder in ("random", "crops", "cdg")
         for clips in ("davis", "vip", "jhmdb")
+        for file in (f"{clips}.parquet", f"strips/{clips}/strips.json")
     ),
     "results/propagation/summary.parquet",
     "results/propagation/summary.csv",

@@ -4,12 +4,13 @@ rule propagate_labels:
         demo=lambda w: JOBS.demo_inputs(JOBS.protocol(w.clip_set).root),
         encoder=lambda w: JOBS.encoder_files(JOBS.judged_encoder(w.encoder)),
     output:
-        report(
+        table=report(
             "results/propagation/{encoder}/{clip_set}.parquet",
             caption="../report/sequences.rst",
             category="Propagation",
             labels={"encoder": "{encoder}", "clip set": "{clip_set}"},
         ),
+        strips=directory("results/propagation/{encoder}/strips/{clip_set}"),
     log:
         "logs/propagate_labels/{encoder}/{clip_set}.log",
     benchmark:
@@ -35,7 +36,8 @@ rule propagate_labels:
         " --settings {params.settings:q}"
         " --encoder {params.encoder:q}"
         " --name {wildcards.encoder}"
-        " --output $(dirname {output:q})"
+        " --output $(dirname {output.table:q})"
+        " --strips"
         " --work {params.work:q}"
         " --threads {threads}"
         " --finished {params.finished:q}"

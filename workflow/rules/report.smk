@@ -6,6 +6,7 @@ rule write_report:
         consistency="results/consistency/summary.parquet",
         encoders=JOBS.all_encoder_files(),
         propagation="results/propagation/summary.parquet",
+        strips=JOBS.propagation_strips(),
     output:
         report(
             directory("results/report"),
