@@ -60,6 +60,7 @@ rule all:
     default_target: True
     input:
         "results/report",
+        [names.paper_table(table, "html") for table in JOBS.named_tables()],
 
 
 include: "workflow/rules/demo.smk"

@@ -33,7 +33,7 @@ from cdgmae.settings.sources import (
     SourceBase,
     VideoSourceSettings,
 )
-from cdgmae.settings.tables import SOURCE_TABLES, TableSettings
+from cdgmae.settings.tables import SOURCE_TABLES, TABLE_ROWS, TableSettings
 from cdgmae.settings.views import GeneratorTrainingSettings, SamplingSettings
 
 AnySource = TypeVar("AnySource", bound=SourceBase)
@@ -323,6 +323,11 @@ class Jobs:
     def report_settings(self) -> str:
         """What the page depends on, as JSON; the paper's tables are jobs of their own."""
         return self.config.report.canonical_json(exclude={"tables"})
+
+    def named_tables(self) -> list[str]:
+        """The paper's tables of which the configuration fills a row; with any of them also Table 8, which needs none."""
+        tables = self.config.report.tables
+        return [table for table, rows in TABLE_ROWS.items() if tables and (tables.get(table) or not rows)]
 
     def table_rows(self, table: str) -> dict[str, list[str]]:
         """Row of a paper table -> what fills it: a source, or an encoder with all its seeds; only the configured rows."""

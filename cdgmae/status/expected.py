@@ -69,7 +69,19 @@ def expected_jobs(config: Config) -> list[Job]:
         *_pretrain_jobs(config),
         *_propagation_jobs(config),
         Job("report", "page", "write_report", "report", (page,), (page,)),
+        *_table_jobs(jobs),
     ]
+
+
+def _table_jobs(jobs: Jobs) -> Iterator[Job]:
+    for table in jobs.named_tables():
+        yield Job(
+            "report",
+            "paper tables",
+            "write_table",
+            table,
+            tuple(names.paper_table(table, kind) for kind in ("csv", "md", "html")),
+        )
 
 
 def _demo_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
@@ -144,7 +156,8 @@ def _propagation_jobs(config: Config) -> Iterator[Job]:
         for clip_set in config.propagation.protocols:
             table = names.propagation_table(encoder, clip_set)
             work = f"work/propagation/{encoder}/{clip_set}"
-            yield Job("propagation", "clip sets", "propagate_labels", f"{encoder}/{clip_set}", (table,), (table,), (work,))
+            outputs = (names.propagation_strips(encoder, clip_set), table)
+            yield Job("propagation", "clip sets", "propagate_labels", f"{encoder}/{clip_set}", outputs, (table,), (work,))
     summary = f"{names.RESULTS}/propagation/summary"
     yield Job("propagation", "summary", "summarise_propagation", "summary", (f"{summary}.csv", f"{summary}.parquet"))
 

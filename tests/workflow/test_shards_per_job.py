@@ -15,8 +15,8 @@ from cdgmae.blocks import base_rule
 from tests.workflow.conftest import ROOT, Workplace, set_key, tiny_config
 from tests.workflow.test_workflow_status import every_kind_of_source, snakemakes_outputs
 
-FOLDERS = ("results/generators/", "results/report", "/panels")
-RESCORED = {"score_views", "summarise_consistency", "write_report"}
+FOLDERS = ("results/generators/", "results/report", "/panels", "/strips/")
+RESCORED = {"score_views", "summarise_consistency", "write_table", "write_report"}
 VIEW_RULES = {"sample_views", "sample_pipeline", "embed_pictures", "index_embeddings", "gather_neighbours", "gather_random"}
 PROBE = f"""
 include: "{ROOT / "Snakefile"}"

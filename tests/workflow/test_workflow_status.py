@@ -134,7 +134,8 @@ def test_status_beside_a_running_workflow_is_truthful(copied: Workplace) -> None
 
 @pytest.mark.slow
 def test_status_names_the_log_and_the_words_of_a_job_that_failed(copied: Workplace) -> None:
-    shutil.rmtree(copied.folder / "results/pretrain/cdg")
+    for folder in ("results/pretrain/cdg", "work/finished/pretrain/cdg"):
+        shutil.rmtree(copied.folder / folder)
     tar = copied.folder / "results/views/s_ldm/00000.tar"
     tar.write_bytes(tar.read_bytes()[:2000])
     assert copied.run("results/pretrain/cdg/seed0/encoder.safetensors").returncode != 0

@@ -1,4 +1,9 @@
-# Stage report: the paper's tables and figures, ours beside the paper's. Each is a target of its own; `tables` makes all.
+# Stage report: the paper's tables and figures, ours beside the paper's. Each is a target of its own; `tables` makes all, the
+# default target those of which a row is configured. They take seconds: no jobs for a cluster.
+localrules:
+    write_table,
+
+
 rule write_table:
     input:
         lambda w: JOBS.table_inputs(w.table),
