@@ -306,6 +306,12 @@ class Jobs:
         section = self.config.propagation
         return [names.propagation_strips(encoder, clip_set) for encoder in section.encoders for clip_set in section.protocols]
 
+    def judged_encoders(self) -> list[str]:
+        """The encoders that the default target judges: those of section `propagation`, and their other seeds that a named table needs."""
+        tables = [self.table_rows(table) for table in self.named_tables() if table not in SOURCE_TABLES]
+        asked = [encoder for rows in tables for encoders in rows.values() for encoder in encoders]
+        return list(dict.fromkeys([*self.config.propagation.encoders, *asked]))
+
     def judged_encoder(self, name: str) -> EncoderSettings:
         """An encoder of section `propagation`, or another seed of it (`NAME_seedN`), which only the paper's tables ask for.
 

@@ -67,7 +67,7 @@ def expected_jobs(config: Config) -> list[Job]:
         *_view_jobs(config),
         *_consistency_jobs(config),
         *_pretrain_jobs(config),
-        *_propagation_jobs(config),
+        *_propagation_jobs(config, jobs),
         Job("report", "page", "write_report", "report", (page,), (page,)),
         *_table_jobs(jobs),
     ]
@@ -151,8 +151,8 @@ def _pretrain_jobs(config: Config) -> Iterator[Job]:
             )  # fmt: skip
 
 
-def _propagation_jobs(config: Config) -> Iterator[Job]:
-    for encoder in config.propagation.encoders:
+def _propagation_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
+    for encoder in jobs.judged_encoders():
         for clip_set in config.propagation.protocols:
             table = names.propagation_table(encoder, clip_set)
             work = f"work/propagation/{encoder}/{clip_set}"

@@ -67,6 +67,7 @@ def test_the_demo_has_all_stages_and_an_empty_folder_has_everything_to_do(config
         ("demo", "demo data"): 1, ("shards", "list of demo"): 1, ("shards", "shards of demo"): 2, ("shards", "check of demo"): 1,
         ("views", "generators"): 1, ("views", "shards of s_ldm"): 2, ("consistency", "shards of s_ldm"): 2, ("consistency", "summary"): 1,
         ("pretrain", "runs"): 3, ("propagation", "clip sets"): 9, ("propagation", "summary"): 1, ("report", "page"): 1,
+        ("report", "paper tables"): 10,
     }  # fmt: skip
     assert list(tmp_path.iterdir()) == []
 
