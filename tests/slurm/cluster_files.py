@@ -140,9 +140,9 @@ def has_control_groups() -> bool:
 
 
 def find_ports(num_nodes: int) -> Ports:
-    """Ports that nothing listens on; where the search begins depends on the process."""
+    """Ports that nothing listens on, below those of the jobs; where the search begins depends on the process."""
     count = num_nodes + 2
-    for first in range(17_000 + os.getpid() % 1000 * 10, 32_000, count):
+    for first in range(17_000 + os.getpid() % 290 * 10, 20_000, count):
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:
