@@ -86,15 +86,3 @@ def test_a_job_above_its_memory_is_killed_alone(cluster: VirtualCluster) -> None
     assert states[100] in ("OUT_OF_MEMORY", "FAILED", "CANCELLED")
     if cluster.control_groups:
         assert states[100] == "OUT_OF_MEMORY"
-
-
-def test_a_lost_node_is_noticed_and_comes_back(cluster: VirtualCluster) -> None:
-    job = cluster.call("sbatch", "--parsable", "--mem=100", "--wrap", "sleep 600").strip()
-    wait_until(lambda: cluster.job(job)["JobState"] == "RUNNING", 20)
-    lost = cluster.job(job)["BatchHost"]
-    cluster.kill_node(lost)
-    wait_until(lambda: cluster.job(job).get("BatchHost", lost) != lost, 90)
-    assert cluster.job(job)["Restarts"] == "1"
-    cluster.clear()
-    cluster.start_lost_nodes()
-    assert lost in cluster.idle_nodes()
