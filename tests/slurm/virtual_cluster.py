@@ -1,166 +1,144 @@
 """A Slurm of several nodes on one machine, for tests: one controller and one daemon per virtual node, all in the foreground.
 
-It needs no root, no munge and no accounting database. The nodes' cores, memory and GPUs are made up (`config_overrides`, device
-files that point to /dev/null); scheduling, steps, limits and signals are real.
+The nodes' cores, memory and GPUs are made up (`config_overrides`, device files that point to /dev/null); scheduling, steps, limits,
+signals, preemption and lost nodes are real. Needs no root and no munge. As root on a machine with writable control groups,
+jobs are kept in these as on production clusters; elsewhere every process of a job hears every signal, and tests that need the
+difference look at `control_groups`.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
-import socket
 import subprocess
-import time
 from pathlib import Path
 
-PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "sinfo")
-SEARCH_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+from tests.slurm.cluster_files import SEARCH_PATH, find_ports, has_control_groups, write_commands, write_files
+from tests.slurm.kept_process import KeptProcess, wait_until
+
 START_SECONDS = 30
-
-CONFIGURATION = """\
-ClusterName=virtual
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={controller_port}
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/none
-CredType=cred/none
-StateSaveLocation={folder}/state
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/%n.pid
-SlurmdSpoolDir={folder}/spool-%n
-SlurmdParameters=config_overrides
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-PlugStackConfig=/dev/null
-MpiDefault=none
-AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,sched_min_interval=0
-ReturnToService=2
-KillWait=2
-GresTypes=gpu
-NodeName=n[1-{nodes}] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports}] CPUs=8 RealMemory=200000 Gres=gpu:2 State=UNKNOWN
-PartitionName=cpu Nodes=ALL Default=YES DefMemPerCPU=2000 MaxTime=3-0
-PartitionName=gpu Nodes=ALL DefMemPerCPU=2000 MaxTime=3-0
-"""
-
-
-def missing_programs() -> list[str]:
-    """Parts of Slurm that are not installed here."""
-    return [program for program in PROGRAMS if shutil.which(program, path=SEARCH_PATH) is None]
 
 
 class VirtualCluster:
-    """A running cluster; `environment` is that of a shell on its login node."""
+    """A running cluster.
 
-    def __init__(self, folder: Path, nodes: int) -> None:
+    Attributes:
+        nodes: Names of its nodes, unlike those of any other cluster on this machine.
+        environment: That of a shell on its login node.
+        control_groups: Whether jobs are kept in control groups.
+    """
+
+    def __init__(self, folder: Path, nodes: int, accounting: bool = False) -> None:
         self.folder = folder
-        self._daemons: list[subprocess.Popen[bytes]] = []
-        self._configure(nodes)
-        commands = self._write_commands()
+        self.control_groups = has_control_groups()
+        ports = find_ports(nodes)
+        self.nodes = [f"n{ports.first}x{number}" for number in range(1, nodes + 1)]
+        node_range = f"n{ports.first}x[1-{nodes}]"
+        write_files(folder, ports, self.nodes, node_range, accounting=accounting, control_groups=self.control_groups)
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("SLURM_")},
-            "PATH": f"{commands}:{SEARCH_PATH}",
+            "PATH": f"{write_commands(folder)}:{SEARCH_PATH}",
             "SLURM_CONF": str(folder / "slurm.conf"),
             "CUDA_VISIBLE_DEVICES": "",  # jobs that ask for no GPU shall see none
         }
+        self._daemons: dict[str, KeptProcess] = {}
         try:
-            self._start("slurmctld", "-D")
-            for number in range(1, nodes + 1):
-                self._start("slurmd", "-D", "-N", f"n{number}")
-            self._wait_for_nodes(nodes)
-        except BaseException:
+            if accounting:
+                self._start_accounting()
+            self._start("slurmctld", "slurmctld", "-D")
+            for node in self.nodes:
+                self.start_node(node)
+            wait_until(lambda: self.idle_nodes() == self.nodes, START_SECONDS)
+        except BaseException as problem:
             self.stop()
-            raise
+            logs = "".join(path.read_text(errors="replace")[-2000:] for path in (self.folder / "log").iterdir())
+            raise RuntimeError(f"the cluster did not start:\n{logs}") from problem
 
-    def call(self, *command: str, cwd: Path | None = None) -> str:
+    def call(self, *command: str, cwd: Path | None = None, timeout: float = 120) -> str:
         """Run a command on the login node and return what it printed."""
-        done = subprocess.run(command, env=self.environment, cwd=cwd or self.folder, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            command, env=self.environment, cwd=cwd or self.folder, capture_output=True, text=True, timeout=timeout
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def start(self, command: list[str], log: Path, cwd: Path) -> KeptProcess:
+        """Start a command on the login node."""
+        return KeptProcess(command, log, self.environment, cwd=cwd)
 
     def queue(self) -> dict[str, str]:
         """Job id -> state of all jobs that have not ended."""
         lines = self.call("squeue", "--noheader", "--format", "%i %T").split("\n")
         return dict(line.split() for line in lines if line)
 
+    def job(self, number: str) -> dict[str, str]:
+        """What Slurm knows about a job, also for some minutes after its end: JobState, Restarts, BatchHost, ..."""
+        words = self.call("scontrol", "--oneliner", "show", "job", number).split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def idle_nodes(self) -> list[str]:
+        """Nodes that are up and have nothing to do."""
+        found = subprocess.run(
+            ["sinfo", "--noheader", "--Node", "--partition", "cpu", "--states", "idle", "--format", "%N"],
+            env=self.environment, capture_output=True, text=True,
+        )  # fmt: skip
+        return sorted(found.stdout.split())
+
+    def start_node(self, name: str) -> None:
+        """Switch a node on."""
+        cgroup = f"slurm_{name}" if self.control_groups else ""
+        self._start(name, "slurmd", "-D", "-N", name, cgroup=cgroup)
+
+    def kill_node(self, name: str) -> None:
+        """Pull a node's plug: its daemon and all processes of its jobs die at once, and nobody is told."""
+        self._daemons.pop(name).kill()
+
+    def start_lost_nodes(self) -> None:
+        """Switch all nodes on that are off, and wait for them."""
+        for name in self.nodes:
+            if name not in self._daemons:
+                self.start_node(name)
+        wait_until(lambda: self.idle_nodes() == self.nodes, START_SECONDS, "nodes do not come back")
+
+    def clear(self) -> None:
+        """End all jobs and wait until they are gone."""
+        for job in self.queue():
+            self.call("scancel", "--quiet", job)
+        wait_until(lambda: not self.queue(), 40, "jobs do not end")
+
     def stop(self) -> None:
         """End all jobs, then all daemons; nothing stays behind."""
-        if self._daemons and all(daemon.poll() is None for daemon in self._daemons):
-            for job in self.queue():
-                self.call("scancel", "--quiet", job)
-            deadline = time.monotonic() + 20
-            while self.queue() and time.monotonic() < deadline:
-                time.sleep(0.2)
-        for daemon in reversed(self._daemons):
-            daemon.terminate()
-        for daemon in self._daemons:
-            try:
-                daemon.wait(20)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
+        if "slurmctld" in self._daemons and all(daemon.running() for daemon in self._daemons.values()):
+            self.clear()
+        for name in reversed(self._daemons):
+            self._daemons[name].stop()
+        self._daemons.clear()
 
-    def _configure(self, nodes: int) -> None:
-        for part in ("state", "log", *(f"spool-n{number}" for number in range(1, nodes + 1))):
-            (self.folder / part).mkdir(parents=True)
-        first = _free_ports(nodes + 1)
-        values = {
-            "host": socket.gethostname().split(".")[0],
-            "user": pwd.getpwuid(os.getuid()).pw_name,
-            "folder": self.folder,
-            "nodes": nodes,
-            "controller_port": first,
-            "ports": f"{first + 1}-{first + nodes}",
-        }
-        (self.folder / "slurm.conf").write_text(CONFIGURATION.format(**values))
-        for number in range(2):
-            (self.folder / f"gpu{number}").symlink_to("/dev/null")  # Slurm wants a device, and takes this one
-        (self.folder / "gres.conf").write_text(f"NodeName=n[1-{nodes}] Name=gpu File={self.folder}/gpu[0-1]\n")
-        (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
-
-    def _write_commands(self) -> Path:
-        """The user commands under wrappers that say where the cluster is: Snakemake's executor takes SLURM_CONF from its jobs."""
-        commands = self.folder / "bin"
-        commands.mkdir()
-        for program in ("sbatch", "srun", "squeue", "scancel", "sinfo", "scontrol", "sacct", "sacctmgr"):
-            real = shutil.which(program, path=SEARCH_PATH)
-            if real is not None:
-                wrapper = commands / program
-                wrapper.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {real} "$@"\n')
-                wrapper.chmod(0o755)
-        return commands
-
-    def _start(self, program: str, *options: str) -> None:
+    def _start(self, name: str, program: str, *options: str, cgroup: str = "", **variables: str) -> None:
         path = shutil.which(program, path=SEARCH_PATH)
         assert path is not None
-        log = (self.folder / "log" / f"{program}{options[-1]}.log").open("wb")
-        self._daemons.append(subprocess.Popen([path, *options], env=self.environment, stdout=log, stderr=log))
+        log = self.folder / "log" / f"{name}.log"
+        self._daemons[name] = KeptProcess([path, *options], log, self.environment | variables, cgroup=cgroup)
 
-    def _wait_for_nodes(self, nodes: int) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            found = subprocess.run(
-                ["sinfo", "--noheader", "--Node", "--partition", "cpu", "--states", "idle", "--format", "%N"],
-                env=self.environment, capture_output=True, text=True,
-            )  # fmt: skip
-            if len(found.stdout.split()) == nodes:
-                return
-            time.sleep(0.1)
-        raise RuntimeError("".join(path.read_text(errors="replace")[-2000:] for path in (self.folder / "log").iterdir()))
-
-
-def _free_ports(count: int) -> int:
-    """The first of `count` consecutive ports that nothing listens on."""
-    for first in range(17_000 + os.getpid() % 1000 * 10, 32_000, count):
-        try:
-            for port in range(first, first + count):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
-    raise RuntimeError("no free ports")
+    def _start_accounting(self) -> None:
+        """A database without network, passwords or users, and the daemon before it; account `default` exists."""
+        data, socket = self.folder / "database", self.folder / "database.sock"
+        self.call(
+            "mariadb-install-db",
+            "--no-defaults",
+            f"--datadir={data}",
+            "--skip-test-db",
+            "--auth-root-authentication-method=normal",
+        )
+        self._start(
+            "mariadbd", "mariadbd", "--no-defaults", f"--datadir={data}", f"--socket={socket}", f"--pid-file={data}/pid",
+            "--skip-networking", "--skip-grant-tables", "--user=root", "--innodb-buffer-pool-size=32M",
+            "--innodb-log-file-size=32M", "--innodb-lock-wait-timeout=900", "--innodb-flush-log-at-trx-commit=0",
+        )  # fmt: skip
+        wait_until(socket.exists, START_SECONDS)
+        self._start("slurmdbd", "slurmdbd", "-D", MYSQL_UNIX_PORT=str(socket))
+        answers = ["sacctmgr", "--noheader", "--parsable2", "list", "cluster"]
+        wait_until(lambda: subprocess.run(answers, env=self.environment, capture_output=True).returncode == 0, START_SECONDS)
+        user = self.call("id", "-un").strip()
+        for what in ("cluster virtual", "account default", f"user {user} account=default"):
+            self.call("sacctmgr", "--immediate", "add", *what.split())

@@ -1,0 +1,80 @@
+"""Drill 1: a time limit that is too short, USR1, and preemption, while views are sampled and while a network is trained."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.drill_place import TRAINING, VIEWS, DrillPlace, Watch, copy_place, steps_taken, training_facts, write_profile
+from tests.slurm.kept_process import wait_until
+from tests.slurm.virtual_cluster import VirtualCluster
+
+pytestmark = pytest.mark.slow
+
+# Preemptible; each job fills a node, so that it can be preempted alone. No signal ahead of the limit: a command knows its limit.
+SMALL = {"slurm_partition": "low", "mem_mb": "3000 * min(attempt, 2)", "runtime": 60, "cpus_per_task": 8, "slurm_extra": ""}
+
+
+def wait_for_progress(watch: Watch, tries: int) -> None:
+    """Wait until the try of this number has finished some rows or steps."""
+
+    def has_begun() -> bool:
+        logs = watch.logs()
+        return len(logs) >= tries and re.search(r" [1-9]\d*/\d+ (rows|steps)", logs[-1]) is not None
+
+    wait_until(has_begun, 120, f"nothing is done: {watch.logs()}")
+
+
+def come_to_the_limit(place: DrillPlace, rule: str) -> None:
+    """The limit comes in half a minute: the command, which reads it when it starts, stops by itself and goes on in the same job."""
+    job = place.job(rule)
+    end = (datetime.now() + timedelta(seconds=30)).isoformat(timespec="seconds")
+    place.cluster.call("scontrol", "update", f"JobId={job}", f"EndTime={end}")
+    wait_until(lambda: place.cluster.job(job)["JobState"] == "PENDING", 90, "the job does not go back into the queue")
+    place.cluster.call("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+
+
+def send_signal(place: DrillPlace, rule: str) -> None:
+    place.cluster.call("scancel", "--signal=USR1", place.job(rule))
+
+
+def preempt(place: DrillPlace, rule: str) -> None:
+    node = place.cluster.job(place.job(rule))["BatchHost"]
+    place.cluster.call("sbatch", "--partition=high", f"--nodelist={node}", "--exclusive", "--mem=1000", "--wrap", "sleep 15")
+
+
+def disturb(place: DrillPlace, rule: str, watch: Watch) -> None:
+    come_to_the_limit(place, rule)
+    wait_for_progress(watch, 2)
+    send_signal(place, rule)
+    wait_for_progress(watch, 3)
+    preempt(place, rule)
+    wait_for_progress(watch, 4)
+
+
+def test_work_is_done_once_whatever_interrupts_it(
+    cluster: VirtualCluster, undisturbed: Path, prepared: Path, tmp_path: Path
+) -> None:
+    place = copy_place(cluster, prepared, tmp_path / "place")
+    rules = ("sample_views", "pretrain_encoder")
+    write_profile(place.folder / "profile", dict.fromkeys(rules, SMALL))
+    with Watch(place, rules[0]) as views, Watch(place, rules[1]) as training, ThreadPoolExecutor(2) as threads:
+        controller = place.start(*VIEWS, f"{TRAINING}/encoder.safetensors")
+        for ended in [threads.submit(disturb, place, *pair) for pair in zip(rules, (views, training), strict=True)]:
+            ended.result()
+        assert controller.wait(240) == 0, controller.output()
+
+    for watch in (views, training):
+        assert "(time limit)" in watch.logs()[0]
+        assert "(SIGUSR1)" in watch.logs()[1]
+    made = views.views()
+    assert set(made.values()) == {1}
+    assert len(made) == 24 * 4
+    for name in (*VIEWS, f"{TRAINING}/encoder.safetensors"):
+        assert (place.folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    assert training_facts(place.folder / TRAINING) == training_facts(undisturbed / TRAINING)
+    assert set(steps_taken(place.folder).values()) == {1}
