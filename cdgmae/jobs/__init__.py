@@ -1,0 +1,30 @@
+"""Which files and settings belong to which job: everything the Snakefile asks of the configuration.
+
+One module per stage; each stage's class knows those before it, and `Jobs` knows all. Import-light, like `cdgmae.config`: it runs
+whenever the workflow is parsed, also inside every cluster job.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from cdgmae.config import Config
+from cdgmae.jobs.report import ReportJobs
+
+
+class Jobs(ReportJobs):
+    """Files, settings and flags of the workflow's jobs, by wildcard values."""
+
+
+def export_environment(config: Config) -> None:
+    """Put the machine settings into this process's environment, from which all its jobs inherit them.
+
+    The folder of the running Python comes first in PATH, so that jobs find the `cdgmae` beside the `snakemake` that runs them,
+    whether or not the environment is activated.
+    """
+    os.environ |= config.runtime.environment()
+    folder = str(Path(sys.executable).parent)
+    if os.environ.get("PATH", "").split(os.pathsep)[0] != folder:
+        os.environ["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", "")])

@@ -1,0 +1,34 @@
+"""Demo data and encoders: what jobs of any stage may need."""
+
+from __future__ import annotations
+
+from cdgmae import names
+from cdgmae.config import Config
+from cdgmae.settings.encoder import EncoderSettings
+
+
+class EncoderJobs:
+    """The configuration, its demo data and the encoders that it names."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def demo_inputs(self, path: str) -> list[str]:
+        """The demo marker if `path` is part of the embedded demo data, else nothing."""
+        demo = self.config.demo
+        return [names.demo_marker(demo.directory)] if demo is not None and self.config.draws(path) else []
+
+    def encoder_files(self, encoder: EncoderSettings) -> list[str]:
+        """Files that must exist before the encoder can be loaded: a rule's inputs."""
+        if encoder.run is not None:
+            return [names.encoder_file(encoder.run, encoder.seed)]
+        return [encoder.checkpoint] if encoder.checkpoint is not None else []
+
+    def encoder_reference(self, encoder: EncoderSettings) -> str:
+        """The command-line form of an encoder: a file, a timm name, `NAME@FILE`, `random:{...}` or `pixels:P`."""
+        files = self.encoder_files(encoder)
+        if files:
+            return f"{encoder.timm}@{files[0]}" if encoder.timm is not None else files[0]
+        if encoder.random_like is not None:
+            return f"random:{self.config.pretrain.runs[encoder.random_like].vit.canonical_json()}"
+        return encoder.timm if encoder.timm is not None else f"pixels:{encoder.pixels}"

@@ -1,0 +1,166 @@
+"""Files and settings of stage views."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import TypeVar
+
+from cdgmae import names
+from cdgmae.config import ConfigError
+from cdgmae.jobs.shards import ShardJobs
+from cdgmae.settings.base import Settings
+from cdgmae.settings.encoder import EncoderSettings
+from cdgmae.settings.sources import (
+    ClipReadingSettings,
+    DiffusersSourceSettings,
+    EmbeddingSettings,
+    FrameSettings,
+    GeneratorSourceSettings,
+    IndexSettings,
+    KnnSourceSettings,
+    NeighbourSettings,
+    PipelineSettings,
+    RandomViewsSettings,
+    SourceBase,
+    VideoSourceSettings,
+)
+from cdgmae.settings.views import GeneratorTrainingSettings, SamplingSettings
+
+AnySource = TypeVar("AnySource", bound=SourceBase)
+
+SETTINGS_OF_VERB: dict[str, type[Settings]] = {
+    "embed": EmbeddingSettings,
+    "index": IndexSettings,
+    "neighbours": NeighbourSettings,
+    "random": RandomViewsSettings,
+}
+
+
+@cache
+def _is_older(path: str, other: str) -> bool:
+    """Whether both files exist and the first was written before the second; asked once, when the workflow is planned."""
+    try:
+        return os.stat(path).st_mtime_ns <= os.stat(other).st_mtime_ns
+    except OSError:
+        return False
+
+
+class ViewJobs(ShardJobs):
+    """Jobs that train generators and fill bags of views."""
+
+    def generator_training(self, generator: str) -> GeneratorTrainingSettings:
+        """Training settings of a generator.
+
+        Raises:
+            ConfigError: if there is no such generator or it is not trained here.
+        """
+        settings = self.config.views.generators.get(generator)
+        if settings is None or settings.train is None:
+            raise ConfigError(f"views.generators.{generator} has no `train` section, so nothing here makes this generator")
+        return settings.train
+
+    def first_stage_folders(self, generator: str) -> list[str]:
+        """The folder of a generator's learned first stage, if it has one."""
+        path = self.generator_training(generator).autoencoder.path
+        return [path] if path is not None else []
+
+    def generator_folder(self, source: str) -> str:
+        """The generator folder that a source samples from: the given one, or the one trained in this DAG."""
+        generator = self.config.views.sources[source].generator_name or ""
+        return self.config.views.generators[generator].path or names.generator_dir(generator)
+
+    def dataset_of(self, source: str) -> str:
+        """The data set behind a view source."""
+        return self.config.views.sources[source].dataset
+
+    def real_shard(self, source: str, shard: str) -> str:
+        """The shard of real pictures beside a view shard."""
+        return self.shard_file(self.dataset_of(source), shard)
+
+    def gate_of(self, source: str, ancient: Callable[[str], str]) -> str:
+        """The gate of the data set behind a view source, marked by Snakemake's `ancient` if its shards are those of the manifest.
+
+        Snakemake does not look at the parameters of jobs behind one that must run, and never runs them for an ancient file alone:
+        while shards of a new manifest are still to be written, their views would count as up to date.
+        """
+        gate = self.shard_gate(self.dataset_of(source))
+        return ancient(gate) if _is_older(self.manifest_of(source), gate) else gate
+
+    def manifest_of(self, source: str) -> str:
+        """The manifest of the data set behind a view source: newer than its views, they are made again."""
+        return f"{names.shards_dir(self.dataset_of(source))}/{names.MANIFEST}"
+
+    def packing_of(self, source: str) -> str:
+        """What decides the bytes of the pictures behind a view source, as JSON."""
+        return self.packing_settings(self.dataset_of(source))
+
+    def source_pattern(self, *kinds: str) -> str:
+        """A pattern of the names of all sources of these kinds: it says which rule fills which bags."""
+        found = [name for name, source in self.config.views.sources.items() if source.kind in kinds]
+        return "|".join(found) or "(?!)"  # which matches nothing
+
+    def sampling(self, source: str) -> SamplingSettings:
+        """How a source of kind `s_ldm` or `rcg` is sampled."""
+        return self._source(GeneratorSourceSettings, source).sampling
+
+    def sampling_settings(self, source: str) -> str:
+        """What the views of a source of kind `s_ldm` or `rcg` depend on, as JSON: everything but the batch size."""
+        return self.sampling(source).canonical_json(exclude={"batch_size"})
+
+    def sampling_batch_size(self, source: str) -> int:
+        """Rows drawn together: a matter of the machine, so no parameter of the rule."""
+        settings = self.config.views.sources[source]
+        return (settings if isinstance(settings, DiffusersSourceSettings) else self.sampling(source)).batch_size
+
+    def pipeline_settings(self, source: str) -> str:
+        """What the views of a source of kind `diffusers` depend on, as JSON: everything but the batch size."""
+        settings = self._source(DiffusersSourceSettings, source)
+        return settings.canonical_json(include=set(PipelineSettings.model_fields) - {"batch_size"})
+
+    def embedding_tables(self, source: str) -> list[str]:
+        """The embedding tables of all shards behind a source of kind `knn`."""
+        return [f"{names.embeddings_dir(source)}/{shard}.parquet" for shard in self.shard_names(self.dataset_of(source))]
+
+    def source_settings(self, source: str, verb: str) -> str:
+        """What the command `cdgmae views VERB` needs of a source's settings, as JSON."""
+        return self.config.views.sources[source].canonical_json(include=set(SETTINGS_OF_VERB[verb].model_fields))
+
+    def source_encoder(self, source: str) -> EncoderSettings:
+        """The embedding encoder of a source of kind `knn`."""
+        return self._source(KnnSourceSettings, source).encoder
+
+    def clip_settings(self, source: str) -> str:
+        """Settings of a source of kind `video` and how its data set's pictures were prepared, as JSON."""
+        settings = self._source(VideoSourceSettings, source)
+        dataset = self.config.shards.datasets[settings.dataset]
+        frames = {name: getattr(settings, name) for name in FrameSettings.model_fields}
+        pictures = {name: getattr(dataset, name) for name in ("path", "resize", "image_size", "jpeg_quality", "max_pixels")}
+        return ClipReadingSettings(**frames, **pictures).canonical_json()
+
+    def pipeline_files(self, source: str) -> list[str]:
+        """The folder of a source of kind `diffusers`; nothing for a name on the hub."""
+        path = self._source(DiffusersSourceSettings, source).path
+        return [path] if path is not None else []
+
+    def _source(self, kind: type[AnySource], name: str) -> AnySource:
+        """A source of a known kind.
+
+        Raises:
+            ConfigError: if it is of another kind.
+        """
+        settings = self.config.views.sources[name]
+        if not isinstance(settings, kind):
+            raise ConfigError(f"views.sources.{name} is of kind {settings.kind}; another rule makes its views")
+        return settings
+
+    def view_files(self, source: str) -> list[str]:
+        """The tars of all view shards of a source; none for a source without files."""
+        if not self.config.views.sources[source].has_files:
+            return []
+        return [f"{names.views_dir(source)}/{shard}.tar" for shard in self.shard_names(self.dataset_of(source))]
+
+    def all_view_files(self) -> list[str]:
+        """The view shards of all sources."""
+        return [file for source in self.config.views.sources for file in self.view_files(source)]
