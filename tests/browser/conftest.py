@@ -11,11 +11,9 @@ from cdgmae.settings.report import ReportSettings
 from tests.report.fake_results import FakeResults
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One Chromium is enough."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group("browser"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """One Chromium is enough for the tests of this folder."""
+    item.add_marker(pytest.mark.xdist_group("browser"))  # in a later hook xdist would not see it
 
 
 @pytest.fixture(scope="session")

@@ -26,12 +26,9 @@ GENERATOR = {
 }  # fmt: skip
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """One worker of `pytest -n N --dist loadgroup` runs them all: they share clusters, and the machine's cores."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            if item.path.is_relative_to(Path(__file__).parent):
-                item.add_marker(pytest.mark.xdist_group("slurm"))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """One worker of `pytest -n N --dist loadgroup` runs all tests of this folder: they share clusters, and mostly wait."""
+    item.add_marker(pytest.mark.xdist_group("slurm"))  # in a later hook xdist would not see it
 
 
 @pytest.fixture(scope="session")
