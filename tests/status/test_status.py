@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -302,7 +303,11 @@ def test_watch_shows_what_changed_and_ctrl_c_ends_it_in_order(config: Config, tm
     output = tmp_path / "shown"
     with output.open("w") as file:
         environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "150", "LINES": "60"}
-        process = subprocess.Popen([*command, *flags], stdout=file, stderr=subprocess.STDOUT, env=environment)
+        # A test run in the background of a script ignores Ctrl-C, and its children inherit that.
+        with_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(
+            [*command, *flags], stdout=file, stderr=subprocess.STDOUT, env=environment, preexec_fn=with_ctrl_c
+        )
 
     def wait_for(*wanted: str) -> None:
         deadline = time.monotonic() + 60
@@ -315,7 +320,10 @@ def test_watch_shows_what_changed_and_ctrl_c_ends_it_in_order(config: Config, tm
     finish(second, tmp_path)
     wait_for('"done": 2, "running"', "2 of 35 jobs done")
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 0
+    try:
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
     assert "Traceback" not in output.read_text()
 
 

@@ -8,7 +8,7 @@ from tests.workflow.conftest import Workplace, set_key, tiny_config
 
 pytestmark = pytest.mark.slow
 
-SUMMARIES = {"propagate_labels", "summarise_propagation", "write_report"}
+SUMMARIES = {"propagate_labels", "summarise_propagation", "write_report", "write_table"}
 AFTER_VIEWS = {"score_views", "summarise_consistency", "pretrain_encoder"} | SUMMARIES
 AFTER_ENCODER = {"train_generator", "sample_views"} | AFTER_VIEWS
 
@@ -18,7 +18,7 @@ CHANGES = [
     ("pretrain.runs.conditioning.target_masking_ratio", 0.75, AFTER_ENCODER),
     ("views.sources.s_ldm.sampling.guidance_scale", 2.0, {"sample_views"} | AFTER_VIEWS),
     ("views.generators.s_ldm.train.num_steps", 5, AFTER_ENCODER),
-    ("consistency.image_size", 96, {"score_views", "summarise_consistency", "write_report"}),
+    ("consistency.image_size", 96, {"score_views", "summarise_consistency", "write_report", "write_table"}),
     ("propagation.datasets.davis.top_k", 5, SUMMARIES),
     ("report.title", "Another title", {"write_report"}),
     ("shards.datasets.demo.jpeg_quality", 80, {"write_manifest", "write_shard", "summarise_shards"} | AFTER_ENCODER),

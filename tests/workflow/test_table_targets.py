@@ -74,8 +74,7 @@ def test_missing_data_gives_one_message(example_trees: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.xdist_group("browser")  # the tests of the finished report need the same tables
 def test_the_finished_demo_gives_all_tables_without_training(finished: Workplace, with_tables: Workplace) -> None:
-    planned = finished.planned_jobs("tables")
-    assert {name for name in planned if name not in TABLE_ROWS} == {"write_table", "tables"}
+    assert set(finished.planned_jobs("tables")) <= {"tables", *TABLE_ROWS}  # the default target made them all
     for name in TABLE_ROWS:
         with (with_tables.folder / f"results/tables/{name}.csv").open() as file:
             cells = list(csv.DictReader(file))
