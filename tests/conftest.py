@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,13 @@ if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
     from tests.browser.chromium import Browser
+
+
+@pytest.fixture(autouse=True)
+def _default_signals() -> None:
+    """A command's process ends with it, a test's does not: handlers that a test left must not reach what later ones fork."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from typing import Literal
 from cdgmae.cluster.own_job import OwnJob, own_job
 from cdgmae.cluster.queue import KEPT_VARIABLES, call_slurm
 from cdgmae.runtime.distribution import WORLD_SIZE_VARIABLE
-from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, NOTES_VARIABLE
+from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, NOTES_VARIABLE, STOP_SIGNALS
 
 logger = logging.getLogger("cdgmae")
 
@@ -134,15 +134,18 @@ def _run_group(line: Sequence[str], shape: Shape, environment: Mapping[str, str]
     notes.mkdir(parents=True)
     own = {WORLD_SIZE_VARIABLE: str(shape.world_size), NOTES_VARIABLE: str(notes), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "300"}
     alone = {key: value for key, value in environment.items() if key not in GROUP_VARIABLES}
+    former = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         with subprocess.Popen(line, env=alone | own, stdin=subprocess.DEVNULL) as child:
-            for number in (signal.SIGTERM, signal.SIGUSR1):
+            for number in STOP_SIGNALS:
                 # The tasks of a step hear signals from Slurm itself; srun, given one, would end the step.
                 signal.signal(number, lambda number, _: child.send_signal(number) if pass_signals else None)
             code = child.wait()
         # Each by its name: a network file system may list a folder as it was some seconds ago.
         noted = [int(note.read_text()) for rank in range(shape.world_size) if (note := notes / str(rank)).is_file()]
     finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
         shutil.rmtree(notes, ignore_errors=True)
     # A rank that failed leaves no note, but those that were ended because of it do: the failure counts.
     if noted and (code == 0 or len(noted) == shape.world_size):
