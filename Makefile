@@ -30,8 +30,7 @@ check: $(VENV)/.installed-dev
 
 # Remove what `make demo` made; the environment stays.
 clean-demo:
-	rm -rf results work logs data/demo .snakemake
-	find benchmarks -name '*.tsv' -delete
+	rm -rf results work logs benchmarks data/demo .snakemake
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed, found " + sys.version.split()[0] + "; run make PYTHON=python3.12 ...")'

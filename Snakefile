@@ -15,7 +15,7 @@ from cdgmae.settings.tables import TABLE_ROWS
 min_version("9.20")
 
 # A plan of thousands of jobs is millions of objects that stay; looking for garbage among them again and again takes a quarter of
-# the time (benchmarks/dag.py).
+# the time (perf/dag.py).
 gc.set_threshold(200_000, 50, 100)
 
 

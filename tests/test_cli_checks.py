@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cdgmae.cli import app
 from cdgmae.config import ConfigError, json_schema
 from cdgmae.runtime.environment import PackageState, package_states
-from cdgmae.storage.picture_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import PictureRow, PictureShardWriter
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cdgmae.runtime.distribution import rendezvous_port
-from cdgmae.storage.atomic import write_text
+from cdgmae.storage.files.atomic import write_text
 
 WRITE_BYTES = 64 * 2**20
 BLOCK_BYTES = 4 * 2**20

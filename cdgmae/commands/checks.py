@@ -54,7 +54,7 @@ def schema(
 ) -> None:
     """The JSON schema of the configuration, with every key described; editors use it for completion."""
     from cdgmae.config import json_schema
-    from cdgmae.storage.atomic import explain_write_errors, write_text
+    from cdgmae.storage.files.atomic import explain_write_errors, write_text
 
     text = json_schema()
     if output is None:

@@ -106,10 +106,10 @@ def score(
     """
     from cdgmae.commands.several_shards import each_shard, pair_outputs, work_folder
     from cdgmae.consistency.scoring import score_shard
-    from cdgmae.models.encoders import load_encoder
+    from cdgmae.models.encoders.by_name import load_encoder
     from cdgmae.runtime.devices import limit_threads, pick_device
     from cdgmae.runtime.interrupts import StopRequest
-    from cdgmae.storage.finished import FinishedFolder
+    from cdgmae.storage.files.output_cache import FinishedFolder
 
     chosen = parse_settings(
         ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
@@ -143,7 +143,7 @@ def summarise(
     as_json: JsonOption = False,
 ) -> None:
     """One row per view source: pairs, bad ones, mean, deviation and quantiles of every score."""
-    from cdgmae.consistency.summary import summarise as summarise_tables
+    from cdgmae.consistency.consistency_summary import summarise as summarise_tables
 
     print_result(summarise_tables(tables, output, csv_beside(output)), as_json)
 
@@ -155,7 +155,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Print the summary beside the paper's Tables 1 and 9, and a histogram of one score per source."""
-    from cdgmae.consistency.display import read_display, render_display
+    from cdgmae.consistency.score_display import read_display, render_display
 
     display = read_display(results, metric)
     if as_json:
@@ -184,8 +184,8 @@ def query(
 
     Columns: key, view_a (0 = the real image), view_b, gs, ls, nps, nps_reverse, status (ok or bad), reason, source, encoder.
     """
-    from cdgmae.consistency.display import matches_as_csv, render_matches
     from cdgmae.consistency.query import query_scores, write_strips
+    from cdgmae.consistency.score_display import matches_as_csv, render_matches
 
     found = query_scores(results, expression, source=source, sort=sort, descending=descending, limit=limit)
     strips = write_strips(found, results, images) if images is not None else []
@@ -206,6 +206,6 @@ def keep(
     as_json: JsonOption = False,
 ) -> None:
     """Say how many bags and views a run's `view_filter` would keep, before anyone trains."""
-    from cdgmae.consistency.selection import count_kept
+    from cdgmae.consistency.view_selection import count_kept
 
     print_result(count_kept(results, expression, source, num_anchors), as_json)

@@ -89,8 +89,8 @@ def run(
     from cdgmae.pretrain.run import run_pretrain
     from cdgmae.runtime.devices import limit_threads, pick_device
     from cdgmae.runtime.distribution import is_main_process
-    from cdgmae.storage.finished import FinishedFolder
-    from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.training.machine import Machine
 
     parsed = parse_settings(PretrainRunSettings, settings)

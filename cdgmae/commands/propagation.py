@@ -194,11 +194,11 @@ def run(
     with everything the scores are made of and the protocol. The data folder is checked first and every problem listed; nothing is written into
     it. An interrupted run continues with the missing clips. Under `cdgmae cluster launch` each process takes a share of the clips.
     """
-    from cdgmae.propagation.run import run_propagation
+    from cdgmae.propagation.evaluation import run_propagation
     from cdgmae.runtime.devices import limit_threads, pick_device
     from cdgmae.runtime.distribution import is_main_process
-    from cdgmae.storage.finished import FinishedFolder
-    from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.files.output_cache import FinishedFolder
 
     protocol = read_protocol(
         clip_set.value, settings, root=root, resolution=resolution, input_size=parse_input_size(input_size),
@@ -231,8 +231,8 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Check a data folder as `run` does before its first clip, in seconds: every problem is listed, nothing is written."""
-    from cdgmae.propagation.layouts import read_clips
-    from cdgmae.propagation.picture_files import show_size
+    from cdgmae.propagation.benchmarks.image_files import show_size
+    from cdgmae.propagation.benchmarks.layouts import read_clips
 
     clips = read_clips(clip_set.value, root, resolution)
     sizes = sorted({clip.picture for clip in clips})
@@ -251,7 +251,7 @@ def prepare_davis(
     Frames and annotations are resized by nearest neighbours, frames saved again as JPEG of quality 75. Scores measured on it differ from
     those on the original 480p data by several tenths of a point. An interrupted copy continues.
     """
-    from cdgmae.propagation.prepare_davis import prepare_davis as prepare
+    from cdgmae.propagation.benchmarks.prepare_davis import prepare_davis as prepare
 
     with stop_if_asked("sequence", "finished sequences are kept") as check_now:
         print_result(prepare(root, output, check_now), as_json)
@@ -264,7 +264,7 @@ def summarise(
     as_json: JsonOption = False,
 ) -> None:
     """One row per encoder: J&F, J, F, mIoU, PCK@0.1 to PCK@0.5, in percent."""
-    from cdgmae.propagation.summary import summarise as summarise_tables
+    from cdgmae.propagation.measures.encoder_summary import summarise as summarise_tables
 
     print_result(summarise_tables(tables, output, csv_beside(output)), as_json)
 
@@ -277,7 +277,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Print the summary above the paper's Table 5, with the conditions of each benchmark."""
-    from cdgmae.propagation.display import read_display, render_display
+    from cdgmae.propagation.output.table5_display import read_display, render_display
 
     display = read_display(results)
     if as_json:

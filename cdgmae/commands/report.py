@@ -36,7 +36,7 @@ def write(
 ) -> None:
     """Write the pages from whatever results are there; stages that have not been run are named in them."""
     from cdgmae.report.page import write_report
-    from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.storage.files.locks import exclusive_writer
 
     chosen = parse_settings(ReportSettings, settings, title=title, num_bags=num_bags, consistency_bags=consistency_bags)
     with exclusive_writer(output):
@@ -65,6 +65,6 @@ def table(
     The settings name what fills each row: a view source (table1, table9) or encoders, one per seed, e.g.
     '{"rows": {"a1": ["cdg_a1", "cdg_a1_seed1"]}}'. Rows that are not named are shown as not configured.
     """
-    from cdgmae.report.tables import write_paper_table
+    from cdgmae.report.table_files import write_paper_table
 
     print_result(write_paper_table(name, parse_settings(TableSettings, settings), results, output), as_json)

@@ -9,7 +9,7 @@ from typing import Any
 
 from cdgmae.runtime.distribution import rank, share_of, world_size
 from cdgmae.runtime.interrupts import Interrupted, ShareFailed
-from cdgmae.storage.locks import exclusive_writer
+from cdgmae.storage.files.locks import exclusive_writer
 
 logger = logging.getLogger("cdgmae")
 

@@ -46,7 +46,7 @@ def manifest(
 ) -> None:
     """List every picture once: key, class, size, and the shard it goes to (a seeded shuffle, sizes equal up to one)."""
     from cdgmae.shards.manifest import write_manifest
-    from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.storage.files.locks import exclusive_writer
 
     dataset = parse_settings(DatasetSettings, settings)
     with exclusive_writer(output):
@@ -104,8 +104,8 @@ def write(
     """
     from cdgmae.commands.several_shards import each_shard
     from cdgmae.shards.packing import write_dataset, write_shard
-    from cdgmae.storage.finished import FinishedFolder
-    from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.files.output_cache import FinishedFolder
 
     flags = {"path": root, "layout": layout, "resize": resize, "image_size": image_size, "jpeg_quality": jpeg_quality}
     if not settings and root is None:
@@ -142,7 +142,7 @@ def summarise(
     as_json: JsonOption = False,
 ) -> None:
     """Check all shards together: one row per shard, a list of all bad pictures, and an error when they are too many."""
-    from cdgmae.shards.summary import summarise_shards
+    from cdgmae.shards.shard_summary import summarise_shards
 
     dataset = parse_settings(DatasetSettings, settings)
     tars = [manifest.with_name(f"{name}.tar") for name in shard_names(dataset.num_shards)]

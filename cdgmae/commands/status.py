@@ -59,7 +59,7 @@ def status(
 def _show(config: Config, folder: Path, watch: float | None, as_json: bool) -> None:
     from rich.live import Live
 
-    from cdgmae.status.summary import workflow_status
+    from cdgmae.status.status_summary import workflow_status
 
     facts = workflow_status(config, folder)
     if as_json or watch is None:

@@ -12,7 +12,7 @@ from cdgmae.commands.options import CompileOption, DeviceOption, JsonOption, Pre
 
 if TYPE_CHECKING:
     from cdgmae.jobs import Jobs
-    from cdgmae.views.plan import Rate
+    from cdgmae.views.sampling.cost import Rate
 
 SourceOption = Annotated[
     str | None, typer.Option("--source", help="View source of the configuration; may be left out if only one is sampled.")
@@ -45,7 +45,7 @@ def plan(
     """
     from cdgmae.config import load_config
     from cdgmae.jobs import Jobs
-    from cdgmae.views.plan import Rate, count_pictures, plan_sampling
+    from cdgmae.views.sampling.cost import Rate, count_pictures, plan_sampling
 
     if measure == (seconds_per_view is not None):
         raise ValueError("give either --measure (sample a few batches here) or --seconds-per-view (a rate measured before)")
@@ -106,8 +106,8 @@ def _measured(
     from dataclasses import replace
 
     from cdgmae.runtime.devices import pick_device
-    from cdgmae.views.generator_sampler import GeneratorRecipe
-    from cdgmae.views.plan import measure_rate
+    from cdgmae.views.sampling.cost import measure_rate
+    from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
 
     if not tars:
         raise ValueError(
@@ -120,8 +120,8 @@ def _measured(
 
 
 def _estimated_bytes(jobs: Jobs, source: str, root: Path, tars: list[Path]) -> float:
-    from cdgmae.views.generator_folder import read_facts
-    from cdgmae.views.plan import stored_bytes_per_view
+    from cdgmae.generators.folder import read_facts
+    from cdgmae.views.sampling.cost import stored_bytes_per_view
 
     if not tars:
         raise ValueError(

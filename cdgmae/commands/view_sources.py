@@ -64,10 +64,10 @@ def embed(
     First of three steps of a `knn` source: embed every shard, `index` them together, then fill the bags with `neighbours`.
     """
     from cdgmae.commands.several_shards import each_shard, pair_outputs
-    from cdgmae.models.encoders import load_encoder
+    from cdgmae.models.encoders.by_name import load_encoder
     from cdgmae.runtime.devices import limit_threads, pick_device
-    from cdgmae.storage.finished import FinishedFolder
-    from cdgmae.views.embedding import embed_pictures
+    from cdgmae.storage.files.output_cache import FinishedFolder
+    from cdgmae.views.sources.embedding import embed_pictures
 
     parsed, chosen = parse_settings(EmbeddingSettings, settings), pick_device(device)
     limit_threads(threads)
@@ -91,8 +91,8 @@ def index(
     as_json: JsonOption = False,
 ) -> None:
     """Build the search index from the embedding tables of all shards: exact up to a million pictures, an inverted file beyond."""
-    from cdgmae.storage.locks import exclusive_writer
-    from cdgmae.views.neighbours import build_index
+    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.views.sources.neighbours import build_index
 
     parsed = parse_settings(IndexSettings, settings)
     with exclusive_writer(output):
@@ -117,8 +117,8 @@ def neighbours(
     Passed over: the picture itself, equal files, and near-duplicates above `duplicate_similarity`.
     """
     from cdgmae.commands.several_shards import each_shard, pair_outputs
-    from cdgmae.storage.finished import FinishedFolder
-    from cdgmae.views.neighbours import NeighbourSearch, gather_neighbours
+    from cdgmae.storage.files.output_cache import FinishedFolder
+    from cdgmae.views.sources.neighbours import NeighbourSearch, gather_neighbours
 
     parsed, targets = parse_settings(NeighbourSettings, settings), pair_outputs(shard, output, ".tar")
     kept = FinishedFolder(finished, reuse_finished)
@@ -138,9 +138,9 @@ def random(
 ) -> None:
     """Fill the bags of one or more shards with other pictures of the data set, drawn at random (kind `random`; paper, Table 1)."""
     from cdgmae.commands.several_shards import each_shard, pair_outputs
-    from cdgmae.storage.finished import FinishedFolder
-    from cdgmae.views.gathering import DataSetPictures
-    from cdgmae.views.random_views import gather_random
+    from cdgmae.storage.files.output_cache import FinishedFolder
+    from cdgmae.views.sources.copying import DataSetPictures
+    from cdgmae.views.sources.random_views import gather_random
 
     parsed, targets = parse_settings(RandomViewsSettings, settings), pair_outputs(shard, output, ".tar")
     pictures, kept = DataSetPictures(find_shards(shards)), FinishedFolder(finished, reuse_finished)
@@ -168,8 +168,8 @@ def video(
     `frame_gap` the later frames lie at drawn distances (SiamMAE: 4 to 47), with `frame_step` at equal ones.
     """
     from cdgmae.commands.several_shards import each_shard, pair_outputs
-    from cdgmae.storage.finished import FinishedFolder
-    from cdgmae.views.clip_frames import read_clips
+    from cdgmae.storage.files.output_cache import FinishedFolder
+    from cdgmae.views.sources.clip_frames import read_clips
 
     parsed, targets = parse_settings(ClipReadingSettings, settings, path=clips), pair_outputs(shard, output, ".tar")
     kept = FinishedFolder(finished, reuse_finished)
@@ -214,10 +214,10 @@ def sample_pipeline(
     from cdgmae.commands.several_shards import each_shard, pair_outputs, work_folder
     from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
     from cdgmae.runtime.interrupts import StopRequest
-    from cdgmae.storage.finished import FinishedFolder
-    from cdgmae.views.pipeline_sampler import PipelineRecipe
-    from cdgmae.views.sampler import OpenedOnce
-    from cdgmae.views.sampling import sample_shard
+    from cdgmae.storage.files.output_cache import FinishedFolder
+    from cdgmae.views.sampling.pipeline_sampler import PipelineRecipe
+    from cdgmae.views.sampling.sample_shard import sample_shard
+    from cdgmae.views.sampling.sampler import OpenedOnce
 
     parsed = parse_settings(PipelineSettings, settings, batch_size=batch_size)
     limit_threads(threads)

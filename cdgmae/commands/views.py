@@ -73,12 +73,12 @@ def train_generator(
     Latents are computed once and kept under --work. Killed at any moment and started again, it goes on from its last saved
     state. On several GPUs start it with a launcher, e.g. `accelerate launch --num_processes 8 -m cdgmae views train-generator ...`.
     """
+    from cdgmae.generators.train.generator_training import train_generator as train
     from cdgmae.runtime.devices import limit_threads, pick_device
     from cdgmae.runtime.distribution import is_main_process
-    from cdgmae.storage.finished import FinishedFolder
-    from cdgmae.storage.locks import exclusive_writer
+    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.training.machine import Machine
-    from cdgmae.views.training import train_generator as train
 
     parsed = parse_settings(GeneratorTrainingSettings, settings)
     limit_threads(threads)
@@ -136,9 +136,9 @@ def import_generator(
     the U-Net is preferred. Every key of the file must find its place: the folder's import_report.json lists them all, and a
     partial match is refused. Nothing in the file is executed.
     """
-    from cdgmae.storage.locks import exclusive_writer
-    from cdgmae.views.import_generator import ImportOptions
-    from cdgmae.views.import_generator import import_generator as convert
+    from cdgmae.generators.imported.convert import ImportOptions
+    from cdgmae.generators.imported.convert import import_generator as convert
+    from cdgmae.storage.files.locks import exclusive_writer
 
     options = ImportOptions(encoder, encoder_image_size, null_condition, normalisation, magnification, ignore or [])
     with exclusive_writer(output):
@@ -178,10 +178,10 @@ def sample(
     from cdgmae.commands.several_shards import each_shard, pair_outputs, work_folder
     from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
     from cdgmae.runtime.interrupts import StopRequest
-    from cdgmae.storage.finished import FinishedFolder
-    from cdgmae.views.generator_sampler import GeneratorRecipe
-    from cdgmae.views.sampler import OpenedOnce
-    from cdgmae.views.sampling import sample_shard
+    from cdgmae.storage.files.output_cache import FinishedFolder
+    from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
+    from cdgmae.views.sampling.sample_shard import sample_shard
+    from cdgmae.views.sampling.sampler import OpenedOnce
 
     parsed = parse_settings(SamplingSettings, settings, batch_size=batch_size)
     limit_threads(threads)

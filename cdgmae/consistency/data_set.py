@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.dataset as ds
 
-from cdgmae.consistency.tables import SCORE_SCHEMA
+from cdgmae.consistency.score_tables import SCORE_SCHEMA
 
 
 def score_tables(results: Path, source: str | None = None) -> list[Path]:

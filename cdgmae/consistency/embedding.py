@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cdgmae.consistency.pictures import LoadedBag
-from cdgmae.models.encoders import Encoder
+from cdgmae.consistency.pair_images import LoadedBag
+from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 
 AUTOCAST_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

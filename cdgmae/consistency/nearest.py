@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from cdgmae.consistency.embedding import Embedder, embed_bags
 from cdgmae.consistency.metrics import nearest_patches
-from cdgmae.consistency.pictures import BagLoader
-from cdgmae.consistency.tables import NEAREST_COLUMNS, SCORE_SCHEMA
-from cdgmae.storage.picture_shards import OK
+from cdgmae.consistency.pair_images import BagLoader
+from cdgmae.consistency.score_tables import NEAREST_COLUMNS, SCORE_SCHEMA
+from cdgmae.storage.image_shards import OK
 
 
 def choose_bags(table: pa.Table, count: int) -> list[str]:

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdgmae.consistency.data_set import open_scores, score_tables
-from cdgmae.consistency.pictures import BagLoader, CropBags, ViewBags
-from cdgmae.consistency.tables import QUERY_COLUMNS
+from cdgmae.consistency.pair_images import BagLoader, CropBags, ViewBags
+from cdgmae.consistency.score_tables import QUERY_COLUMNS
 from cdgmae.settings.consistency import CropDrawSettings
-from cdgmae.storage.atomic import atomic_file
 from cdgmae.storage.expressions import arrow_filter
-from cdgmae.storage.strips import join_strip
+from cdgmae.storage.files.atomic import atomic_file
+from cdgmae.storage.media.strips import join_strip
 from cdgmae.storage.tables import table_facts
 
 FILE_COLUMN = "__filename"

@@ -21,15 +21,15 @@ import torch
 from cdgmae.consistency.embedding import EmbeddedBag, Embedder, embed_bags, read_ahead
 from cdgmae.consistency.metrics import global_similarity, local_similarity, nearest_patch_similarity
 from cdgmae.consistency.nearest import with_nearest_patches
-from cdgmae.consistency.parts import PartFolder, join_parts, plan_parts
-from cdgmae.consistency.pictures import BagLoader, CropBags, LoadedBag, ViewBags, bad_pair_reason
-from cdgmae.consistency.tables import METRICS, SCORE_SCHEMA, check_scores
-from cdgmae.models.encoders import Encoder, load_encoder, reference_digest
+from cdgmae.consistency.pair_images import BagLoader, CropBags, LoadedBag, ViewBags, bad_pair_reason
+from cdgmae.consistency.partial_scores import PartFolder, join_parts, plan_parts
+from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA, check_scores
+from cdgmae.models.encoders.by_name import Encoder, load_encoder, reference_digest
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
-from cdgmae.storage.finished import NOTHING_KEPT, FinishedFolder
-from cdgmae.storage.picture_shards import BAD, OK, index_path
+from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
+from cdgmae.storage.image_shards import BAD, OK, index_path
 from cdgmae.storage.tables import file_sha256, is_made_from, read_table, write_table
 
 PASSES_AHEAD = 2
@@ -82,7 +82,7 @@ def score_shard(
         settings: What is compared, at which size.
         real_tar: Shard of real images (view_index 0).
         view_tar: Shard of views (view_index >= 1) of the same keys; None for a source of kind `crops`.
-        encoder_reference: See `cdgmae.models.encoders.load_encoder`.
+        encoder_reference: See `cdgmae.models.encoders.by_name.load_encoder`.
         output: Parquet file, `SCORE_SCHEMA`, sorted by key, view_a and view_b; appears whole or not at all.
         source: Name of the view source, stored in every row.
         device: Where to compute.

@@ -20,7 +20,7 @@ from cdgmae.names import demo_marker
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.demo import DemoSettings
-from cdgmae.storage.atomic import atomic_folder, explain_write_errors, write_text
+from cdgmae.storage.files.atomic import atomic_folder, explain_write_errors, write_text
 
 FOLDERS = ("images", "DAVIS", "VIP", "JHMDB")
 NOTE_NAME = "README.txt"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cdgmae.demo.scenes import Frame
-from cdgmae.storage.images import encode_jpeg
+from cdgmae.storage.media.images import encode_jpeg
 
 FRAME_QUALITY = 95
 VIP_FRAME_STEP = 25

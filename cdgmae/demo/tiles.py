@@ -10,7 +10,7 @@ from PIL import Image
 
 from cdgmae.demo.photographs import synset
 from cdgmae.runtime.seeds import numpy_generator
-from cdgmae.storage.images import encode_jpeg, resize_shorter_side
+from cdgmae.storage.media.images import encode_jpeg, resize_shorter_side
 
 MAX_CROP_FACTOR = 2.4
 """A tile shows between 1 and this many times its side in photograph pixels, drawn log-uniformly."""

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from cdgmae import __version__
 from cdgmae.interchange.cards import PAPER, card, licence_text, markdown_table, refuse_used_folder
-from cdgmae.storage.atomic import atomic_folder, explain_write_errors
-from cdgmae.storage.picture_shards import OK, index_path, read_index
+from cdgmae.storage.files.atomic import atomic_folder, explain_write_errors
+from cdgmae.storage.image_shards import OK, index_path, read_index
 from cdgmae.storage.tables import read_table
 
 FOLDERS = {"views": "generated views 1..M", "real": "the real images, view 0"}

@@ -11,16 +11,16 @@ from timm.models.vision_transformer import VisionTransformer
 
 from cdgmae import __version__
 from cdgmae.interchange.cards import PAPER, card, json_block, licence_text, markdown_table, refuse_used_folder
-from cdgmae.models.checkpoints import load_encoder_file
-from cdgmae.models.encoder import weights_digest
+from cdgmae.models.encoders.checkpoints import load_encoder_file
+from cdgmae.models.encoders.frozen_encoder import weights_digest
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from cdgmae.pretrain.export import run_settings
+from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
+from cdgmae.propagation.measures.scores import table_scores
 from cdgmae.propagation.paper import TABLE_5
-from cdgmae.propagation.schema import TABLE_SCHEMA
-from cdgmae.propagation.scores import table_scores
 from cdgmae.settings.encoder import ARCHITECTURES, VitSettings
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.atomic import atomic_folder, explain_write_errors
+from cdgmae.storage.files.atomic import atomic_folder, explain_write_errors
 from cdgmae.storage.tables import read_table
 
 TIMM_NAMES = {

@@ -16,8 +16,8 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from cdgmae.models.checkpoints import KeyReport, load_weights
 from cdgmae.models.decoder import DecoderBlock
+from cdgmae.models.encoders.checkpoints import KeyReport, load_weights
 from cdgmae.models.masking import PatchMask, count_visible, draw_mask
 from cdgmae.models.onednn import use_onednn
 from cdgmae.models.positions import sincos_positions

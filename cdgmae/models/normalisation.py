@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from cdgmae.storage.media.images import center_crop, resize_shorter_side
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -27,3 +29,8 @@ def pixels_to_tensor(images: Sequence[Image.Image], device: torch.device | None 
     """RGB pictures of equal size as one float32 tensor (B, 3, H, W) in 0..1, moved to `device` as bytes."""
     pixels_BHWC = np.stack([np.asarray(image, dtype=np.uint8) for image in images])
     return torch.from_numpy(pixels_BHWC).to(device).permute(0, 3, 1, 2).contiguous().float().div_(255.0)
+
+
+def squares(images: Sequence[Image.Image], side: int) -> Tensor:
+    """Pictures scaled by their shorter side and cropped to the centre: (B, 3, side, side) in 0..1."""
+    return pixels_to_tensor([center_crop(resize_shorter_side(image, side), side) for image in images])

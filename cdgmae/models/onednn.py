@@ -1,7 +1,7 @@
 """Float32 matrix products on a CPU through oneDNN, in training and of frozen networks.
 
 torch sends plain float32 products to MKL, which on some processors keeps to narrower vector instructions; oneDNN, which torch ships too, was
-measured up to twice as fast there (benchmarks/results/train_step.md, propagation.md) and equally fast elsewhere. Results differ from MKL's only by
+measured up to twice as fast there (perf/results/train_step.md, propagation.md) and equally fast elsewhere. Results differ from MKL's only by
 the order of summation. `torch.backends.mkldnn.flags(enabled=False)` switches all of this off.
 Shapes: `...` any leading dimensions, I input width, O output width, Q queries, K keys, D width.
 """

@@ -15,10 +15,10 @@ from cdgmae.pretrain.pretext import plan_sample
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import Bag, BagStore
-from cdgmae.storage.crops import PixelBox, SamplePlan
-from cdgmae.storage.images import PictureError
-from cdgmae.storage.pixels import decode_pixels
-from cdgmae.storage.staging import stage_in
+from cdgmae.storage.files.local_copy import stage_in
+from cdgmae.storage.media.crops import PixelBox, SamplePlan
+from cdgmae.storage.media.images import PictureError
+from cdgmae.storage.media.pixels import decode_pixels
 from cdgmae.storage.view_weights import ViewWeights
 
 CACHE_BYTES = 1 << 29

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from cdgmae.models.cross_view_mae import CrossViewMAE
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.atomic import atomic_file, explain_write_errors
+from cdgmae.storage.files.atomic import atomic_file, explain_write_errors
 
 
 def export_checkpoint(run_dir: Path, output: Path) -> dict[str, object]:

@@ -16,7 +16,7 @@ from cdgmae.models.cross_view_mae import CrossViewMAE
 from cdgmae.models.decoder import FEEDFORWARD_DIM
 from cdgmae.models.masking import count_visible
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.picture_shards import OK
+from cdgmae.storage.image_shards import OK
 from cdgmae.storage.tables import read_table
 
 LAYER_NORM_OPERATIONS = 5

@@ -19,7 +19,7 @@ from cdgmae.models.masking import draw_mask
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from cdgmae.pretrain.augment import finish_views
 from cdgmae.pretrain.task import PretrainTask, reconstruct
-from cdgmae.storage.atomic import atomic_file
+from cdgmae.storage.files.atomic import atomic_file
 
 NUM_SAMPLES = 4
 """Rows of a panel: the first samples of the run's first batch, the same in all panels."""

@@ -11,15 +11,15 @@ from pathlib import Path
 import pyarrow as pa
 
 from cdgmae import __version__
-from cdgmae.models.checkpoints import write_encoder, write_model
+from cdgmae.models.encoders.checkpoints import write_encoder, write_model
 from cdgmae.pretrain.batches import BagBatches, open_bags
 from cdgmae.pretrain.panels import PanelPainter
 from cdgmae.pretrain.task import PretrainTask, build_model, loop_settings
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.atomic import atomic_folder, write_text
-from cdgmae.storage.finished import NOTHING_KEPT, FinishedFolder
-from cdgmae.storage.picture_shards import index_path
+from cdgmae.storage.files.atomic import atomic_folder, write_text
+from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
+from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import file_sha256, write_table
 from cdgmae.training.loop import TrainingResult, remove_work, train
 from cdgmae.training.machine import Machine
@@ -64,7 +64,7 @@ def run_pretrain(
         machine: How to run here.
         label: Name of the run in progress lines and trackers.
         score_tables: Tables of stage `consistency`, for a run that filters or weighs views.
-        local_folder: Folder on a node-local disk to read the shards from; see `cdgmae.storage.staging`.
+        local_folder: Folder on a node-local disk to read the shards from; see `cdgmae.storage.files.local_copy`.
         finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:

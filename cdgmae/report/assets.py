@@ -8,7 +8,7 @@ from pathlib import Path
 
 import vl_convert
 
-from cdgmae.storage.atomic import write_text
+from cdgmae.storage.files.atomic import write_text
 
 ASSETS = "assets"
 """Folder of the shared files in the report."""

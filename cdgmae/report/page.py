@@ -12,16 +12,16 @@ from cdgmae import __version__, names
 from cdgmae.consistency.paper import TABLE_1, TABLE_9
 from cdgmae.propagation.paper import TABLE_5
 from cdgmae.report.assets import ASSETS, write_assets
-from cdgmae.report.bags import BAGS, FIGURES, show_bags
-from cdgmae.report.explorer.page import EXPLORER_ASSETS, write_explorer
+from cdgmae.report.bag_thumbnails import BAGS, FIGURES, show_bags
 from cdgmae.report.figures import draw_curves
-from cdgmae.report.pretrain_page.page import PRETRAIN_ASSETS, write_pretrain_page
-from cdgmae.report.propagation import SCORES, describe_findings, describe_sample
-from cdgmae.report.propagation_page.page import PROPAGATION_ASSETS, write_propagation_page
+from cdgmae.report.pages.explorer.explorer_page import EXPLORER_ASSETS, write_explorer
+from cdgmae.report.pages.pretrain.pretrain_page import PRETRAIN_ASSETS, write_pretrain_page
+from cdgmae.report.pages.propagation.propagation_page import PROPAGATION_ASSETS, write_propagation_page
+from cdgmae.report.propagation_scores import SCORES, describe_findings, describe_sample
 from cdgmae.report.rendering import PAGES, write_page
 from cdgmae.report.stages import StageFiles, read_results
 from cdgmae.settings.report import ReportSettings
-from cdgmae.storage.atomic import write_text
+from cdgmae.storage.files.atomic import write_text
 
 PAGE_NAME = "index.html"
 PACKAGES = ("torch", "torchvision", "timm", "diffusers", "accelerate", "pyarrow", "snakemake")

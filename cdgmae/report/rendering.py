@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from cdgmae.storage.atomic import write_text
+from cdgmae.storage.files.atomic import write_text
 
 PAGES = {
     "index.html": "Overview", "consistency/index.html": "Consistency", "pretrain/index.html": "Pre-training",

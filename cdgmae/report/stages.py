@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cdgmae.consistency.summary import SUMMARY_SCHEMA
-from cdgmae.report.pictures import PictureFacts, read_all_pictures
-from cdgmae.report.propagation import EncoderScores, read_scores
-from cdgmae.report.training import TrainingFacts, read_generators, read_runs
+from cdgmae.consistency.consistency_summary import SUMMARY_SCHEMA
+from cdgmae.report.propagation_scores import EncoderScores, read_scores
+from cdgmae.report.shard_counts import PictureFacts, read_all_pictures
+from cdgmae.report.training_curves import TrainingFacts, read_generators, read_runs
 from cdgmae.storage.tables import read_table, table_facts
 
 

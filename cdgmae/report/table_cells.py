@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdgmae import names
-from cdgmae.consistency.summary import describe_sources
+from cdgmae.consistency.consistency_summary import describe_sources
 from cdgmae.pretrain.flops import table_8
-from cdgmae.propagation.scores import table_scores
+from cdgmae.propagation.measures.scores import table_scores
 from cdgmae.report.paper_tables import PaperRow, PaperTable
 from cdgmae.settings.tables import SOURCE_TABLES
 from cdgmae.storage.tables import read_table

@@ -16,9 +16,9 @@ import pyarrow as pa
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.keys import distinct_keys, safe_key
 from cdgmae.shards.tars import list_tar
-from cdgmae.storage.clips import VIDEO_EXTENSIONS
-from cdgmae.storage.images import PICTURE_EXTENSIONS
-from cdgmae.storage.paths import path_to_text
+from cdgmae.storage.files.paths import path_to_text
+from cdgmae.storage.media.clips import VIDEO_EXTENSIONS
+from cdgmae.storage.media.images import PICTURE_EXTENSIONS
 
 logger = logging.getLogger("cdgmae")
 

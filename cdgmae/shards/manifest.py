@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.listing import list_pictures
-from cdgmae.storage.atomic import explain_write_errors
+from cdgmae.storage.files.atomic import explain_write_errors
 from cdgmae.storage.tables import read_table, table_facts, write_table
 
 MANIFEST_SCHEMA = pa.schema(

@@ -20,11 +20,11 @@ from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.listing import list_pictures
 from cdgmae.shards.manifest import PICTURES_PER_SHARD, manifest_seed, picture_count, shard_rows, write_listing
 from cdgmae.shards.reading import PreparedPicture, prepare_frame, prepare_picture, source_file
-from cdgmae.shards.summary import SUMMARY_NAME, BadPictures, summarise_shards
-from cdgmae.storage.atomic import explain_write_errors
-from cdgmae.storage.finished import NOTHING_KEPT, FinishedFolder
-from cdgmae.storage.images import PictureError
-from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShardWriter, index_path
+from cdgmae.shards.shard_summary import SUMMARY_NAME, BadPictures, summarise_shards
+from cdgmae.storage.files.atomic import explain_write_errors
+from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
+from cdgmae.storage.image_shards import BAD, PictureRow, PictureShardWriter, index_path
+from cdgmae.storage.media.images import PictureError
 from cdgmae.storage.tables import TableError, file_sha256, stats_digest, table_facts
 
 logger = logging.getLogger("cdgmae")

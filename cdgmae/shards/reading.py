@@ -13,9 +13,9 @@ from typing import Any
 
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.shards import DatasetSettings
-from cdgmae.storage.clips import frame_name, open_clip
-from cdgmae.storage.images import PictureError, decode_rgb, encode_jpeg, fit_picture, open_picture, picture_extension
-from cdgmae.storage.paths import text_to_path
+from cdgmae.storage.files.paths import text_to_path
+from cdgmae.storage.media.clips import frame_name, open_clip
+from cdgmae.storage.media.images import PictureError, decode_rgb, encode_jpeg, fit_picture, open_picture, picture_extension
 
 LARGE_PICTURE_PIXELS = 16_000_000
 """Pictures above this size are decoded one at a time, which bounds the memory of a job with many threads."""

@@ -12,7 +12,7 @@ from typing import Literal
 from cdgmae.runtime.progress import JobProgress, last_progress
 from cdgmae.status.expected import Job
 from cdgmae.status.kept_work import kept_work
-from cdgmae.storage.locks import holder_host, is_held
+from cdgmae.storage.files.locks import holder_host, is_held
 
 State = Literal["done", "running", "failed", "waiting", "to do"]
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdgmae.storage.picture_shards import OK, index_path, read_index
+from cdgmae.storage.image_shards import OK, index_path, read_index
 from cdgmae.storage.tar_reads import TarReader
 from cdgmae.storage.view_weights import ViewWeights
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cdgmae import __version__
-from cdgmae.storage.atomic import atomic_file, write_bytes
+from cdgmae.storage.files.atomic import atomic_file, write_bytes
 
 METADATA_KEY = b"cdgmae"
 
@@ -132,3 +132,13 @@ def write_csv(path: Path, table: pa.Table) -> None:
     """Write a small table as CSV for people, numbers with six significant digits."""
     frame = table.to_pandas()
     write_bytes(path, frame.to_csv(index=False, float_format="%.6g").encode())
+
+
+def folder_digest(folder: Path) -> str:
+    """First 12 hex digits of the SHA-256 over names and contents of a folder's files, hidden ones left out."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        inside = file.relative_to(folder)
+        if file.is_file() and not any(part.startswith(".") for part in inside.parts):
+            digest.update(f"{inside.as_posix()} {file_sha256(file)}\n".encode())
+    return digest.hexdigest()[:12]

@@ -15,7 +15,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cdgmae.storage.picture_shards import BAD, INDEX_SCHEMA, LATER_COLUMNS, OK, PictureRow, PictureShard, index_path
+from cdgmae.storage.image_shards import BAD, INDEX_SCHEMA, LATER_COLUMNS, OK, PictureRow, PictureShard, index_path
 from cdgmae.storage.tables import table_facts
 
 READ_BYTES = 1 << 20

@@ -8,7 +8,7 @@ from collections import deque
 from pathlib import Path
 from statistics import fmean
 
-from cdgmae.storage.atomic import write_text
+from cdgmae.storage.files.atomic import write_text
 
 FAILURE_FILE = "failure.json"
 USUAL_STEPS = 100

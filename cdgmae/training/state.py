@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdgmae.storage.atomic import atomic_file, explain_write_errors
+from cdgmae.storage.files.atomic import atomic_file, explain_write_errors
 
 logger = logging.getLogger("cdgmae")
 

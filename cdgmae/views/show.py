@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from cdgmae.storage.atomic import atomic_file
-from cdgmae.storage.images import decode_rgb
-from cdgmae.storage.picture_shards import OK, PictureRow, PictureShard
-from cdgmae.storage.strips import join_strip
+from cdgmae.storage.files.atomic import atomic_file
+from cdgmae.storage.image_shards import OK, PictureRow, PictureShard
+from cdgmae.storage.media.images import decode_rgb
+from cdgmae.storage.media.strips import join_strip
 
 
 def show_bag(key: str, real_tars: Sequence[Path], view_tars: Sequence[Path], output_png: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from cdgmae.settings.encoder import VitSettings
-from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import BAD, PictureRow, PictureShardWriter
 
 SIZE, PATCH = 48, 8
 TINY_VIT = "random:" + VitSettings(image_size=SIZE, patch_size=PATCH, embed_dim=24, depth=2, num_heads=2).canonical_json()

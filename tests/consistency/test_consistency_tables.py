@@ -14,10 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cdgmae.commands.consistency import app
-from cdgmae.consistency.display import histogram_line, read_display
+from cdgmae.consistency.consistency_summary import SUMMARY_SCHEMA, summarise
 from cdgmae.consistency.paper import TABLE_1, TABLE_9
-from cdgmae.consistency.summary import SUMMARY_SCHEMA, summarise
-from cdgmae.consistency.tables import METRICS, SCORE_SCHEMA, check_scores
+from cdgmae.consistency.score_display import histogram_line, read_display
+from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA, check_scores
 from cdgmae.storage.tables import write_table
 
 

@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 
 from cdgmae.commands.consistency import app
 from cdgmae.consistency.query import query_scores, write_strips
+from cdgmae.consistency.score_tables import METRICS, QUERY_COLUMNS, SCORE_SCHEMA
 from cdgmae.consistency.scoring import score_shard
-from cdgmae.consistency.selection import count_kept
-from cdgmae.consistency.tables import METRICS, QUERY_COLUMNS, SCORE_SCHEMA
+from cdgmae.consistency.view_selection import count_kept
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
-from cdgmae.storage.strips import FRAME_COLOUR, GAP
+from cdgmae.storage.media.strips import FRAME_COLOUR, GAP
 from cdgmae.storage.tables import write_table
 from tests.consistency.drawn_bags import SIZE, bags, write_shard
 

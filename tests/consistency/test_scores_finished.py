@@ -29,7 +29,7 @@ def test_deleted_scores_come_back_without_the_encoder(tmp_path: Path, monkeypatc
     before = output.read_bytes()
     output.unlink()
     with monkeypatch.context() as patched:
-        patched.delattr("cdgmae.models.encoders._load")
+        patched.delattr("cdgmae.models.encoders.by_name._load")
         assert score() == {**made, "found_finished": 8, "restored": True}
     assert output.read_bytes() == before
     assert "restored" not in score("rcg")

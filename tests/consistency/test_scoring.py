@@ -14,9 +14,9 @@ from PIL import Image
 from torch.nn.functional import pad
 
 from cdgmae.consistency import scoring
-from cdgmae.consistency.pictures import cut_crops, prepare_picture
-from cdgmae.consistency.tables import METRICS, SCORE_SCHEMA
-from cdgmae.models.encoders import PixelEncoder, VitEncoder, load_encoder
+from cdgmae.consistency.pair_images import cut_crops, prepare_picture
+from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA
+from cdgmae.models.encoders.by_name import PixelEncoder, VitEncoder, load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.pretrain.augment import finish_views
 from cdgmae.pretrain.pretext import plan_sample
@@ -25,9 +25,9 @@ from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
 from cdgmae.settings.crops import CropPairSettings
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import Bag
-from cdgmae.storage.crops import plan_crop_pair
-from cdgmae.storage.images import encode_jpeg
-from cdgmae.storage.picture_shards import PictureShard
+from cdgmae.storage.image_shards import PictureShard
+from cdgmae.storage.media.crops import plan_crop_pair
+from cdgmae.storage.media.images import encode_jpeg
 from cdgmae.storage.tables import table_facts
 from tests.consistency.drawn_bags import PATCH, SIZE, TINY_VIT, Pictures, bags, picture, png, shifted, write_shard
 

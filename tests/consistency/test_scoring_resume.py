@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from cdgmae.consistency.parts import PartFolder
+from cdgmae.consistency.partial_scores import PartFolder
 from cdgmae.consistency.scoring import score_shard
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.consistency import ScoringSettings

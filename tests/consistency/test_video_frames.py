@@ -12,12 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cdgmae.commands.pretrain import app as pretrain_app
+from cdgmae.consistency.score_tables import METRICS
 from cdgmae.consistency.scoring import score_shard
-from cdgmae.consistency.tables import METRICS
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.images import decode_rgb, encode_jpeg, resize_shorter_side
-from cdgmae.storage.picture_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.media.images import decode_rgb, encode_jpeg, resize_shorter_side
 
 CLIPS = Path(__file__).parents[2].parent / "shared" / "data" / "DAVIS" / "JPEGImages" / "480p"
 CPU = torch.device("cpu")

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from cdgmae.cli import app
 from cdgmae.models import CrossViewMAE
-from cdgmae.models.checkpoints import load_encoder_file, write_encoder
-from cdgmae.propagation.run import run_propagation
+from cdgmae.models.encoders.checkpoints import load_encoder_file, write_encoder
+from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.storage.bags import BagStore

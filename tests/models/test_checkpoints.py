@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cdgmae.models import CrossViewMAE, load_encoder
-from cdgmae.models.checkpoints import CheckpointError, encoder_part, write_encoder, write_model
+from cdgmae.models.encoders.checkpoints import CheckpointError, encoder_part, write_encoder, write_model
 from cdgmae.settings.encoder import ARCHITECTURES, VitSettings
 
 DIMENSIONS = {"img_size": 32, "patch_size": 8, "embed_dim": 192, "depth": 2, "num_heads": 3}

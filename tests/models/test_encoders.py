@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from cdgmae.models import CrossViewMAE, load_encoder
-from cdgmae.models.checkpoints import CheckpointError, encoder_part, read_checkpoint, write_encoder
+from cdgmae.models.encoders.checkpoints import CheckpointError, encoder_part, read_checkpoint, write_encoder
 from cdgmae.models.positions import resize_positions, sincos_positions
 from cdgmae.settings.encoder import VitSettings
 

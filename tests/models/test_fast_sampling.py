@@ -7,10 +7,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from cdgmae.models.condition_projector import ConditionProjector
-from cdgmae.models.fast_denoiser import FastDenoiser, why_unsupported
-from cdgmae.models.fast_sampling import SamplingPlan, sample_latents_fast
-from cdgmae.models.latent_diffusion import LatentDiffusionPipeline, noise_schedule
+from cdgmae.generators.fast_denoiser import FastDenoiser, why_unsupported
+from cdgmae.generators.fast_sampling import SamplingPlan, sample_latents_fast
+from cdgmae.generators.parts.condition_projector import ConditionProjector
+from cdgmae.generators.pipeline import LatentDiffusionPipeline, noise_schedule
 
 EMBEDDING, WIDTH = 10, 12
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from cdgmae.models.condition_projector import ConditionProjector
-from cdgmae.models.grid_projector import GridProjector
-from cdgmae.models.latent_diffusion import LatentDiffusionPipeline, noise_schedule
-from cdgmae.models.patch_autoencoder import PatchAutoencoder
+from cdgmae.generators.parts.condition_projector import ConditionProjector
+from cdgmae.generators.parts.grid_projector import GridProjector
+from cdgmae.generators.parts.patch_autoencoder import PatchAutoencoder
+from cdgmae.generators.pipeline import LatentDiffusionPipeline, noise_schedule
 from tests.oracles.literal_ddim import alpha_bars, ddim_timesteps, epsilon_of_sample, epsilon_of_velocity, literal_ddim
 
 EMBEDDING, WIDTH = 10, 12

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cdgmae.models.patch_autoencoder import PatchAutoencoder
+from cdgmae.generators.parts.patch_autoencoder import PatchAutoencoder
 
 
 def smooth_pictures(count: int = 12, side: int = 32, seed: int = 0) -> Tensor:

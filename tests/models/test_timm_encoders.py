@@ -12,13 +12,13 @@ from timm.layers import SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional as F
 
-from cdgmae.models.checkpoints import CheckpointError
-from cdgmae.models.encoders import load_encoder
+from cdgmae.models.encoders.by_name import load_encoder
+from cdgmae.models.encoders.checkpoints import CheckpointError
+from cdgmae.models.encoders.video_checkpoints import sinusoid_positions
+from cdgmae.models.encoders.vit_encoders import RenormalisedEncoder, VitEncoder, timm_encoder
 from cdgmae.models.normalisation import normalise
 from cdgmae.models.onednn import freeze_to_onednn, products
-from cdgmae.models.video_checkpoints import sinusoid_positions
 from cdgmae.models.vit import build_vit
-from cdgmae.models.vit_encoders import RenormalisedEncoder, VitEncoder, timm_encoder
 from cdgmae.settings.encoder import EncoderSettings, VitSettings
 
 CPU = torch.device("cpu")

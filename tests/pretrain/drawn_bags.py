@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.images import encode_jpeg
-from cdgmae.storage.picture_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.media.images import encode_jpeg
 
 RUN = PretrainRunSettings(
     image_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, decoder_embed_dim=16, decoder_depth=1, decoder_num_heads=2,

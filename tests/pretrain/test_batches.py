@@ -18,8 +18,8 @@ from cdgmae.pretrain.augment import finish_views
 from cdgmae.pretrain.batches import BagBatches, open_bags
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import BagStore
-from cdgmae.storage.images import encode_jpeg
-from cdgmae.storage.picture_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.media.images import encode_jpeg
 
 RUN = PretrainRunSettings(
     image_size=32, patch_size=8, embed_dim=24, num_heads=2, num_anchors=2, anchor_masking_ratio=0.25, target_masking_ratio=0.75,

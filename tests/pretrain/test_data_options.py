@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cdgmae.commands.pretrain import app
-from cdgmae.consistency.tables import SCORE_SCHEMA
+from cdgmae.consistency.score_tables import SCORE_SCHEMA
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.tables import write_table
 from tests.pretrain.drawn_bags import RUN, write_bags

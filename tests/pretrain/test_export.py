@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cdgmae.cli import app
 from cdgmae.models import CrossViewMAE
-from cdgmae.models.checkpoints import write_model
+from cdgmae.models.encoders.checkpoints import write_model
 from cdgmae.settings.pretrain import PretrainRunSettings
 
 RUN = PretrainRunSettings(

@@ -16,8 +16,8 @@ from cdgmae.cli import app
 from cdgmae.models import CrossViewMAE
 from cdgmae.pretrain.flops import PAPER_TABLE_8, count_flops, count_images, count_parameters, table_8
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.images import encode_jpeg
-from cdgmae.storage.picture_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.media.images import encode_jpeg
 
 SMALL = {
     "image_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "decoder_embed_dim": 16,

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cdgmae.cli import app
 from cdgmae.settings.runtime import RuntimeSettings
-from cdgmae.storage.finished import FinishedCopy
+from cdgmae.storage.files.output_cache import FinishedCopy
 from tests.pretrain.drawn_bags import RUN, write_bags
 
 SETTINGS = RUN.model_copy(update={"epochs": 2})

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from cdgmae.propagation.masks import davis_palette
+from cdgmae.propagation.measures.masks import davis_palette
 
 HEIGHT, WIDTH = 64, 96
 

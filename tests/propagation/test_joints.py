@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdgmae.propagation.joints import (
+from cdgmae.propagation.measures.joints import (
     ALPHAS,
     NUM_JOINTS,
     decode_joints,

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdgmae.propagation import memory as memory_module
-from cdgmae.propagation.context import context_frames, disc_mask, first_frame_copies, query_tiles
-from cdgmae.propagation.memory import LabelMemory
-from cdgmae.propagation.selection import fill_slots, largest, vote_weights
+from cdgmae.propagation.engine import memory as memory_module
+from cdgmae.propagation.engine.context import context_frames, disc_mask, first_frame_copies, query_tiles
+from cdgmae.propagation.engine.memory import LabelMemory
+from cdgmae.propagation.engine.top_k import fill_slots, largest, vote_weights
 from cdgmae.settings.propagation import ProtocolSettings
 from tests.oracles import propagation_oracle as oracle
 

@@ -12,8 +12,8 @@ import scipy.io
 from drawn_clips import save_ids, save_picture, write_davis, write_jhmdb, write_vip
 from PIL import Image
 
-from cdgmae.propagation.clips import LayoutError
-from cdgmae.propagation.layouts import read_clips
+from cdgmae.propagation.benchmarks.labelled_clip import LayoutError
+from cdgmae.propagation.benchmarks.layouts import read_clips
 
 GREY = np.zeros((64, 96), dtype=np.uint8)
 

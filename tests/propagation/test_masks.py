@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
-from cdgmae.propagation.frames import grid_of, input_sides
-from cdgmae.propagation.masks import (
+from cdgmae.propagation.engine.frames import grid_of, input_sides
+from cdgmae.propagation.engine.resizing import resize_bilinear, resize_nearest
+from cdgmae.propagation.measures.masks import (
     Annotation,
     davis_palette,
     decode_labels,
@@ -25,9 +26,8 @@ from cdgmae.propagation.masks import (
     read_annotation,
     resize_like_pillow,
 )
-from cdgmae.propagation.part_measures import NUM_PARTS, PART_NAMES, part_counts
-from cdgmae.propagation.resizing import resize_bilinear, resize_nearest
-from cdgmae.propagation.scores import part_scores
+from cdgmae.propagation.measures.part_measures import NUM_PARTS, PART_NAMES, part_counts
+from cdgmae.propagation.measures.scores import part_scores
 from tests.oracles import propagation_oracle as oracle
 
 SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cdgmae.propagation.object_measures import (
+from cdgmae.propagation.measures.object_measures import (
     boundary_accuracy,
     boundary_map,
     boundary_radius,

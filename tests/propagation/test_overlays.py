@@ -10,10 +10,10 @@ import torch
 from drawn_clips import write_davis, write_jhmdb
 from PIL import Image
 
-from cdgmae.propagation import overlays
-from cdgmae.propagation.layouts import read_clips
-from cdgmae.propagation.overlays import CAPTION_HEIGHT, joint_pictures, label_colours, paint_ids
-from cdgmae.propagation.run import run_propagation
+from cdgmae.propagation.benchmarks.layouts import read_clips
+from cdgmae.propagation.evaluation import run_propagation
+from cdgmae.propagation.output import overlays
+from cdgmae.propagation.output.overlays import CAPTION_HEIGHT, joint_pictures, label_colours, paint_ids
 from cdgmae.settings.propagation import ProtocolSettings
 
 CPU = torch.device("cpu")

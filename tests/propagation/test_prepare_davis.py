@@ -13,9 +13,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cdgmae.commands.propagation import app
-from cdgmae.propagation.layouts import read_clips
-from cdgmae.propagation.masks import read_annotation
-from cdgmae.propagation.prepare_davis import prepare_davis
+from cdgmae.propagation.benchmarks.layouts import read_clips
+from cdgmae.propagation.benchmarks.prepare_davis import prepare_davis
+from cdgmae.propagation.measures.masks import read_annotation
 
 
 def test_frames_and_annotations_are_resized_by_nearest_neighbours(tmp_path: Path) -> None:

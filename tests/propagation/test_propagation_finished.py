@@ -9,9 +9,9 @@ import pytest
 import torch
 from drawn_clips import write_davis
 
-from cdgmae.propagation.run import run_propagation
+from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.settings.propagation import ProtocolSettings
-from cdgmae.storage.finished import FinishedFolder
+from cdgmae.storage.files.output_cache import FinishedFolder
 
 
 def test_a_deleted_table_comes_back_without_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,7 +26,7 @@ def test_a_deleted_table_comes_back_without_the_encoder(tmp_path: Path, monkeypa
     before = output.read_bytes()
     output.unlink()
     with monkeypatch.context() as patched:
-        patched.delattr("cdgmae.propagation.run.frozen_encoder")
+        patched.delattr("cdgmae.propagation.evaluation.frozen_encoder")
         assert run() == {**made, "restored": True}
     assert output.read_bytes() == before
     frame = next(root.rglob("*.jpg"))

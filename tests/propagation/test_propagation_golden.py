@@ -12,7 +12,7 @@ import torch
 from formula_checkpoint import write_formula_checkpoint
 from PIL import Image
 
-from cdgmae.propagation.run import run_propagation
+from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.settings.propagation import ProtocolSettings
 
 CLIPS = Path(__file__).parents[3] / "shared/reference/propagation"

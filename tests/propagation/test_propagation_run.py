@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 
 from cdgmae.commands.propagation import app, parse_input_size, read_protocol
 from cdgmae.models.vit import build_vit
-from cdgmae.propagation.display import read_display, render_display
-from cdgmae.propagation.frames import read_frame
+from cdgmae.propagation.engine.frames import read_frame
+from cdgmae.propagation.evaluation import run_propagation
+from cdgmae.propagation.measures.encoder_summary import summarise
+from cdgmae.propagation.measures.score_schema import PCK_COLUMNS, SIZE_COLUMNS, TABLE_SCHEMA
+from cdgmae.propagation.measures.scores import SCORE_COLUMNS, table_scores
+from cdgmae.propagation.output.table5_display import read_display, render_display
 from cdgmae.propagation.paper import TABLE_5
-from cdgmae.propagation.run import run_propagation
-from cdgmae.propagation.schema import PCK_COLUMNS, SIZE_COLUMNS, TABLE_SCHEMA
-from cdgmae.propagation.scores import SCORE_COLUMNS, table_scores
-from cdgmae.propagation.summary import summarise
 from cdgmae.settings.encoder import VitSettings
 from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.storage.tables import table_facts

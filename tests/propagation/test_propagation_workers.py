@@ -15,7 +15,7 @@ from drawn_clips import write_davis
 from typer.testing import CliRunner
 
 from cdgmae.commands.propagation import app, parse_share
-from cdgmae.propagation.run import run_propagation
+from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.runtime.devices import worker_devices
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED
 from cdgmae.settings.propagation import ProtocolSettings

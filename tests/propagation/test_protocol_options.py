@@ -12,14 +12,14 @@ from drawn_clips import write_davis, write_jhmdb
 from typer.testing import CliRunner
 
 from cdgmae.commands.propagation import app
-from cdgmae.models.encoders import load_encoder
+from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.models.normalisation import normalise
-from cdgmae.propagation.frames import embed_frames, read_frame
-from cdgmae.propagation.layouts import read_clips
-from cdgmae.propagation.resizing import resize_bilinear
-from cdgmae.propagation.run import run_propagation
-from cdgmae.propagation.scorers import make_scorer
-from cdgmae.propagation.workers import evaluate_clip, frozen_encoder
+from cdgmae.propagation.benchmarks.layouts import read_clips
+from cdgmae.propagation.engine.clip_workers import evaluate_clip, frozen_encoder
+from cdgmae.propagation.engine.frames import embed_frames, read_frame
+from cdgmae.propagation.engine.resizing import resize_bilinear
+from cdgmae.propagation.evaluation import run_propagation
+from cdgmae.propagation.measures.scorers import make_scorer
 from cdgmae.settings.encoder import VitSettings
 from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.storage.tables import table_facts

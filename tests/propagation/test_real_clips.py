@@ -10,7 +10,7 @@ import pytest
 from formula_checkpoint import write_formula_checkpoint
 
 from cdgmae.commands.propagation import read_protocol
-from cdgmae.propagation.run import run_propagation
+from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.runtime.devices import pick_device
 
 CLIPS = Path(__file__).parents[3] / "shared/data"

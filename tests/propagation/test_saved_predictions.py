@@ -12,8 +12,8 @@ import torch
 from drawn_clips import write_davis, write_jhmdb, write_vip
 from PIL import Image
 
-from cdgmae.propagation.joints import read_joints
-from cdgmae.propagation.run import run_propagation
+from cdgmae.propagation.evaluation import run_propagation
+from cdgmae.propagation.measures.joints import read_joints
 from cdgmae.settings.propagation import ProtocolSettings
 from tests.oracles import propagation_oracle as oracle
 

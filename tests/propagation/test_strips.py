@@ -13,10 +13,10 @@ from drawn_clips import write_davis, write_jhmdb, write_vip
 from PIL import Image
 
 from cdgmae.commands.propagation import ClipSet, run
-from cdgmae.propagation.run import run_propagation
-from cdgmae.propagation.strips import GAP, LONGER_SIDE, strip_frames
+from cdgmae.propagation.evaluation import run_propagation
+from cdgmae.propagation.output.clip_strips import GAP, LONGER_SIDE, strip_frames
 from cdgmae.settings.propagation import ProtocolSettings
-from cdgmae.storage.finished import FinishedFolder
+from cdgmae.storage.files.output_cache import FinishedFolder
 
 CPU = torch.device("cpu")
 WRITERS = {"davis": write_davis, "vip": write_vip, "jhmdb": write_jhmdb}

@@ -13,14 +13,14 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
+from cdgmae.consistency.consistency_summary import summarise
 from cdgmae.consistency.scoring import score_shard
-from cdgmae.consistency.summary import summarise
-from cdgmae.propagation.schema import TABLE_SCHEMA
-from cdgmae.propagation.summary import SUMMARY_SCHEMA
+from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA
+from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
 from cdgmae.settings.consistency import ScoringSettings
-from cdgmae.storage.atomic import write_bytes, write_text
-from cdgmae.storage.images import encode_jpeg
-from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShardWriter
+from cdgmae.storage.files.atomic import write_bytes, write_text
+from cdgmae.storage.image_shards import BAD, PictureRow, PictureShardWriter
+from cdgmae.storage.media.images import encode_jpeg
 from cdgmae.storage.tables import write_table
 from cdgmae.training.metrics import METRICS_SCHEMA
 

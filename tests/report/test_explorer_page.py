@@ -14,16 +14,16 @@ import torch
 from fake_results import NASTY, SIZE, FakeResults
 from PIL import Image
 
+from cdgmae.consistency.consistency_summary import summarise
 from cdgmae.consistency.scoring import score_shard
-from cdgmae.consistency.summary import summarise
-from cdgmae.report.explorer import bags as explorer_bags
-from cdgmae.report.explorer.bags import NO_ROOM, show_bags
-from cdgmae.report.explorer.page import write_explorer
-from cdgmae.report.explorer.selection import choose_source
 from cdgmae.report.page import write_report
+from cdgmae.report.pages.explorer import explorer_bags
+from cdgmae.report.pages.explorer.bag_selection import choose_source
+from cdgmae.report.pages.explorer.explorer_bags import NO_ROOM, show_bags
+from cdgmae.report.pages.explorer.explorer_page import write_explorer
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.report import ReportSettings
-from cdgmae.storage.picture_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import PictureRow, PictureShardWriter
 from cdgmae.storage.tables import read_table
 
 PATCHES = 36

@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from cdgmae.consistency.summary import summarise
-from cdgmae.consistency.tables import SCORE_SCHEMA
-from cdgmae.report.explorer.selection import RULES, SourceChoice, choose_source
+from cdgmae.consistency.consistency_summary import summarise
+from cdgmae.consistency.score_tables import SCORE_SCHEMA
+from cdgmae.report.pages.explorer.bag_selection import RULES, SourceChoice, choose_source
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.storage.tables import read_table, write_table
 

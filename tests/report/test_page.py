@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from cdgmae.commands.report import app
 from cdgmae.consistency.scoring import score_shard
-from cdgmae.report.bags import show_bags
+from cdgmae.report.bag_thumbnails import show_bags
 from cdgmae.report.page import write_report
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.report import ReportSettings

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
-from cdgmae.consistency.summary import summarise
-from cdgmae.propagation.schema import TABLE_SCHEMA
+from cdgmae.consistency.consistency_summary import summarise
+from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
 from cdgmae.report.paper_tables import PAPER_TABLES
 from cdgmae.report.table_cells import NOT_CONFIGURED, fill_table
-from cdgmae.report.tables import write_paper_table
+from cdgmae.report.table_files import write_paper_table
 from cdgmae.settings.tables import TABLE_ROWS, TableSettings
 from cdgmae.storage.tables import write_table
 from tests.report.fake_results import FakeResults

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cdgmae.pretrain.flops import count_flops
-from cdgmae.report.pretrain_page.costs import describe_seconds, read_costs
-from cdgmae.report.pretrain_page.curves import MIN_POINTS, POINT_BUDGET, common_length, stretches, thin
-from cdgmae.report.pretrain_page.page import write_pretrain_page
-from cdgmae.report.pretrain_page.panels import MAX_WIDTH, MIN_PER_RUN, PANEL_BUDGET, show_panels
-from cdgmae.report.training import TrainingFacts, read_runs
+from cdgmae.report.pages.pretrain.costs import describe_seconds, read_costs
+from cdgmae.report.pages.pretrain.curves import MIN_POINTS, POINT_BUDGET, common_length, stretches, thin
+from cdgmae.report.pages.pretrain.panel_images import MAX_WIDTH, MIN_PER_RUN, PANEL_BUDGET, show_panels
+from cdgmae.report.pages.pretrain.pretrain_page import write_pretrain_page
+from cdgmae.report.training_curves import TrainingFacts, read_runs
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.report import ReportSettings
-from cdgmae.storage.atomic import write_text
+from cdgmae.storage.files.atomic import write_text
 from cdgmae.storage.tables import read_table, write_table
 
 EMPTY = (np.zeros(0), np.zeros(0))

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from fake_results import NASTY, SCORES, FakeResults
 
-from cdgmae.propagation.schema import TABLE_SCHEMA
-from cdgmae.report.propagation import read_scores
-from cdgmae.report.propagation_page import strips as strips_module
-from cdgmae.report.propagation_page.page import write_propagation_page
-from cdgmae.report.propagation_page.sequences import ClipSetScores, read_sequences
-from cdgmae.report.propagation_page.strips import show_strips, worst_in_turn
+from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
+from cdgmae.report.pages.propagation import strip_images as strips_module
+from cdgmae.report.pages.propagation.propagation_page import write_propagation_page
+from cdgmae.report.pages.propagation.sequences import ClipSetScores, read_sequences
+from cdgmae.report.pages.propagation.strip_images import show_strips, worst_in_turn
+from cdgmae.report.propagation_scores import read_scores
 from cdgmae.settings.report import ReportSettings
 from cdgmae.storage.tables import write_table
 

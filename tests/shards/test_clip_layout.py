@@ -11,8 +11,8 @@ from PIL import Image
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.listing import list_pictures
 from cdgmae.shards.packing import write_dataset
-from cdgmae.storage.clips import split_frame_name
-from cdgmae.storage.picture_shards import BAD, OK, PictureRow, PictureShard
+from cdgmae.storage.image_shards import BAD, OK, PictureRow, PictureShard
+from cdgmae.storage.media.clips import split_frame_name
 
 pytest.importorskip("av", reason="video files need PyAV: pip install 'cdgmae[video]'")
 from tests.video_files import number_of, write_frames, write_video

@@ -10,7 +10,7 @@ from drawn_pictures import picture_bytes, write_tar
 
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.listing import list_pictures
-from cdgmae.storage.paths import path_to_text, text_to_path
+from cdgmae.storage.files.paths import path_to_text, text_to_path
 
 Make = Callable[..., Path]
 Dataset = Callable[..., DatasetSettings]

@@ -17,8 +17,8 @@ from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.manifest import write_manifest
 from cdgmae.shards.packing import write_dataset, write_shard
 from cdgmae.shards.reading import prepare_picture
-from cdgmae.storage.images import PictureError
-from cdgmae.storage.picture_shards import BAD, OK, PictureShard, index_path
+from cdgmae.storage.image_shards import BAD, OK, PictureShard, index_path
+from cdgmae.storage.media.images import PictureError
 from cdgmae.storage.verify import verify_paths
 
 Make = Callable[..., Path]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cdgmae.cli import app
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.manifest import write_manifest
-from cdgmae.storage.picture_shards import index_path
+from cdgmae.storage.image_shards import index_path
 
 
 def test_a_deleted_shard_comes_back_without_reading_a_picture(

@@ -23,10 +23,10 @@ from cdgmae.runtime.progress import last_progress
 from cdgmae.status.evidence import REMOTE_QUIET_SECONDS, SILENT_END, JobState, judge
 from cdgmae.status.expected import Job, expected_jobs
 from cdgmae.status.kept_work import kept_work
-from cdgmae.status.summary import workflow_status
-from cdgmae.storage.locks import exclusive_writer, is_held, lock_path
+from cdgmae.status.status_summary import workflow_status
+from cdgmae.storage.files.locks import exclusive_writer, is_held, lock_path
 from cdgmae.storage.tables import write_table
-from cdgmae.views.parts import MadeView, PartWriter
+from cdgmae.views.sampling.view_journal import MadeView, PartWriter
 from tests.pretrain.drawn_bags import RUN, write_bags
 
 ROOT = Path(__file__).parents[2]
@@ -137,7 +137,7 @@ def test_a_dead_process_of_this_machine_is_not_running_but_one_elsewhere_gets_ti
     assert judge(job, tmp_path, NOW + REMOTE_QUIET_SECONDS).state == "failed"
     lock.unlink()
     code = (
-        "import os, sys; from pathlib import Path; from cdgmae.storage.locks import exclusive_writer\n"
+        "import os, sys; from pathlib import Path; from cdgmae.storage.files.locks import exclusive_writer\n"
         "with exclusive_writer(Path(sys.argv[1])): os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "results/pretrain/cdg/seed0")], check=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cdgmae.storage.atomic import atomic_file, atomic_folder, explain_write_errors, write_bytes, write_text
+from cdgmae.storage.files.atomic import atomic_file, atomic_folder, explain_write_errors, write_bytes, write_text
 
 
 @contextmanager

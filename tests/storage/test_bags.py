@@ -14,7 +14,7 @@ import pytest
 
 from cdgmae.storage import tar_reads
 from cdgmae.storage.bags import BagStore
-from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import BAD, PictureRow, PictureShardWriter
 from cdgmae.storage.tables import write_table
 from cdgmae.storage.tar_reads import TarReader
 from cdgmae.storage.view_weights import ViewWeights

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cdgmae.storage.clips import frame_name, open_clip, split_frame_name
-from cdgmae.storage.images import PictureError
+from cdgmae.storage.media.clips import frame_name, open_clip, split_frame_name
+from cdgmae.storage.media.images import PictureError
 
 pytest.importorskip("av", reason="video files need PyAV: pip install 'cdgmae[video]'")
 from tests.video_files import number_of, write_frames, write_video

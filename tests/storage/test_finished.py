@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cdgmae.storage.finished import NOTHING_KEPT, FinishedCopy, FinishedFolder
+from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedCopy, FinishedFolder
 from cdgmae.storage.tables import stats_digest
 
 MADE_FROM = {"settings": "abc", "seed": 0}
@@ -100,7 +100,7 @@ def test_outputs_of_something_else_are_removed(
 
 def test_another_version_makes_them_anew(outputs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept(outputs, tmp_path / "kept").keep({})
-    monkeypatch.setattr("cdgmae.storage.finished.__version__", "99")
+    monkeypatch.setattr("cdgmae.storage.files.output_cache.__version__", "99")
     assert kept(outputs, tmp_path / "kept").restore() is None
 
 
@@ -136,7 +136,7 @@ def test_a_copy_without_its_record_counts_for_nothing_and_is_replaced(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("cdgmae.storage.finished.write_text", killed)
+        patched.setattr("cdgmae.storage.files.output_cache.write_text", killed)
         with pytest.raises(KeyboardInterrupt):
             copy.keep({})
     assert copy.restore() is None

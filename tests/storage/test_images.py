@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets.folder import pil_loader
 
-from cdgmae.storage.images import (
+from cdgmae.storage.media.images import (
     PictureError,
     center_crop,
     decode_rgb,

@@ -8,12 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-from cdgmae.storage.locks import exclusive_writer
+from cdgmae.storage.files.locks import exclusive_writer
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from cdgmae.storage.locks import exclusive_writer
+from cdgmae.storage.files.locks import exclusive_writer
 with exclusive_writer(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cdgmae.storage.picture_shards import BAD, LATER_COLUMNS, OK, PictureRow, PictureShard, PictureShardWriter, index_path
+from cdgmae.storage.image_shards import BAD, LATER_COLUMNS, OK, PictureRow, PictureShard, PictureShardWriter, index_path
 from cdgmae.storage.tables import TableError, file_sha256, table_facts
 from cdgmae.storage.verify import verify_file
 
@@ -120,7 +120,7 @@ def test_many_threads_and_copies_in_other_processes_read_the_same(tmp_path: Path
 WRITER = """
 import sys
 from pathlib import Path
-from cdgmae.storage.picture_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import PictureRow, PictureShardWriter
 print("ready", flush=True)
 for attempt in range(10_000):
     with PictureShardWriter(Path(sys.argv[1])) as writer:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cdgmae.storage import pixels
-from cdgmae.storage.images import PictureError, decode_rgb
-from cdgmae.storage.pixels import decode_pixels
+from cdgmae.storage.media import pixels
+from cdgmae.storage.media.images import PictureError, decode_rgb
+from cdgmae.storage.media.pixels import decode_pixels
 
 
 def drawn(size: tuple[int, int] = (75, 50)) -> Image.Image:

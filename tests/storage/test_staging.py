@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from cdgmae.storage.picture_shards import PictureRow, PictureShardWriter, index_path
-from cdgmae.storage.staging import stage_in
+from cdgmae.storage.files.local_copy import stage_in
+from cdgmae.storage.image_shards import PictureRow, PictureShardWriter, index_path
 from cdgmae.storage.verify import verify_file
 
 

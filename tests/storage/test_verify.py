@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from cdgmae.storage.picture_shards import PictureRow, PictureShardWriter, index_path
+from cdgmae.storage.image_shards import PictureRow, PictureShardWriter, index_path
 from cdgmae.storage.tables import write_table
 from cdgmae.storage.verify import files_to_verify, verify_file, verify_paths
 

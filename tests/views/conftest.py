@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from cdgmae.generators.train.generator_training import train_generator
 from cdgmae.settings.views import GeneratorTrainingSettings
-from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import BAD, PictureRow, PictureShardWriter
 from cdgmae.training.machine import Machine
-from cdgmae.views.training import train_generator
 
 ENCODER = 'random:{"image_size":16,"patch_size":8,"embed_dim":16,"depth":1,"num_heads":2}'
 KEYS = ("ant", "bee", "cat", "dog", "eel", "fox")

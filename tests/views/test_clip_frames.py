@@ -14,9 +14,9 @@ from cdgmae.settings.shards import DatasetSettings
 from cdgmae.settings.sources import ClipReadingSettings, FrameSettings
 from cdgmae.shards.packing import write_dataset
 from cdgmae.storage.bags import BagStore
-from cdgmae.storage.clips import split_frame_name
-from cdgmae.storage.picture_shards import BAD, OK, PictureShard
-from cdgmae.views.clip_frames import later_frames, read_clips
+from cdgmae.storage.image_shards import BAD, OK, PictureShard
+from cdgmae.storage.media.clips import split_frame_name
+from cdgmae.views.sources.clip_frames import later_frames, read_clips
 from tests.views.conftest import write_shard
 
 pytest.importorskip("av", reason="video files need PyAV: pip install 'cdgmae[video]'")

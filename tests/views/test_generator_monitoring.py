@@ -14,19 +14,19 @@ import torch
 from diffusers import AutoencoderKL, VQModel
 from PIL import Image
 
-from cdgmae.models.encoders import load_encoder
+from cdgmae.generators.build import build_pipeline
+from cdgmae.generators.folder import load_generator
+from cdgmae.generators.train.denoising_task import Denoiser, GeneratorTask
+from cdgmae.generators.train.generator_batches import make_first_stage, split
+from cdgmae.generators.train.generator_training import train_generator
+from cdgmae.generators.train.latent_cache import fill_cache
+from cdgmae.generators.train.monitor import Monitor, held_out_loss
+from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.settings.views import MonitoringSettings
+from cdgmae.storage.image_collection import PictureCollection
 from cdgmae.storage.tables import read_table
 from cdgmae.training.machine import Machine
-from cdgmae.views.denoising import Denoiser, GeneratorTask
-from cdgmae.views.examples import make_first_stage, split
-from cdgmae.views.generator_building import build_pipeline
-from cdgmae.views.generator_folder import load_generator
-from cdgmae.views.latent_cache import fill_cache
-from cdgmae.views.monitoring import Monitor, held_out_loss
-from cdgmae.views.pictures import PictureCollection
-from cdgmae.views.training import train_generator
 from tests.views.conftest import ENCODER, training_settings
 
 CPU = torch.device("cpu")

@@ -16,23 +16,24 @@ from diffusers import DDIMScheduler
 from diffusers.models.resnet import ResnetBlock2D
 from safetensors.torch import save_file
 
-from cdgmae.models.checkpoints import write_encoder
-from cdgmae.models.encoders import load_encoder
-from cdgmae.models.latent_diffusion import predict
-from cdgmae.models.patch_autoencoder import PatchAutoencoder
+from cdgmae.generators.build import build_pipeline, build_unet, component_weights
+from cdgmae.generators.folder import embed, load_generator
+from cdgmae.generators.parts.patch_autoencoder import PatchAutoencoder
+from cdgmae.generators.pipeline import predict
+from cdgmae.generators.train.denoising_task import Denoiser, GeneratorTask
+from cdgmae.generators.train.generator_batches import TrainingExamples, draw_batch, make_first_stage, split
+from cdgmae.generators.train.generator_training import train_generator
+from cdgmae.generators.train.latent_cache import fill_cache
+from cdgmae.models.encoders.by_name import load_encoder
+from cdgmae.models.encoders.checkpoints import write_encoder
+from cdgmae.models.normalisation import squares
 from cdgmae.models.vit import build_vit
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.encoder import VitSettings
 from cdgmae.settings.views import UNetSettings
+from cdgmae.storage.image_collection import PictureCollection
 from cdgmae.training.machine import Machine
 from cdgmae.training.metrics import MACHINE_COLUMNS
-from cdgmae.views.denoising import Denoiser, GeneratorTask
-from cdgmae.views.examples import TrainingExamples, draw_batch, make_first_stage, split
-from cdgmae.views.generator_building import build_pipeline, build_unet, component_weights
-from cdgmae.views.generator_folder import embed, load_generator
-from cdgmae.views.latent_cache import fill_cache
-from cdgmae.views.pictures import PictureCollection, squares
-from cdgmae.views.training import train_generator
 from tests.oracles.literal_ddim import alpha_bars
 from tests.views.conftest import ENCODER, KEYS, training_settings, write_shard
 

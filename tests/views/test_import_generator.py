@@ -16,14 +16,14 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from cdgmae.commands.views import app
-from cdgmae.models.latent_diffusion import LatentDiffusionPipeline, predict
+from cdgmae.generators.folder import embed, load_generator
+from cdgmae.generators.imported.convert import ImportOptions, import_generator
+from cdgmae.generators.imported.original_checkpoint import ImportRefused
+from cdgmae.generators.imported.original_config import read_original_config
+from cdgmae.generators.pipeline import LatentDiffusionPipeline, predict
 from cdgmae.settings.views import SamplingSettings
-from cdgmae.views.generator_folder import embed, load_generator
-from cdgmae.views.generator_sampler import GeneratorRecipe
-from cdgmae.views.import_generator import ImportOptions, import_generator
-from cdgmae.views.original_checkpoint import ImportRefused
-from cdgmae.views.original_config import read_original_config
-from cdgmae.views.sampling import sample_shard
+from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
+from cdgmae.views.sampling.sample_shard import sample_shard
 from tests.oracles.literal_ldm import Weights, linear, literal_decode, literal_encode, literal_grid_tokens, literal_unet
 from tests.views.conftest import ENCODER
 from tests.views.original_files import (

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cdgmae.models import LatentDiffusionPipeline
-from cdgmae.models.latent_diffusion import predict
-from cdgmae.views.import_generator import ImportOptions, import_generator
+from cdgmae.generators.imported.convert import ImportOptions, import_generator
+from cdgmae.generators.pipeline import LatentDiffusionPipeline, predict
 from tests.oracles.formula_weights import formula_normal, formula_tensor
 from tests.oracles.literal_ldm import Weights, linear
 from tests.views.original_files import config_file, networks

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from cdgmae.models.encoders import load_encoder
+from cdgmae.generators.build import build_pipeline
+from cdgmae.generators.train.generator_batches import embeddings_to_whiten_with, make_first_stage, split
+from cdgmae.generators.train.latent_cache import LatentCache, fill_cache, part_path
+from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
-from cdgmae.views.examples import embeddings_to_whiten_with, make_first_stage, split
-from cdgmae.views.generator_building import build_pipeline
-from cdgmae.views.latent_cache import LatentCache, fill_cache, part_path
-from cdgmae.views.pictures import PictureCollection
+from cdgmae.storage.image_collection import PictureCollection
 from tests.views.conftest import ENCODER, training_settings
 
 CPU = torch.device("cpu")
@@ -72,7 +72,7 @@ def test_two_processes_share_the_parts_out(shard_tar: Path, tmp_path: Path, monk
     reference = content(fill(tmp_path / "one", shard_tar)).clone()
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setattr("cdgmae.views.latent_cache.StopRequest", ImpatientAfterItsShare)
+    monkeypatch.setattr("cdgmae.generators.train.latent_cache.StopRequest", ImpatientAfterItsShare)
     with pytest.raises(Interrupted, match="2 of 2 parts"):
         fill(tmp_path / "two", shard_tar)
     assert len(list((tmp_path / "two").glob("*.latents.npy"))) == 2

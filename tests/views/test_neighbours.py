@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from cdgmae.settings.sources import EmbeddingSettings, IndexSettings, NeighbourSettings
-from cdgmae.storage.picture_shards import BAD, PictureRow, PictureShard, PictureShardWriter, index_path
+from cdgmae.storage.image_shards import BAD, PictureRow, PictureShard, PictureShardWriter, index_path
 from cdgmae.storage.tables import table_facts
-from cdgmae.views.embedding import EmbeddingTable, embed_pictures
-from cdgmae.views.neighbours import NeighbourSearch, build_index, gather_neighbours
+from cdgmae.views.sources.embedding import EmbeddingTable, embed_pictures
+from cdgmae.views.sources.neighbours import NeighbourSearch, build_index, gather_neighbours
 from tests.views.conftest import ENCODER, picture, write_shard
 
 pytest.importorskip("faiss", reason="kind knn needs faiss: pip install 'cdgmae[knn]'")

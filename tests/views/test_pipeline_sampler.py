@@ -31,9 +31,9 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 from cdgmae.commands.views import app
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.sources import PipelineSettings
-from cdgmae.storage.picture_shards import OK, PictureShard
-from cdgmae.views.pipeline_sampler import PipelineRecipe, PipelineSampler
-from cdgmae.views.sampling import sample_shard
+from cdgmae.storage.image_shards import OK, PictureShard
+from cdgmae.views.sampling.pipeline_sampler import PipelineRecipe, PipelineSampler
+from cdgmae.views.sampling.sample_shard import sample_shard
 from tests.views.conftest import picture, write_shard
 
 CPU = torch.device("cpu")

@@ -19,13 +19,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from cdgmae.generators.folder import FACTS_FILE, load_generator, write_generator
 from cdgmae.runtime.interrupts import Interrupted
-from cdgmae.storage.picture_shards import BAD, OK, PictureRow, PictureShard, PictureShardWriter, index_path
+from cdgmae.storage.image_shards import BAD, OK, PictureRow, PictureShard, PictureShardWriter, index_path
 from cdgmae.storage.verify import verify_file
-from cdgmae.views.generator_folder import FACTS_FILE, load_generator, write_generator
-from cdgmae.views.generator_sampler import GeneratorRecipe, GeneratorSampler
-from cdgmae.views.parts import DATA_SUFFIX, JOURNAL_SUFFIX
-from cdgmae.views.sampling import sample_shard
+from cdgmae.views.sampling.generator_sampler import GeneratorRecipe, GeneratorSampler
+from cdgmae.views.sampling.sample_shard import sample_shard
+from cdgmae.views.sampling.view_journal import DATA_SUFFIX, JOURNAL_SUFFIX
 from tests.views.conftest import KEYS, picture, write_shard
 from tests.views.test_view_sampling import CPU, finished_work, rows_of, sampling
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cdgmae.settings.sources import RandomViewsSettings
-from cdgmae.storage.picture_shards import PictureRow, PictureShard, PictureShardWriter
-from cdgmae.views.gathering import DataSetPictures
-from cdgmae.views.random_views import gather_random
+from cdgmae.storage.image_shards import PictureRow, PictureShard, PictureShardWriter
+from cdgmae.views.sources.copying import DataSetPictures
+from cdgmae.views.sources.random_views import gather_random
 from tests.views.conftest import KEYS, picture, write_shard
 
 

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from cdgmae.cli import app
 from cdgmae.runtime.interrupts import Interrupted
-from cdgmae.storage.picture_shards import index_path
-from cdgmae.views.generator_sampler import GeneratorRecipe
+from cdgmae.storage.image_shards import index_path
+from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
 from tests.views.conftest import KEYS, write_shard
 
 SAMPLING = '{"num_views": 2, "num_inference_steps": 2, "batch_size": 8, "max_bad_fraction": 0.1}'

@@ -10,9 +10,9 @@ import yaml
 from typer.testing import CliRunner
 
 from cdgmae.commands.views import app
-from cdgmae.storage.picture_shards import index_path
+from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import write_table
-from cdgmae.views.plan import Rate, plan_sampling
+from cdgmae.views.sampling.cost import Rate, plan_sampling
 from tests.views.conftest import KEYS, write_shard
 from tests.views.test_view_sampling import sample
 

@@ -15,17 +15,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from cdgmae.generators.folder import FACTS_FILE, embed, load_generator, write_generator
+from cdgmae.models.normalisation import squares
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.views import SamplingSettings
-from cdgmae.storage.picture_shards import BAD, OK, PictureRow, PictureShard, index_path
+from cdgmae.storage.image_collection import PictureCollection
+from cdgmae.storage.image_shards import BAD, OK, PictureRow, PictureShard, index_path
 from cdgmae.storage.tables import table_facts
-from cdgmae.views.generator_folder import FACTS_FILE, embed, load_generator, write_generator
-from cdgmae.views.generator_sampler import GeneratorRecipe, GeneratorSampler
-from cdgmae.views.making import Item, ViewMaker
-from cdgmae.views.parts import DATA_SUFFIX, MadeView, journal_path
-from cdgmae.views.pictures import PictureCollection, squares
-from cdgmae.views.sampling import sample_shard
+from cdgmae.views.sampling.batch import Item, ViewMaker
+from cdgmae.views.sampling.generator_sampler import GeneratorRecipe, GeneratorSampler
+from cdgmae.views.sampling.sample_shard import sample_shard
+from cdgmae.views.sampling.view_journal import DATA_SUFFIX, MadeView, journal_path
 from tests.views.conftest import KEYS, write_shard
 
 CPU = torch.device("cpu")

@@ -9,9 +9,9 @@ import torch
 import yaml
 
 from cdgmae.config import check_config
+from cdgmae.generators.folder import load_generator, write_generator
 from cdgmae.jobs import Jobs
 from cdgmae.settings.runtime import RuntimeSettings
-from cdgmae.views.generator_folder import load_generator, write_generator
 from tests.views.conftest import ENCODER
 from tests.views.test_view_sampling import pixels_of, rows_of, sample
 

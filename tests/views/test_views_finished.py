@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
-from cdgmae.storage.finished import FinishedCopy
-from cdgmae.storage.picture_shards import index_path
-from cdgmae.views.gathering import DataSetPictures
-from cdgmae.views.generator_sampler import GeneratorRecipe
+from cdgmae.storage.files.output_cache import FinishedCopy
+from cdgmae.storage.image_shards import index_path
+from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
+from cdgmae.views.sources.copying import DataSetPictures
 from tests.views.conftest import ENCODER, KEYS, training_settings, write_shard
 
 SAMPLING = {"num_views": 2, "num_inference_steps": 2, "batch_size": 8}
@@ -118,7 +118,7 @@ def test_deleted_embeddings_come_back_without_the_encoder(tar: Path, tmp_path: P
     embed()
     before = output.read_bytes()
     output.unlink()
-    monkeypatch.delattr("cdgmae.models.encoders._load")
+    monkeypatch.delattr("cdgmae.models.encoders.by_name._load")
     assert embed()["restored"]
     assert output.read_bytes() == before
 
@@ -182,7 +182,7 @@ def test_deleted_frames_come_back_until_a_clip_changes(tmp_path: Path, monkeypat
     read()
     before = delete(output)
     with monkeypatch.context() as patched:
-        patched.delattr("cdgmae.views.clip_frames.open_clip")
+        patched.delattr("cdgmae.views.sources.clip_frames.open_clip")
         assert read()["restored"]
     assert delete(output) == before
     write_video(clips / f"{KEYS[0]}.mp4", 21)
@@ -202,7 +202,7 @@ def test_a_deleted_generator_comes_back_without_training(tar: Path, tmp_path: Pa
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     shutil.rmtree(output)
     with monkeypatch.context() as patched:
-        patched.delattr("cdgmae.views.training.train")
+        patched.delattr("cdgmae.generators.train.generator_training.train")
         assert train() == {**made, "restored": True}
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
     assert "restored" not in train(num_steps=5)

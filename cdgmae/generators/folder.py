@@ -1,0 +1,170 @@
+"""A generator on disk: the pipeline's folder, the conditioning encoder's weights, and where both came from.
+
+The folder stands alone: sampling needs nothing else, however the generator was made.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils.logging import disable_progress_bar
+from torch import Tensor
+
+from cdgmae.generators.pipeline import LatentDiffusionPipeline
+from cdgmae.models.encoders.by_name import Encoder, weights_digest
+from cdgmae.models.encoders.projected_encoder import load_conditioning_encoder
+from cdgmae.models.normalisation import normalise
+
+FACTS_FILE = "cdgmae.json"
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorFacts:
+    """What `cdgmae.json` in a generator folder says.
+
+    Attributes:
+        digest: Digest of all weights, the encoder's included, and of the noise schedule.
+        encoder: Reference for `load_encoder`; a file name without folder lies inside the generator folder. None for an imported
+            generator whose encoder was not named.
+        encoder_digest: Digest of the encoder's weights.
+        encoder_image_size: Side in pixels at which the encoder sees a picture.
+        image_size: Side of a generated view in pixels.
+        provenance: Settings, inputs and package version; for people and reports.
+    """
+
+    digest: str
+    encoder: str | None
+    encoder_digest: str
+    encoder_image_size: int
+    image_size: int
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """A loaded generator: pipeline and frozen conditioning encoder on one device."""
+
+    pipeline: LatentDiffusionPipeline
+    encoder: Encoder
+    facts: GeneratorFacts
+
+
+def generator_digest(pipeline: LatentDiffusionPipeline, encoder_digest: str) -> str:
+    """Digest of everything that shapes a view besides the sampling settings."""
+    parts: dict[str, Tensor] = {}
+    for name in ("unet", "projector", "autoencoder"):
+        module = getattr(pipeline, name)
+        if module is not None:
+            parts.update({f"{name}.{key}": tensor for key, tensor in module.state_dict().items()})
+    config = pipeline.scheduler.config
+    schedule = [config[key] for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")]
+    return weights_digest([*parts.items(), (f"{schedule}|{pipeline.scaling_factor}|{encoder_digest}", torch.empty(0))])
+
+
+def embed(encoder: Encoder, squares_BCHW: Tensor) -> Tensor:
+    """Raw condition embeddings (B, D), the encoder's first token, of pictures in 0..1."""
+    return encoder.tokens(normalise(squares_BCHW))[:, 0].float()
+
+
+def write_generator(
+    folder: Path,
+    pipeline: LatentDiffusionPipeline,
+    encoder_reference: str | None,
+    encoder_digest: str,
+    *,
+    image_size: int,
+    encoder_image_size: int,
+    provenance: Mapping[str, Any],
+) -> GeneratorFacts:
+    """Fill an empty folder with a generator.
+
+    Args:
+        folder: Where to write; the caller makes it appear atomically.
+        pipeline: The generator.
+        encoder_reference: Conditioning encoder; a file (alone or as NAME@FILE) is copied into the folder, any other reference is
+            kept by name; None if it is not known.
+        encoder_digest: Digest of the encoder's weights.
+        image_size: Side of a generated view in pixels.
+        encoder_image_size: Side in pixels at which the encoder sees a picture.
+        provenance: Where the generator came from.
+    """
+    pipeline.save_pretrained(folder)
+    encoder_reference = _copy_encoder(encoder_reference, folder) if encoder_reference is not None else None
+    digest = generator_digest(pipeline, encoder_digest)
+    facts = GeneratorFacts(digest, encoder_reference, encoder_digest, encoder_image_size, image_size, dict(provenance))
+    (folder / FACTS_FILE).write_text(json.dumps(asdict(facts), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return facts
+
+
+def _copy_encoder(reference: str, folder: Path) -> str:
+    """Copy the encoder's weights into the folder, if they are a file; returns the reference that finds them there."""
+    architecture, at, weights = reference.partition("@")
+    source = Path(reference) if Path(reference).is_file() else Path(weights)
+    if not source.is_file():
+        return reference
+    name = f"encoder{source.suffix}"
+    if source.parent != folder:
+        shutil.copyfile(source, folder / name)
+    return name if source == Path(reference) else f"{architecture}{at}{name}"
+
+
+def _found_encoder(reference: str, folder: Path) -> str:
+    """The reference for `load_encoder`, with a file inside the folder under its path."""
+    architecture, at, weights = reference.partition("@")
+    inside = folder / (weights or reference)
+    if not inside.is_file():
+        return reference
+    return f"{architecture}{at}{inside}" if at else str(inside)
+
+
+def load_generator(folder: Path, *, device: torch.device) -> Generator:
+    """Load a generator folder and check that its weights are the ones it was written with.
+
+    Raises:
+        ValueError: if the folder is no generator folder, names no encoder, or its weights or its encoder are not those of
+            `cdgmae.json`.
+    """
+    facts = read_facts(folder)
+    disable_progress_bar()  # the library would draw a bar into the job's log
+    if facts.encoder is None:
+        raise ValueError(
+            f"{folder} has no conditioning encoder, so nothing can be sampled from pictures; import the checkpoint again with "
+            "--encoder, the encoder that it was trained with"
+        )
+    encoder = load_conditioning_encoder(_found_encoder(facts.encoder, folder), device=device)
+    try:
+        pipeline = LatentDiffusionPipeline.from_pretrained(folder)
+    except (OSError, RuntimeError, KeyError, AttributeError, ValueError) as error:
+        raise ValueError(f"{folder} cannot be loaded as a generator ({error}); make it again") from None
+    for name, found, wanted in (
+        ("conditioning encoder", encoder.digest, facts.encoder_digest),
+        ("generator", generator_digest(pipeline, encoder.digest), facts.digest),
+    ):
+        if found != wanted:
+            raise ValueError(f"{folder}: the {name}'s weights have digest {found}, {FACTS_FILE} says {wanted}; make it again")
+    pipeline.set_progress_bar_config(disable=True)
+    return Generator(pipeline.to(device), encoder, facts)
+
+
+def read_facts(folder: Path) -> GeneratorFacts:
+    """What a generator folder says about itself, without loading any weights.
+
+    Raises:
+        ValueError: if the folder is no generator folder.
+    """
+    path = folder / FACTS_FILE
+    try:
+        return GeneratorFacts(**json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ValueError(
+            f"{folder} is no generator folder: {FACTS_FILE} cannot be read ({error.strerror}); give a folder that "
+            "`cdgmae views train-generator` or `cdgmae views import-generator` wrote"
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); make the generator again") from None

@@ -1,0 +1,1 @@
+"""Checkpoints of the original latent diffusion code as generator folders."""

@@ -1,0 +1,1 @@
+"""Parts of a generator beside diffusers' own: condition projectors and first stages."""

@@ -1,0 +1,1 @@
+"""Training of a small latent diffusion model on the project's own shards."""

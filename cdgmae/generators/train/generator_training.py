@@ -1,0 +1,159 @@
+"""Training of a small latent diffusion model on this project's own shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cdgmae import __version__
+from cdgmae.generators.build import build_pipeline, component_weights
+from cdgmae.generators.folder import write_generator
+from cdgmae.generators.pipeline import LatentDiffusionPipeline
+from cdgmae.generators.train.denoising_task import Denoiser, GeneratorTask
+from cdgmae.generators.train.generator_batches import embeddings_to_whiten_with, make_first_stage, split
+from cdgmae.generators.train.latent_cache import fill_cache
+from cdgmae.generators.train.monitor import Monitor, copy_findings
+from cdgmae.models.encoders.by_name import Encoder, reference_digest, weights_digest
+from cdgmae.models.encoders.projected_encoder import load_conditioning_encoder
+from cdgmae.runtime.distribution import is_main_process
+from cdgmae.settings.views import GeneratorTrainingSettings
+from cdgmae.storage.files.atomic import atomic_folder
+from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
+from cdgmae.storage.image_collection import PictureCollection
+from cdgmae.storage.image_shards import index_path
+from cdgmae.storage.tables import file_sha256, folder_digest, write_table
+from cdgmae.training.loop import TrainingResult, remove_work, train
+from cdgmae.training.machine import Machine
+from cdgmae.training.metrics import METRICS_SCHEMA
+from cdgmae.training.schedule import LoopSettings
+
+METRICS_FILE = "metrics.parquet"
+LATENTS_FOLDER = "latents"
+
+
+def train_generator(
+    settings: GeneratorTrainingSettings,
+    seed: int,
+    shard_tars: list[Path],
+    encoder_reference: str,
+    output: Path,
+    work_dir: Path,
+    machine: Machine,
+    *,
+    finished: FinishedFolder = NOTHING_KEPT,
+) -> dict[str, Any]:
+    """Train a generator and write its folder.
+
+    Latents and embeddings of all pictures are computed first and kept in `work_dir`. Under a launcher every process calls this
+    with the same arguments: the computation of latents and every batch are shared out.
+
+    Args:
+        settings: What to train.
+        seed: Root of every random draw.
+        shard_tars: Picture shards of the data set.
+        encoder_reference: Frozen conditioning encoder, as for `load_encoder`.
+        output: The generator folder; appears whole or not at all.
+        work_dir: Latents and training state, the same folder for all processes; found again after an interruption and removed
+            at the end.
+        machine: How to run here.
+        finished: Where the outputs get second names once they are whole, and are looked for first.
+
+    Returns:
+        Facts: folder, digest, steps, pictures, parameters, final loss (mean of the last tenth of the steps); empty on other
+        processes than the main one.
+
+    Raises:
+        Interrupted: after a signal, with the finished latents and the state saved.
+        ValueError: if the shards hold no usable picture, the first stage does not fit, or the loss is not finite.
+    """
+    inputs = {str(index_path(path)): file_sha256(index_path(path)) for path in shard_tars}
+    copy = finished.copy_of([output], _made_from(settings, seed, encoder_reference, inputs.values(), machine))
+    restored = copy.restore() if is_main_process() else None
+    if machine.main_process_found(restored is not None):
+        return restored or {}
+    device = machine.accelerator().device  # under a launcher each process has its own
+    pictures, encoder = PictureCollection(shard_tars), load_conditioning_encoder(encoder_reference, device=device)
+    pipeline = build_pipeline(settings, encoder.embed_dim, make_first_stage(pictures, settings), seed)
+    if pipeline.autoencoder is not None:
+        pipeline.autoencoder.to(device)
+    cache = fill_cache(
+        work_dir / LATENTS_FOLDER, _latents_identity(settings, pipeline, encoder, inputs.values()), pictures, encoder, pipeline,
+        settings, device, log_interval_seconds=machine.log_interval_seconds,
+    )  # fmt: skip
+    if settings.whiten_condition:
+        pipeline.projector.whiten(embeddings_to_whiten_with(cache))
+    examples = split(cache, settings.monitoring.held_out_fraction if settings.monitoring else 0.0, seed)
+    model = Denoiser(pipeline.unet, pipeline.projector)
+    weights_C = component_weights(pipeline.autoencoder, settings.spread_weighting)
+    task = GeneratorTask(model, pipeline.scheduler, examples, settings, seed, weights_C)
+    monitor = Monitor(task, pipeline, pictures, settings.monitoring, work_dir) if settings.monitoring else None
+    result = train(
+        task, _loop_settings(settings), seed=seed, work_dir=work_dir, machine=machine, label="generator", observe=monitor,
+        identity=f"{settings.digest()}|{encoder.digest}|{sorted(inputs.values())}",
+    )  # fmt: skip
+    if not is_main_process():
+        return {}
+    model.load_state_dict(result.ema_state or result.model.state_dict())
+    if monitor is not None:
+        model.to(device)
+        monitor.look(settings.num_steps, "averaged", "averaged")
+    provenance = {"version": __version__, "seed": seed, "settings": settings.model_dump(mode="json"), "inputs": inputs}
+    digest = _write(output, pipeline.to("cpu"), result, settings, encoder_reference, encoder.digest, provenance, work_dir)
+    losses = result.metrics["loss"].to_pylist()
+    tail = losses[-max(1, len(losses) // 10) :]
+    facts = copy.keep({
+        "output": str(output), "digest": digest, "steps": len(losses), "pictures": len(pictures),
+        "parameters": sum(parameter.numel() for parameter in pipeline.unet.parameters()), "final_loss": sum(tail) / len(tail),
+    })  # fmt: skip
+    remove_work(work_dir)
+    return facts
+
+
+def _made_from(
+    settings: GeneratorTrainingSettings, seed: int, encoder_reference: str, inputs: Iterable[str], machine: Machine
+) -> dict[str, Any]:
+    """What a finished generator depends on, known without loading anything."""
+    stage = settings.autoencoder.path
+    return {
+        "training": settings.digest(), "seed": seed, "encoder": reference_digest(encoder_reference), "inputs": sorted(inputs),
+        "first_stage": folder_digest(Path(stage)) if stage is not None else None, "precision": machine.precision,
+    }  # fmt: skip
+
+
+def _latents_identity(
+    settings: GeneratorTrainingSettings, pipeline: LatentDiffusionPipeline, encoder: Encoder, inputs: Iterable[str]
+) -> str:
+    """What latents and embeddings depend on: changing the U-Net or the schedule leaves them as they are."""
+    stage = pipeline.autoencoder
+    stage_digest = "none" if stage is None else f"{weights_digest(stage.state_dict().items())}*{pipeline.scaling_factor}"
+    sizes = (settings.image_size, settings.encoder_image_size, settings.horizontal_flip, settings.cache_precision)
+    return f"{stage_digest}|{encoder.digest}|{sizes}|{sorted(inputs)}"
+
+
+def _loop_settings(settings: GeneratorTrainingSettings) -> LoopSettings:
+    return LoopSettings(
+        num_steps=settings.num_steps, learning_rate=settings.learning_rate, warmup_steps=settings.warmup_steps,
+        schedule=settings.schedule, weight_decay=settings.weight_decay, ema_decay=settings.ema_decay,
+    )  # fmt: skip
+
+
+def _write(
+    output: Path,
+    pipeline: LatentDiffusionPipeline,
+    result: TrainingResult,
+    settings: GeneratorTrainingSettings,
+    encoder_reference: str,
+    encoder_digest: str,
+    provenance: dict[str, Any],
+    work_dir: Path,
+) -> str:
+    """Write the generator folder; returns the generator's digest."""
+    with atomic_folder(output) as folder:
+        facts = write_generator(
+            folder, pipeline, encoder_reference, encoder_digest, image_size=settings.image_size,
+            encoder_image_size=settings.encoder_image_size, provenance=provenance,
+        )  # fmt: skip
+        write_table(folder / METRICS_FILE, result.metrics, METRICS_SCHEMA, settings_digest=settings.digest())
+        copy_findings(work_dir, folder, settings)
+    return facts.digest

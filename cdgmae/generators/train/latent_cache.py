@@ -1,0 +1,191 @@
+"""Latents and condition embeddings of all training pictures, computed once and kept on disk in parts.
+
+A part holds some thousand pictures as plain NumPy arrays that are read through memory mapping, so that a data set of any size
+trains in little memory. Parts appear whole or not at all: an interrupted computation goes on with the missing ones, and
+several processes share them out.
+Shapes: N pictures, F = 1 or 2 (as it is, mirrored), C channels, h w latent height and width, D embedding width, R rows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cdgmae.generators.folder import embed
+from cdgmae.generators.pipeline import LatentDiffusionPipeline
+from cdgmae.models.encoders.by_name import Encoder
+from cdgmae.models.normalisation import squares
+from cdgmae.runtime.distribution import is_main_process, rank, world_size
+from cdgmae.runtime.interrupts import Interrupted, StopRequest
+from cdgmae.runtime.progress import ProgressMeter
+from cdgmae.settings.views import GeneratorTrainingSettings
+from cdgmae.storage.files.atomic import atomic_file, explain_write_errors, write_text
+from cdgmae.storage.image_collection import PictureCollection
+
+logger = logging.getLogger("cdgmae")
+
+CHUNK = 64
+"""Pictures decoded and encoded together."""
+
+PART = 64 * CHUNK
+"""Pictures of a part."""
+
+IDENTITY_FILE = "identity.json"
+LATENTS, EMBEDDINGS = "latents", "embeddings"
+DTYPES: dict[str, Any] = {"fp32": np.float32, "fp16": np.float16}
+POLL_SECONDS = 0.5
+
+
+class LatentCache:
+    """The finished parts of a folder, as two tables with a row per picture."""
+
+    def __init__(self, folder: Path, count: int, part: int = PART) -> None:
+        """Open the parts; `count` pictures in all, `part` per part."""
+        self.count, self.part = count, part
+        self._arrays = {
+            kind: [np.load(part_path(folder, kind, first), mmap_mode="r") for first in range(0, count, part)]
+            for kind in (LATENTS, EMBEDDINGS)
+        }
+        self.flips = int(self._arrays[LATENTS][0].shape[1])
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape (C, h, w) of one latent."""
+        return tuple(self._arrays[LATENTS][0].shape[2:])
+
+    def latents(self, mirrored: Sequence[int], pictures: Sequence[int]) -> Tensor:
+        """Scaled latents (R, C, h, w) of pictures, each as it is (0) or mirrored (1)."""
+        return self._rows(LATENTS, mirrored, pictures)
+
+    def embeddings(self, mirrored: Sequence[int], pictures: Sequence[int]) -> Tensor:
+        """Raw embeddings (R, D) of pictures, each as it is (0) or mirrored (1)."""
+        return self._rows(EMBEDDINGS, mirrored, pictures)
+
+    def _rows(self, kind: str, mirrored: Sequence[int], pictures: Sequence[int]) -> Tensor:
+        arrays = self._arrays[kind]
+        rows = [arrays[picture // self.part][picture % self.part, flip] for flip, picture in zip(mirrored, pictures, strict=True)]
+        return torch.from_numpy(np.stack(rows).astype(np.float32, copy=False))
+
+
+def part_path(folder: Path, kind: str, first: int) -> Path:
+    """File of the part that starts with picture number `first`."""
+    return folder / f"{first:09d}.{kind}.npy"
+
+
+def fill_cache(
+    folder: Path,
+    identity: str,
+    pictures: PictureCollection,
+    encoder: Encoder,
+    pipeline: LatentDiffusionPipeline,
+    settings: GeneratorTrainingSettings,
+    device: torch.device,
+    *,
+    log_interval_seconds: float = 30.0,
+    part: int = PART,
+) -> LatentCache:
+    """Compute the missing parts, this process its share of them, and open all when all are there.
+
+    Args:
+        folder: Undeclared folder of the parts, the same for all processes.
+        identity: What latents and embeddings depend on; parts of another identity are discarded.
+        pictures: Pictures in the order of the cache.
+        encoder: Frozen conditioning encoder, on `device`.
+        pipeline: Its first stage, on `device`, makes the latents.
+        settings: Sizes, mirroring, and precision of the files.
+        device: Where to compute.
+        log_interval_seconds: Time between two progress lines.
+        part: Pictures of a part.
+
+    Raises:
+        Interrupted: after a signal, with the finished parts kept.
+        ValueError: if a part cannot be written.
+    """
+    _claim(folder, identity, part)
+    firsts = range(0, len(pictures), part)
+    mine = [first for number, first in enumerate(firsts) if number % world_size() == rank()]
+    missing = [first for first in mine if not part_path(folder, LATENTS, first).is_file()]
+    meter = ProgressMeter(
+        "latents", len(mine), done=len(mine) - len(missing), unit="parts", interval_seconds=log_interval_seconds,
+        silent=not is_main_process(),
+    )  # fmt: skip
+    with StopRequest() as stop, meter:
+        for first in missing:
+            _stop_if_asked(stop, f"{meter.done} of {len(mine)}")
+            _write_part(
+                folder,
+                first,
+                _compute(range(first, min(first + part, len(pictures))), pictures, encoder, pipeline, settings, device),
+            )
+            meter.advance(1)
+        while not all(part_path(folder, LATENTS, first).is_file() for first in firsts):  # the other processes' parts
+            _stop_if_asked(stop, f"{len(mine)} of {len(mine)}")
+            time.sleep(POLL_SECONDS)
+    return LatentCache(folder, len(pictures), part)
+
+
+def chunks_of(pictures: PictureCollection, indices: Sequence[int] | range) -> Iterator[Sequence[int]]:
+    """The indices in runs of `CHUNK`."""
+    for first in range(0, len(indices), CHUNK):
+        yield indices[first : first + CHUNK]
+
+
+def _claim(folder: Path, identity: str, part: int) -> None:
+    """Make the folder ours: parts of other settings or pictures are removed by the main process, the others wait for that."""
+    path, wanted = folder / IDENTITY_FILE, json.dumps({"identity": identity, "part": part}) + "\n"
+    while not (path.is_file() and path.read_text(encoding="utf-8") == wanted):
+        if is_main_process():
+            if path.is_file():
+                logger.warning("latents in %s belong to other settings or pictures: computing them anew", folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            with explain_write_errors(path):
+                write_text(path, wanted)
+        else:
+            time.sleep(POLL_SECONDS)
+
+
+def _stop_if_asked(stop: StopRequest, done: str) -> None:
+    reason = stop.reason()
+    if reason:
+        raise Interrupted(f"latents: {done} parts are kept ({reason}); run it again to go on")
+
+
+def _compute(
+    indices: range,
+    pictures: PictureCollection,
+    encoder: Encoder,
+    pipeline: LatentDiffusionPipeline,
+    settings: GeneratorTrainingSettings,
+    device: torch.device,
+) -> dict[str, np.ndarray]:
+    latents, embeddings = [], []
+    for chunk in chunks_of(pictures, indices):
+        images = [pictures.image(index) for index in chunk]
+        seen, drawn = squares(images, settings.encoder_image_size), squares(images, settings.image_size)
+        embeddings.append(torch.stack([embed(encoder, view.to(device)).cpu() for view in _mirrored(seen, settings)], dim=1))
+        latents.append(
+            torch.stack([pipeline.encode(view.to(device) * 2 - 1).cpu() for view in _mirrored(drawn, settings)], dim=1)
+        )
+    dtype = DTYPES[settings.cache_precision]
+    return {EMBEDDINGS: torch.cat(embeddings).numpy(), LATENTS: torch.cat(latents).numpy().astype(dtype)}
+
+
+def _mirrored(squares_BCHW: Tensor, settings: GeneratorTrainingSettings) -> Iterable[Tensor]:
+    return [squares_BCHW, squares_BCHW.flip(-1)] if settings.horizontal_flip else [squares_BCHW]
+
+
+def _write_part(folder: Path, first: int, arrays: dict[str, np.ndarray]) -> None:
+    """Embeddings first: a part counts as finished when its latents are there."""
+    for kind in (EMBEDDINGS, LATENTS):
+        path = part_path(folder, kind, first)
+        with explain_write_errors(path), atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.save(file, arrays[kind])

@@ -1,0 +1,1 @@
+"""Frozen encoders by name, and the checkpoint layouts that they are read from."""

@@ -1,0 +1,1 @@
+"""Evaluation sets: how their clips are read and checked."""

@@ -1,0 +1,99 @@
+"""A clip to evaluate, and the checks that clips of all data sets share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cdgmae.propagation.benchmarks.image_files import check_modes, common_size, read_headers, show_size, unmatched
+from cdgmae.propagation.measures.masks import INDEXED_MODES
+
+ASPECT_TOLERANCE = 0.02
+
+
+class LayoutError(ValueError):
+    """A clip set cannot be used; the message lists everything that is wrong and the expected layout.
+
+    Attributes:
+        problems: One sentence per fault, each beginning with the file or folder.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One video.
+
+    Attributes:
+        name: Sequence name, unique within the clip set.
+        frames: Pictures in order.
+        labels: One annotation per frame, or the single joint file.
+        picture: (height, width) of the frames in pixels.
+    """
+
+    name: str
+    frames: tuple[Path, ...]
+    labels: tuple[Path, ...]
+    picture: tuple[int, int]
+
+
+def raise_problems(problems: Sequence[str], root: Path, title: str, layout: str) -> None:
+    """Raise one `LayoutError` for all problems, if there are any."""
+    if problems:
+        listed = "".join(f"\n  - {problem}" for problem in problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise LayoutError(f"{title} in {root} cannot be used, {count}:{listed}\nExpected layout: {layout}", problems)
+
+
+def read_names(path: Path) -> list[str]:
+    """Non-empty lines of a list file, without surrounding white space; the last line needs no line break."""
+    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def listed_names(path: Path, problems: list[str]) -> list[str]:
+    """Names of a list file, each once; a missing or empty list and repeated names become problems."""
+    if not path.is_file():
+        problems.append(f"{path}: missing")
+        return []
+    names = read_names(path)
+    if not names:
+        problems.append(f"{path}: lists no sequence")
+    problems += [f"{path}: lists {name!r} {names.count(name)} times" for name in sorted(set(names)) if names.count(name) > 1]
+    return list(dict.fromkeys(names))
+
+
+def mask_clip(
+    name: str, frames: Mapping[str, Path], labels: Mapping[str, Path], problems: list[str], *, same_size: bool
+) -> Clip | None:
+    """A clip with one annotation per frame, or None after adding what is wrong to `problems`.
+
+    Args:
+        name: Of the clip.
+        frames: Stem -> picture.
+        labels: Stem -> annotation.
+        problems: Receives what is wrong.
+        same_size: Whether annotations must have the size of their frames, or only their shape.
+    """
+    before = len(problems)
+    problems += unmatched(frames, labels)
+    label_headers = read_headers(labels.values(), problems)
+    picture, label_size = common_size(read_headers(frames.values(), problems), problems), common_size(label_headers, problems)
+    check_modes(label_headers, INDEXED_MODES, problems)
+    if picture and label_size:
+        ratio = picture[1] / picture[0] * label_size[0] / label_size[1]
+        if same_size and label_size != picture:
+            problems.append(_size_problem(labels, label_size, picture, "another size"))
+        elif abs(ratio - 1) > ASPECT_TOLERANCE:
+            problems.append(_size_problem(labels, label_size, picture, "another shape"))
+    if len(problems) > before or picture is None or label_size is None:
+        return None
+    return Clip(name, tuple(frames.values()), tuple(labels[stem] for stem in frames), picture)
+
+
+def _size_problem(labels: Mapping[str, Path], label_size: tuple[int, int], picture: tuple[int, int], what: str) -> str:
+    folder = next(iter(labels.values())).parent
+    return f"{folder}: annotations of {show_size(label_size)} pixels have {what} than their frames, {show_size(picture)}"

@@ -1,0 +1,1 @@
+"""Label propagation itself: frames to features, memory, top-k selection."""

@@ -1,0 +1,167 @@
+"""Clips as independent work items: computed here, or by several processes on several devices."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
+from typing import Any
+
+import torch
+
+from cdgmae.models.encoders.by_name import Encoder, load_encoder
+from cdgmae.models.onednn import freeze_to_onednn
+from cdgmae.propagation.benchmarks.labelled_clip import Clip
+from cdgmae.propagation.engine.clip_results import PartFiles
+from cdgmae.propagation.engine.frames import embed_frames, grid_of, input_sides
+from cdgmae.propagation.engine.memory import LabelMemory
+from cdgmae.propagation.measures.score_schema import SIZE_COLUMNS
+from cdgmae.propagation.measures.scorers import Scorer, make_scorer
+from cdgmae.propagation.output.predictions import ClipOutputs
+from cdgmae.runtime.devices import limit_threads
+from cdgmae.settings.propagation import ProtocolSettings
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipWork:
+    """What is done with every clip; travels to the worker processes.
+
+    Attributes:
+        clip_set: davis, vip or jhmdb.
+        protocol: How labels are propagated.
+        encoder_reference: As `cdgmae.models.encoders.by_name.load_encoder` takes it.
+        parts: Where the rows of finished clips are kept.
+        outputs: What is written besides.
+    """
+
+    clip_set: str
+    protocol: ProtocolSettings
+    encoder_reference: str
+    parts: PartFiles
+    outputs: ClipOutputs
+
+    def rows(self, clip: Clip, encoder: Encoder, device: torch.device) -> Rows:
+        """Rows of one clip, computed unless another process has finished it meanwhile; its part and outputs are written."""
+        with self.parts.claim(clip):
+            found = self.parts.read(clip)
+            if found is not None:
+                return found
+            sides = input_sides(self.protocol.input_size, *clip.picture)
+            grid = grid_of(sides, encoder.patch_size, f"clip {clip.name}")
+            kept_frames = self.outputs.kept_frames(len(clip.frames))
+            scorer = make_scorer(self.clip_set, clip, sides, grid, self.protocol, kept_frames)
+            evaluate_clip(clip, scorer, encoder, self.protocol, device)
+            self.outputs.write(clip, scorer, self.parts)
+            sizes = dict(zip(SIZE_COLUMNS, (*sides, *scorer.scored_size), strict=True))
+            rows = [{**row, **sizes} for row in scorer.rows()]
+            self.parts.write(clip, rows)
+            return rows
+
+
+def evaluate_clip(clip: Clip, scorer: Scorer, encoder: Encoder, protocol: ProtocolSettings, device: torch.device) -> None:
+    """Stream one clip through encoder, memory and scorer; afterwards the scorer holds the results."""
+    sides = input_sides(protocol.input_size, *clip.picture)
+    grid = grid_of(sides, encoder.patch_size, f"clip {clip.name}")
+    memory: LabelMemory | None = None
+    # full float32 also on GPUs whose convolutions would otherwise round to 10 bits
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        for frame, features_ND in enumerate(embed_frames(clip.frames, sides, encoder, device, protocol.precision)):
+            if memory is None:
+                labels_NC = scorer.first_labels().to(device)
+                memory = LabelMemory(features_ND, labels_NC, grid, protocol)
+            else:
+                labels_NC = memory.propagate(features_ND)
+            scorer.add(frame, labels_NC)
+
+
+def frozen_encoder(reference: str, device: torch.device, protocol: ProtocolSettings) -> Encoder:
+    """The encoder on its device, its float32 products on a CPU left to oneDNN."""
+    encoder = load_encoder(reference, device=device)
+    if protocol.precision == "fp32":
+        freeze_to_onednn(encoder)
+    return encoder
+
+
+def computed_clips(
+    work: ClipWork, clips: Sequence[Clip], encoder: Encoder, devices: Sequence[torch.device]
+) -> Generator[tuple[Clip, Rows]]:
+    """Clips and their rows as they are finished.
+
+    With one device clips are computed here, in order; with more, by one process per device, longest clips first. When the consumer
+    stops early (close the generator), no new clip is begun and the running ones are finished, so that their parts remain.
+
+    Args:
+        work: What to do with a clip.
+        clips: Clips to compute.
+        encoder: The loaded encoder; used only where there is one device.
+        devices: One per process; a device may stand there several times.
+
+    Raises:
+        ValueError: as soon as one clip fails, or a process ends without a word.
+    """
+    if len(devices) == 1:
+        for clip in clips:
+            yield clip, work.rows(clip, encoder, devices[0])
+        return
+    try:
+        yield from _from_pool(work, sorted(clips, key=lambda clip: -len(clip.frames)), devices)
+    except BrokenProcessPool:
+        raise ValueError(
+            f"one of {len(devices)} worker processes was killed, most often for lack of memory; finished clips are kept: "
+            "run the same command again, with fewer --workers if memory was short"
+        ) from None
+
+
+def _from_pool(work: ClipWork, clips: Sequence[Clip], devices: Sequence[torch.device]) -> Generator[tuple[Clip, Rows]]:
+    context = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork
+    places = context.SimpleQueue()
+    for device in devices:
+        places.put(str(device))
+    threads = max(1, torch.get_num_threads() // len(devices))
+    waiting, running = deque(clips), dict[Future[Rows], Clip]()
+    with ProcessPoolExecutor(
+        len(devices), mp_context=context, initializer=_start_worker, initargs=(work, places, threads)
+    ) as pool:
+        while waiting or running:
+            while waiting and len(running) < len(devices):  # nothing is queued ahead, so that stopping early is quick
+                clip = waiting.popleft()
+                running[pool.submit(_worker_rows, clip)] = clip
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+
+
+_STATE: dict[str, Any] = {}
+"""What a worker process keeps from clip to clip: work, encoder, device."""
+
+
+def _start_worker(work: ClipWork, places: SimpleQueue[str], threads: int) -> None:
+    """Set up a worker process: signals, threads, device, encoder."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # sent to all processes of a job; the parent decides what they mean
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    limit_threads(threads)
+    device = torch.device(places.get())
+    _STATE.update(work=work, device=device, encoder=frozen_encoder(work.encoder_reference, device, work.protocol))
+
+
+def _end_with_parent() -> None:
+    """A killed parent leaves no workers behind."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _worker_rows(clip: Clip) -> Rows:
+    rows: Rows = _STATE["work"].rows(clip, _STATE["encoder"], _STATE["device"])
+    return rows

@@ -1,0 +1,1 @@
+"""What propagated labels are measured by."""

@@ -1,0 +1,1 @@
+"""What is written per clip besides the table, for people and official tools."""

@@ -1,0 +1,67 @@
+"""Strips: a few frames of a clip side by side under their predicted labels, small enough to keep for every clip.
+
+The report shows them. Which clips it shows is known only when all are scored, so every clip gets one, of about 45 KB.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from cdgmae.propagation.benchmarks.labelled_clip import Clip
+from cdgmae.propagation.engine.clip_results import PartFiles
+from cdgmae.propagation.measures.scorers import Scorer
+from cdgmae.storage.files.atomic import atomic_folder
+from cdgmae.storage.media.images import encode_jpeg
+
+NUM_FRAMES = 5
+LONGER_SIDE, GAP = 240, 4
+PAINTED_SIDE = 400
+"""Frames are painted at this size and then reduced, so that outlines stay fine."""
+
+QUALITY = 75
+INDEX_NAME = "strips.json"
+
+
+def strip_frames(num_frames: int) -> list[int]:
+    """The frames of a strip, counted from 0: the first, the last, and those between at equal distances; all frames of a short clip."""
+    count = min(NUM_FRAMES, num_frames)
+    return [round(place * (num_frames - 1) / max(1, count - 1)) for place in range(count)]
+
+
+def draw_strip(scorer: Scorer, num_frames: int) -> bytes:
+    """The strip of a finished clip as JPEG: its given labels in frame 0, then predictions, errors outlined.
+
+    Args:
+        scorer: Of the clip; holds the predictions of the strip's frames.
+        num_frames: Frames of the clip.
+    """
+    pictures = [scorer.picture(frame, PAINTED_SIDE) for frame in strip_frames(num_frames)]
+    for picture in pictures:
+        picture.thumbnail((LONGER_SIDE, LONGER_SIDE), Image.Resampling.LANCZOS)
+    width, height = pictures[0].size
+    strip = Image.new("RGB", (len(pictures) * (width + GAP) - GAP, height), "white")
+    for place, picture in enumerate(pictures):
+        strip.paste(picture, (place * (width + GAP), 0))
+    return encode_jpeg(strip, QUALITY)
+
+
+def collect_strips(clips: Sequence[Clip], parts: PartFiles, output: Path) -> None:
+    """Put the strips of all finished clips into one folder, which replaces an older one as a whole.
+
+    Beside SEQUENCE.jpg, `strips.json` says which frames each strip shows: sequence -> frames, counted from 0.
+
+    Args:
+        clips: All clips of the clip set.
+        parts: Where their strips were kept.
+        output: The folder.
+    """
+    with atomic_folder(output) as folder:
+        for clip in clips:
+            shutil.copyfile(parts.strip_path(clip), folder / f"{clip.name}.jpg")
+        frames = {clip.name: strip_frames(len(clip.frames)) for clip in clips}
+        (folder / INDEX_NAME).write_text(json.dumps(frames, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,67 @@
+"""What is written per clip besides the table: masks, joint files, overlays and strips, each only on request."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+
+from cdgmae.propagation.benchmarks.labelled_clip import Clip
+from cdgmae.propagation.engine.clip_results import PartFiles
+from cdgmae.propagation.measures.scorers import Scorer
+from cdgmae.propagation.output.clip_strips import draw_strip, strip_frames
+from cdgmae.propagation.output.overlays import check_format, write_overlay
+from cdgmae.storage.files.atomic import explain_write_errors, write_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ClipOutputs:
+    """Files beside the table.
+
+    Attributes:
+        predictions: Folder below which masks/ and joints/ are written; None writes none.
+        overlays: Folder below which overlays/ are written; None writes none.
+        overlay_format: gif or mp4.
+        strips: Whether a strip of every clip is kept beside its part.
+    """
+
+    predictions: Path | None = None
+    overlays: Path | None = None
+    overlay_format: str = "gif"
+    strips: bool = False
+
+    def __post_init__(self) -> None:
+        if self.overlays is not None:
+            check_format(self.overlay_format)
+
+    def kept_frames(self, num_frames: int) -> Container[int]:
+        """Frames of a clip whose predictions must be kept until its end."""
+        if self.predictions is not None or self.overlays is not None:
+            return range(num_frames)
+        return strip_frames(num_frames) if self.strips else ()
+
+    @property
+    def key(self) -> list[str]:
+        """What tells these outputs from others: a finished clip counts as finished only for the same ones."""
+        overlays = f"{self.overlays}.{self.overlay_format}" if self.overlays else "None"
+        return [str(self.predictions), overlays, *(["strips"] if self.strips else [])]
+
+    def write(self, clip: Clip, scorer: Scorer, parts: PartFiles) -> None:
+        """Write everything asked for of one finished clip.
+
+        Args:
+            clip: The clip.
+            scorer: Holds its predictions.
+            parts: Where its strip is kept.
+
+        Raises:
+            ValueError: if masks or joints cannot be written.
+        """
+        if self.predictions is not None:
+            with explain_write_errors(self.predictions):
+                for name, data in scorer.predictions().items():
+                    write_bytes(self.predictions / name, data)
+        if self.overlays is not None:
+            write_overlay(self.overlays / f"overlays/{clip.name}.{self.overlay_format}", scorer.pictures())
+        if self.strips:
+            write_bytes(parts.strip_path(clip), draw_strip(scorer, len(clip.frames)))

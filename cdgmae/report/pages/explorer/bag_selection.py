@@ -1,0 +1,169 @@
+"""Which bags the explorer shows: chosen by stated rules from all score tables, one table in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cdgmae.consistency.data_set import open_scores
+from cdgmae.consistency.paper import COMPARED
+from cdgmae.runtime.seeds import integer_seed
+from cdgmae.storage.image_shards import OK
+
+SAMPLE_SIZE = 6000
+"""Bags of all sources together that the distributions are drawn from."""
+
+STREAM = "report/consistency"
+
+RULES = {
+    "lowest": "lowest NPS",
+    "highest": "highest NPS",
+    "disagree": "scores disagree",
+    "random": "random",
+    "patches": "patches stored",
+}
+"""Rule -> its name on the page. Of each source, `lowest` and `highest` take the bags with the extreme NPS, `disagree` those with the largest
+difference between two of GS, LS and NPS (each in standard deviations from the source's mean), `random` those with the smallest draws, and
+`patches` the smallest draws among bags with stored nearest patches that no other rule has taken. Equal bags are taken in order of keys."""
+
+Order = list[tuple[str, str]]
+
+ORDERS: dict[str, Order] = {
+    "lowest": [("nps", "ascending"), ("key", "ascending")],
+    "highest": [("nps", "descending"), ("key", "ascending")],
+    "disagree": [("disagreement", "descending"), ("key", "ascending")],
+    "random": [("draw", "ascending"), ("key", "ascending")],
+    "patches": [("draw", "ascending"), ("key", "ascending")],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenBag:
+    """One bag to be shown.
+
+    Attributes:
+        source: View source.
+        key: Key of the bag.
+        table: Its score table.
+        rules: The rules that chose it, of `RULES`.
+        scores: Means of gs, ls and nps over the scored pairs, and `disagreement`.
+    """
+
+    source: str
+    key: str
+    table: Path
+    rules: list[str]
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChoice:
+    """What was chosen of one source.
+
+    Attributes:
+        source: View source.
+        num_bags: Bags with at least one scored pair.
+        sample: Means of gs, ls and nps of the sampled bags, lowest draw first.
+        bags: The chosen bags; those that each rule puts first come first.
+    """
+
+    source: str
+    num_bags: int
+    sample: dict[str, list[float]]
+    bags: list[ChosenBag]
+
+
+def choose_source(results: Path, summary: dict[str, Any], quota: int, sample_size: int) -> SourceChoice | None:
+    """Choose bags of one source.
+
+    Args:
+        results: Folder with the results of the stages.
+        summary: The source's row of the consistency summary, whose means and deviations the disagreement is counted in.
+        quota: Bags that each rule takes at most.
+        sample_size: Bags drawn for the distributions.
+
+    Returns:
+        The choice, or None if the source has no score table or no scored pair.
+    """
+    source = str(summary["source"])
+    tables = sorted((results / "consistency" / source).glob("*.parquet"))
+    sizes = dict.fromkeys(RULES, quota) | {"random": max(quota, sample_size), "patches": quota * len(RULES)}
+    kept: dict[str, pa.Table] = {}
+    num_bags = 0
+    for number, path in enumerate(tables):
+        bags = bag_means(path, summary)
+        bags = bags.append_column("table", pa.array(np.full(bags.num_rows, number)))
+        num_bags += bags.num_rows
+        for rule, size in sizes.items():
+            part = bags.filter(bags["has_patches"]) if rule == "patches" else bags
+            kept[rule] = _first(pa.concat_tables([kept[rule], part]) if rule in kept else part, ORDERS[rule], size)
+    if not num_bags:
+        return None
+    sample = {metric: kept["random"][metric].slice(0, sample_size).to_pylist() for metric in COMPARED}
+    return SourceChoice(source, num_bags, sample, _join_rules(source, tables, kept, quota))
+
+
+def bag_means(path: Path, summary: dict[str, Any]) -> pa.Table:
+    """One row per bag of a score table that has a scored pair.
+
+    Pairs of the real image with a view count; where a source has none, as crops do, all pairs do.
+
+    Args:
+        path: Score table.
+        summary: Its source's row of the consistency summary.
+
+    Returns:
+        `key`, the means `gs`, `ls` and `nps`, `has_patches`, `disagreement` in standard deviations, and `draw`, a random number
+        that is a function of source and key.
+    """
+    pairs = open_scores([path]).to_table(["key", "view_a", *COMPARED, "nearest_patches"], filter=pc.field("status") == OK)
+    with_real = pc.equal(pairs["view_a"], 0)
+    if pc.any(with_real).as_py():
+        pairs = pairs.filter(with_real)
+    pairs = pairs.append_column("has_patches", pc.is_valid(pairs["nearest_patches"])).drop_columns("nearest_patches")
+    means = pairs.group_by("key").aggregate([*((metric, "mean") for metric in COMPARED), ("has_patches", "any")])
+    means = means.select(["key", *(f"{metric}_mean" for metric in COMPARED), "has_patches_any"])
+    means = means.rename_columns(["key", *COMPARED, "has_patches"])
+    spread = _disagreement({metric: means[metric].to_numpy() for metric in COMPARED}, summary)
+    hash_key = f"{integer_seed(0, STREAM, str(summary['source'])):016x}"
+    draws = pd.util.hash_array(means["key"].to_numpy(), hash_key=hash_key, categorize=False)
+    return means.append_column("disagreement", pa.array(spread)).append_column("draw", pa.array(draws))
+
+
+def _disagreement(scores: dict[str, npt.NDArray[np.float64]], summary: dict[str, Any]) -> npt.NDArray[np.float64]:
+    """Largest minus smallest of the scores, each counted in standard deviations from its source's mean."""
+    deviations = [(values - summary[f"{metric}_mean"]) / (summary[f"{metric}_std"] or 1.0) for metric, values in scores.items()]
+    spread: npt.NDArray[np.float64] = np.max(deviations, axis=0) - np.min(deviations, axis=0)
+    return spread
+
+
+def _first(bags: pa.Table, order: Order, count: int) -> pa.Table:
+    return bags.take(pc.select_k_unstable(bags, min(count, bags.num_rows), sort_keys=order)) if bags.num_rows else bags
+
+
+def _join_rules(source: str, tables: Sequence[Path], kept: dict[str, pa.Table], quota: int) -> list[ChosenBag]:
+    """Every bag once with all rules that chose it, in turns: what each rule puts first, what each puts second, and so on."""
+    taken: dict[str, list[dict[str, Any]]] = {
+        rule: bags.slice(0, quota).to_pylist() for rule, bags in kept.items() if rule != "patches"
+    }
+    known = {row["key"] for rows in taken.values() for row in rows}
+    taken["patches"] = [row for row in kept["patches"].to_pylist() if row["key"] not in known][:quota]
+    bags: dict[str, ChosenBag] = {}
+    for place in range(quota):
+        for rule, rows in taken.items():
+            if place < len(rows):
+                row = rows[place]
+                scores = {name: row[name] for name in (*COMPARED, "disagreement")}
+                bag = bags.setdefault(row["key"], ChosenBag(source, row["key"], tables[row["table"]], [], scores))
+                bag.rules.append(rule)
+    for bag in bags.values():
+        bag.rules.sort(key=list(RULES).index)
+    return list(bags.values())

@@ -1,0 +1,158 @@
+"""The chosen bags as the page opens them: pictures in one strip, scores of every pair, nearest patches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from cdgmae.consistency.data_set import open_scores
+from cdgmae.consistency.pair_images import BagLoader, Picture
+from cdgmae.consistency.paper import COMPARED
+from cdgmae.consistency.query import open_bags
+from cdgmae.consistency.score_tables import NEAREST_COLUMNS
+from cdgmae.report.pages.explorer.bag_selection import ChosenBag
+from cdgmae.storage.files.atomic import write_bytes
+from cdgmae.storage.image_shards import index_path
+from cdgmae.storage.media.images import encode_jpeg
+from cdgmae.storage.tables import read_table, table_facts
+
+PICTURES = "pictures"
+STRIP_QUALITY = 80
+PAIR_COLUMNS = ("key", "view_a", "view_b", *COMPARED, "reason", *NEAREST_COLUMNS)
+NO_ROOM = "left out, so that the report stays small"
+
+
+@dataclass(slots=True)
+class ShownBag:
+    """One bag on the page.
+
+    Attributes:
+        facts: What the page's script reads, JSON-able: key, source, class, rules, scores, `side` (patches to a side), `views` (their
+            view_index in order of the strip, and why one alone has no picture), `pairs`, `strip` (address or None) and `problem` (why there is none).
+        strip: JPEG of all pictures side by side, squares of equal size, or None.
+    """
+
+    facts: dict[str, Any]
+    strip: bytes | None
+
+    def num_bytes(self) -> int:
+        """Size of the pictures and, as text, of the pairs with their nearest patches."""
+        return len(self.strip or b"") + len(json.dumps(self.facts["pairs"], separators=(",", ":")))
+
+
+def show_bags(chosen: Sequence[ChosenBag], results: Path, folder: Path, size: int, budget: int) -> list[dict[str, Any]]:
+    """Describe the chosen bags and write their strips to `folder`/pictures.
+
+    Args:
+        chosen: Bags in order of importance.
+        results: Folder with the results of the stages.
+        folder: Folder of the page.
+        size: Side in pixels of a picture in a strip; less where pictures were compared at a smaller size.
+        budget: Bytes of strips and pairs together; the bags behind those that fit have scores alone.
+
+    Returns:
+        `ShownBag.facts` of every bag, in the given order.
+    """
+    shown: dict[tuple[str, str], ShownBag] = {}
+    for table in sorted({bag.table for bag in chosen}):
+        members = [bag for bag in chosen if bag.table == table]
+        shown |= {
+            (bag.source, bag.key): made for bag, made in zip(members, _read_table(table, members, results, size), strict=True)
+        }
+    spent = 0
+    for place, bag in enumerate(shown[bag.source, bag.key] for bag in chosen):
+        spent += bag.num_bytes()
+        if spent > budget:
+            bag.facts |= {"pairs": [], "problem": NO_ROOM}
+        elif bag.strip is not None:
+            bag.facts["strip"] = f"{PICTURES}/{place:04d}.jpg"
+            write_bytes(folder / bag.facts["strip"], bag.strip)
+    return [shown[bag.source, bag.key].facts for bag in chosen]
+
+
+def _read_table(table: Path, members: Sequence[ChosenBag], results: Path, size: int) -> list[ShownBag]:
+    """The members of one score table."""
+    keys, facts = pa.array([bag.key for bag in members]), table_facts(table)
+    rows = open_scores([table]).to_table(list(PAIR_COLUMNS), filter=pc.field("key").isin(keys)).to_pylist()
+    classes = _class_names(results / "shards" / f"{facts.get('real_shard', 'unknown')}.parquet", keys)
+    loader, problem = _open_pictures(table, results)
+    shown = []
+    for bag in members:
+        pairs = [_pair(row) for row in rows if row["key"] == bag.key]
+        strip, views, lack = _draw_strip(loader, bag.key, size) if loader is not None else (None, [], problem)
+        views = views or [{"index": index} for index in sorted({pair[end] for pair in pairs for end in "ab"})]
+        shown.append(ShownBag({
+            "key": bag.key, "source": bag.source, "class": classes.get(bag.key), "rules": bag.rules,
+            **{name: round(value, 4) for name, value in bag.scores.items()},
+            "side": int(facts["image_size"]) // int(facts["patch_size"]) if "patch_size" in facts else None,
+            "views": views, "strip": None, "problem": lack, "pairs": pairs,
+        }, strip))  # fmt: skip
+    return shown
+
+
+def _pair(row: Mapping[str, Any]) -> dict[str, Any]:
+    """One pair: its views, scores, and for each patch of view `a` the nearest of `b` with the similarity in hundredths."""
+    pair = {"a": row["view_a"], "b": row["view_b"]} | {metric: _rounded(row[metric]) for metric in COMPARED}
+    if row["reason"]:
+        pair["reason"] = row["reason"]
+    if row["nearest_patches"] is not None:
+        pair["nearest"] = row["nearest_patches"]
+        # Tables of earlier versions hold the numbers alone.
+        pair["similarity"] = [round(100 * value) for value in row["nearest_similarities"] or []]
+    return pair
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _class_names(index: Path, keys: pa.Array) -> dict[str, str]:
+    """Key -> class of the keys whose real image has one; empty if the shard is gone."""
+    if not index.is_file():
+        return {}
+    real = read_table(index, ["key", "class_name"])
+    return {row["key"]: row["class_name"] for row in real.filter(pc.is_in(real["key"], keys)).to_pylist() if row["class_name"]}
+
+
+def _open_pictures(table: Path, results: Path) -> tuple[BagLoader | None, str | None]:
+    """The pictures behind a score table, or why there are none."""
+    facts = table_facts(table)
+    tars = [results / "shards" / f"{facts.get('real_shard', 'unknown')}.tar"]
+    if facts.get("crops") is None:
+        tars.append(results / "views" / str(facts.get("source")) / f"{table.stem}.tar")
+    gone = [tar for tar in tars if not (tar.is_file() and index_path(tar).is_file())]
+    if gone:
+        return None, f"{gone[0].relative_to(results)} is not there"
+    try:
+        return open_bags(table, results / "consistency"), None
+    except ValueError as error:  # shards that no longer fit together or cannot be read; the scores can still be shown
+        return None, str(error)
+
+
+def _draw_strip(loader: BagLoader, key: str, size: int) -> tuple[bytes | None, list[dict[str, Any]], str | None]:
+    """(strip, views, None), or (None, no views, why)."""
+    try:
+        pictures = loader.load(key).pictures
+    except KeyError:
+        return None, [], "its shard no longer holds this bag"
+    sides = [picture.image.width for picture in pictures if picture.image is not None]
+    views = [_view(picture) for picture in pictures]
+    if not sides:
+        return None, views, "no picture of this bag can be read"
+    side = min(size, *sides)
+    strip = Image.new("RGB", (side * len(pictures), side), "#f5f6f8")
+    for place, picture in enumerate(pictures):
+        if picture.image is not None:
+            strip.paste(picture.image.resize((side, side), Image.Resampling.LANCZOS), (place * side, 0))
+    return encode_jpeg(strip, STRIP_QUALITY), views, None
+
+
+def _view(picture: Picture) -> dict[str, Any]:
+    return {"index": picture.view_index} | ({"problem": picture.reason} if picture.reason else {})

@@ -1,0 +1,59 @@
+"""Writes the page on propagation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cdgmae.propagation.paper import TABLE_5
+from cdgmae.report.figures import PALETTE
+from cdgmae.report.pages.propagation.sequences import JUDGED, MEANINGS, ClipSetScores, read_sequences
+from cdgmae.report.pages.propagation.strip_images import ShownStrips, show_strips
+from cdgmae.report.propagation_scores import SCORES, EncoderScores
+from cdgmae.report.rendering import write_page
+from cdgmae.settings.report import ReportSettings
+from cdgmae.storage.files.atomic import write_text
+
+PROPAGATION_PAGE = "propagation/index.html"
+DATA_NAME = "data.js"
+PROPAGATION_ASSETS = ("propagation.css", "propagation_bars.js", "propagation_strips.js")
+"""What the page needs in the report's folder of assets, besides what all pages share."""
+
+
+def write_propagation_page(
+    settings: ReportSettings, results: Path, output: Path, encoders: Sequence[EncoderScores]
+) -> dict[str, Any]:
+    """Write `propagation/index.html` with `data.js` and `strips/` beside it.
+
+    Args:
+        settings: Title, number of strips.
+        results: Folder with the results of the stages.
+        output: Folder of the report, which holds the shared scripts.
+        encoders: Rows of the summary; none if the stage has not been run.
+
+    Returns:
+        `strips`: number of sequences shown as strips.
+    """
+    folder, page_folder = results / "propagation", (output / PROPAGATION_PAGE).parent
+    clip_sets = read_sequences(folder, [encoder.name for encoder in encoders])
+    strips = [show_strips(folder, scores, settings.num_strips, page_folder) for scores in clip_sets]
+    parts = [_part(scores, shown) for scores, shown in zip(clip_sets, strips, strict=True) if scores.scores]
+    colours = {encoder.name: PALETTE[number % len(PALETTE)] for number, encoder in enumerate(encoders)}
+    data = json.dumps({"colours": colours, "clipSets": parts}, separators=(",", ":"))
+    write_text(page_folder / DATA_NAME, f"const propagationData = {data};\n")
+    write_page(
+        output, PROPAGATION_PAGE, "propagation_page.html.j2", settings=settings, encoders=encoders, scores=SCORES, table_5=TABLE_5,
+        sections=list(zip(clip_sets, strips, strict=True)), judged=JUDGED, meanings=MEANINGS, assets=PROPAGATION_ASSETS,
+    )  # fmt: skip
+    return {"strips": sum(len(shown.frames) for shown in strips)}
+
+
+def _part(scores: ClipSetScores, shown: ShownStrips) -> dict[str, Any]:
+    """What the page's scripts read of one clip set: scores in the order of its sequences, and its strips."""
+    return {
+        "name": scores.clip_set, "score": JUDGED[scores.clip_set], "sequences": list(scores.frames), "numFrames": list(scores.frames.values()),
+        "scores": {encoder: [values.get(name) for name in scores.frames] for encoder, values in scores.scores.items()},
+        "strips": {"frames": shown.frames, "files": shown.files},
+    }  # fmt: skip

@@ -1,0 +1,97 @@
+"""What the picture-making stages left: counts of shards and views, and every unusable picture with its reason."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cdgmae.storage.image_shards import BAD, index_path
+from cdgmae.storage.tables import read_table, table_facts
+
+NUM_EXAMPLES = 20
+"""Unusable pictures listed one by one; the rest is counted by reason."""
+
+MAKERS = ("generator", "sampler", "steps", "guidance")
+
+
+@dataclass(slots=True)
+class BadPicture:
+    """One unusable picture: where it is from and why it was refused."""
+
+    name: str
+    reason: str
+
+
+@dataclass(slots=True)
+class PictureFacts:
+    """One data set or one view source.
+
+    Attributes:
+        name: Its name in the config.
+        shards: Number of shards.
+        good: Pictures that can be used.
+        bad: Pictures that cannot.
+        tar_bytes: Size of all tars.
+        reasons: Reason, without its details in brackets -> number of pictures.
+        examples: The first bad pictures.
+        makers: How views were made: generator, sampler, steps and guidance, each as found in the index.
+        version: Package version that wrote the shards.
+    """
+
+    name: str
+    shards: int = 0
+    good: int = 0
+    bad: int = 0
+    tar_bytes: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: list[BadPicture] = field(default_factory=list)
+    makers: dict[str, str] = field(default_factory=dict)
+    version: str = ""
+
+
+def read_pictures(folder: Path) -> PictureFacts:
+    """Count the pictures of all shards in `folder` from their indices; no picture is opened.
+
+    Raises:
+        TableError: if an index is missing or unreadable (the shard is incomplete).
+    """
+    facts = PictureFacts(folder.name)
+    makers: dict[str, set[str]] = {name: set() for name in MAKERS}
+    for tar in sorted(folder.glob("*.tar")):
+        columns = ["key", "view_index", "source_path", "status", "reason", *MAKERS]
+        index, metadata = read_table(index_path(tar), columns), table_facts(index_path(tar))
+        bad = index.filter(pc.equal(index["status"], BAD))
+        facts.shards += 1
+        facts.bad += bad.num_rows
+        facts.good += index.num_rows - bad.num_rows
+        facts.tar_bytes += int(metadata.get("tar_bytes", 0))
+        facts.version = str(metadata.get("version", ""))
+        _add_reasons(facts, bad)
+        for name, values in makers.items():
+            values.update(f"{value:g}" if isinstance(value, float) else str(value) for value in _known(index[name]))
+    facts.makers = {name: ", ".join(sorted(values)) for name, values in makers.items() if values}
+    return facts
+
+
+def read_all_pictures(folder: Path) -> list[PictureFacts]:
+    """Facts of every subfolder that holds shards, in the order of their names."""
+    return [read_pictures(path) for path in sorted(folder.glob("*")) if path.is_dir() and any(path.glob("*.tar"))]
+
+
+def _add_reasons(facts: PictureFacts, bad: pa.Table) -> None:
+    for row in bad.to_pylist():
+        reason = row["reason"] or "no reason given"
+        facts.reasons[re.sub(r" \(.*", "", reason, flags=re.DOTALL)] += 1
+        if len(facts.examples) < NUM_EXAMPLES:
+            name = row["source_path"] or f"{row['key']}.{row['view_index']}"
+            facts.examples.append(BadPicture(name, reason))
+
+
+def _known(column: pa.ChunkedArray) -> list[object]:
+    values: list[object] = column.drop_null().unique().to_pylist()
+    return values

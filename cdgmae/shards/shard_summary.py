@@ -1,0 +1,155 @@
+"""The gate behind the shards: one row per shard, a table of all bad pictures, and an error when they are too many."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cdgmae.settings.shards import DatasetSettings
+from cdgmae.shards.manifest import picture_count
+from cdgmae.storage.files.atomic import explain_write_errors, write_text
+from cdgmae.storage.image_shards import BAD, OK, index_path
+from cdgmae.storage.tables import file_sha256, read_table, table_facts, write_csv, write_table
+
+SUMMARY_NAME = "summary.parquet"
+BAD_PICTURES_NAME = "bad_pictures.csv"
+NUM_EXAMPLES = 5
+
+SUMMARY_SCHEMA = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("ok", pa.int64(), nullable=False),
+        pa.field("bad", pa.int64(), nullable=False),
+        pa.field("tar_bytes", pa.int64(), nullable=False),
+        pa.field("tar_sha256", pa.string(), nullable=False),
+    ]
+)
+"""Columns of `summary.parquet`: pictures packed and refused, size and SHA-256 of each tar."""
+
+
+class BadPictures:
+    """Counts unusable pictures by reason and knows when they are more than the data set may have."""
+
+    def __init__(self, max_fraction: float, total: int) -> None:
+        """Start with none.
+
+        Args:
+            max_fraction: Allowed share of bad pictures, 0 to 1.
+            total: Pictures of the whole data set.
+        """
+        self.max_fraction, self.total = max_fraction, total
+        self.reasons: Counter[str] = Counter()
+        self.examples: list[str] = []
+
+    @property
+    def count(self) -> int:
+        """Bad pictures so far."""
+        return self.reasons.total()
+
+    @property
+    def too_many(self) -> bool:
+        """Whether the allowed share is exceeded."""
+        return self.count > self.max_fraction * self.total
+
+    def add(self, source_path: str, reason: str) -> None:
+        """Count one; details in brackets do not make a reason of their own."""
+        self.reasons[re.sub(r" \(.*", "", reason, flags=re.DOTALL)] += 1
+        if len(self.examples) < NUM_EXAMPLES:
+            self.examples.append(f"{source_path}: {reason}")
+
+    def refuse_too_many(self, where: str, table: Path | None = None) -> None:
+        """Fail if there are too many.
+
+        Raises:
+            ValueError: with the counts per reason, the first examples and what to do.
+        """
+        if not self.too_many:
+            return
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in self.reasons.most_common())
+        listed = f" All of them are listed in {table}." if table else ""
+        raise ValueError(
+            f"{where} has {self.count} bad picture{'' if self.count == 1 else 's'}; max_bad_fraction = {self.max_fraction:g} allows "
+            f"{int(self.max_fraction * self.total)} of the data set's {self.total}. Reasons: {reasons}. "
+            f"First ones: {'; '.join(self.examples)}.{listed} Mend or remove these files, or raise max_bad_fraction "
+            "(shards.datasets.NAME.max_bad_fraction, --max-bad-fraction)."
+        )
+
+
+def summarise_shards(
+    settings: DatasetSettings, tars: Sequence[Path], output: Path, *, manifest: Path | None = None
+) -> dict[str, Any]:
+    """Check a data set's shards together and write their summary; later stages wait for it.
+
+    The summary is written as CSV too, and last as Parquet. Beside it, `bad_pictures.csv` lists every unusable picture with its reason,
+    also when this fails.
+
+    Args:
+        settings: `max_bad_fraction` is used.
+        tars: All shards.
+        output: The summary to write.
+        manifest: If given, every shard must have been made from it.
+
+    Returns:
+        ok, bad, reasons, megabytes and the summary's path.
+
+    Raises:
+        ValueError: if a shard is missing, incomplete or made from another manifest, or too many pictures are bad.
+    """
+    rows: list[dict[str, Any]] = []
+    bad_rows: list[dict[str, Any]] = []
+    manifest_hash = file_sha256(manifest) if manifest is not None else None
+    for tar in tars:
+        row, bad_here = _check_shard(tar, manifest_hash)
+        rows.append(row)
+        bad_rows.extend(bad_here)
+    total = sum(row["ok"] + row["bad"] for row in rows)
+    if manifest is not None and total != picture_count(manifest):
+        raise ValueError(f"the shards hold {total} rows, {manifest} has {picture_count(manifest)} pictures; rewrite the shards")
+    counts = BadPictures(settings.max_bad_fraction, total)
+    for bad in bad_rows:
+        counts.add(bad["source_path"], bad["reason"])
+    table = output.with_name(BAD_PICTURES_NAME)
+    with explain_write_errors(output):
+        write_text(table, _as_csv(bad_rows))
+        counts.refuse_too_many("the data set", table)
+        write_csv(output.with_suffix(".csv"), pa.Table.from_pylist(rows, schema=SUMMARY_SCHEMA))
+        write_table(output, rows, SUMMARY_SCHEMA, settings_digest=settings.digest(), extra={"pictures": total})
+    return {
+        "ok": total - counts.count,
+        "bad": counts.count,
+        "reasons": dict(counts.reasons),
+        "tar_megabytes": round(sum(row["tar_bytes"] for row in rows) / 1e6, 3),
+        "summary": str(output),
+    }
+
+
+def _check_shard(tar: Path, manifest_hash: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Summary row and bad rows of one shard, from its index alone; the tar is only measured."""
+    index = read_table(index_path(tar), columns=["key", "source_path", "status", "reason"])
+    facts = table_facts(index_path(tar))
+    size = tar.stat().st_size if tar.is_file() else None
+    if size is None or size != facts.get("tar_bytes"):
+        found = "is missing" if size is None else f"has {size} bytes instead of {facts.get('tar_bytes')}"
+        raise ValueError(f"{tar} {found}; delete it with its index and write that shard again")
+    if manifest_hash is not None and facts.get("inputs", {}).get("manifest") != manifest_hash:
+        raise ValueError(f"{tar} was made from another manifest; delete it with its index and write that shard again")
+    bad = index.filter(pc.equal(index["status"], BAD)).to_pylist()
+    num_ok = pc.sum(pc.equal(index["status"], OK)).as_py() or 0
+    row = {"shard": tar.stem, "ok": num_ok, "bad": len(bad), "tar_bytes": size, "tar_sha256": facts["tar_sha256"]}
+    return row, bad
+
+
+def _as_csv(bad_rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["key", "source_path", "reason"], extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(bad_rows, key=lambda row: str(row["source_path"])))
+    return text.getvalue()

@@ -1,0 +1,1 @@
+"""Files that appear only when whole, locks, local copies."""

@@ -1,0 +1,92 @@
+"""One writer per artifact: a kernel lock that dies with its process."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cdgmae.storage.files.atomic import explain_write_errors
+
+logger = logging.getLogger("cdgmae")
+
+
+def lock_path(output: Path) -> Path:
+    """The lock file of an artifact, beside it."""
+    return output.parent / f".{output.name}.lock"
+
+
+def holder_host(output: Path) -> str | None:
+    """The machine whose process wrote itself into the lock file of `output`; None if there is no such file or nothing in it yet."""
+    try:
+        owner = lock_path(output).read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return None
+    return owner.rpartition(" on ")[2] or None
+
+
+def is_held(output: Path) -> bool:
+    """Whether a process holds the right to write `output` now, as far as this machine's kernel knows.
+
+    Looks without keeping anything: a writer that comes in that very moment waits for microseconds.
+    """
+    try:
+        descriptor = os.open(lock_path(output), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@contextmanager
+def exclusive_writer(output: Path) -> Iterator[None]:
+    """Hold the right to write `output`; wait while another process holds it.
+
+    A job whose controller was killed may still be running when the workflow is started again: the second job waits for the
+    first instead of writing the same files beside it. The lock file lies beside the output, is released by the kernel when its
+    process ends however it ends, and is removed afterwards.
+
+    Raises:
+        ValueError: if the output's folder cannot be made or written.
+    """
+    path = lock_path(output)
+    with explain_write_errors(output):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _acquire(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _acquire(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+            logger.warning("waiting for %s, which is writing %s", owner or "another process", path.name)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _is_current(descriptor, path):
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            return descriptor
+        os.close(descriptor)  # the former owner removed the file while we waited: lock the new one
+
+
+def _is_current(descriptor: int, path: Path) -> bool:
+    try:
+        return os.fstat(descriptor).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False

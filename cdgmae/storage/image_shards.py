@@ -1,0 +1,244 @@
+"""Picture shards: a tar in the WebDataset convention and its Parquet index.
+
+Members are named `{key}.{view_index}.{extension}`; view_index 0 is the real image. The index has one row per *input*, good or
+bad, and gives offset and length of each member's bytes, so pictures are read at random without opening the tar as a tar.
+The tar is committed first and the index last: a shard is complete only if its index is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Self, cast
+
+import pyarrow as pa
+
+from cdgmae.storage.files.atomic import sync_folder, temporary_name
+from cdgmae.storage.tables import TableError, facts_of, read_table, write_table
+
+logger = logging.getLogger("cdgmae")
+
+OK = "ok"
+BAD = "bad"
+
+INDEX_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("view_index", pa.int32(), nullable=False),
+        pa.field("class_name", pa.string()),
+        pa.field("source_path", pa.string()),
+        pa.field("extension", pa.string()),
+        pa.field("offset", pa.int64()),
+        pa.field("length", pa.int64()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("sha256", pa.string()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("seed", pa.int64()),
+        pa.field("generator", pa.string()),
+        pa.field("sampler", pa.string()),
+        pa.field("steps", pa.int32()),
+        pa.field("guidance", pa.float64()),
+        pa.field("precision", pa.string()),
+    ]
+)
+"""Columns of every shard index. The last six are null for real pictures; width and height are those of the upright picture."""
+
+LATER_COLUMNS = ("precision",)
+"""Columns that shards of earlier versions lack; they read as null."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureRow:
+    """One row of a shard index; see `INDEX_SCHEMA`."""
+
+    key: str
+    view_index: int
+    status: str = OK
+    reason: str | None = None
+    class_name: str | None = None
+    source_path: str | None = None
+    extension: str | None = None
+    offset: int | None = None
+    length: int | None = None
+    width: int | None = None
+    height: int | None = None
+    sha256: str | None = None
+    seed: int | None = None
+    generator: str | None = None
+    sampler: str | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    precision: str | None = None
+
+
+def index_path(tar_path: Path) -> Path:
+    """The index beside a shard's tar."""
+    return tar_path.with_suffix(".parquet")
+
+
+def _with_all_columns(index: pa.Table, path: Path) -> pa.Table:
+    missing = [field for field in INDEX_SCHEMA if field.name not in index.column_names]
+    foreign = sorted(field.name for field in missing if field.name not in LATER_COLUMNS)
+    if foreign:
+        raise TableError(f"{path} is no shard index: it lacks {', '.join(foreign)}. Delete it and rerun the stage that makes it.")
+    for field in missing:
+        index = index.append_column(field, pa.nulls(len(index), field.type))
+    return index
+
+
+class _HashingFile:
+    """The tar under construction: written front to back, so its SHA-256 is known when it is closed, without reading it again."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def sync_and_close(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class PictureShardWriter:
+    """Writes one shard; nothing appears under a final name before `commit`.
+
+    Use as a context manager: leaving it without `commit` (an error, a signal) removes the temporary tar.
+    """
+
+    def __init__(self, tar_path: Path) -> None:
+        self.tar_path = tar_path
+        tar_path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = temporary_name(tar_path)
+        self._file = _HashingFile(self._temporary)
+        self._tar = tarfile.open(fileobj=cast(IO[bytes], self._file), mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - closed by commit or __exit__
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._file.close()
+        except OSError:  # a full disk, already reported by the write that failed: there is nothing left to keep
+            logger.debug("%s could not be closed", self._temporary)
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+    def add_picture(self, row: PictureRow, data: bytes) -> None:
+        """Append one picture; offset, length and sha256 of `row` are filled in here.
+
+        Raises:
+            ValueError: if `row` has no extension, or its member name is longer than the 100 bytes of a plain tar header.
+        """
+        if row.extension is None:
+            raise ValueError(f"picture {row.key}.{row.view_index} has no extension")
+        info = tarfile.TarInfo(f"{row.key}.{row.view_index}.{row.extension}")
+        if len(info.name.encode()) > 100:
+            raise ValueError(f"member name {info.name!r} is longer than 100 bytes; shorten the picture's file name")
+        info.size, info.mode = len(data), 0o644  # all other header fields stay zero: equal pictures give an equal tar
+        header_offset = self._file.tell()
+        self._tar.addfile(info, io.BytesIO(data))
+        facts = {"offset": header_offset + tarfile.BLOCKSIZE, "length": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        self._rows.append({**asdict(row), **facts})
+
+    def add_failure(self, row: PictureRow) -> None:
+        """Record an input that gave no picture; `row` must carry status `bad` and a reason."""
+        if row.status != BAD or not row.reason:
+            raise ValueError(f"failure row of {row.key} needs status 'bad' and a reason")
+        self._rows.append(asdict(row))
+
+    def commit(
+        self, *, settings_digest: str, inputs: Mapping[str, str] | None = None, extra: Mapping[str, Any] | None = None
+    ) -> None:
+        """Close the tar, rename it to its final name, then write the index."""
+        self._tar.close()
+        self._file.sync_and_close()
+        index_path(self.tar_path).unlink(missing_ok=True)  # never an old index beside a new tar
+        os.replace(self._temporary, self.tar_path)
+        sync_folder(self.tar_path.parent)
+        write_table(
+            index_path(self.tar_path), self._rows, INDEX_SCHEMA, settings_digest=settings_digest, inputs=inputs,
+            extra={"tar_bytes": self.tar_path.stat().st_size, "tar_sha256": self._file.sha256(), **(extra or {})},
+        )  # fmt: skip
+
+
+def read_index(tar_path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """The index of a complete shard, all or some columns.
+
+    Raises:
+        TableError: if there is no readable index (the shard is incomplete).
+        ValueError: if the tar is missing or shorter than the index says.
+    """
+    index = read_table(index_path(tar_path), columns)
+    expected = facts_of(index.schema).get("tar_bytes")
+    if not tar_path.is_file():
+        raise ValueError(f"{tar_path} is missing although its index is there; delete the index and rerun the stage")
+    actual = tar_path.stat().st_size
+    if expected is not None and actual != expected:
+        raise ValueError(f"{tar_path} has {actual} bytes, its index says {expected}: truncated; delete both and rerun the stage")
+    return index
+
+
+class PictureShard:
+    """A complete shard opened for reading: the index in memory, pictures by offset."""
+
+    def __init__(self, tar_path: Path) -> None:
+        """Read the index of `tar_path`.
+
+        Raises:
+            TableError: if there is no readable index (the shard is incomplete), or it is another table.
+            ValueError: if the tar is missing or shorter than the index says.
+        """
+        self.tar_path = tar_path
+        self.index = _with_all_columns(read_index(tar_path), index_path(tar_path))
+        self._descriptor: int | None = None
+
+    def rows(self, status: str | None = None) -> Iterator[PictureRow]:
+        """All rows in file order, or only those of one status."""
+        for row in self.index.to_pylist():
+            if status is None or row["status"] == status:
+                yield PictureRow(**row)
+
+    def read(self, row: PictureRow) -> bytes:
+        """The bytes of one picture.
+
+        Raises:
+            ValueError: if the row has no picture or the file ends early.
+        """
+        if row.offset is None or row.length is None:
+            raise ValueError(f"{self.tar_path}: {row.key}.{row.view_index} has no picture ({row.reason})")
+        return self.read_at(row.offset, row.length)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset`, without moving any file position (safe from several threads)."""
+        if self._descriptor is None:
+            self._descriptor = os.open(self.tar_path, os.O_RDONLY)
+        data = os.pread(self._descriptor, length, offset)
+        if len(data) != length:
+            raise ValueError(f"{self.tar_path} ends before byte {offset + length}: truncated; delete it and rerun the stage")
+        return data
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Worker processes open the tar themselves."""
+        return {**self.__dict__, "_descriptor": None}

@@ -1,0 +1,1 @@
+"""Images and clips: decoding, encoding, crops, strips."""

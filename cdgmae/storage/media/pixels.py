@@ -1,0 +1,45 @@
+"""The hot decode path: JPEG bytes to pixels through libjpeg-turbo, everything else through Pillow."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from cdgmae.storage.media.images import decode_rgb
+
+JPEG_START = b"\xff\xd8"
+START_OF_SCAN = 0xDA
+ORIENTATION_MARKS = (b"Exif\x00\x00", b"tiff:Orientation")
+
+
+def decode_pixels(data: bytes) -> npt.NDArray[np.uint8]:
+    """The pixels (H, W, 3) of a picture as 8-bit RGB, equal to those of `decode_rgb` and about a third quicker for JPEGs.
+
+    PNG, WebP, CMYK, pictures whose header may hold a rotation and whatever simplejpeg refuses go through `decode_rgb`.
+
+    Raises:
+        PictureError: as `decode_rgb`.
+    """
+    if data.startswith(JPEG_START) and not _may_be_rotated(data):
+        try:
+            return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB"))
+        except ValueError:  # CMYK, or damaged: Pillow converts or says what is wrong
+            pass
+    return np.asarray(decode_rgb(data))
+
+
+def _may_be_rotated(data: bytes) -> bool:
+    """Whether the header holds EXIF or XMP data, where a rotation would be."""
+    end = _header_end(data)
+    return any(data.find(mark, 0, end) >= 0 for mark in ORIENTATION_MARKS)
+
+
+def _header_end(data: bytes) -> int:
+    """Where a JPEG's segments end and its entropy-coded scan begins; the whole length if the segments cannot be followed."""
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF:
+        if data[place + 1] == START_OF_SCAN:
+            return place
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return len(data)

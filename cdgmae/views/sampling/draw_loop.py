@@ -1,0 +1,146 @@
+"""The drawing loop of one process: while the device draws a batch, the next one's pictures are decoded and the last one's views
+are encoded and written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cdgmae.runtime.interrupts import Interrupted
+from cdgmae.settings.views import DrawingSettings
+from cdgmae.storage.image_collection import PictureCollection
+from cdgmae.views.sampling.batch import Item, RawView, ViewMaker
+from cdgmae.views.sampling.sampler import SamplerRecipe
+from cdgmae.views.sampling.view_journal import PartWriter
+
+GRACE_SECONDS = 15.0
+"""How long a batch may go on after a stop was asked for; a longer one is given up and drawn again next time."""
+
+THREADS = 4
+"""Threads that decode pictures and encode views; neither holds Python's lock for long."""
+
+
+@dataclass(frozen=True)
+class DrawingTask:
+    """What the processes of one job draw; picklable.
+
+    Attributes:
+        recipe: Opened once per process.
+        settings: Number of views, batch shape, JPEG quality.
+        seed: Root of every random draw.
+        shard_tar: The real pictures.
+        work_dir: Where finished views are kept.
+        identity: What finished views depend on.
+        batches: Rows to draw; each batch holds at most `batch_size`.
+    """
+
+    recipe: SamplerRecipe
+    settings: DrawingSettings
+    seed: int
+    shard_tar: Path
+    work_dir: Path
+    identity: str
+    batches: list[list[Item]]
+
+
+class Stopper:
+    """Decides when a process stops: at once between batches, after a time of grace inside a batch."""
+
+    def __init__(self, reason: Callable[[], str | None]) -> None:
+        """`reason` says why the process should stop now, or gives None; it is asked between denoising steps."""
+        self._reason = reason
+        self._asked_at: float | None = None
+
+    def asked(self) -> str | None:
+        """Why to stop, or None."""
+        reason = self._reason()
+        if reason is not None and self._asked_at is None:
+            self._asked_at = time.monotonic()
+        return reason
+
+    def between_steps(self) -> None:
+        """Give up the running batch when the time of grace is over.
+
+        Raises:
+            Interrupted: then.
+        """
+        reason = self.asked()
+        if self._asked_at is not None and time.monotonic() - self._asked_at > GRACE_SECONDS:
+            raise Interrupted(f"{reason}: the running batch was given up")
+
+
+def draw_batches(
+    task: DrawingTask,
+    slot: int,
+    device: torch.device,
+    numbers: Iterator[int],
+    stopper: Stopper,
+    finished: Callable[[int], None],
+) -> None:
+    """Draw batches until there are none left or a stop is asked for; whatever was drawn is on disk when this returns or raises.
+
+    Args:
+        task: What to draw.
+        slot: Number of this process: names its files.
+        device: Where to draw.
+        numbers: Numbers of the batches to draw; asked one batch ahead.
+        stopper: When to stop.
+        finished: Told the number of a batch once its views cannot be lost any more.
+
+    Raises:
+        Interrupted: if a batch had to be given up.
+        ValueError: if the sampler cannot be opened or the views cannot be written.
+    """
+    sampler, pictures = task.recipe.open(device), PictureCollection([task.shard_tar])
+    maker = ViewMaker(sampler, task.recipe, pictures, task.settings, task.seed)
+    with (
+        PartWriter(task.work_dir, slot, task.identity) as parts,
+        ThreadPoolExecutor(THREADS, "views") as workers,
+        ThreadPoolExecutor(1, "views-writer") as writer,
+    ):
+        writing: Future[None] | None = None
+
+        def write(number: int, views: list[RawView]) -> None:
+            parts.append(list(workers.map(maker.encode, views)))
+            finished(number)
+
+        try:
+            for number, following in _with_next(numbers):
+                if stopper.asked():
+                    break
+                if following is not None:
+                    maker.read_ahead(task.batches[following], workers)
+                with _explain_memory(task.settings, device):
+                    views = maker.draw(task.batches[number], stopper.between_steps)
+                if writing is not None:
+                    writing.result()  # at most one batch waits for the disk
+                writing = writer.submit(write, number, views)
+        finally:
+            if writing is not None:
+                writing.result()
+
+
+@contextmanager
+def _explain_memory(settings: DrawingSettings, device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"batch_size = {settings.batch_size} does not fit into the memory of {device} ({str(error).splitlines()[0]}). Lower "
+            "sampling.batch_size and run again: finished views are kept."
+        ) from error
+
+
+def _with_next(numbers: Iterator[int]) -> Iterator[tuple[int, int | None]]:
+    """Each number with the one after it, or None."""
+    number = next(numbers, None)
+    while number is not None:
+        following = next(numbers, None)
+        yield number, following
+        number = following

@@ -1,0 +1,222 @@
+"""Sampling the views of one picture shard, so that nothing finished is ever made twice.
+
+View k of image x is a function of (seed, key, k). Batches are cells of a fixed grid over the shard's rows, in the fixed batch
+shape, so that an interrupted and a straight run, by one process or several, compute the same tensors in the same shapes and end
+with the same bytes. With another batch size the views differ by rounding only.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cdgmae.runtime.interrupts import Interrupted, StopRequest
+from cdgmae.runtime.progress import ProgressMeter
+from cdgmae.settings.views import DrawingSettings
+from cdgmae.storage.files.atomic import explain_write_errors
+from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
+from cdgmae.storage.image_collection import PictureCollection
+from cdgmae.storage.image_shards import BAD, PictureRow, PictureShardWriter, index_path, read_index
+from cdgmae.storage.tables import file_sha256, is_made_from, table_facts
+from cdgmae.views.sampling.batch import Item, rows_of_shard
+from cdgmae.views.sampling.draw_loop import DrawingTask, Stopper, draw_batches
+from cdgmae.views.sampling.processes import draw_with_processes
+from cdgmae.views.sampling.sampler import SamplerRecipe
+from cdgmae.views.sampling.view_journal import FinishedViews, remove_parts
+
+NOT_IN_A_VIEW = {"num_views", "batch_size", "max_bad_fraction"}
+"""Settings that no single finished view depends on (the batch size changes nothing but rounding)."""
+
+
+def sample_shard(
+    settings: DrawingSettings,
+    seed: int,
+    shard_tar: Path,
+    recipe: SamplerRecipe,
+    output_tar: Path,
+    work_dir: Path,
+    *,
+    devices: Sequence[torch.device],
+    threads: int | None = None,
+    log_interval_seconds: float = 30.0,
+    stop: StopRequest | None = None,
+    keep: bool = False,
+    finished: FinishedFolder = NOTHING_KEPT,
+) -> dict[str, Any]:
+    """Make M views of every usable picture of a shard.
+
+    Args:
+        settings: Number of views, batches, and what else the recipe's views depend on.
+        seed: Root of every random draw.
+        shard_tar: Picture shard with the real images.
+        recipe: What draws the views.
+        output_tar: View shard to write; its index goes beside it.
+        work_dir: Finished views of the unfinished shard; found again after an interruption and removed at the end.
+        devices: Where to draw: one process per device; a single one is this process.
+        threads: CPU threads of all processes together.
+        log_interval_seconds: Time between two progress lines.
+        stop: Says when to stop; the caller's own if it makes several shards, so that they share one time limit.
+        keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
+        finished: Where the outputs get second names once they are whole, and are looked for first.
+
+    Returns:
+        Facts: output, pictures, views, bad views, views found finished, seconds per view made now; `restored` if it came from `finished`.
+
+    Raises:
+        Interrupted: after a signal or at the time limit, with all finished batches kept.
+        ValueError: if something cannot be read or written, or more than `max_bad_fraction` of the views are bad; the finished
+            views stay in `work_dir`.
+    """
+    stop, provenance = stop or StopRequest(), recipe.provenance
+    pictures = PictureCollection([shard_tar])
+    inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar)), "generator": provenance.generator}
+    identity = _identity(settings, seed, inputs, recipe)
+    shard = {"views": identity, "num_views": settings.num_views, "max_bad_fraction": settings.max_bad_fraction}
+    copy = finished.copy_of([output_tar, index_path(output_tar)], shard)
+    if (restored := copy.restore()) is not None:
+        return {**restored, "found_finished": restored["views"] + restored["bad"], "seconds_per_view": 0.0}
+    rows = rows_of_shard(len(pictures), settings.num_views, recipe.views_per_row)
+    wanted = [(key, k) for key in pictures.keys for k in range(1, settings.num_views + 1)]
+    if keep and _is_whole(output_tar, settings, seed, inputs):
+        bad = read_index(output_tar, ["status"])["status"].to_pylist().count(BAD)
+        return copy.keep(_facts(output_tar, len(pictures), len(wanted), bad))
+    made, started = FinishedViews(work_dir, identity), time.monotonic()
+    found = sum(view in made for view in wanted)
+    batches = _missing_batches(rows, pictures, made, settings, recipe.views_per_row)
+    if batches:
+        task = DrawingTask(recipe, settings, seed, shard_tar, work_dir, identity, batches)
+        meter = ProgressMeter(
+            f"views {output_tar.stem}", len(rows), done=len(rows) - sum(map(len, batches)), unit="rows",
+            interval_seconds=log_interval_seconds,
+        )  # fmt: skip
+        with stop:
+            _draw(task, devices, stop, threads, meter)
+        made = FinishedViews(work_dir, identity)
+    missing = sum(view not in made for view in wanted)
+    if missing:
+        raise Interrupted(
+            f"views {output_tar.stem}: {len(wanted) - missing} of {len(wanted)} views are kept ({stop.reason()}); run it again to go on"
+        )
+    seconds = time.monotonic() - started
+    bad = _bad_views(made, wanted, settings)
+    with explain_write_errors(output_tar):
+        _write_shard(output_tar, made, pictures, settings, seed, recipe, inputs)
+    facts = copy.keep(_facts(output_tar, len(pictures), len(wanted), bad, made=len(wanted) - found, seconds=seconds))
+    remove_parts(work_dir)
+    return facts
+
+
+def _is_whole(output_tar: Path, settings: DrawingSettings, seed: int, inputs: dict[str, str]) -> bool:
+    """Whether a view shard is there with all its bytes and was made from the same."""
+    index = index_path(output_tar)
+    return (
+        is_made_from(index, settings_digest=settings.digest(), inputs=inputs, seed=seed)
+        and output_tar.is_file()
+        and output_tar.stat().st_size == table_facts(index)["tar_bytes"]
+    )
+
+
+def _facts(output_tar: Path, pictures: int, views: int, bad: int, *, made: int = 0, seconds: float = 0.0) -> dict[str, Any]:
+    """What `sample_shard` returns; `made` and `seconds` count the views made now."""
+    return {
+        "output": str(output_tar), "pictures": pictures, "views": views - bad, "bad": bad, "found_finished": views - made,
+        "seconds_per_view": seconds / made if made else 0.0,
+    }  # fmt: skip
+
+
+def _identity(settings: DrawingSettings, seed: int, inputs: dict[str, str], recipe: SamplerRecipe) -> str:
+    """Everything that a finished view depends on.
+
+    The precision is left out: it is a property of the machine, as the device is. Views made before it changed are kept, and each
+    row says at which precision it was made.
+    """
+    provenance = {name: value for name, value in asdict(recipe.provenance).items() if name != "precision"}
+    drawn = settings.model_dump(mode="json", exclude=NOT_IN_A_VIEW)
+    return json.dumps({"settings": drawn, "seed": seed, "inputs": sorted(inputs.values()), **provenance}, sort_keys=True)
+
+
+def _missing_batches(
+    rows: Sequence[Item], pictures: PictureCollection, finished: FinishedViews, settings: DrawingSettings, views_per_row: int
+) -> list[list[Item]]:
+    """The rows that are not finished, in the cells of a grid over all rows: cell i is always rows i B .. (i + 1) B - 1."""
+
+    def is_missing(row: Item) -> bool:
+        views = range(row.view_index, min(row.view_index + views_per_row, settings.num_views + 1))
+        return any((pictures.keys[row.picture], k) not in finished for k in views)
+
+    size = settings.batch_size
+    cells = ([row for row in rows[first : first + size] if is_missing(row)] for first in range(0, len(rows), size))
+    return [cell for cell in cells if cell]
+
+
+def _draw(
+    task: DrawingTask, devices: Sequence[torch.device], stop: StopRequest, threads: int | None, meter: ProgressMeter
+) -> None:
+    """Draw all batches of the task, in this process or in several."""
+
+    def finished(number: int) -> None:
+        meter.advance(len(task.batches[number]))
+
+    with meter:
+        if len(devices) > 1:
+            draw_with_processes(task, devices, stop.reason, finished, threads)
+            return
+        try:
+            draw_batches(task, 0, devices[0], iter(range(len(task.batches))), Stopper(stop.reason), finished)
+        except Interrupted:
+            return  # the caller counts what is kept
+
+
+def _bad_views(finished: FinishedViews, wanted: Sequence[tuple[str, int]], settings: DrawingSettings) -> int:
+    """How many views are bad.
+
+    Raises:
+        ValueError: if they are too many.
+    """
+    bad = [f"{key}.{k}: {finished.reason(key, k)}" for key, k in wanted if finished.reason(key, k) is not None]
+    if len(bad) > settings.max_bad_fraction * len(wanted):
+        raise ValueError(
+            f"{len(bad)} of {len(wanted)} views are bad, more than max_bad_fraction = {settings.max_bad_fraction} allows; first: "
+            f"{bad[0]}. Check the generator and the sampling settings (a guidance_scale that is too high, fp16), or raise "
+            "max_bad_fraction: finished views are kept."
+        )
+    return len(bad)
+
+
+def _write_shard(
+    output_tar: Path,
+    finished: FinishedViews,
+    pictures: PictureCollection,
+    settings: DrawingSettings,
+    seed: int,
+    recipe: SamplerRecipe,
+    inputs: dict[str, str],
+) -> None:
+    """Write the view shard in order of key and view."""
+    made_by = recipe.provenance
+    facts: dict[str, Any] = {
+        "generator": made_by.generator, "sampler": made_by.sampler, "steps": made_by.steps, "guidance": made_by.guidance,
+    }  # fmt: skip
+    with PictureShardWriter(output_tar) as writer:
+        for picture, key in enumerate(pictures.keys):
+            for k in range(1, settings.num_views + 1):
+                view = finished.read(key, k)
+                row = PictureRow(
+                    key, k, class_name=pictures.row(picture).class_name, seed=view.seed, precision=view.precision, **facts
+                )  # fmt: skip
+                if view.reason is None:
+                    writer.add_picture(replace(row, extension="jpg", width=view.width, height=view.height), view.data)
+                else:
+                    writer.add_failure(replace(row, status=BAD, reason=view.reason))
+        drawn = settings.model_dump(mode="json", exclude={"num_views", "max_bad_fraction"})
+        writer.commit(
+            settings_digest=settings.digest(),
+            inputs=inputs,
+            extra={"sampling": drawn, "seed": seed, "seed_of_views": "(seed, key, view_index)"},
+        )

@@ -1,0 +1,1 @@
+"""View sources: the ways in which a bag of views is filled."""

@@ -1,0 +1,137 @@
+"""Embeddings of a shard's pictures for the nearest-neighbour search of source kind `knn`.
+
+Shapes: B batch, D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from cdgmae.models.encoders.by_name import Encoder, load_encoder, reference_digest
+from cdgmae.models.normalisation import normalise, pixels_to_tensor
+from cdgmae.runtime.progress import ProgressMeter
+from cdgmae.settings.sources import EmbeddingSettings
+from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
+from cdgmae.storage.image_shards import OK, PictureRow, PictureShard, index_path
+from cdgmae.storage.media.images import PictureError, center_crop, decode_rgb, resize_shorter_side
+from cdgmae.storage.tables import file_sha256, is_made_from, read_table, write_table
+
+COLUMNS = ("key", "sha256", "reason", "embedding")
+
+
+def embedding_schema(width: int) -> pa.Schema:
+    """Columns of an embedding table: one row per usable picture in key order; no embedding, but a reason, where it cannot be decoded."""
+    return pa.schema(
+        [
+            pa.field("key", pa.string(), nullable=False),
+            pa.field("sha256", pa.string(), nullable=False),
+            pa.field("reason", pa.string()),
+            pa.field("embedding", pa.list_(pa.float32(), width)),
+        ]
+    )
+
+
+def embed_pictures(
+    settings: EmbeddingSettings, shard_tar: Path, encoder_reference: str, output: Path, *, device: torch.device, threads: int = 1,
+    load: Callable[[], Encoder] | None = None, keep: bool = False, finished: FinishedFolder = NOTHING_KEPT,
+) -> dict[str, Any]:  # fmt: skip
+    """Embed every picture of a shard: the encoder's final-norm CLS token, scaled to length 1.
+
+    Args:
+        settings: Picture size and batch.
+        shard_tar: Picture shard.
+        encoder_reference: See `cdgmae.models.encoders.by_name.load_encoder`.
+        output: Parquet table to write, see `embedding_schema`.
+        device: Where to compute.
+        threads: Pictures decoded at the same time.
+        load: Gives the encoder of `encoder_reference` on `device`, for a caller that loads it once for several shards.
+        keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
+        finished: Where the outputs get second names once they are whole, and are looked for first.
+
+    Returns:
+        Facts: output, pictures, bad, width, encoder (digest); `restored` if it came from `finished`.
+
+    Raises:
+        ValueError: if the encoder cannot be loaded or does not take `image_size`.
+    """
+    shard_index = file_sha256(index_path(shard_tar))
+    made_from = {"embedding": settings.digest(), "encoder": reference_digest(encoder_reference), "shard": shard_index}
+    copy = finished.copy_of([output], made_from)
+    if (restored := copy.restore()) is not None:
+        return restored
+    encoder = load() if load is not None else load_encoder(encoder_reference, device=device)
+    if settings.image_size % encoder.patch_size:
+        nearest = max(encoder.patch_size, round(settings.image_size / encoder.patch_size) * encoder.patch_size)
+        raise ValueError(
+            f"image_size = {settings.image_size} is not a multiple of the patch size {encoder.patch_size} of encoder "
+            f"{encoder_reference!r}; set views.sources.NAME.image_size = {nearest}"
+        )
+    shard = PictureShard(shard_tar)
+    rows = sorted(shard.rows(OK), key=lambda row: row.key)
+    inputs = {str(index_path(shard_tar)): shard_index, "encoder": encoder.digest}
+    if keep and is_made_from(output, settings_digest=settings.digest(), inputs=inputs):
+        reasons = read_table(output, ["reason"])["reason"]
+        return copy.keep(_facts(output, len(rows), len(rows) - reasons.null_count, encoder))
+    table: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(threads) as pool, ProgressMeter(f"embed {shard_tar.stem}", len(rows), unit="pictures") as meter:
+        waiting = iter(rows)
+        while batch := list(islice(waiting, settings.batch_size)):
+            table.extend(_embed_batch(batch, shard, encoder, settings.image_size, device, pool))
+            meter.advance(len(batch))
+    write_table(output, table, embedding_schema(encoder.embed_dim), settings_digest=settings.digest(), inputs=inputs)
+    bad = sum(row["reason"] is not None for row in table)
+    return copy.keep(_facts(output, len(rows), bad, encoder))
+
+
+def _facts(output: Path, pictures: int, bad: int, encoder: Encoder) -> dict[str, Any]:
+    return {"output": str(output), "pictures": pictures, "bad": bad, "width": encoder.embed_dim, "encoder": encoder.digest}
+
+
+def _embed_batch(
+    rows: list[PictureRow], shard: PictureShard, encoder: Encoder, image_size: int, device: torch.device, pool: Executor
+) -> Iterator[dict[str, Any]]:
+    def prepare(row: PictureRow) -> Image.Image | str:
+        try:
+            return center_crop(resize_shorter_side(decode_rgb(shard.read(row)), image_size), image_size)
+        except PictureError as error:
+            return str(error)
+
+    prepared = list(pool.map(prepare, rows))
+    images = [image for image in prepared if isinstance(image, Image.Image)]
+    found: Iterator[Any] = iter(())
+    if images:
+        tokens_BTD = encoder.tokens(normalise(pixels_to_tensor(images).to(device)))
+        found = iter(F.normalize(tokens_BTD[:, 0].float(), dim=1).cpu().numpy())
+    for row, image in zip(rows, prepared, strict=True):
+        embedding = None if isinstance(image, str) else next(found)
+        reason = image if isinstance(image, str) else None
+        if embedding is not None and not np.isfinite(embedding).all():
+            embedding, reason = None, "embedding is not finite"
+        yield {"key": row.key, "sha256": row.sha256, "reason": reason, "embedding": embedding}
+
+
+class EmbeddingTable:
+    """An embedding table in memory: keys, hashes and reasons of all rows, embeddings (N, D) of those that have one."""
+
+    def __init__(self, path: Path) -> None:
+        """Read a table that `embed_pictures` wrote.
+
+        Raises:
+            TableError: if it is missing or damaged.
+        """
+        table = read_table(path, COLUMNS)
+        self.keys: list[str] = table["key"].to_pylist()
+        self.reasons: list[str | None] = table["reason"].to_pylist()
+        self.embedded = np.flatnonzero(np.array([reason is None for reason in self.reasons], dtype=bool))
+        column = table["embedding"].combine_chunks()
+        self.embeddings_ND = column.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, column.type.list_size)

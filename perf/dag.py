@@ -1,0 +1,125 @@
+"""What planning the workflow costs: `python perf/dag.py [--shards 128 1282 10000] [--runs 3]`.
+
+Dry runs of the demo and of the paper's configuration (all stages) at several numbers of shards, with the paper's shards per job and with
+one, each beside a bare workflow of one job per shard: three rules per shard and a gathering one, constant strings only, which is the
+least that Snakemake can do. Prints the number of jobs, seconds of the clock and of the CPU (the clock also counts what else the machine
+does) and the peak memory, and the ratio of CPU seconds to the bare workflow's. Medians; the workflows take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+BARE = """
+SHARDS = [f"{{index:05d}}" for index in range({shards})]
+rule all:
+    input: "all.txt"
+rule gather:
+    input: expand("scores/{{shard}}.txt", shard=SHARDS)
+    output: "all.txt"
+    shell: "cat {{input}} > {{output}}"
+rule score:
+    input: "views/{{shard}}.txt"
+    output: "scores/{{shard}}.txt"
+    shell: "cp {{input}} {{output}}"
+rule sample:
+    input: "shards/{{shard}}.txt"
+    output: "views/{{shard}}.txt"
+    shell: "cp {{input}} {{output}}"
+rule pack:
+    output: "shards/{{shard}}.txt"
+    shell: "touch {{output}}"
+"""
+
+
+class Cost(NamedTuple):
+    """One dry run: seconds of the clock, seconds of the CPU, peak memory in MB, jobs."""
+
+    clock: float
+    cpu: float
+    megabytes: float
+    jobs: float
+
+
+def dry_run(snakefile: Path, folder: Path, *arguments: str) -> Cost:
+    """Plan a workflow in `folder`, where nothing has been made yet.
+
+    Raises:
+        RuntimeError: if it cannot be planned.
+    """
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--directory", str(folder), "--dry-run"]
+    started = time.perf_counter()
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen([*command, "--quiet", "rules", "host", *arguments], stdout=output, stderr=output)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        output.seek(0)
+        words = output.read().decode()
+    if status:
+        raise RuntimeError(words[-3000:])
+    jobs = int(re.findall(r"^total +(\d+)", words, re.MULTILINE)[-1])
+    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, jobs)
+
+
+def paper_config(folder: Path, shards: int, shards_per_job: int | None = None) -> Path:
+    """The paper's configuration with another number of shards (and shards per job), and the (empty) data folders that it names."""
+    config = yaml.safe_load((ROOT / "workflow/experiments/paper.yaml").read_text())
+    config["shards"]["datasets"]["imagenet"]["num_shards"] = shards
+    config["runtime"]["shards_per_job"] = shards_per_job or config["runtime"]["shards_per_job"]
+    paths = [config["shards"]["datasets"]["imagenet"]["path"], config["views"]["generators"]["gen_sis"]["path"]]
+    paths += [dataset["root"] for dataset in config["propagation"]["datasets"].values()]
+    for path in paths:
+        (folder / path).mkdir(parents=True, exist_ok=True)
+    file = folder / f"paper_{shards}_{config['runtime']['shards_per_job']}.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return file
+
+
+def compare(folder: Path, shards: int, configs: list[Path], runs: int) -> None:
+    """Print a row of the table for each configuration, and one for the bare workflow."""
+    bare = folder / f"bare_{shards}.smk"
+    bare.write_text(BARE.format(shards=shards))
+    found: dict[str, list[Cost]] = {name: [] for name in [*(config.stem for config in configs), "bare"]}
+    for _ in range(runs):
+        for config in configs:
+            found[config.stem].append(dry_run(ROOT / "Snakefile", folder, "--configfile", str(config)))
+        found["bare"].append(dry_run(bare, folder))
+    costs = {name: Cost(*(statistics.median(values) for values in zip(*each, strict=True))) for name, each in found.items()}
+    for name, cost in costs.items():
+        print(
+            f"| {name} | {shards} | {cost.jobs:.0f} | {cost.clock:.1f} | {cost.cpu:.1f} | {cost.megabytes:.0f} "
+            f"| {cost.cpu / costs['bare'].cpu:.2f} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shards", type=int, nargs="*", default=[128, 1282, 10_000])
+    parser.add_argument("--runs", type=int, default=3)
+    chosen = parser.parse_args()
+    print("| configuration | shards | jobs | s | CPU s | MB | CPU ratio to bare |")
+    print("|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        compare(folder, 2, [ROOT / "config.yaml"], chosen.runs)
+        for shards in chosen.shards:
+            compare(folder, shards, [paper_config(folder, shards), paper_config(folder, shards, 1)], chosen.runs)
+
+
+if __name__ == "__main__":
+    main()
