@@ -25,6 +25,7 @@ from torch import Tensor
 
 from cdgmae.settings.sources import PipelineSettings
 from cdgmae.storage.media.images import center_crop, resize_shorter_side
+from cdgmae.storage.tables import folder_digest
 from cdgmae.views.sampling.generator_sampler import DTYPES
 from cdgmae.views.sampling.sampler import DrawnViews, Provenance
 
