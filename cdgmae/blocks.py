@@ -18,7 +18,7 @@ from cdgmae import names
 from cdgmae.config import Config
 
 BLOCK_RULES = (
-    "write_shard", "sample_views", "sample_pipeline", "embed_pictures", "gather_neighbours", "gather_random", "read_clips", "score_views",
+    "write_shard", "sample_views", "sample_pipeline", "embed_images", "gather_neighbours", "gather_random", "read_clips", "score_views",
 )  # fmt: skip
 """The rules whose jobs make a block of shards each."""
 

@@ -37,7 +37,7 @@ class Config(Settings):
 
     seed: int = Field(default=0, ge=0, description="Root of every random draw in the workflow.")
     demo: DemoSettings | None = Field(default=None, description="Draw the embedded demo data (leave out for your own data).")
-    shards: ShardsSettings = Field(description="Pictures and how they are packed.")
+    shards: ShardsSettings = Field(description="Images and how they are packed.")
     views: ViewsSettings = Field(description="Generators and view sources.")
     consistency: ConsistencySettings = Field(description="Scoring of view pairs: GS, LS, NPS.")
     pretrain: PretrainSettings = Field(description="Cross-view masked autoencoder runs.")
@@ -145,7 +145,7 @@ class Config(Settings):
                 and self.draws(dataset.path)
                 and source.num_views >= self.demo.num_tiles
             ):
-                yield f"{key}.num_views = {source.num_views}, but the demo has only {self.demo.num_tiles} pictures (demo.num_tiles)"
+                yield f"{key}.num_views = {source.num_views}, but the demo has only {self.demo.num_tiles} images (demo.num_tiles)"
 
     def _bag_problems(self) -> Iterator[str]:
         for name, run in self.pretrain.runs.items():

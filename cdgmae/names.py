@@ -26,7 +26,7 @@ def shard_index(name: str) -> int:
 
 
 def shards_dir(dataset: str) -> str:
-    """Folder of a data set's picture shards."""
+    """Folder of a data set's image shards."""
     return f"{RESULTS}/shards/{dataset}"
 
 

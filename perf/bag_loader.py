@@ -33,7 +33,7 @@ from cdgmae.pretrain.pretext import plan_sample
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import BagStore
-from cdgmae.storage.image_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.media.images import decode_rgb, encode_jpeg
 
 BAGS, VIEWS, ROUNDS = 128, 4, 7
@@ -57,16 +57,16 @@ def clouds(generator: np.random.Generator, width: int, height: int) -> Image.Ima
     return Image.fromarray((128 + 45 * channels / channels.std()).clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy())
 
 
-def write_bags(folder: Path, pictures: list[Image.Image]) -> BagStore:
-    """One picture shard and one view shard, and the same JPEGs as loose files `{row}.jpg` beside them."""
+def write_bags(folder: Path, images: list[Image.Image]) -> BagStore:
+    """One image shard and one view shard, and the same JPEGs as loose files `{row}.jpg` beside them."""
     reals, views = folder / "shards.tar", folder / "views.tar"
     for tar, indices in ((reals, [0]), (views, list(range(1, VIEWS + 1)))):
-        with PictureShardWriter(tar) as writer:
+        with ImageShardWriter(tar) as writer:
             for number in range(BAGS):
                 for index in indices:
-                    picture = pictures[(number * 7 + index) % len(pictures)]
-                    row = PictureRow(f"k{number:04d}", index, extension="jpg", width=picture.width, height=picture.height)
-                    writer.add_picture(row, encode_jpeg(picture, 95 if picture.size == (256, 256) else 88))
+                    image = images[(number * 7 + index) % len(images)]
+                    row = ImageRow(f"k{number:04d}", index, extension="jpg", width=image.width, height=image.height)
+                    writer.add_image(row, encode_jpeg(image, 95 if image.size == (256, 256) else 88))
             writer.commit(settings_digest="benchmark")
     store = BagStore([reals], [views])
     for position in range(len(store)):
@@ -80,7 +80,7 @@ def drawn_rows(batches: BagBatches, step: int) -> list[int]:
     epoch, positions = batches.keys(step)
     bags = [batches.store.bag(position) for position in positions.tolist()]
     plans = [plan_sample(RUN, numpy_generator(batches.seed, "pretrain/views", bag.key, epoch), bag) for bag in bags]
-    return [bag.rows[place] for bag, plan in zip(bags, plans, strict=True) for place in plan.pictures]
+    return [bag.rows[place] for bag, plan in zip(bags, plans, strict=True) for place in plan.images]
 
 
 def straightforward(folder: Path, rows: list[int]) -> Tensor:
@@ -104,11 +104,11 @@ def seconds(action: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
-def measure(name: str, pictures: list[Image.Image]) -> None:
+def measure(name: str, images: list[Image.Image]) -> None:
     """Print samples per second and core of the four ways, and the two ratios of interest."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        store = write_bags(folder, pictures)
+        store = write_bags(folder, images)
         batches = BagBatches(store, RUN, seed=0, cache_bytes=0)
         times: dict[str, list[float]] = {way: [] for way in "abcdp"}
         for step in range(ROUNDS + 1):
@@ -148,9 +148,7 @@ def measure_overhead() -> None:
         for step in range(20):
             batches.batch(step, range(BAGS))
         values = [seconds(lambda step=step: batches.batch(step, range(BAGS))) / BAGS for step in range(ROUNDS)]
-    print(
-        f"without reading and decoding (16 x 16 pictures, cached): {1e6 * statistics.median(values):.0f} microseconds per sample"
-    )
+    print(f"without reading and decoding (16 x 16 images, cached): {1e6 * statistics.median(values):.0f} microseconds per sample")
 
 
 def main() -> None:
@@ -159,9 +157,9 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, help="Folder of JPEG photographs.")
     folder = parser.parse_args().folder
     torch.set_num_threads(1)
-    pictures = photographs(folder, 64)
-    measure("256 x 256 views", [picture.resize((256, 256), Image.Resampling.BICUBIC) for picture in pictures])
-    measure("photographs", pictures)
+    images = photographs(folder, 64)
+    measure("256 x 256 views", [image.resize((256, 256), Image.Resampling.BICUBIC) for image in images])
+    measure("photographs", images)
     measure_overhead()
 
 

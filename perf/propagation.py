@@ -49,19 +49,19 @@ def draw_clip(folder: Path, num_frames: int) -> Clip:
     """Two textured discs that move over a drifting texture, at 480x854 as DAVIS has them."""
     rng = np.random.default_rng(0)
     coarse = [Image.fromarray(rng.integers(0, 256, (24, 40, 3), dtype=np.uint8)) for _ in range(3)]
-    ground, *discs = [np.asarray(picture.resize((1100, 700), Image.Resampling.BICUBIC)) for picture in coarse]
+    ground, *discs = [np.asarray(image.resize((1100, 700), Image.Resampling.BICUBIC)) for image in coarse]
     rows, columns = np.mgrid[:480, :854]
     frames, labels = [], []
     for t in range(num_frames):
-        picture, ids = ground[t : t + 480, 2 * t : 2 * t + 854].copy(), np.zeros((480, 854), np.uint8)
+        image, ids = ground[t : t + 480, 2 * t : 2 * t + 854].copy(), np.zeros((480, 854), np.uint8)
         for item, (texture, y, x) in enumerate(
             zip(discs, (200 + t, 300 - 2 * t), (250 + 6 * t, 600 - 4 * t), strict=True), start=1
         ):
             inside = (rows - y) ** 2 + (columns - x) ** 2 < 90**2
-            picture[inside], ids[inside] = texture[:480, :854][inside], item
+            image[inside], ids[inside] = texture[:480, :854][inside], item
         frames.append(folder / f"{t:05d}.jpg")
         labels.append(folder / f"{t:05d}.png")
-        Image.fromarray(picture).save(frames[-1], quality=90)
+        Image.fromarray(image).save(frames[-1], quality=90)
         annotation = Image.fromarray(ids)
         annotation.putpalette(davis_palette().tobytes())
         annotation.save(labels[-1])
@@ -112,8 +112,8 @@ def run_once(way: str, patch: int, num_frames: int, device: torch.device, precis
             evaluate_clip(clip, scorer, encoder, protocol, device)
         seconds = clock() - started
         if masks is not None:
-            pictures = [np.asarray(Image.open(file)) for file in _files(scorer, Path(folder))]
-            np.save(masks, np.stack(pictures))
+            images = [np.asarray(Image.open(file)) for file in _files(scorer, Path(folder))]
+            np.save(masks, np.stack(images))
     return {"seconds": seconds, "encoder": timed.seconds, "growth": peak_megabytes() - before, "peak": peak_megabytes()}
 
 

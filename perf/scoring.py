@@ -1,6 +1,6 @@
 """Consistency scoring against its bounds: `python perf/scoring.py [stage] [kernel] [tables]`, all three if none is named.
 
-stage   pictures/s of the whole stage (shards on disk to table) over the encoder's forward pass alone on tensors in memory; goal 0.85.
+stage   images/s of the whole stage (shards on disk to table) over the encoder's forward pass alone on tensors in memory; goal 0.85.
 kernel  peak memory of GS, LS and NPS on ViT-S/8 grids (784 patches), with and without the bound on the similarity matrix.
 tables  seconds and peak memory of summary, query and keep over 5.1 M synthetic rows; goals 20 s, 2 GB, and 5 s for the query.
 """
@@ -28,12 +28,12 @@ from PIL import Image
 
 from cdgmae.consistency import scoring
 from cdgmae.consistency.metrics import global_similarity, local_similarity, nearest_patch_similarity
-from cdgmae.consistency.pair_images import prepare_picture
+from cdgmae.consistency.pair_images import prepare_image
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.settings.consistency import ScoringSettings
-from cdgmae.storage.image_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.tables import write_table
 
 ENCODER = "random:vit_base_patch16_224"
@@ -51,7 +51,7 @@ print(json.dumps({"seconds": elapsed, "cpu_seconds": used.ru_utime + used.ru_sti
 
 
 def draw_jpeg(seed: int) -> bytes:
-    """A 256-pixel picture with the detail of a photograph, as a generator would store it."""
+    """A 256-pixel image with the detail of a photograph, as a generator would store it."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).resize((256, 256), Image.Resampling.BICUBIC)
     pixels = np.clip(np.asarray(coarse, dtype=np.int16) + random.integers(-12, 13, (256, 256, 3)), 0, 255).astype(np.uint8)
@@ -62,11 +62,11 @@ def draw_jpeg(seed: int) -> bytes:
 
 def write_shard(path: Path, views: range) -> Path:
     """A shard with the given view indices of every bag."""
-    with PictureShardWriter(path) as writer:
+    with ImageShardWriter(path) as writer:
         for bag in range(NUM_BAGS):
             for view in views:
-                row = PictureRow(f"k{bag:04d}", view, extension="jpg", width=256, height=256)
-                writer.add_picture(row, draw_jpeg(10 * bag + view))
+                row = ImageRow(f"k{bag:04d}", view, extension="jpg", width=256, height=256)
+                writer.add_image(row, draw_jpeg(10 * bag + view))
         writer.commit(settings_digest="benchmark")
     return path
 
@@ -83,12 +83,12 @@ def measure_stage(folder: Path) -> None:
     real, views = write_shard(folder / "real.tar", range(1)), write_shard(folder / "views.tar", range(1, 1 + NUM_VIEWS))
     device, settings = torch.device("cpu"), ScoringSettings(batch_size=BATCH_SIZE)
     encoder = load_encoder(ENCODER, device=device)
-    num_pictures = NUM_BAGS * (1 + NUM_VIEWS)
+    num_images = NUM_BAGS * (1 + NUM_VIEWS)
     jpegs = [draw_jpeg(seed) for seed in range(BATCH_SIZE)]
-    pixels_BCHW = normalise(pixels_to_tensor([prepare_picture(data, settings.image_size) for data in jpegs]))
+    pixels_BCHW = normalise(pixels_to_tensor([prepare_image(data, settings.image_size) for data in jpegs]))
 
     def forward() -> None:
-        for _ in range(num_pictures // BATCH_SIZE):
+        for _ in range(num_images // BATCH_SIZE):
             encoder.tokens(pixels_BCHW)
 
     def stage() -> None:
@@ -100,9 +100,9 @@ def measure_stage(folder: Path) -> None:
         for _ in range(ROUNDS):
             forward_seconds.append(seconds(forward))
             stage_seconds.append(seconds(stage))
-    alone, whole = (num_pictures / statistics.median(times) for times in (forward_seconds, stage_seconds))
+    alone, whole = (num_images / statistics.median(times) for times in (forward_seconds, stage_seconds))
     print(
-        f"stage: ViT-B/16, {torch.get_num_threads()} thread(s), torch {torch.__version__}: encoder alone {alone:.2f} pictures/s, "
+        f"stage: ViT-B/16, {torch.get_num_threads()} thread(s), torch {torch.__version__}: encoder alone {alone:.2f} images/s, "
         f"whole stage {whole:.2f}, ratio {whole / alone:.3f}"
     )
 

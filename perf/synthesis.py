@@ -1,7 +1,7 @@
 """Seconds per view of the sampler against a plain diffusers loop: `python perf/synthesis.py [--device cuda]`.
 
-The plain loop takes the same parts with the same weights in the same dtype and goes picture by picture: a batch of M views, two
-rows per view for guidance, DDIM-50, decode, JPEG. The sampler draws the same views in a batch filled across pictures. Rounds are
+The plain loop takes the same parts with the same weights in the same dtype and goes image by image: a batch of M views, two
+rows per view for guidance, DDIM-50, decode, JPEG. The sampler draws the same views in a batch filled across images. Rounds are
 interleaved; medians are compared. On the CPU the generator has LDM-4's structure at a third of its width and 24 x 24 latents; on a GPU it is LDM-4 at
 full size (401 M parameters, VQ-f4), all with random weights, so nothing but the speed means anything.
 """
@@ -42,13 +42,13 @@ class Size:
     latent_side: int
     stage_channels: tuple[int, ...]
     codes: int
-    pictures: int
+    images: int
 
 
 SIZES = {
-    "mid": Size((64, 128, 192, 320), 24, (32, 64, 128), 512, pictures=2),
-    "ldm4": Size((192, 384, 576, 960), 64, (128, 256, 512), 8192, pictures=32),
-    "tiny": Size((32, 64), 8, (32, 64), 64, pictures=2),
+    "mid": Size((64, 128, 192, 320), 24, (32, 64, 128), 512, images=2),
+    "ldm4": Size((192, 384, 576, 960), 64, (128, 256, 512), 8192, images=32),
+    "tiny": Size((32, 64), 8, (32, 64), 64, images=2),
 }
 
 
@@ -71,7 +71,7 @@ def build_pipeline(size: Size) -> LatentDiffusionPipeline:
 
 @torch.inference_mode()
 def plain_loop(pipeline: LatentDiffusionPipeline, embeddings_BD: Tensor, seeds: list[int], steps: int) -> np.ndarray:
-    """Picture by picture with diffusers' own calls; returns pixels (pictures * VIEWS, S, S, 3)."""
+    """Image by image with diffusers' own calls; returns pixels (images * VIEWS, S, S, 3)."""
     unet, stage, device = pipeline.unet, pipeline.autoencoder, embeddings_BD.device
     scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pixels = []
@@ -134,8 +134,8 @@ def main() -> None:
     torch.nn.Module.to(plain.unet, DTYPES[precision])
     encoder = load_encoder(ENCODER, device=device)
     generator = Generator(pipeline, encoder, GeneratorFacts("", "", "", 64, 4 * size.latent_side, {}))
-    embeddings = torch.randn(size.pictures, 384, generator=torch.Generator().manual_seed(1)).to(device)
-    seeds = list(range(size.pictures * VIEWS))
+    embeddings = torch.randn(size.images, 384, generator=torch.Generator().manual_seed(1)).to(device)
+    seeds = list(range(size.images * VIEWS))
 
     def sampler(compiled: bool = False, **changes: object) -> GeneratorSampler:
         settings = SamplingSettings.from_plain({"guidance_scale": GUIDANCE, **changes})

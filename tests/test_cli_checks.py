@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cdgmae.cli import app
 from cdgmae.config import ConfigError, json_schema
 from cdgmae.runtime.environment import PackageState, package_states
-from cdgmae.storage.image_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,8 +27,8 @@ def invoke(*arguments: str) -> tuple[int, str]:
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Path:
-    with PictureShardWriter(tmp_path / "00000.tar") as writer:
-        writer.add_picture(PictureRow("a", 0, extension="jpg"), b"x" * 900)
+    with ImageShardWriter(tmp_path / "00000.tar") as writer:
+        writer.add_image(ImageRow("a", 0, extension="jpg"), b"x" * 900)
         writer.commit(settings_digest="x")
     return tmp_path / "00000.tar"
 
@@ -42,7 +42,7 @@ def test_verify_passes_whole_files_and_names_damaged_ones(shard: Path) -> None:
     shard.write_bytes(content)
     code, output = invoke("verify", str(shard.parent), "--json")
     assert code == 1
-    assert "00000.tar: picture a.0" in json.loads(output.splitlines()[-1])["problems"][0]
+    assert "00000.tar: image a.0" in json.loads(output.splitlines()[-1])["problems"][0]
     code, output = invoke("verify", str(shard))
     assert code == 1
     assert "1 with problems" in output

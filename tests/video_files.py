@@ -18,7 +18,7 @@ def frame_pixels(number: int, width: int = 64, height: int = 48) -> np.ndarray:
 
 
 def number_of(image: Image.Image) -> int:
-    """The number of the frame that a picture shows."""
+    """The number of the frame that an image shows."""
     return round((float(np.asarray(image).mean()) - 20) / STEP)
 
 

@@ -42,7 +42,7 @@ def score(
         list[Path],
         typer.Option(
             "--real",
-            help="Picture shard (.tar, its .parquet index beside it) of the real images. Given several times, the encoder is "
+            help="Image shard (.tar, its .parquet index beside it) of the real images. Given several times, the encoder is "
             "loaded once, and --output and --views are folders in which every shard has its file.",
         ),
     ],
@@ -60,7 +60,7 @@ def score(
     views: Annotated[
         Path | None,
         typer.Option(
-            "--views", help="Picture shard (or folder) of the views of the same keys; left out: crop pairs of the real images."
+            "--views", help="Image shard (or folder) of the views of the same keys; left out: crop pairs of the real images."
         ),
     ] = None,
     kind: Annotated[
@@ -72,7 +72,7 @@ def score(
     ] = None,
     settings: SettingsOption = "",
     image_size: Annotated[
-        int | None, typer.Option("--image-size", help="Side in pixels at which pictures are compared. Default 224.")
+        int | None, typer.Option("--image-size", help="Side in pixels at which images are compared. Default 224.")
     ] = None,
     features: Annotated[
         str | None,
@@ -86,7 +86,7 @@ def score(
         int | None,
         typer.Option("--nearest-bags", help="Bags whose nearest patches are stored, for the report's explorer. Default 0."),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures per encoder pass. Default 64.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per encoder pass. Default 64.")] = None,
     max_bad_fraction: Annotated[
         float | None,
         typer.Option("--max-bad-fraction", help="Fail when more than this share of pairs cannot be scored. Default 0.001."),
@@ -101,7 +101,7 @@ def score(
 ) -> None:
     """Score the view pairs of one or more shards: every view against its real image, or crops of the real images.
 
-    Every picture is embedded once. A picture that cannot be read becomes a row with status `bad` and the reason. Killed at any
+    Every image is embedded once. An image that cannot be read becomes a row with status `bad` and the reason. Killed at any
     moment and started again, it goes on from its last finished part and ends with the same table.
     """
     from cdgmae.commands.several_shards import each_shard, pair_outputs, work_folder
@@ -175,7 +175,7 @@ def query(
     descending: Annotated[bool, typer.Option("--descending", help="Largest first.")] = False,
     limit: Annotated[int, typer.Option("--limit", help="Pairs to show.")] = 20,
     images: Annotated[
-        Path | None, typer.Option("--images", help="Folder for one strip per shown bag: its pictures, the found views framed.")
+        Path | None, typer.Option("--images", help="Folder for one strip per shown bag: its images, the found views framed.")
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the shown pairs as CSV and nothing else.")] = False,
     as_json: JsonOption = False,

@@ -23,7 +23,7 @@ SettingsOption = Annotated[
 ShardsOfOneJobOption = Annotated[
     list[Path],
     typer.Option(
-        "--shard", help="Picture shard with the real images, e.g. results/shards/imagenet/00000.tar. Given several times, "
+        "--shard", help="Image shard with the real images, e.g. results/shards/imagenet/00000.tar. Given several times, "
         "what is loaded is loaded once, and --output is a folder in which every shard gets a file of its name.",
     ),
 ]  # fmt: skip

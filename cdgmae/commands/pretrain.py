@@ -41,7 +41,7 @@ app = typer.Typer(no_args_is_help=True, help="Pre-train a cross-view masked auto
 
 @app.command("run")
 def run(
-    shards: Annotated[Path, typer.Option(help="Folder of the picture shards, e.g. results/shards/imagenet.")],
+    shards: Annotated[Path, typer.Option(help="Folder of the image shards, e.g. results/shards/imagenet.")],
     output: Annotated[
         Path, typer.Option(help="Folder for encoder.safetensors, model.safetensors, config.json, metrics.parquet and panels/.")
     ],
@@ -134,7 +134,7 @@ def flops(
     settings: SettingsOption = "",
     images: Annotated[
         int | None,
-        typer.Option(min=1, help="Pictures of the data set (ImageNet-1K: 1281167); default: counted in results/shards."),
+        typer.Option(min=1, help="Images of the data set (ImageNet-1K: 1281167); default: counted in results/shards."),
     ] = None,
     tflops: Annotated[
         float,
@@ -159,7 +159,7 @@ def flops(
     described = {name: describe_run(run, number, tflops) for name, (run, number) in runs.items()}
     _print_rows({"runs": described}, [{"run": name, **row} for name, row in described.items()], as_json)
     if not as_json and any(number is None for _, number in runs.values()):
-        typer.echo("GPU hours need the number of pictures: give --images, or run the shards stage first.")
+        typer.echo("GPU hours need the number of images: give --images, or run the shards stage first.")
 
 
 @app.command("export")
@@ -180,7 +180,7 @@ def export(
 def _configured_runs(
     config: Path | None, run_name: str | None, settings: str, images: int | None
 ) -> dict[str, tuple[PretrainRunSettings, int | None]]:
-    """Runs to count by name, each with the number of pictures of its data set."""
+    """Runs to count by name, each with the number of images of its data set."""
     from cdgmae import names
     from cdgmae.config import load_config
     from cdgmae.pretrain.flops import count_images

@@ -235,7 +235,7 @@ def check(
     from cdgmae.propagation.benchmarks.layouts import read_clips
 
     clips = read_clips(clip_set.value, root, resolution)
-    sizes = sorted({clip.picture for clip in clips})
+    sizes = sorted({clip.frame_size for clip in clips})
     frames = sum(len(clip.frames) for clip in clips)
     print_result({"clips": len(clips), "frames": frames, "sizes": ", ".join(map(show_size, sizes))}, as_json)
 

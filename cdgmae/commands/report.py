@@ -14,7 +14,7 @@ from cdgmae.settings.tables import TableSettings
 app = typer.Typer(
     no_args_is_help=True,
     help="What people look at. `write`: static pages about all stages: an overview (bags of views with their scores, loss curves, "
-    "propagation scores beside the paper's, unusable pictures with reasons, configuration and versions) and the consistency explorer. "
+    "propagation scores beside the paper's, unusable images with reasons, configuration and versions) and the consistency explorer. "
     "`table`: a table of the paper with ours beside it. All of it opens from the file system, without network.",
 )
 

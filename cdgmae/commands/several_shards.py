@@ -13,7 +13,7 @@ from cdgmae.storage.files.locks import exclusive_writer
 
 logger = logging.getLogger("cdgmae")
 
-COUNTS = ("pictures", "clips", "ok", "views", "pairs", "bad", "short_bags", "found_finished", "restored")
+COUNTS = ("images", "clips", "ok", "views", "pairs", "bad", "short_bags", "found_finished", "restored")
 """Facts of a shard that are summed over several; `restored` counts the shards that were found finished in --finished."""
 
 
@@ -21,7 +21,7 @@ def pair_outputs(shards: Sequence[Path], output: Path, suffix: str) -> list[tupl
     """Each shard with the file to write for it.
 
     Args:
-        shards: Picture shards.
+        shards: Image shards.
         output: One file for one shard, or a folder, in which every shard gets a file of its name.
         suffix: Suffix of the files, `.tar` or `.parquet`; it tells a file from a folder.
 

@@ -1,4 +1,4 @@
-"""`cdgmae shards`: list a picture data set and pack it into picture shards."""
+"""`cdgmae shards`: list an image data set and pack it into image shards."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _ONE = "Single shards (as the workflow calls it)"
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Pack pictures into tar files with a Parquet index ([bold]picture shards[/bold]).\n\n"
+    help="Pack images into tar files with a Parquet index ([bold]image shards[/bold]).\n\n"
     "Input is a tree of .JPEG/.jpg/.jpeg/.png/.webp files of any depth, ILSVRC's class tars, WebDataset tars, or clips "
-    "(video files and folders of frames; each gives one drawn frame). Every picture is "
+    "(video files and folders of frames; each gives one drawn frame). Every image is "
     "decoded once: what cannot be used becomes a row with its reason. `cdgmae shards write --root FOLDER --output DIR` does all of it.",
 )
 
@@ -44,7 +44,7 @@ def manifest(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """List every picture once: key, class, size, and the shard it goes to (a seeded shuffle, sizes equal up to one)."""
+    """List every image once: key, class, size, and the shard it goes to (a seeded shuffle, sizes equal up to one)."""
     from cdgmae.shards.manifest import write_manifest
     from cdgmae.storage.files.locks import exclusive_writer
 
@@ -60,12 +60,10 @@ def write(
         list[Path],
         typer.Option("--output", help="Folder for all shards; with --manifest, a tar, e.g. .../00007.tar, or several of them."),
     ],
-    root: Annotated[str | None, typer.Option("--root", help="Folder of the pictures or tars.", rich_help_panel=_WHOLE)] = None,
+    root: Annotated[str | None, typer.Option("--root", help="Folder of the images or tars.", rich_help_panel=_WHOLE)] = None,
     num_shards: Annotated[
         int | None,
-        typer.Option(
-            "--num-shards", min=1, help="Number of shards; one per 10,000 pictures if left out.", rich_help_panel=_WHOLE
-        ),
+        typer.Option("--num-shards", min=1, help="Number of shards; one per 10,000 images if left out.", rich_help_panel=_WHOLE),
     ] = None,
     layout: Annotated[
         str | None, typer.Option(help="images (default), class_tars, webdataset or clips.", rich_help_panel=_WHOLE)
@@ -75,11 +73,11 @@ def write(
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels for resizing; default 256.", rich_help_panel=_WHOLE)] = None,
     jpeg_quality: Annotated[
-        int | None, typer.Option(help="1..100 for resized pictures; default 95.", rich_help_panel=_WHOLE)
+        int | None, typer.Option(help="1..100 for resized images; default 95.", rich_help_panel=_WHOLE)
     ] = None,
     max_bad_fraction: Annotated[
         float | None,
-        typer.Option(help="Fail when a larger share of the pictures is unusable; default 0.001.", rich_help_panel=_WHOLE),
+        typer.Option(help="Fail when a larger share of the images is unusable; default 0.001.", rich_help_panel=_WHOLE),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the shuffle over shards.", rich_help_panel=_WHOLE)] = 0,
     settings: Annotated[
@@ -109,9 +107,7 @@ def write(
 
     flags = {"path": root, "layout": layout, "resize": resize, "image_size": image_size, "jpeg_quality": jpeg_quality}
     if not settings and root is None:
-        raise ValueError(
-            "nothing to pack: give --root FOLDER (all pictures of a folder), or --settings and --manifest (one shard)"
-        )
+        raise ValueError("nothing to pack: give --root FOLDER (all images of a folder), or --settings and --manifest (one shard)")
     dataset = parse_settings(DatasetSettings, settings, **flags, num_shards=num_shards, max_bad_fraction=max_bad_fraction)
     if manifest is None and finished is not None:
         raise ValueError(
@@ -141,7 +137,7 @@ def summarise(
     output: Annotated[Path, typer.Option("--output", help="The summary to write, e.g. results/shards/NAME/summary.parquet.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Check all shards together: one row per shard, a list of all bad pictures, and an error when they are too many."""
+    """Check all shards together: one row per shard, a list of all bad images, and an error when they are too many."""
     from cdgmae.shards.shard_summary import summarise_shards
 
     dataset = parse_settings(DatasetSettings, settings)

@@ -31,7 +31,7 @@ def plan(
     bytes_per_view: Annotated[
         float | None, typer.Option(min=1, help="Encoded bytes per view; default: measured or estimated.")
     ] = None,
-    pictures: Annotated[int | None, typer.Option(min=1, help="Pictures of the data set; default: counted.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Images of the data set; default: counted.")] = None,
     gpus: Annotated[str, typer.Option(help="Numbers of GPUs to give wall times for.")] = "1,8,32,64",
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
@@ -45,7 +45,7 @@ def plan(
     """
     from cdgmae.config import load_config
     from cdgmae.jobs import Jobs
-    from cdgmae.views.sampling.cost import Rate, count_pictures, plan_sampling
+    from cdgmae.views.sampling.cost import Rate, count_images, plan_sampling
 
     if measure == (seconds_per_view is not None):
         raise ValueError("give either --measure (sample a few batches here) or --seconds-per-view (a rate measured before)")
@@ -54,16 +54,16 @@ def plan(
     dataset, root = jobs.dataset_of(source), config.parent
     tars = [tar for tar in (root / file for file in jobs.shard_files(dataset)) if tar.with_suffix(".parquet").is_file()]
     num_shards = len(jobs.shard_names(dataset))
-    origin = "--pictures"
-    if pictures is None:
-        pictures, origin = count_pictures(root / names.shards_dir(dataset) / names.MANIFEST, tars, num_shards)
+    origin = "--images"
+    if images is None:
+        images, origin = count_images(root / names.shards_dir(dataset) / names.MANIFEST, tars, num_shards)
     if seconds_per_view is not None:
         rate = Rate(seconds_per_view, bytes_per_view or _estimated_bytes(jobs, source, root, tars), "--seconds-per-view")
     else:
         rate = _measured(jobs, source, root, tars, device, precision, compiled, bytes_per_view)
-    result = {"source": source, **plan_sampling(pictures, num_shards, jobs.config.views.sources[source].num_views, rate, numbers)}
+    result = {"source": source, **plan_sampling(images, num_shards, jobs.config.views.sources[source].num_views, rate, numbers)}
     if not as_json:
-        result["pictures"] = f"{pictures} ({origin})"
+        result["images"] = f"{images} ({origin})"
         result["bytes"] = f"{result['bytes']:,}"
         result["seconds_per_view"] = f"{rate.seconds:.4g}"
         result["gpu_hours"] = f"{result['gpu_hours']:.4g}"

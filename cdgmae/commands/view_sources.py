@@ -34,7 +34,7 @@ from cdgmae.settings.sources import (
     RandomViewsSettings,
 )
 
-ShardsOption = Annotated[Path, typer.Option(help="Folder of all picture shards of the data set, e.g. results/shards/imagenet.")]
+ShardsOption = Annotated[Path, typer.Option(help="Folder of all image shards of the data set, e.g. results/shards/imagenet.")]
 EmbeddingsOption = Annotated[
     Path, typer.Option(help="Folder of the embedding tables of all shards, e.g. results/embeddings/knn.")
 ]
@@ -48,7 +48,7 @@ def embed(
     encoder: Annotated[
         str,
         typer.Option(
-            help="Encoder to compare pictures with: encoder.safetensors, a .pth file, a timm name, random:NAME or pixels:P."
+            help="Encoder to compare images with: encoder.safetensors, a .pth file, a timm name, random:NAME or pixels:P."
         ),
     ],
     output: Annotated[Path, typer.Option(help="Table to write, e.g. results/embeddings/knn/00000.parquet.")],
@@ -59,7 +59,7 @@ def embed(
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Embed every picture of one or more shards for the nearest-neighbour search: the encoder's CLS token, scaled to length 1.
+    """Embed every image of one or more shards for the nearest-neighbour search: the encoder's CLS token, scaled to length 1.
 
     First of three steps of a `knn` source: embed every shard, `index` them together, then fill the bags with `neighbours`.
     """
@@ -67,14 +67,14 @@ def embed(
     from cdgmae.models.encoders.by_name import load_encoder
     from cdgmae.runtime.devices import limit_threads, pick_device
     from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.views.sources.embedding import embed_pictures
+    from cdgmae.views.sources.embedding import embed_images
 
     parsed, chosen = parse_settings(EmbeddingSettings, settings), pick_device(device)
     limit_threads(threads)
     load = cache(lambda: load_encoder(encoder, device=chosen))  # at the first shard that is not found finished
 
     def make(tar: Path, target: Path) -> dict[str, Any]:
-        return embed_pictures(
+        return embed_images(
             parsed, tar, encoder, target, device=chosen, threads=threads or 1, load=load, keep=target != output,
             finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
@@ -90,7 +90,7 @@ def index(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Build the search index from the embedding tables of all shards: exact up to a million pictures, an inverted file beyond."""
+    """Build the search index from the embedding tables of all shards: exact up to a million images, an inverted file beyond."""
     from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.views.sources.neighbours import build_index
 
@@ -112,9 +112,9 @@ def neighbours(
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill the bags of one or more shards with each picture's nearest neighbours in the data set (kind `knn`; paper, Tables 1 and 3).
+    """Fill the bags of one or more shards with each image's nearest neighbours in the data set (kind `knn`; paper, Tables 1 and 3).
 
-    Passed over: the picture itself, equal files, and near-duplicates above `duplicate_similarity`.
+    Passed over: the image itself, equal files, and near-duplicates above `duplicate_similarity`.
     """
     from cdgmae.commands.several_shards import each_shard, pair_outputs
     from cdgmae.storage.files.output_cache import FinishedFolder
@@ -136,17 +136,17 @@ def random(
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill the bags of one or more shards with other pictures of the data set, drawn at random (kind `random`; paper, Table 1)."""
+    """Fill the bags of one or more shards with other images of the data set, drawn at random (kind `random`; paper, Table 1)."""
     from cdgmae.commands.several_shards import each_shard, pair_outputs
     from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.views.sources.copying import DataSetPictures
+    from cdgmae.views.sources.copying import DataSetImages
     from cdgmae.views.sources.random_views import gather_random
 
     parsed, targets = parse_settings(RandomViewsSettings, settings), pair_outputs(shard, output, ".tar")
-    pictures, kept = DataSetPictures(find_shards(shards)), FinishedFolder(finished, reuse_finished)
+    images, kept = DataSetImages(find_shards(shards)), FinishedFolder(finished, reuse_finished)
 
     def make(tar: Path, target: Path) -> dict[str, Any]:
-        return gather_random(parsed, seed, tar, pictures, target, finished=kept)
+        return gather_random(parsed, seed, tar, images, target, finished=kept)
 
     print_result(each_shard(targets, output, make), as_json)
 

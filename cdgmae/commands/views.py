@@ -36,14 +36,14 @@ from cdgmae.settings.views import GeneratorTrainingSettings, SamplingSettings
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Fill bags of views: from a latent diffusion model or any diffusers pipeline, with neighbours, random pictures or frames of a "
+    help="Fill bags of views: from a latent diffusion model or any diffusers pipeline, with neighbours, random images or frames of a "
     "clip; look at a bag.",
 )
 
 
 @app.command("train-generator")
 def train_generator(
-    shards: Annotated[Path, typer.Option(help="Folder of the picture shards to train on, e.g. results/shards/imagenet.")],
+    shards: Annotated[Path, typer.Option(help="Folder of the image shards to train on, e.g. results/shards/imagenet.")],
     encoder: Annotated[
         str,
         typer.Option(help="Frozen conditioning encoder: encoder.safetensors, a .pth file, a timm name, random:NAME or pixels:P."),
@@ -66,9 +66,9 @@ def train_generator(
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a self-supervised latent diffusion model on picture shards.
+    """Train a self-supervised latent diffusion model on image shards.
 
-    Its only condition is the frozen encoder's embedding of a picture, so it learns to draw pictures that mean the same to that
+    Its only condition is the frozen encoder's embedding of an image, so it learns to draw images that mean the same to that
     encoder. The settings are those of `views.generators.NAME.train` in config.yaml; the folder that is written stands alone.
     Latents are computed once and kept under --work. Killed at any moment and started again, it goes on from its last saved
     state. On several GPUs start it with a launcher, e.g. `accelerate launch --num_processes 8 -m cdgmae views train-generator ...`.
@@ -117,7 +117,7 @@ def import_generator(
         str | None,
         typer.Option(help="Conditioning encoder it was trained with: a file or a timm name. RCG's lies inside its checkpoint."),
     ] = None,
-    encoder_image_size: Annotated[int, typer.Option(help="Side in pixels at which the encoder sees a picture.")] = 224,
+    encoder_image_size: Annotated[int, typer.Option(help="Side in pixels at which the encoder sees an image.")] = 224,
     null_condition: Annotated[
         str | None, typer.Option(help="zero_input or zero_token; default: what this kind of generator was trained with.")
     ] = None,
@@ -169,9 +169,9 @@ def sample(
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Sample the views of every picture of one shard, or of several with the generator loaded once.
+    """Sample the views of every image of one shard, or of several with the generator loaded once.
 
-    View k of picture x depends on (seed, key, k) alone. Finished views are kept as they are made: killed at any moment and
+    View k of image x depends on (seed, key, k) alone. Finished views are kept as they are made: killed at any moment and
     started again, with any number of processes and any batch size, only what is missing is made. The settings are those of
     `views.sources.NAME.sampling` in config.yaml; without any they are the paper's (4 views, 50 DDIM steps, guidance 6).
     """
@@ -201,13 +201,13 @@ def sample(
 
 @app.command("show")
 def show(
-    key: Annotated[str, typer.Argument(help="Key of the real picture, as in the shard's index.")],
-    shards: Annotated[Path, typer.Option(help="Folder of the picture shards, e.g. results/shards/imagenet.")],
+    key: Annotated[str, typer.Argument(help="Key of the real image, as in the shard's index.")],
+    shards: Annotated[Path, typer.Option(help="Folder of the image shards, e.g. results/shards/imagenet.")],
     views: Annotated[Path | None, typer.Option(help="Folder of the view shards, e.g. results/views/s_ldm.")] = None,
     output: Annotated[Path, typer.Option(help="PNG to write.")] = Path("bag.png"),
     as_json: JsonOption = False,
 ) -> None:
-    """Write one bag as a strip of pictures, the real one first, and print its rows."""
+    """Write one bag as a strip of images, the real one first, and print its rows."""
     from cdgmae.views.show import show_bag
 
     rows = show_bag(key, find_shards(shards), find_shards(views) if views is not None else [], output)

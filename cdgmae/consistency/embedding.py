@@ -1,6 +1,6 @@
-"""Bags through the encoder: decoding in threads ahead of it, passes of a fixed size, every picture once.
+"""Bags through the encoder: decoding in threads ahead of it, passes of a fixed size, every image once.
 
-Shapes: B pictures of a pass, T tokens (CLS first), D width.
+Shapes: B images of a pass, T tokens (CLS first), D width.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ AUTOCAST_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedBag:
-    """One bag after the encoder: tokens (T, D) in fp32 by view_index, missing for pictures without pixels."""
+    """One bag after the encoder: tokens (T, D) in fp32 by view_index, missing for bag_images without pixels."""
 
     loaded: LoadedBag
     tokens_TD: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
-        """Whether every picture with pixels has its tokens."""
-        return len(self.tokens_TD) == sum(picture.image is not None for picture in self.loaded.pictures)
+        """Whether every image with pixels has its tokens."""
+        return len(self.tokens_TD) == sum(bag_image.image is not None for bag_image in self.loaded.images)
 
 
 class Embedder:
-    """Turns prepared pictures into the tokens that are compared."""
+    """Turns prepared images into the tokens that are compared."""
 
     def __init__(self, encoder: Encoder, *, final_norm: bool, device: torch.device, precision: str) -> None:
         """Set the pass up.
@@ -54,7 +54,7 @@ class Embedder:
         self.encoder, self.final_norm, self.device, self.dtype = encoder, final_norm, device, AUTOCAST_DTYPES[precision]
 
     def __call__(self, images: Sequence[Image.Image]) -> Tensor:
-        """Tokens (B, T, D) in fp32 of square pictures of one size."""
+        """Tokens (B, T, D) in fp32 of square images of one size."""
         images_BCHW = normalise(pixels_to_tensor(images, self.device))
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             tokens_BTD = self.encoder.tokens(images_BCHW, final_norm=self.final_norm)
@@ -73,13 +73,13 @@ def read_ahead(executor: Executor, load: Callable[[str], LoadedBag], keys: Itera
 
 
 def embed_bags(bags: Iterable[LoadedBag], embed: Embedder, batch_size: int) -> Iterator[list[EmbeddedBag]]:
-    """The bags that each pass completes, in order; passes hold `batch_size` pictures, whichever bags these belong to."""
+    """The bags that each pass completes, in order; passes hold `batch_size` images, whichever bags these belong to."""
     unfinished: deque[EmbeddedBag] = deque()
     waiting: list[tuple[EmbeddedBag, int, Image.Image]] = []
     for loaded in bags:
         bag = EmbeddedBag(loaded)
         unfinished.append(bag)
-        waiting.extend((bag, picture.view_index, picture.image) for picture in loaded.pictures if picture.image is not None)
+        waiting.extend((bag, bag_image.view_index, bag_image.image) for bag_image in loaded.images if bag_image.image is not None)
         while len(waiting) >= batch_size:
             _embed_pass(waiting[:batch_size], embed)
             del waiting[:batch_size]

@@ -1,4 +1,4 @@
-"""Nearest patches of a few bags and their similarities, to be drawn in pictures.
+"""Nearest patches of a few bags and their similarities, to be drawn in images.
 
 Shapes: N patches of a view, D width.
 """

@@ -1,4 +1,4 @@
-"""The pictures behind the pairs: the real image of a bag and its views, or crops of the real image, ready for the encoder."""
+"""The images behind the pairs: the real image of a bag and its views, or crops of the real image, ready for the encoder."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from PIL import Image
 
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.consistency import CropDrawSettings
-from cdgmae.storage.image_shards import OK, PictureRow, PictureShard
+from cdgmae.storage.image_shards import OK, ImageRow, ImageShard
 from cdgmae.storage.media.crops import SamplePlan, plan_crop_pair
-from cdgmae.storage.media.images import PictureError, center_crop, decode_rgb, resize_shorter_side
+from cdgmae.storage.media.images import ImageError, center_crop, decode_rgb, resize_shorter_side
 
 MAX_PIXELS = 1 << 28
-"""Pictures in shards were checked when they were packed; this only stops a header that lies about its size."""
+"""Images in shards were checked when they were packed; this only stops a header that lies about its size."""
 
 CROP_STREAM = "consistency/crops"
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture of a bag on its way through the encoder: pixels, or the reason why there are none."""
+class BagImage:
+    """One image of a bag on its way through the encoder: pixels, or the reason why there are none."""
 
     view_index: int
     image: Image.Image | None = None
@@ -34,10 +34,10 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class LoadedBag:
-    """One bag with its pictures in order of view_index."""
+    """One bag with its images in order of view_index."""
 
     key: str
-    pictures: list[Picture]
+    images: list[BagImage]
 
 
 class BagLoader(Protocol):
@@ -52,13 +52,13 @@ class BagLoader(Protocol):
     without_views: int
 
     def view_indices(self, key: str) -> list[int]:
-        """view_index of every picture of a bag, ascending."""
+        """view_index of every image of a bag, ascending."""
 
     def pairs(self, key: str) -> list[tuple[int, int]]:
         """(view_a, view_b) of every pair to be scored, ascending, view_a < view_b."""
 
     def load(self, key: str) -> LoadedBag:
-        """The decoded pictures of a bag, each once."""
+        """The decoded images of a bag, each once."""
 
 
 class ViewBags:
@@ -70,15 +70,15 @@ class ViewBags:
         Args:
             real_tar: Shard of real images (view_index 0).
             view_tar: Shard of views (view_index >= 1).
-            image_size: Side in pixels of the prepared pictures.
+            image_size: Side in pixels of the prepared images.
             all_pairs: Also the pairs of two views.
 
         Raises:
             ValueError: if a view has no real image.
         """
         self._real, self._views, self._image_size, self._all_pairs = (
-            PictureShard(real_tar),
-            PictureShard(view_tar),
+            ImageShard(real_tar),
+            ImageShard(view_tar),
             image_size,
             all_pairs,
         )
@@ -97,19 +97,19 @@ class ViewBags:
 
     def load(self, key: str) -> LoadedBag:
         """See `BagLoader`."""
-        return LoadedBag(key, [self._picture(row) for row in self._rows[key]])
+        return LoadedBag(key, [self._image(row) for row in self._rows[key]])
 
-    def _picture(self, row: PictureRow) -> Picture:
+    def _image(self, row: ImageRow) -> BagImage:
         try:
             data = read_checked(self._real if row.view_index == 0 else self._views, row)
-            return Picture(row.view_index, image=prepare_picture(data, self._image_size))
-        except PictureError as error:
-            return Picture(row.view_index, reason=f"{'real image' if row.view_index == 0 else 'view'}: {error}")
+            return BagImage(row.view_index, image=prepare_image(data, self._image_size))
+        except ImageError as error:
+            return BagImage(row.view_index, reason=f"{'real image' if row.view_index == 0 else 'view'}: {error}")
 
-    def _join(self) -> dict[str, list[PictureRow]]:
+    def _join(self) -> dict[str, list[ImageRow]]:
         """Real row, then view rows in order, by key; keys without views are left out."""
         real = {row.key: row for row in self._real.rows()}
-        views: dict[str, list[PictureRow]] = {}
+        views: dict[str, list[ImageRow]] = {}
         for row in self._views.rows():
             views.setdefault(row.key, []).append(row)
         orphans = sorted(set(views) - set(real))
@@ -122,13 +122,13 @@ class ViewBags:
 
 
 class CropBags:
-    """Bags drawn from real images alone: pair i of a picture is views 2 i - 1 (the target) and 2 i (the anchor).
+    """Bags drawn from real images alone: pair i of an image is views 2 i - 1 (the target) and 2 i (the anchor).
 
     A pair is a function of (seed, key, i), drawn as pretext `crops` draws its target and anchor.
     """
 
     def __init__(self, real_tar: Path, draws: CropDrawSettings, image_size: int) -> None:
-        self._real, self._draws, self._image_size = PictureShard(real_tar), draws, image_size
+        self._real, self._draws, self._image_size = ImageShard(real_tar), draws, image_size
         self._rows = {row.key: row for row in self._real.rows(OK)}
         self.keys = sorted(self._rows)
         self.without_views = 0
@@ -145,26 +145,26 @@ class CropBags:
         """See `BagLoader`."""
         try:
             image = decode_rgb(read_checked(self._real, self._rows[key]), MAX_PIXELS)
-        except PictureError as error:
-            return LoadedBag(key, [Picture(index, reason=f"real image: {error}") for index in self.view_indices(key)])
+        except ImageError as error:
+            return LoadedBag(key, [BagImage(index, reason=f"real image: {error}") for index in self.view_indices(key)])
         crops: list[Image.Image] = []
         for number in range(1, self._draws.num_pairs + 1):
             generator = numpy_generator(self._draws.seed, CROP_STREAM, key, number)
             crops.extend(cut_crops(image, plan_crop_pair(self._draws, generator, image.size, self._image_size), self._image_size))
-        return LoadedBag(key, [Picture(index, image=crop) for index, crop in zip(self.view_indices(key), crops, strict=True)])
+        return LoadedBag(key, [BagImage(index, image=crop) for index, crop in zip(self.view_indices(key), crops, strict=True)])
 
 
-def prepare_picture(data: bytes, image_size: int) -> Image.Image:
-    """Decode a picture, scale its shorter side to `image_size` pixels and cut out the central square.
+def prepare_image(data: bytes, image_size: int) -> Image.Image:
+    """Decode an image, scale its shorter side to `image_size` pixels and cut out the central square.
 
     Raises:
-        PictureError: if the bytes are no whole picture.
+        ImageError: if the bytes are no whole image.
     """
     return center_crop(resize_shorter_side(decode_rgb(data, MAX_PIXELS), image_size), image_size)
 
 
 def cut_crops(image: Image.Image, plan: SamplePlan, image_size: int) -> list[Image.Image]:
-    """The views of a plan whose regions all lie in one picture, scaled as in pre-training (bilinear, antialiased)."""
+    """The views of a plan whose regions all lie in one image, scaled as in pre-training (bilinear, antialiased)."""
     side = (image_size, image_size)
     regions = [image.crop(box).resize(side, Image.Resampling.BILINEAR) for box in plan.regions]
     views = [regions[place % len(regions)] for place in range(len(plan.flips))]
@@ -175,16 +175,16 @@ def cut_crops(image: Image.Image, plan: SamplePlan, image_size: int) -> list[Ima
     ]
 
 
-def read_checked(shard: PictureShard, row: PictureRow) -> bytes:
-    """The bytes of one picture; what the index already calls bad, or bytes that changed since, is a `PictureError`."""
+def read_checked(shard: ImageShard, row: ImageRow) -> bytes:
+    """The bytes of one image; what the index already calls bad, or bytes that changed since, is a `ImageError`."""
     if row.status != OK:
-        raise PictureError(row.reason or "marked bad in the index")
+        raise ImageError(row.reason or "marked bad in the index")
     data = shard.read(row)
     if row.sha256 is not None and sha256(data).hexdigest() != row.sha256:
-        raise PictureError("bytes differ from the SHA-256 in the index")
+        raise ImageError("bytes differ from the SHA-256 in the index")
     return data
 
 
-def bad_pair_reason(pictures: Iterable[Picture]) -> str | None:
-    """Why a pair cannot be scored: the reason of its first picture that has one."""
-    return next((picture.reason for picture in pictures if picture.reason is not None), None)
+def bad_pair_reason(images: Iterable[BagImage]) -> str | None:
+    """Why a pair cannot be scored: the reason of its first image that has one."""
+    return next((bag_image.reason for bag_image in images if bag_image.reason is not None), None)

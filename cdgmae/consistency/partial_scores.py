@@ -23,16 +23,16 @@ PASSES_PER_PART = 8
 
 
 def plan_parts(bags: BagLoader, batch_size: int) -> list[list[str]]:
-    """Keys of each part: whole bags, up to `PASSES_PER_PART` passes of pictures (at least one bag)."""
+    """Keys of each part: whole bags, up to `PASSES_PER_PART` passes of images (at least one bag)."""
     parts: list[list[str]] = []
-    limit, pictures = PASSES_PER_PART * batch_size, 0
+    limit, images = PASSES_PER_PART * batch_size, 0
     for key in bags.keys:
         size = len(bags.view_indices(key))
-        if not parts or pictures + size > limit:
+        if not parts or images + size > limit:
             parts.append([])
-            pictures = 0
+            images = 0
         parts[-1].append(key)
-        pictures += size
+        images += size
     return parts
 
 

@@ -82,7 +82,7 @@ def query_scores(
 
 
 def write_strips(matches: Matches, results: Path, folder: Path) -> list[Path]:
-    """Write one strip per bag of the shown rows: all its pictures as they were compared, those of a shown pair framed.
+    """Write one strip per bag of the shown rows: all its images as they were compared, those of a shown pair framed.
 
     Args:
         matches: See `query_scores`.
@@ -93,7 +93,7 @@ def write_strips(matches: Matches, results: Path, folder: Path) -> list[Path]:
         The strips, in order.
 
     Raises:
-        ValueError: if the pictures are no longer there.
+        ValueError: if the images are no longer there.
     """
     loaders: dict[str, BagLoader] = {}
     framed: dict[tuple[str, str, str], set[int]] = {}
@@ -104,13 +104,13 @@ def write_strips(matches: Matches, results: Path, folder: Path) -> list[Path]:
     for rank, ((table, source, key), views) in enumerate(framed.items(), start=1):
         if table not in loaders:
             loaders[table] = open_bags(Path(table), results)
-        pictures = [picture for picture in loaders[table].load(key).pictures if picture.image is not None]
-        if not pictures:
+        images = [image for image in loaders[table].load(key).images if image.image is not None]
+        if not images:
             continue
         path = folder / f"{rank:03d}_{source}_{key}.png"
-        places = [place for place, picture in enumerate(pictures) if picture.view_index in views]
+        places = [place for place, image in enumerate(images) if image.view_index in views]
         with atomic_file(path) as temporary:
-            join_strip([picture.image for picture in pictures if picture.image is not None], places).save(temporary, format="PNG")
+            join_strip([image.image for image in images if image.image is not None], places).save(temporary, format="PNG")
         strips.append(path)
     return strips
 
@@ -123,14 +123,14 @@ def _first(table: pa.Table, sort: str | None, descending: bool, limit: int) -> p
 
 
 def open_bags(table: Path, results: Path) -> BagLoader:
-    """The pictures behind one score table, found by the facts in its metadata.
+    """The images behind one score table, found by the facts in its metadata.
 
     Args:
         table: Score table.
         results: Folder of the consistency stage, `.../consistency`; shards and views are looked for beside it.
 
     Raises:
-        ValueError: if the pictures are no longer there.
+        ValueError: if the images are no longer there.
     """
     facts = table_facts(table)
     stages = results.resolve().parent
@@ -139,7 +139,7 @@ def open_bags(table: Path, results: Path) -> BagLoader:
     has_files = facts.get("crops") is None
     missing: Sequence[Path] = [tar for tar in ((real_tar, view_tar) if has_files else (real_tar,)) if not tar.is_file()]
     if missing:
-        raise ValueError(f"pictures of {table} are not there: no {missing[0]}; leave out --images, or run where the shards are")
+        raise ValueError(f"images of {table} are not there: no {missing[0]}; leave out --images, or run where the shards are")
     size = int(facts["image_size"])
     return (
         ViewBags(real_tar, view_tar, size) if has_files else CropBags(real_tar, CropDrawSettings.from_plain(facts["crops"]), size)

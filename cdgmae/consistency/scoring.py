@@ -1,4 +1,4 @@
-"""Scoring of one shard: every picture is embedded once, every pair compared, nothing finished is ever computed twice.
+"""Scoring of one shard: every image is embedded once, every pair compared, nothing finished is ever computed twice.
 
 Shapes: P pairs, T tokens (CLS first), D width.
 """
@@ -33,7 +33,7 @@ from cdgmae.storage.image_shards import BAD, OK, index_path
 from cdgmae.storage.tables import file_sha256, is_made_from, read_table, write_table
 
 PASSES_AHEAD = 2
-"""Encoder passes whose pictures are decoded in advance."""
+"""Encoder passes whose images are decoded in advance."""
 
 PAIRS_AT_ONCE = 64
 """Pairs whose tokens are gathered for one call of the metrics: 80 MB per view for ViT-S/8."""
@@ -70,7 +70,7 @@ def score_shard(
 ) -> dict[str, Any]:
     """Score the pairs of all bags of a shard and write the table.
 
-    Each picture is decoded and embedded once. Its shorter side is scaled to `image_size` (bicubic, antialiased), the central
+    Each image is decoded and embedded once. Its shorter side is scaled to `image_size` (bicubic, antialiased), the central
     square is cut out and ImageNet-normalised. Without `view_tar` the pairs are crops of the real images (`settings.crops`).
 
     The paper (section 3.2) takes CLS and patch tokens from a pretrained ViT-B/16 MAE and does not name the layer. `features:
@@ -153,7 +153,7 @@ def _summary(output: Path, table: pa.Table, found: int, facts: dict[str, Any], e
 
 
 def check_image_size(image_size: int, encoder: Encoder, reference: str) -> None:
-    """Refuse a picture size that the encoder cannot cut into whole patches.
+    """Refuse an image size that the encoder cannot cut into whole patches.
 
     Raises:
         ValueError: naming the nearest size that works.
@@ -223,9 +223,9 @@ def _score_pairs(bags: Sequence[EmbeddedBag], loader: BagLoader) -> list[dict[st
     rows: list[dict[str, Any]] = []
     good: list[tuple[EmbeddedBag, dict[str, Any]]] = []
     for bag in bags:
-        pictures = {picture.view_index: picture for picture in bag.loaded.pictures}
+        images = {image.view_index: image for image in bag.loaded.images}
         for view_a, view_b in loader.pairs(bag.loaded.key):
-            reason = bad_pair_reason((pictures[view_a], pictures[view_b]))
+            reason = bad_pair_reason((images[view_a], images[view_b]))
             row = {"key": bag.loaded.key, "view_a": view_a, "view_b": view_b, "status": BAD if reason else OK, "reason": reason}
             rows.append(row)
             if reason is None:

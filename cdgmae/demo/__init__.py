@@ -1,1 +1,1 @@
-"""The embedded demo data: pictures and labelled clips made from photographs inside installed packages."""
+"""The embedded demo data: images and labelled clips made from photographs inside installed packages."""

@@ -97,7 +97,7 @@ def _hanging(angle: float) -> Array:
 
 
 def draw_movement(size: tuple[int, int], num_frames: int, rng: np.random.Generator) -> Movement:
-    """A random movement that keeps all joints of all frames inside the picture."""
+    """A random movement that keeps all joints of all frames inside the image."""
     times = np.linspace(0, 1, num_frames)
     margin, travel = 4.0, 0.30
     while True:
@@ -137,7 +137,7 @@ def draw_figure_clip(
     """One clip with part labels (`PART_IDS`) and joints.
 
     Args:
-        photographs: RGB pictures by name.
+        photographs: RGB images by name.
         number: Number of the clip; decides the background.
         num_frames: Frames to draw.
         size: (width, height) in pixels.

@@ -22,9 +22,9 @@ MAT_HEADER = b"MATLAB 5.0 MAT-file, drawn by cdgmae"
 
 def write_davis(root: Path, name: str, frames: Sequence[Frame]) -> None:
     """One DAVIS sequence: `JPEGImages/480p/NAME/00000.jpg`, palette masks in `Annotations/480p`, a line in `val.txt`."""
-    pictures, masks = _folder(root, "JPEGImages/480p", name), _folder(root, "Annotations/480p", name)
+    images, masks = _folder(root, "JPEGImages/480p", name), _folder(root, "Annotations/480p", name)
     for number, frame in enumerate(frames):
-        (pictures / f"{number:05d}.jpg").write_bytes(encode_jpeg(Image.fromarray(frame.colours_HWC), FRAME_QUALITY))
+        (images / f"{number:05d}.jpg").write_bytes(encode_jpeg(Image.fromarray(frame.colours_HWC), FRAME_QUALITY))
         mask = Image.fromarray(frame.labels_HW)
         mask.putpalette(davis_palette())
         mask.save(masks / f"{number:05d}.png")
@@ -34,10 +34,10 @@ def write_davis(root: Path, name: str, frames: Sequence[Frame]) -> None:
 def write_vip(root: Path, number: int, frames: Sequence[Frame]) -> None:
     """One VIP video: frames 1, 26, 51, ... in `Images/videosN`, grey category ids in `Annotations/Category_ids/videosN`."""
     name = f"videos{number}"
-    pictures, masks = _folder(root, "Images", name), _folder(root, "Annotations/Category_ids", name)
+    images, masks = _folder(root, "Images", name), _folder(root, "Annotations/Category_ids", name)
     for index, frame in enumerate(frames):
         stem = f"{1 + VIP_FRAME_STEP * index:012d}"
-        (pictures / f"{stem}.jpg").write_bytes(encode_jpeg(Image.fromarray(frame.colours_HWC), FRAME_QUALITY))
+        (images / f"{stem}.jpg").write_bytes(encode_jpeg(Image.fromarray(frame.colours_HWC), FRAME_QUALITY))
         Image.fromarray(frame.labels_HW).save(masks / f"{stem}.png")
     _append_line(root / "lists/val_videos.txt", name)
 
@@ -48,12 +48,12 @@ def write_jhmdb(root: Path, class_name: str, clip: str, frames: Sequence[Frame])
     Raises:
         ValueError: if a frame has no joints.
     """
-    pictures, joints = _folder(root, f"Rename_Images/{class_name}", clip), _folder(root, f"joint_positions/{class_name}", clip)
+    images, joints = _folder(root, f"Rename_Images/{class_name}", clip), _folder(root, f"joint_positions/{class_name}", clip)
     positions = [frame.joints_J2.T + 1.0 for frame in frames if frame.joints_J2 is not None]
     if len(positions) != len(frames):
         raise ValueError(f"clip {clip} has frames without joints")
     for number, frame in enumerate(frames, start=1):
-        Image.fromarray(frame.colours_HWC).save(pictures / f"{number:05d}.png", compress_level=3)
+        Image.fromarray(frame.colours_HWC).save(images / f"{number:05d}.png", compress_level=3)
     (joints / "joint_positions.mat").write_bytes(_mat_file(np.stack(positions, axis=-1)))
     _append_line(root / "splits" / f"{class_name}_test_split1.txt", f"{clip}.avi 2")
 

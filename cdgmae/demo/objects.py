@@ -78,7 +78,7 @@ def draw_object_clip(
     where the objects start: they may come near it later, and colour alone does not tell it from the object.
 
     Args:
-        photographs: RGB pictures by name.
+        photographs: RGB images by name.
         number: Number of the clip; decides the photographs it starts from and how many objects it has.
         num_frames: Frames to draw.
         size: (width, height) in pixels.

@@ -1,4 +1,4 @@
-"""Painting textured shapes onto a picture: colours with soft edges, labels with exact ones, both from the same geometry.
+"""Painting textured shapes onto an image: colours with soft edges, labels with exact ones, both from the same geometry.
 
 Positions are (x, y) in pixels with pixel centres at whole numbers; angles in radians, clockwise on the screen (y points down).
 Shapes: H, W = height and width of the frame; arrays `name_HW` hold one value per pixel.
@@ -50,7 +50,7 @@ class Sprite:
         anchor: Position in the photograph that lies at the local origin.
         shape: The outline.
         reach: Radius around the local origin that holds the whole shape.
-        label: Value painted into the label picture; 0 is background.
+        label: Value painted into the label image; 0 is background.
     """
 
     texture: Image.Image
@@ -61,7 +61,7 @@ class Sprite:
 
 
 def paint(colours_HWC: Array, labels_HW: NDArray[np.uint8], sprite: Sprite, pose: Pose) -> None:
-    """Paint one sprite over a picture, in place; colours are blended over one pixel at the outline, labels are not."""
+    """Paint one sprite over an image, in place; colours are blended over one pixel at the outline, labels are not."""
     height, width = labels_HW.shape
     reach = sprite.reach * pose.scale + 2
     left, right = max(0, math.floor(pose.x - reach)), min(width, math.ceil(pose.x + reach) + 1)
@@ -82,7 +82,7 @@ def warp(photograph: Image.Image, anchor: tuple[float, float], pose: Pose, size:
     """The photograph seen through a pose, bicubic; `anchor` (photograph pixels) appears at the pose's position.
 
     Args:
-        photograph: RGB picture.
+        photograph: RGB image.
         anchor: Position in the photograph of the local origin.
         pose: Local to frame.
         size: (width, height) of the result.

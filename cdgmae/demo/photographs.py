@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def load_photographs() -> dict[str, Image.Image]:
-    """All photographs as RGB pictures, by name, always in the same order.
+    """All photographs as RGB images, by name, always in the same order.
 
     Raises:
         ValueError: if an installed package lacks one of them.

@@ -32,7 +32,7 @@ def draw_tiles(folder: Path, photographs: Mapping[str, Image.Image], num_tiles: 
 
     Args:
         folder: An existing folder.
-        photographs: RGB pictures by name.
+        photographs: RGB images by name.
         num_tiles: Tiles in all.
         tile_size: Side of a tile in pixels.
         seed: Root seed; tile k of a photograph does not depend on how many tiles there are.

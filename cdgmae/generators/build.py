@@ -29,7 +29,7 @@ def build_pipeline(
     """An untrained generator around a first stage, its weights drawn from `seed`.
 
     Raises:
-        ValueError: if the picture's side does not fit the first stage and the U-Net.
+        ValueError: if the image's side does not fit the first stage and the U-Net.
     """
     cell, channels = latent_cell(autoencoder)
     factor = cell * 2 ** (len(settings.unet.block_out_channels) - 1)

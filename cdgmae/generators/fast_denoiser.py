@@ -3,7 +3,7 @@
 Three identities, all exact (spec view_generators section 2):
 
 * With a condition of one token the softmax of a cross-attention is 1, so attn2(h, c) = W_o W_v c + b_o at every position and every step: one
-  vector per layer and picture. (Conditions of more tokens are attended to as usual.)
+  vector per layer and image. (Conditions of more tokens are attended to as usual.)
 * Up to its first cross-attention the U-Net does not see the condition, so the conditional and the unconditional row of a guided
   step share that prefix. (A U-Net whose time embedding carries the condition shares only the first convolution.)
 * The time embedding depends on the step alone: one row for the whole batch.

@@ -33,7 +33,7 @@ class GeneratorFacts:
         encoder: Reference for `load_encoder`; a file name without folder lies inside the generator folder. None for an imported
             generator whose encoder was not named.
         encoder_digest: Digest of the encoder's weights.
-        encoder_image_size: Side in pixels at which the encoder sees a picture.
+        encoder_image_size: Side in pixels at which the encoder sees an image.
         image_size: Side of a generated view in pixels.
         provenance: Settings, inputs and package version; for people and reports.
     """
@@ -68,7 +68,7 @@ def generator_digest(pipeline: LatentDiffusionPipeline, encoder_digest: str) -> 
 
 
 def embed(encoder: Encoder, squares_BCHW: Tensor) -> Tensor:
-    """Raw condition embeddings (B, D), the encoder's first token, of pictures in 0..1."""
+    """Raw condition embeddings (B, D), the encoder's first token, of images in 0..1."""
     return encoder.tokens(normalise(squares_BCHW))[:, 0].float()
 
 
@@ -91,7 +91,7 @@ def write_generator(
             kept by name; None if it is not known.
         encoder_digest: Digest of the encoder's weights.
         image_size: Side of a generated view in pixels.
-        encoder_image_size: Side in pixels at which the encoder sees a picture.
+        encoder_image_size: Side in pixels at which the encoder sees an image.
         provenance: Where the generator came from.
     """
     pipeline.save_pretrained(folder)
@@ -134,7 +134,7 @@ def load_generator(folder: Path, *, device: torch.device) -> Generator:
     disable_progress_bar()  # the library would draw a bar into the job's log
     if facts.encoder is None:
         raise ValueError(
-            f"{folder} has no conditioning encoder, so nothing can be sampled from pictures; import the checkpoint again with "
+            f"{folder} has no conditioning encoder, so nothing can be sampled from images; import the checkpoint again with "
             "--encoder, the encoder that it was trained with"
         )
     encoder = load_conditioning_encoder(_found_encoder(facts.encoder, folder), device=device)

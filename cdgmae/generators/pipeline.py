@@ -1,6 +1,6 @@
 """The self-supervised latent diffusion model (S-LDM) in diffusers parts, as one pipeline that is saved as safetensors.
 
-Facts: spec view_generators sections 1 to 3. Shapes: B batch, D embedding width, C channels (3 for pictures, latent channels for
+Facts: spec view_generators sections 1 to 3. Shapes: B batch, D embedding width, C channels (3 for images, latent channels for
 latents), H W height and width; tokens are (B, T, cross-attention width), T = 1 but for ZoomLDM's condition.
 """
 
@@ -187,7 +187,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     @torch.no_grad()
     def encode(self, images_BCHW: Tensor) -> Tensor:
-        """Latents of pictures in -1..1: scaled, not quantised, a KL stage's mean."""
+        """Latents of images in -1..1: scaled, not quantised, a KL stage's mean."""
         stage: Any = self.autoencoder
         if stage is None:
             return images_BCHW
@@ -210,8 +210,8 @@ class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         images: Tensor = stage.decode(unscaled) if isinstance(stage, PatchAutoencoder) else stage.decode(unscaled).sample
         return images
 
-    def pictures(self, latents_BCHW: Tensor) -> Tensor:
-        """Pictures in 0..1 from scaled latents: `decode`, brought to 0..1 and cut there."""
+    def images(self, latents_BCHW: Tensor) -> Tensor:
+        """Images in 0..1 from scaled latents: `decode`, brought to 0..1 and cut there."""
         return ((self.decode(latents_BCHW) + 1) / 2).clamp(0, 1)
 
 

@@ -49,7 +49,7 @@ def export_bags(
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ValueError(f"--bags {source}: {', '.join(missing[:3])}{more} not there or without index; run the views stage first")
-    counts = {name: sum(_pictures(tar) for tar in found) for name, found in tars.items()}
+    counts = {name: sum(_images(tar) for tar in found) for name, found in tars.items()}
     linked = True
     with explain_write_errors(output), atomic_folder(output) as folder:
         for name, found in tars.items():
@@ -72,7 +72,7 @@ def _link_or_copy(file: Path, target: Path) -> bool:
     return True
 
 
-def _pictures(tar: Path) -> int:
+def _images(tar: Path) -> int:
     return int(pc.sum(pc.equal(read_index(tar, ["status"]).column("status"), OK)).as_py() or 0)
 
 
@@ -107,7 +107,7 @@ def _card(
     }
     made = ", ".join(f"{name} {value}" for name, value in provenance.items())
     content = markdown_table(
-        ["folder", "holds", "pictures"], [[f"`{name}/`", text, counts[name]] for name, text in FOLDERS.items()]
+        ["folder", "holds", "images"], [[f"`{name}/`", text, counts[name]] for name, text in FOLDERS.items()]
     )
     sections = {
         "What it is": f"Bags of views: every real image with other views of what it shows, from view source `{source}` (kind `{kind}`"
@@ -119,7 +119,7 @@ def _card(
         'real = load_dataset("FOLDER", "real", split="train", streaming=True)\n```\n\n`__key__` joins the two; column `1.jpg` is view 1. '
         "`cdgmae pretrain run --shards FOLDER/real --views FOLDER/views` trains on the folder as it is.",
         "Consistency": _consistency_section(consistency),
-        "Licence": licence_text(licence, "these pictures") + " The licence of the real images binds whatever is made from them.",
+        "Licence": licence_text(licence, "these images") + " The licence of the real images binds whatever is made from them.",
     }
     return card(metadata, f"Bags of views: {source}", sections)
 

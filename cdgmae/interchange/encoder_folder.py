@@ -72,7 +72,7 @@ def timm_architecture(vit: VitSettings) -> str:
 
 
 def timm_config(architecture: str, vit: VitSettings) -> dict[str, Any]:
-    """The `config.json` that timm reads: architecture, dimensions, and how pictures are prepared."""
+    """The `config.json` that timm reads: architecture, dimensions, and how images are prepared."""
     return {
         "architecture": architecture,
         "num_classes": 0,
@@ -153,7 +153,7 @@ def _use(vit: VitSettings) -> str:
     return (
         '```python\nimport timm\n\nencoder = timm.create_model("local-dir:FOLDER", pretrained=True)  # "hf-hub:OWNER/NAME" once published\n'
         "tokens = encoder.forward_features(images)  # the CLS token, then the patch tokens\n```\n\n"
-        f"Pictures are {vit.image_size} x {vit.image_size} RGB, normalised with ImageNet's mean and deviation."
+        f"Images are {vit.image_size} x {vit.image_size} RGB, normalised with ImageNet's mean and deviation."
     )
 
 

@@ -25,7 +25,7 @@ class PretrainJobs(ConsistencyJobs):
         settings = self.config.pretrain.runs[run]
         return self.view_files(settings.source) if settings.trains_on_views else []
 
-    def run_pictures(self, run: str) -> list[str]:
+    def run_images(self, run: str) -> list[str]:
         """Shards that a run must be newer than: its view shards, each of which depends on its real shard, or else the real ones."""
         return self.run_views(run) or self.shard_files(self.dataset_of_run(run))
 

@@ -7,7 +7,7 @@ from cdgmae.jobs.encoders import EncoderJobs
 
 
 class ShardJobs(EncoderJobs):
-    """Jobs that make picture shards."""
+    """Jobs that make image shards."""
 
     def dataset_inputs(self, dataset: str) -> list[str]:
         """What must exist before a data set can be listed."""
@@ -18,7 +18,7 @@ class ShardJobs(EncoderJobs):
         return self.config.shards.datasets[dataset].canonical_json(include={"path", "layout", "num_shards"})
 
     def packing_settings(self, dataset: str) -> str:
-        """What decides the bytes of a shard, as JSON: everything but the tolerance for bad pictures."""
+        """What decides the bytes of a shard, as JSON: everything but the tolerance for bad images."""
         return self.config.shards.datasets[dataset].canonical_json(exclude={"max_bad_fraction"})
 
     def gate_settings(self, dataset: str) -> str:

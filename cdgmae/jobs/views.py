@@ -76,7 +76,7 @@ class ViewJobs(ShardJobs):
         return self.config.views.sources[source].dataset
 
     def real_shard(self, source: str, shard: str) -> str:
-        """The shard of real pictures beside a view shard."""
+        """The shard of real images beside a view shard."""
         return self.shard_file(self.dataset_of(source), shard)
 
     def gate_of(self, source: str, ancient: Callable[[str], str]) -> str:
@@ -93,7 +93,7 @@ class ViewJobs(ShardJobs):
         return f"{names.shards_dir(self.dataset_of(source))}/{names.MANIFEST}"
 
     def packing_of(self, source: str) -> str:
-        """What decides the bytes of the pictures behind a view source, as JSON."""
+        """What decides the bytes of the images behind a view source, as JSON."""
         return self.packing_settings(self.dataset_of(source))
 
     def source_pattern(self, *kinds: str) -> str:
@@ -132,12 +132,12 @@ class ViewJobs(ShardJobs):
         return self._source(KnnSourceSettings, source).encoder
 
     def clip_settings(self, source: str) -> str:
-        """Settings of a source of kind `video` and how its data set's pictures were prepared, as JSON."""
+        """Settings of a source of kind `video` and how its data set's images were prepared, as JSON."""
         settings = self._source(VideoSourceSettings, source)
         dataset = self.config.shards.datasets[settings.dataset]
         frames = {name: getattr(settings, name) for name in FrameSettings.model_fields}
-        pictures = {name: getattr(dataset, name) for name in ("path", "resize", "image_size", "jpeg_quality", "max_pixels")}
-        return ClipReadingSettings(**frames, **pictures).canonical_json()
+        images = {name: getattr(dataset, name) for name in ("path", "resize", "image_size", "jpeg_quality", "max_pixels")}
+        return ClipReadingSettings(**frames, **images).canonical_json()
 
     def pipeline_files(self, source: str) -> list[str]:
         """The folder of a source of kind `diffusers`; nothing for a name on the hub."""

@@ -1,7 +1,7 @@
 """The cross-view masked autoencoder: CDG-MAE, CropMAE, SiamMAE and plain MAE by configuration.
 
 Facts: spec cross_view_mae section 1, paper equations 4-10. Parameter names follow the published checkpoints.
-Shapes: B batch, A anchors, C = 3, H W picture, N patches, V visible patches, T = 1 + N tokens, M memory tokens, D encoder width,
+Shapes: B batch, A anchors, C = 3, H W image, N patches, V visible patches, T = 1 + N tokens, M memory tokens, D encoder width,
 E decoder width, P patch side.
 """
 
@@ -39,7 +39,7 @@ class CrossViewMAE(nn.Module):
     """Siamese ViT encoder, multi-anchor memory, cross-attention decoder.
 
     Attributes:
-        img_size: Side of the square pictures it takes, in pixels.
+        img_size: Side of the square images it takes, in pixels.
         patch_size: Side of a patch in pixels.
         num_heads: Attention heads of the encoder.
         target_masking_ratio: Share of the target's patches that is masked; may be changed between calls.
@@ -149,10 +149,10 @@ class CrossViewMAE(nn.Module):
         return CrossViewOutput(self._loss(target_BCHW, prediction_BNP, mask.masked_BN), prediction_BNP, mask.masked_BN)
 
     def encode(self, images_BCHW: Tensor) -> Tensor:
-        """Final-norm tokens (B, 1 + N, D) of unmasked pictures, CLS first.
+        """Final-norm tokens (B, 1 + N, D) of unmasked images, CLS first.
 
         Raises:
-            ValueError: if the pictures are not of the model's size.
+            ValueError: if the images are not of the model's size.
         """
         self._check_views(images_BCHW, None)
         return self._run_blocks(self._embed(images_BCHW))
@@ -187,7 +187,7 @@ class CrossViewMAE(nn.Module):
         side = self.img_size
         if target_BCHW.ndim != 4 or tuple(target_BCHW.shape[1:]) != (3, side, side):
             raise ValueError(
-                f"pictures have shape {tuple(target_BCHW.shape)}; this model takes (batch, 3, {side}, {side}): "
+                f"images have shape {tuple(target_BCHW.shape)}; this model takes (batch, 3, {side}, {side}): "
                 "resize or crop them, or build the model with another img_size"
             )
         if anchors_BACHW is None:

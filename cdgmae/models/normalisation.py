@@ -1,6 +1,6 @@
-"""Picture tensors: from Pillow to float, and ImageNet normalisation.
+"""Image tensors: from Pillow to float, and ImageNet normalisation.
 
-Shapes: B batch, C = 3 channels (RGB), H W picture.
+Shapes: B batch, C = 3 channels (RGB), H W image.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def normalise(images_BCHW: Tensor) -> Tensor:
-    """Map pictures in 0..1 to ImageNet-normalised values, the input of every encoder."""
+    """Map images in 0..1 to ImageNet-normalised values, the input of every encoder."""
     mean = images_BCHW.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
     std = images_BCHW.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
     return (images_BCHW - mean) / std
 
 
 def pixels_to_tensor(images: Sequence[Image.Image], device: torch.device | None = None) -> Tensor:
-    """RGB pictures of equal size as one float32 tensor (B, 3, H, W) in 0..1, moved to `device` as bytes."""
+    """RGB images of equal size as one float32 tensor (B, 3, H, W) in 0..1, moved to `device` as bytes."""
     pixels_BHWC = np.stack([np.asarray(image, dtype=np.uint8) for image in images])
     return torch.from_numpy(pixels_BHWC).to(device).permute(0, 3, 1, 2).contiguous().float().div_(255.0)
 
 
 def squares(images: Sequence[Image.Image], side: int) -> Tensor:
-    """Pictures scaled by their shorter side and cropped to the centre: (B, 3, side, side) in 0..1."""
+    """Images scaled by their shorter side and cropped to the centre: (B, 3, side, side) in 0..1."""
     return pixels_to_tensor([center_crop(resize_shorter_side(image, side), side) for image in images])

@@ -110,7 +110,7 @@ def scale_one_by_one(batch: dict[str, Tensor], image_size: int) -> Tensor:
 
 
 def resize_pixels(image_CHW: Tensor, image_size: int) -> Tensor:
-    """A uint8 picture (3, H, W) scaled to (3, S, S), as torchvision's resize of a tensor."""
+    """A uint8 image (3, H, W) scaled to (3, S, S), as torchvision's resize of a tensor."""
     if image_CHW.shape[1:] == (image_size, image_size):
         return image_CHW
     return functional.interpolate(image_CHW[None], (image_size, image_size), mode="bilinear", antialias=True)[0]

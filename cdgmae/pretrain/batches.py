@@ -17,12 +17,12 @@ from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import Bag, BagStore
 from cdgmae.storage.files.local_copy import stage_in
 from cdgmae.storage.media.crops import PixelBox, SamplePlan
-from cdgmae.storage.media.images import PictureError
+from cdgmae.storage.media.images import ImageError
 from cdgmae.storage.media.pixels import decode_pixels
 from cdgmae.storage.view_weights import ViewWeights
 
 CACHE_BYTES = 1 << 29
-"""A data set whose decoded pictures fit into this many bytes (demo, small studies) is decoded once."""
+"""A data set whose decoded images fit into this many bytes (demo, small studies) is decoded once."""
 
 MAX_ENLARGED = 2
 """Regions with a side above this many times image_size are scaled before they leave the loader, so that batches stay small."""
@@ -49,7 +49,7 @@ class BagBatches:
             store: The bags.
             settings: The run.
             seed: Root of order, views and masks.
-            cache_bytes: Decoded pictures are kept if all of them fit into this many bytes (in each process), else none.
+            cache_bytes: Decoded images are kept if all of them fit into this many bytes (in each process), else none.
 
         Raises:
             ValueError: if there are fewer bags than one batch needs.
@@ -58,7 +58,7 @@ class BagBatches:
         if len(store) < self.batch_size:
             raise ValueError(
                 f"effective_batch_size = {self.batch_size}, but there are only {len(store)} bags; "
-                "lower it in the run's settings or add pictures"
+                "lower it in the run's settings or add images"
             )
         self.store, self.settings, self.seed = store, settings, seed
         self.steps_per_epoch = len(store) // self.batch_size
@@ -83,12 +83,12 @@ class BagBatches:
         """Samples at these positions of the global batch of a step, as CPU tensors; a pure function.
 
         Returns:
-            What `cdgmae.pretrain.augment.finish_views` makes pictures of (`pixels`, `region_sizes`, `flips`, and `nested` where
+            What `cdgmae.pretrain.augment.finish_views` makes images of (`pixels`, `region_sizes`, `flips`, and `nested` where
             views show parts of a region), and `target_noise` (B, patches) and `anchor_noise` (B, anchors, patches; only if anchors are
             masked), float32 in [0, 1), and `dropout_seeds` (B,) int64. Heights and widths of `pixels` differ between calls.
 
         Raises:
-            ValueError: if a picture cannot be read or is not as its index says.
+            ValueError: if an image cannot be read or is not as its index says.
         """
         epoch, positions = self.keys(step)
         bags = [self.store.bag(position) for position in positions[samples.start : samples.stop : samples.step].tolist()]
@@ -101,17 +101,17 @@ class BagBatches:
     def _regions(self, bags: Sequence[Bag], plans: Sequence[SamplePlan]) -> dict[str, Tensor]:
         """The cut-out regions, padded with zeros to one size, and their own sizes.
 
-        Each is copied to its place as soon as its picture is decoded, while the pixels are in the processor's cache.
+        Each is copied to its place as soon as its image is decoded, while the pixels are in the processor's cache.
         """
         sizes = np.array([[self._stored_size(box) for box in plan.regions] for plan in plans], np.int32)
         height, width = (-(-int(side) // PADDED_TO) * PADDED_TO for side in sizes.max(axis=(0, 1)))
         pixels = np.empty((*sizes.shape[:2], height, width, 3), np.uint8)
         for bag, plan, padded_regions in zip(bags, plans, pixels, strict=True):
-            pictures: dict[int, Pixels] = {}
-            for place, box, padded in zip(plan.pictures, plan.regions, padded_regions, strict=True):
-                if place not in pictures:
-                    pictures[place] = self._picture(bag, place)
-                region = self._cut(pictures[place], box)
+            images: dict[int, Pixels] = {}
+            for place, box, padded in zip(plan.images, plan.regions, padded_regions, strict=True):
+                if place not in images:
+                    images[place] = self._image(bag, place)
+                region = self._cut(images[place], box)
                 h, w = region.shape[:2]
                 padded[:h, :w], padded[:h, w:], padded[h:] = region, 0, 0
         return {"pixels": torch.from_numpy(pixels), "region_sizes": torch.from_numpy(sizes)}
@@ -121,14 +121,14 @@ class BagBatches:
         side, height, width = self.settings.image_size, box.bottom - box.top, box.right - box.left
         return (height, width) if max(height, width) <= MAX_ENLARGED * side else (side, side)
 
-    def _cut(self, picture: Pixels, box: PixelBox) -> Pixels:
-        region = picture[box.top : box.bottom, box.left : box.right]
+    def _cut(self, image: Pixels, box: PixelBox) -> Pixels:
+        region = image[box.top : box.bottom, box.left : box.right]
         if self._stored_size(box) == region.shape[:2]:
             return region
         scaled_CHW = resize_pixels(torch.from_numpy(region).permute(2, 0, 1), self.settings.image_size)
         return scaled_CHW.permute(1, 2, 0).numpy()
 
-    def _picture(self, bag: Bag, place: int) -> Pixels:
+    def _image(self, bag: Bag, place: int) -> Pixels:
         row = bag.rows[place]
         found = self._cache.get(row) if self._cache is not None else None
         if found is None:
@@ -140,7 +140,7 @@ class BagBatches:
     def _decode(self, row: int, size: tuple[int, int]) -> Pixels:
         try:
             pixels = decode_pixels(self.store.read(row))
-        except PictureError as error:
+        except ImageError as error:
             raise ValueError(f"{self.store.describe(row)}: {error}; delete the shard and rerun the stage that makes it") from None
         if pixels.shape[1::-1] != size:
             found, said = (f"{width} x {height}" for width, height in (pixels.shape[1::-1], size))
@@ -176,7 +176,7 @@ def open_bags(
 
     Args:
         settings: The run.
-        shard_tars: Shards of the real pictures.
+        shard_tars: Shards of the real images.
         view_tars: Shards of the view source; empty for sources without files.
         score_tables: Tables of stage `consistency` for the view source, if the run filters or weighs views.
         local_folder: Folder on a node-local disk to copy the shards to and to read them from; None reads them where they are.

@@ -113,7 +113,7 @@ def gpu_hours(settings: PretrainRunSettings, num_images: int, tflops: float) -> 
 
 
 def count_images(shards: Path) -> int | None:
-    """Usable pictures in a folder of picture shards, from their indices; None if it holds none yet."""
+    """Usable images in a folder of image shards, from their indices; None if it holds none yet."""
     indices = sorted(shards.glob("*.parquet"))
     usable = [pc.sum(pc.equal(read_table(index, ["status"]).column("status"), OK)).as_py() or 0 for index in indices]
     return sum(usable) if indices else None

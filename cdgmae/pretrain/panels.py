@@ -1,9 +1,9 @@
-"""Reconstruction panels: what the model sees, predicts and should have predicted, as pictures over the course of a run.
+"""Reconstruction panels: what the model sees, predicts and should have predicted, as images over the course of a run.
 
 A model trained on normalised patches (`norm_pix_loss`) predicts each patch up to its brightness and contrast. The panel shows the
 prediction with the statistics of the *visible* patches, and, in a column named so, with the true statistics of each masked patch: that
 one looks better because it leaks the answer.
-Shapes: B batch, A anchors, C = 3, H W picture, N patches, P values of a patch.
+Shapes: B batch, A anchors, C = 3, H W image, N patches, P values of a patch.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ NUM_SAMPLES = 4
 
 MASKED_GREY = 0.5
 CAPTION_SHARE = 12
-"""Captions are a twelfth of a picture's side high, so that they stay readable where panels are reduced."""
+"""Captions are a twelfth of an image's side high, so that they stay readable where panels are reduced."""
 
 GAP = 2
 MIN_SIDE = 144
-"""Smaller pictures are shown enlarged to this side, so that captions fit above them."""
+"""Smaller images are shown enlarged to this side, so that captions fit above them."""
 
 
 class PanelPainter:
@@ -95,7 +95,7 @@ def _anchor_columns(model: CrossViewMAE, anchors_BACHW: Tensor, noise_BAN: Tenso
 
 
 def _predictions(model: CrossViewMAE, target_BCHW: Tensor, output: CrossViewOutput) -> dict[str, Tensor]:
-    """Predicted patches in the scale of the normalised picture, by caption."""
+    """Predicted patches in the scale of the normalised image, by caption."""
     predicted_BNP = output.prediction_BNP.float()
     if not model.norm_pix_loss:
         return {"prediction": predicted_BNP}
@@ -112,7 +112,7 @@ def _predictions(model: CrossViewMAE, target_BCHW: Tensor, output: CrossViewOutp
 
 
 def _fill(model: CrossViewMAE, images_BCHW: Tensor, masked_BN: Tensor, patches_BNP: Tensor | None) -> Tensor:
-    """Pictures whose masked patches are replaced by `patches_BNP`, or by grey."""
+    """Images whose masked patches are replaced by `patches_BNP`, or by grey."""
     seen_BNP = model.patchify(images_BCHW).float()
     if patches_BNP is None:
         grey = [(MASKED_GREY - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
@@ -130,12 +130,12 @@ def _to_pixels(images_BCHW: Tensor) -> list[Image.Image]:
 
 
 def _lay_out(columns: dict[str, list[Image.Image]]) -> Image.Image:
-    """Captioned columns of pictures on white."""
-    pictures = list(columns.values())
-    side = max(MIN_SIDE, pictures[0][0].width)
+    """Captioned columns of images on white."""
+    stacks = list(columns.values())
+    side = max(MIN_SIDE, stacks[0][0].width)
     font = ImageFont.load_default(side / CAPTION_SHARE)
     top = round(1.5 * side / CAPTION_SHARE)
-    width, height = len(columns) * (side + GAP) - GAP, top + len(pictures[0]) * (side + GAP)
+    width, height = len(columns) * (side + GAP) - GAP, top + len(stacks[0]) * (side + GAP)
     panel = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(panel)
     for column, (caption, images) in enumerate(columns.items()):

@@ -57,7 +57,7 @@ def run_pretrain(
     Args:
         settings: The run.
         seed: This run's seed: weights, order, views, masks.
-        shard_tars: Shards of the real pictures.
+        shard_tars: Shards of the real images.
         view_tars: Shards of the view source; empty for sources without files.
         output: Folder of the declared results.
         work_dir: Undeclared folder for the training state, shared by all processes; found again after a failure, removed at the end.

@@ -28,7 +28,7 @@ class PretrainTask:
         return self.batches.batch(step, samples)
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Tensor:
-        """Reconstruction loss; the pictures are finished on the device."""
+        """Reconstruction loss; the images are finished on the device."""
         return reconstruct(model, batch, self.batches.settings.image_size).loss
 
     def keys(self, step: int) -> list[str]:

@@ -96,7 +96,7 @@ def run_propagation(
         return restored
     encoder = frozen_encoder(encoder_reference, devices[0] if len(devices) == 1 else torch.device("cpu"), protocol)
     for clip in clips:
-        grid_of(input_sides(protocol.input_size, *clip.picture), encoder.patch_size, f"clip {clip.name}")
+        grid_of(input_sides(protocol.input_size, *clip.frame_size), encoder.patch_size, f"clip {clip.name}")
     parts = PartFiles(work_dir, protocol.digest(), encoder.digest, outputs.key)
     work = ClipWork(clip_set, protocol, encoder_reference, parts, outputs)
     if share is not None:

@@ -13,19 +13,19 @@ from PIL import Image
 
 from cdgmae.settings.report import ReportSettings
 from cdgmae.storage.files.atomic import write_bytes
-from cdgmae.storage.image_shards import BAD, OK, PictureRow, PictureShard, index_path
-from cdgmae.storage.media.images import PictureError, decode_rgb, encode_jpeg
+from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, index_path
+from cdgmae.storage.media.images import ImageError, decode_rgb, encode_jpeg
 from cdgmae.storage.tables import read_table, table_facts
 
 FIGURES, BAGS = "figures", "bags"
-"""Folder of all pictures of the page, and its folder of thumbnails."""
+"""Folder of all images of the page, and its folder of thumbnails."""
 
 THUMBNAIL_QUALITY = 85
 
 
 @dataclass(frozen=True, slots=True)
 class ShownView:
-    """One picture of a bag: its thumbnail (path relative to the page) or the problem, and its scores.
+    """One image of a bag: its thumbnail (path relative to the page) or the problem, and its scores.
 
     `view_index` 0 is the real image and has no scores.
     """
@@ -38,7 +38,7 @@ class ShownView:
 
 @dataclass(frozen=True, slots=True)
 class ShownBag:
-    """One bag: its key and class, its place in the NPS ranking (1 = lowest) and its pictures."""
+    """One bag: its key and class, its place in the NPS ranking (1 = lowest) and its images."""
 
     key: str
     class_name: str | None
@@ -68,7 +68,7 @@ def show_bags(results: Path, source: str, settings: ReportSettings, output: Path
     """Choose bags of one source and write their thumbnails below `output`/figures/bags.
 
     Bags are ranked by the mean NPS of their views and taken at equal distances of rank, so that the worst, the best and those
-    between are seen in the proportion in which they exist. Pairs of two views, and crops, are left out: a bag's pictures stand with
+    between are seen in the proportion in which they exist. Pairs of two views, and crops, are left out: a bag's images stand with
     what they score against its real image.
 
     Returns:
@@ -114,8 +114,8 @@ def _show_table(results: Path, source: str, table: Path, picks: list[_Pick], siz
     keys = pa.array([pick.key for pick in picks])
     scores = read_table(table, ["key", "view_a", "view_b", "status", "reason", "gs", "ls", "nps"])
     rows = scores.filter(pc.and_(pc.is_in(scores["key"], keys), pc.equal(scores["view_a"], 0))).to_pylist()
-    real = _Pictures(results / "shards" / f"{table_facts(table).get('real_shard', 'unknown')}.tar", keys)
-    views = _Pictures(results / "views" / source / f"{table.stem}.tar", keys)
+    real = _Images(results / "shards" / f"{table_facts(table).get('real_shard', 'unknown')}.tar", keys)
+    views = _Images(results / "views" / source / f"{table.stem}.tar", keys)
     shown = []
     for pick in picks:
         thumbnails = PurePosixPath(FIGURES, BAGS, source)
@@ -127,17 +127,17 @@ def _show_table(results: Path, source: str, table: Path, picks: list[_Pick], siz
     return shown
 
 
-class _Pictures:
-    """The pictures of a few keys of one shard; a shard that is gone gives a problem instead of a picture."""
+class _Images:
+    """The images of a few keys of one shard; a shard that is gone gives a problem instead of an image."""
 
     def __init__(self, tar: Path, keys: pa.Array) -> None:
         self._tar, self._shard = tar, None
-        self._rows: dict[tuple[str, int], PictureRow] = {}
+        self._rows: dict[tuple[str, int], ImageRow] = {}
         if tar.is_file() and index_path(tar).is_file():
-            self._shard = PictureShard(tar)
+            self._shard = ImageShard(tar)
             index = self._shard.index
             chosen = index.filter(pc.is_in(index["key"], keys)).to_pylist()
-            self._rows = {(row["key"], row["view_index"]): PictureRow(**row) for row in chosen}
+            self._rows = {(row["key"], row["view_index"]): ImageRow(**row) for row in chosen}
 
     def class_name(self, key: str) -> str | None:
         row = self._rows.get((key, 0))
@@ -154,7 +154,7 @@ class _Pictures:
             return None, row.reason
         try:
             image = decode_rgb(self._shard.read(row))
-        except PictureError as error:
+        except ImageError as error:
             return None, str(error)
         image.thumbnail((size, size), Image.Resampling.LANCZOS)
         write_bytes(output / place, encode_jpeg(image, THUMBNAIL_QUALITY))

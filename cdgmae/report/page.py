@@ -85,7 +85,7 @@ def _dag(files: StageFiles) -> list[tuple[str, str]]:
     pairs = sum(row["pairs"] - row["bad"] for row in files.consistency)
     clip_sets = sorted({clip_set for encoder in files.encoders for clip_set in encoder.sequences})
     made = {
-        "shards": _count(good, "picture"), "views": _count(views, "view"), "consistency": f"{_count(pairs, 'pair')} scored",
+        "shards": _count(good, "image"), "views": _count(views, "view"), "consistency": f"{_count(pairs, 'pair')} scored",
         "pretrain": _count(len(files.runs), "run"),
         "propagation": _count(len(files.encoders), "encoder") + (f" on {_count(len(clip_sets), 'clip set')}" if clip_sets else ""),
         "report": "this page",

@@ -1,4 +1,4 @@
-"""What the picture-making stages left: counts of shards and views, and every unusable picture with its reason."""
+"""What the image-making stages left: counts of shards and views, and every unusable image with its reason."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from cdgmae.storage.image_shards import BAD, index_path
 from cdgmae.storage.tables import read_table, table_facts
 
 NUM_EXAMPLES = 20
-"""Unusable pictures listed one by one; the rest is counted by reason."""
+"""Unusable images listed one by one; the rest is counted by reason."""
 
 MAKERS = ("generator", "sampler", "steps", "guidance")
 
 
 @dataclass(slots=True)
-class BadPicture:
-    """One unusable picture: where it is from and why it was refused."""
+class BadImage:
+    """One unusable image: where it is from and why it was refused."""
 
     name: str
     reason: str
 
 
 @dataclass(slots=True)
-class PictureFacts:
+class ImageFacts:
     """One data set or one view source.
 
     Attributes:
         name: Its name in the config.
         shards: Number of shards.
-        good: Pictures that can be used.
-        bad: Pictures that cannot.
+        good: Images that can be used.
+        bad: Images that cannot.
         tar_bytes: Size of all tars.
-        reasons: Reason, without its details in brackets -> number of pictures.
-        examples: The first bad pictures.
+        reasons: Reason, without its details in brackets -> number of images.
+        examples: The first bad images.
         makers: How views were made: generator, sampler, steps and guidance, each as found in the index.
         version: Package version that wrote the shards.
     """
@@ -49,18 +49,18 @@ class PictureFacts:
     bad: int = 0
     tar_bytes: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
-    examples: list[BadPicture] = field(default_factory=list)
+    examples: list[BadImage] = field(default_factory=list)
     makers: dict[str, str] = field(default_factory=dict)
     version: str = ""
 
 
-def read_pictures(folder: Path) -> PictureFacts:
-    """Count the pictures of all shards in `folder` from their indices; no picture is opened.
+def read_images(folder: Path) -> ImageFacts:
+    """Count the images of all shards in `folder` from their indices; no image is opened.
 
     Raises:
         TableError: if an index is missing or unreadable (the shard is incomplete).
     """
-    facts = PictureFacts(folder.name)
+    facts = ImageFacts(folder.name)
     makers: dict[str, set[str]] = {name: set() for name in MAKERS}
     for tar in sorted(folder.glob("*.tar")):
         columns = ["key", "view_index", "source_path", "status", "reason", *MAKERS]
@@ -78,18 +78,18 @@ def read_pictures(folder: Path) -> PictureFacts:
     return facts
 
 
-def read_all_pictures(folder: Path) -> list[PictureFacts]:
+def read_all_images(folder: Path) -> list[ImageFacts]:
     """Facts of every subfolder that holds shards, in the order of their names."""
-    return [read_pictures(path) for path in sorted(folder.glob("*")) if path.is_dir() and any(path.glob("*.tar"))]
+    return [read_images(path) for path in sorted(folder.glob("*")) if path.is_dir() and any(path.glob("*.tar"))]
 
 
-def _add_reasons(facts: PictureFacts, bad: pa.Table) -> None:
+def _add_reasons(facts: ImageFacts, bad: pa.Table) -> None:
     for row in bad.to_pylist():
         reason = row["reason"] or "no reason given"
         facts.reasons[re.sub(r" \(.*", "", reason, flags=re.DOTALL)] += 1
         if len(facts.examples) < NUM_EXAMPLES:
             name = row["source_path"] or f"{row['key']}.{row['view_index']}"
-            facts.examples.append(BadPicture(name, reason))
+            facts.examples.append(BadImage(name, reason))
 
 
 def _known(column: pa.ChunkedArray) -> list[object]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cdgmae.consistency.consistency_summary import SUMMARY_SCHEMA
 from cdgmae.report.propagation_scores import EncoderScores, read_scores
-from cdgmae.report.shard_counts import PictureFacts, read_all_pictures
+from cdgmae.report.shard_counts import ImageFacts, read_all_images
 from cdgmae.report.training_curves import TrainingFacts, read_generators, read_runs
 from cdgmae.storage.tables import read_table, table_facts
 
@@ -17,8 +17,8 @@ from cdgmae.storage.tables import read_table, table_facts
 class StageFiles:
     """Everything the page is made of, as read from `results`; lists are empty where a stage has not been run."""
 
-    datasets: list[PictureFacts]
-    sources: list[PictureFacts]
+    datasets: list[ImageFacts]
+    sources: list[ImageFacts]
     generators: list[TrainingFacts]
     consistency: list[dict[str, Any]]
     runs: list[TrainingFacts]
@@ -44,7 +44,7 @@ def read_results(results: Path) -> StageFiles:
     """
     summary = results / "consistency" / "summary.parquet"
     consistency = read_table(summary, SUMMARY_SCHEMA.names).to_pylist() if summary.is_file() else []
-    datasets, sources = read_all_pictures(results / "shards"), read_all_pictures(results / "views")
+    datasets, sources = read_all_images(results / "shards"), read_all_images(results / "views")
     runs, encoders = read_runs(results / "pretrain"), read_scores(results / "propagation")
     versions = {f"shards of {facts.name}": facts.version for facts in datasets}
     versions |= {f"views of {facts.name}": facts.version for facts in sources}

@@ -13,7 +13,7 @@ def seed_sequence(seed: int, stage: str, key: str | int, index: int = 0) -> np.r
     Args:
         seed: The config's root seed.
         stage: Stage name, or `stage/purpose` where a stage has several streams.
-        key: Picture key, or a number such as the epoch.
+        key: Image key, or a number such as the epoch.
         index: View index, step or sample number.
     """
     return np.random.SeedSequence([seed, _word(stage), _word(key) if isinstance(key, str) else key, index])

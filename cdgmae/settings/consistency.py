@@ -28,7 +28,7 @@ class _CommonSettings(Settings):
         default="real_vs_view",
         description="`real_vs_view`: the real image with each of its views. `all`: also every two views of a bag with each other.",
     )
-    batch_size: int = Field(default=64, ge=1, description="Pictures per encoder pass.")
+    batch_size: int = Field(default=64, ge=1, description="Images per encoder pass.")
     nearest_bags: int = Field(
         default=0,
         ge=0,
@@ -51,13 +51,13 @@ class ConsistencySettings(_CommonSettings):
         default=None,
         description="Run of section `pretrain` with pretext crops whose crops stand for sources of kind `crops`; CropMAE's if left out.",
     )
-    crop_pairs: int = Field(default=1, ge=1, description="Crop pairs drawn of each picture of a source of kind `crops`.")
+    crop_pairs: int = Field(default=1, ge=1, description="Crop pairs drawn of each image of a source of kind `crops`.")
 
 
 class CropDrawSettings(CropPairSettings):
     """The crop pairs that stand for the bags of a source of kind `crops`."""
 
-    num_pairs: int = Field(default=1, ge=1, description="Crop pairs drawn of each picture.")
+    num_pairs: int = Field(default=1, ge=1, description="Crop pairs drawn of each image.")
     seed: int = Field(default=0, ge=0, description="Root of the draws.")
 
 

@@ -1,4 +1,4 @@
-"""How two crops of one picture are drawn (CropMAE): for the pretext task, and for scoring the pairs that it makes."""
+"""How two crops of one image are drawn (CropMAE): for the pretext task, and for scoring the pairs that it makes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Fraction = tuple[float, float]
 
 
 class CropPairSettings(Settings):
-    """Two crops of one picture; the defaults are CropMAE's."""
+    """Two crops of one image; the defaults are CropMAE's."""
 
     crop_ratio: Fraction = Field(
         default=(0.75, 4 / 3), description="Aspect ratio range of the random crops. Paper: 0.75 to 1.33."

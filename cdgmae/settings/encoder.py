@@ -20,7 +20,7 @@ ARCHITECTURES: dict[str, dict[str, int]] = {
 class VitSettings(Settings):
     """Dimensions of a plain Vision Transformer encoder; the defaults are ViT-S/16 at 224 pixels."""
 
-    image_size: int = Field(default=224, ge=8, description="Side of the square training picture in pixels. Paper: 224.")
+    image_size: int = Field(default=224, ge=8, description="Side of the square training image in pixels. Paper: 224.")
     patch_size: int = Field(default=16, ge=1, description="Side of a patch in pixels. Paper: 16, and 8 in Figure 4.")
     embed_dim: int = Field(default=384, ge=8, description="Token width. Paper (ViT-S): 384.")
     depth: int = Field(default=12, ge=1, description="Number of transformer blocks. Paper (ViT-S): 12.")

@@ -16,7 +16,7 @@ class ProtocolSettings(Settings):
     root: str = Field(description="Folder of the clip set in its official layout; nothing is ever written into it.")
     resolution: Literal["480p", "Full-Resolution"] | None = Field(
         default=None,
-        description="DAVIS only: which pictures and annotations are used; J and F are measured at their size. null: 480p.",
+        description="DAVIS only: which images and annotations are used; J and F are measured at their size. null: 480p.",
     )
     input_size: tuple[int, int] | int = Field(
         default=(480, 880),

@@ -15,12 +15,12 @@ class ReportSettings(Settings):
 
     title: str = Field(default="CDG-MAE", description="Heading of the report.")
     num_bags: int = Field(default=8, ge=1, le=64, description="Bags of views shown per source: evenly spaced in NPS rank.")
-    thumbnail_size: int = Field(default=128, ge=16, le=512, description="Longer side of the pictures in the report, pixels.")
+    thumbnail_size: int = Field(default=128, ge=16, le=512, description="Longer side of the images in the report, pixels.")
     consistency_bags: int = Field(
         default=240,
         ge=5,
         le=4000,
-        description="Bags of all sources together in the consistency explorer: an equal number by each of its rules. Pictures are shown for "
+        description="Bags of all sources together in the consistency explorer: an equal number by each of its rules. Images are shown for "
         "the first of them, as many as fit into 8 MB.",
     )
     num_strips: int = Field(

@@ -1,4 +1,4 @@
-"""Section `shards`: which pictures exist and how they are packed."""
+"""Section `shards`: which images exist and how they are packed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pydantic import Field
 from cdgmae.settings.base import Name, Ratio, Settings
 
 Resize = Literal["none", "shorter_side", "center_crop"]
-"""What happens to a picture on its way into a shard."""
+"""What happens to an image on its way into a shard."""
 
 
 class DatasetSettings(Settings):
-    """One picture data set and how it is cut into shards."""
+    """One image data set and how it is cut into shards."""
 
     path: str = Field(
-        description="Folder of the pictures (layout `images`), of the tar files (`class_tars`, `webdataset`) or of the clips (`clips`)."
+        description="Folder of the images (layout `images`), of the tar files (`class_tars`, `webdataset`) or of the clips (`clips`)."
     )
     layout: Literal["images", "class_tars", "webdataset", "clips"] = Field(
         default="images",
-        description="`images`: a tree of picture files of any depth, the parent folder is the class. `class_tars`: ILSVRC's "
+        description="`images`: a tree of image files of any depth, the parent folder is the class. `class_tars`: ILSVRC's "
         "one tar per class, `n01440764.tar`. `webdataset`: existing WebDataset tars (`{key}.jpg`, optional `{key}.cls`). `clips`: video "
-        "files and folders of frames at any depth; each clip gives one picture, a frame drawn at random, and view source kind "
+        "files and folders of frames at any depth; each clip gives one image, a frame drawn at random, and view source kind "
         "`video` adds later frames of it.",
     )
     frames_after: int = Field(
@@ -34,7 +34,7 @@ class DatasetSettings(Settings):
         default=128,
         ge=1,
         le=100_000,
-        description="Number of shards; known before the run so that the DAG is. Paper scale: 1,282 shards of 1,000 pictures, 16 in one job.",
+        description="Number of shards; known before the run so that the DAG is. Paper scale: 1,282 shards of 1,000 images, 16 in one job.",
     )
     resize: Resize = Field(
         default="none",
@@ -42,23 +42,23 @@ class DatasetSettings(Settings):
         "aspect ratio; `center_crop` scales likewise and crops the central square.",
     )
     image_size: int = Field(
-        default=256, ge=8, le=4096, description="Pixels; used by `shorter_side` and `center_crop`. Smaller pictures are enlarged."
+        default=256, ge=8, le=4096, description="Pixels; used by `shorter_side` and `center_crop`. Smaller images are enlarged."
     )
     jpeg_quality: int = Field(
-        default=95, ge=1, le=100, description="JPEG quality of re-encoded pictures (no chroma subsampling above 90)."
+        default=95, ge=1, le=100, description="JPEG quality of re-encoded images (no chroma subsampling above 90)."
     )
     max_bad_fraction: Ratio = Field(
         default=0.001,
-        description="The stage fails when more than this share of the data set's pictures cannot be read (0..1).",
+        description="The stage fails when more than this share of the data set's images cannot be read (0..1).",
     )
     max_pixels: int = Field(
         default=89_478_485,
         ge=1,
-        description="Pictures of more pixels are refused unread, as decompression bombs. ImageNet's largest has 42 million.",
+        description="Images of more pixels are refused unread, as decompression bombs. ImageNet's largest has 42 million.",
     )
 
 
 class ShardsSettings(Settings):
     """Section `shards`."""
 
-    datasets: dict[Name, DatasetSettings] = Field(min_length=1, description="Picture data sets by name.")
+    datasets: dict[Name, DatasetSettings] = Field(min_length=1, description="Image data sets by name.")

@@ -22,7 +22,7 @@ NUM_VIEWS = "Views per bag besides the real image, M."
 class SourceBase(Settings):
     """What every view source has."""
 
-    dataset: Name = Field(description="Data set of section `shards` whose pictures are the bags' real images.")
+    dataset: Name = Field(description="Data set of section `shards` whose images are the bags' real images.")
 
     @property
     def has_files(self) -> bool:
@@ -78,26 +78,26 @@ class CropsSourceSettings(SourceBase):
 
 
 class RandomViewsSettings(Settings):
-    """How random pictures are drawn into a bag."""
+    """How random images are drawn into a bag."""
 
     num_views: int = Field(default=4, ge=1, le=64, description=NUM_VIEWS)
 
 
 class RandomSourceSettings(SourceBase, RandomViewsSettings):
-    """Real image + other random pictures of the data set (paper, Table 1: the floor)."""
+    """Real image + other random images of the data set (paper, Table 1: the floor)."""
 
-    kind: Literal["random"] = Field(description="`random`: other pictures of the data set, drawn at random.")
+    kind: Literal["random"] = Field(description="`random`: other images of the data set, drawn at random.")
 
 
 class EmbeddingSettings(Settings):
-    """How pictures are embedded for the nearest-neighbour search."""
+    """How images are embedded for the nearest-neighbour search."""
 
     image_size: int = Field(
         default=224,
         ge=8,
-        description="Side in pixels to which a picture is scaled for the encoder (shorter side, central square).",
+        description="Side in pixels to which an image is scaled for the encoder (shorter side, central square).",
     )
-    batch_size: int = Field(default=64, ge=1, description="Pictures per encoder pass.")
+    batch_size: int = Field(default=64, ge=1, description="Images per encoder pass.")
 
 
 class NeighbourSettings(Settings):
@@ -120,7 +120,7 @@ class IndexSettings(Settings):
     exact_up_to: int = Field(
         default=1_000_000,
         ge=0,
-        description="Data sets of up to this many pictures are searched exactly, larger ones through an inverted file (IVF).",
+        description="Data sets of up to this many images are searched exactly, larger ones through an inverted file (IVF).",
     )
     num_probes: int = Field(default=64, ge=1, description="Cells of the inverted file that a search looks into.")
 
@@ -187,7 +187,7 @@ class FrameSettings(Settings):
 
 
 class ClipReadingSettings(FrameSettings):
-    """What one job of source kind `video` needs: its frames, and how the data set's pictures were prepared."""
+    """What one job of source kind `video` needs: its frames, and how the data set's images were prepared."""
 
     path: str = Field(description="Folder of the clips, as in `shards.datasets`.")
     resize: Resize = Field(default="none", description="As in `shards.datasets`, so that all frames of a bag have one size.")
@@ -217,9 +217,9 @@ class PipelineSettings(DrawingSettings):
     )
     revision: str | None = Field(default=None, description="Branch, tag or commit of a name on the hub.")
     variant: str | None = Field(default=None, description="Variant of the weight files, e.g. `fp16`.")
-    image_argument: str = Field(default="image", description="Argument of the call that takes the picture.")
+    image_argument: str = Field(default="image", description="Argument of the call that takes the image.")
     image_size: int = Field(
-        default=256, ge=8, description="Side in pixels of the central square that is given to the pipeline as a picture."
+        default=256, ge=8, description="Side in pixels of the central square that is given to the pipeline as an image."
     )
     arguments: dict[str, JsonValue] = Field(
         default={}, description="All other arguments of the call, e.g. {num_inference_steps: 25, guidance_scale: 3, height: 256}."
@@ -227,12 +227,12 @@ class PipelineSettings(DrawingSettings):
     frames_are_views: bool = Field(
         default=False,
         description="For image-to-video pipelines: the frames of one call become the views of a bag, spread evenly, the first frame "
-        "(the given picture) left out. Otherwise every view is a call of its own with its own seed.",
+        "(the given image) left out. Otherwise every view is a call of its own with its own seed.",
     )
     batch_size: int = Field(
         default=1,
         ge=1,
-        description="Rows per call. Above 1 the pipeline gets a list of pictures and of generators, which not every pipeline takes.",
+        description="Rows per call. Above 1 the pipeline gets a list of images and of generators, which not every pipeline takes.",
     )
 
     @model_validator(mode="after")

@@ -80,14 +80,14 @@ class MonitoringSettings(Settings):
     """What is looked at while a generator trains; only `held_out_fraction` changes what it learns."""
 
     held_out_fraction: Ratio = Field(
-        default=0.01, description="Share of the pictures that is not trained on; the loss on them is measured. 0 measures none."
+        default=0.01, description="Share of the images that is not trained on; the loss on them is measured. 0 measures none."
     )
     interval_steps: int = Field(
         default=5000,
         ge=1,
         description="Steps between two looks at the current weights; a last one looks at their moving average.",
     )
-    num_pictures: int = Field(default=4, ge=0, le=64, description="Rows of a sample grid, one real image each; 0 draws no grids.")
+    num_images: int = Field(default=4, ge=0, le=64, description="Rows of a sample grid, one real image each; 0 draws no grids.")
     num_views: int = Field(default=4, ge=1, le=64, description="Samples of each real image in a grid.")
     num_inference_steps: int = Field(default=50, ge=1, le=1000, description="DDIM steps of a grid.")
     guidance_scale: float = Field(default=2.0, ge=0.0, description="Guidance scale of a grid.")
@@ -99,7 +99,7 @@ class GeneratorTrainingSettings(Settings):
     dataset: Name = Field(description="Data set of section `shards` to train on.")
     encoder: EncoderSettings = Field(description="Frozen conditioning encoder; its final-norm CLS token is the condition.")
     encoder_image_size: int = Field(
-        default=224, ge=8, description="Side in pixels at which the conditioning encoder sees a picture."
+        default=224, ge=8, description="Side in pixels at which the conditioning encoder sees an image."
     )
     image_size: int = Field(default=256, ge=8, description="Side of the generated views in pixels. Paper: 256.")
     autoencoder: AutoencoderSettings = Field(default=AutoencoderSettings(), description="First stage.")
@@ -134,9 +134,7 @@ class GeneratorTrainingSettings(Settings):
     embedding_dropout: Ratio = Field(
         default=0.1, description="Share of training samples whose embedding is replaced by zero, which makes guidance possible."
     )
-    horizontal_flip: bool = Field(
-        default=True, description="Mirror half of the pictures, together with their embedding's picture."
-    )
+    horizontal_flip: bool = Field(default=True, description="Mirror half of the images, together with their embedding's image.")
     cache_precision: Literal["fp32", "fp16"] = Field(
         default="fp32",
         description="Precision of the latents that are computed once and kept under work/ during training. ImageNet at LDM-4, mirrored: 126 "
@@ -146,7 +144,7 @@ class GeneratorTrainingSettings(Settings):
         default=None, description="Held-out loss and sample grids at intervals; left out: neither."
     )
     num_steps: int = Field(default=100_000, ge=1, description="Optimiser steps.")
-    batch_size: int = Field(default=256, ge=1, description="Pictures per optimiser step, over all devices.")
+    batch_size: int = Field(default=256, ge=1, description="Images per optimiser step, over all devices.")
     learning_rate: float = Field(default=1e-4, gt=0, description="AdamW's learning rate after warm-up.")
     warmup_steps: int = Field(default=1000, ge=0, description="Linear warm-up in steps.")
     schedule: Literal["constant", "cosine"] = Field(

@@ -1,1 +1,1 @@
-"""Stage `shards`: lists the pictures of a data set and packs them, as they are or resized, into picture shards."""
+"""Stage `shards`: lists the images of a data set and packs them, as they are or resized, into image shards."""

@@ -1,4 +1,4 @@
-"""Keys: a name for every picture that is safe inside a WebDataset tar and distinct within the data set."""
+"""Keys: a name for every image that is safe inside a WebDataset tar and distinct within the data set."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def safe_key(stem: str) -> str:
 
 
 def distinct_keys(keys: pa.Array, class_names: pa.Array) -> pa.Array:
-    """Give pictures that share a key different ones; all others keep theirs.
+    """Give images that share a key different ones; all others keep theirs.
 
     A shared key becomes `class-key`; what is still shared (one class, or none) is numbered in listing order: `key`, `key-2`, ...
     The result depends on the listing alone.
 
     Args:
         keys: String array of safe keys in listing order.
-        class_names: Class of each picture or null.
+        class_names: Class of each image or null.
     """
     renamed = _is_repeated(keys)
     if not renamed.any():
@@ -56,7 +56,7 @@ def distinct_keys(keys: pa.Array, class_names: pa.Array) -> pa.Array:
         return safe_key(f"{name}-{key}") if name else key
 
     longer = _replace(keys, renamed, with_class)
-    again = _is_repeated(longer) & renamed  # pictures that never shared their key keep it
+    again = _is_repeated(longer) & renamed  # images that never shared their key keep it
     if not again.any():
         return longer
     taken: set[str] = set(longer.filter(pa.array(~again)).to_pylist())

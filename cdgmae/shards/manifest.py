@@ -1,4 +1,4 @@
-"""The manifest: every picture of a data set with its key, class, size and the shard it goes to.
+"""The manifest: every image of a data set with its key, class, size and the shard it goes to.
 
 It is written once by one job; each shard's job then reads only its own rows.
 """
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.shards import DatasetSettings
-from cdgmae.shards.listing import list_pictures
+from cdgmae.shards.listing import list_images
 from cdgmae.storage.files.atomic import explain_write_errors
 from cdgmae.storage.tables import read_table, table_facts, write_table
 
@@ -32,14 +32,14 @@ MANIFEST_SCHEMA = pa.schema(
 """Columns of a manifest. `source_path` is relative to the data set's path; in tars it reads `tar!member`, and `tar_path` with
 `tar_offset` says where the member's `byte_size` bytes lie. Rows are in listing order."""
 
-PICTURES_PER_SHARD = 10_000
+IMAGES_PER_SHARD = 10_000
 """Size of a shard where the user names no number of shards (128 for ImageNet)."""
 
 
 def write_manifest(settings: DatasetSettings, seed: int, output: Path) -> dict[str, Any]:
-    """List a data set and assign every picture to a shard.
+    """List a data set and assign every image to a shard.
 
-    The seeded shuffle depends on the seed and the number of pictures alone; shard sizes differ by at most one.
+    The seeded shuffle depends on the seed and the number of images alone; shard sizes differ by at most one.
 
     Args:
         settings: `path`, `layout` and `num_shards` are used.
@@ -47,12 +47,12 @@ def write_manifest(settings: DatasetSettings, seed: int, output: Path) -> dict[s
         output: The manifest to write.
 
     Returns:
-        pictures, classes, megabytes, shards and the manifest's path.
+        images, classes, megabytes, shards and the manifest's path.
 
     Raises:
-        ValueError: if the data set cannot be listed, has fewer pictures than shards, or the output cannot be written.
+        ValueError: if the data set cannot be listed, has fewer images than shards, or the output cannot be written.
     """
-    return write_listing(list_pictures(settings), settings, seed, output)
+    return write_listing(list_images(settings), settings, seed, output)
 
 
 def write_listing(listing: pa.Table, settings: DatasetSettings, seed: int, output: Path) -> dict[str, Any]:
@@ -60,18 +60,18 @@ def write_listing(listing: pa.Table, settings: DatasetSettings, seed: int, outpu
     count, num_shards = listing.num_rows, settings.num_shards
     if num_shards > count:
         raise ValueError(
-            f"num_shards = {num_shards}, but {settings.path} holds only {count} picture(s); every shard needs at least one. "
+            f"num_shards = {num_shards}, but {settings.path} holds only {count} image(s); every shard needs at least one. "
             f"Lower num_shards (shards.datasets.NAME.num_shards, --num-shards) to at most {count}."
         )
     shuffle = numpy_generator(seed, "shards", "assignment").permutation(count)
     shard_of = np.empty(count, dtype=np.int32)
     shard_of[shuffle] = np.arange(count) % num_shards
     table = listing.append_column("shard", pa.array(shard_of))
-    facts = {"pictures": count, "num_shards": num_shards, "layout": settings.layout, "seed": seed}
+    facts = {"images": count, "num_shards": num_shards, "layout": settings.layout, "seed": seed}
     with explain_write_errors(output):
         write_table(output, table, MANIFEST_SCHEMA, extra=facts)
     return {
-        "pictures": count,
+        "images": count,
         "classes": pc.count_distinct(table["class_name"]).as_py(),
         "megabytes": round(pc.sum(table["byte_size"]).as_py() / 1e6, 3),
         "shards": num_shards,
@@ -79,13 +79,13 @@ def write_listing(listing: pa.Table, settings: DatasetSettings, seed: int, outpu
     }
 
 
-def picture_count(manifest: Path) -> int:
-    """Pictures of the whole data set, from the manifest's metadata.
+def image_count(manifest: Path) -> int:
+    """Images of the whole data set, from the manifest's metadata.
 
     Raises:
         ValueError: if the file is no manifest.
     """
-    return int(_facts(manifest)["pictures"])
+    return int(_facts(manifest)["images"])
 
 
 def shard_count(manifest: Path) -> int:
@@ -124,6 +124,6 @@ def shard_rows(manifest: Path, settings: DatasetSettings, shard_index: int) -> l
 
 def _facts(manifest: Path) -> dict[str, Any]:
     facts = table_facts(manifest)
-    if not {"pictures", "num_shards", "layout", "seed"} <= facts.keys():
+    if not {"images", "num_shards", "layout", "seed"} <= facts.keys():
         raise ValueError(f"{manifest} is not a manifest of this package; make one with `cdgmae shards manifest`")
     return facts

@@ -17,21 +17,21 @@ from typing import Any
 from cdgmae import names
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.shards import DatasetSettings
-from cdgmae.shards.listing import list_pictures
-from cdgmae.shards.manifest import PICTURES_PER_SHARD, manifest_seed, picture_count, shard_rows, write_listing
-from cdgmae.shards.reading import PreparedPicture, prepare_frame, prepare_picture, source_file
-from cdgmae.shards.shard_summary import SUMMARY_NAME, BadPictures, summarise_shards
+from cdgmae.shards.listing import list_images
+from cdgmae.shards.manifest import IMAGES_PER_SHARD, image_count, manifest_seed, shard_rows, write_listing
+from cdgmae.shards.reading import PreparedImage, prepare_frame, prepare_image, source_file
+from cdgmae.shards.shard_summary import SUMMARY_NAME, BadImages, summarise_shards
 from cdgmae.storage.files.atomic import explain_write_errors
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
-from cdgmae.storage.image_shards import BAD, PictureRow, PictureShardWriter, index_path
-from cdgmae.storage.media.images import PictureError
+from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path
+from cdgmae.storage.media.images import ImageError
 from cdgmae.storage.tables import TableError, file_sha256, stats_digest, table_facts
 
 logger = logging.getLogger("cdgmae")
 
 MAX_THREADS = 16
 ENOUGH_EXAMPLES = 20
-"""A job that must fail goes on until it has seen this many bad pictures, so that its message shows what is wrong."""
+"""A job that must fail goes on until it has seen this many bad images, so that its message shows what is wrong."""
 
 
 def packing_digest(settings: DatasetSettings) -> str:
@@ -48,15 +48,15 @@ def write_shard(
     *, threads: int | None = None, meter: ProgressMeter | None = None, stop_early: bool = True,
     finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:  # fmt: skip
-    """Pack the pictures of one shard; unusable ones become index rows with a reason.
+    """Pack the images of one shard; unusable ones become index rows with a reason.
 
     Args:
         settings: The data set.
         manifest: Manifest of the whole data set.
         shard_index: Which of its shards, from 0.
         output_tar: The tar to write; its index goes beside it.
-        threads: Pictures decoded at the same time; the cores this process may use, at most 16, if None.
-        meter: Counts finished pictures; a meter of this shard alone if None.
+        threads: Images decoded at the same time; the cores this process may use, at most 16, if None.
+        meter: Counts finished images; a meter of this shard alone if None.
         stop_early: Fail as soon as this shard alone exceeds what the whole data set may have; the workflow leaves that judgement to
             `summarise_shards`, so that raising the limit rewrites no shard.
         finished: Where the outputs get second names once they are whole, and are looked for first.
@@ -65,11 +65,11 @@ def write_shard(
         shard, ok, bad, megabytes and the tar's path; `restored` if it came from `finished`.
 
     Raises:
-        ValueError: if `stop_early` and the bad pictures of this shard alone exceed the data set's `max_bad_fraction`, the manifest does not fit the
+        ValueError: if `stop_early` and the bad images of this shard alone exceed the data set's `max_bad_fraction`, the manifest does not fit the
             settings, or the output cannot be written. Nothing is left under the final names then.
     """
     rows = shard_rows(manifest, settings, shard_index)
-    bad = BadPictures(settings.max_bad_fraction, picture_count(manifest))
+    bad = BadImages(settings.max_bad_fraction, image_count(manifest))
     inputs = {"manifest": file_sha256(manifest)}
     made_from = {
         "packing": packing_digest(settings), "shard": shard_index, **inputs, "limit": settings.max_bad_fraction if stop_early else None,
@@ -80,13 +80,13 @@ def write_shard(
         return restored
     with ExitStack() as stack:
         stack.enter_context(explain_write_errors(output_tar))
-        counter = meter or stack.enter_context(ProgressMeter(f"shard {shard_index}", len(rows), unit="pictures"))
-        writer = stack.enter_context(PictureShardWriter(output_tar))
+        counter = meter or stack.enter_context(ProgressMeter(f"shard {shard_index}", len(rows), unit="images"))
+        writer = stack.enter_context(ImageShardWriter(output_tar))
         for row, outcome in _prepare_all(rows, settings, manifest_seed(manifest), threads or default_threads()):
-            base = PictureRow(row["key"], view_index=0, class_name=row["class_name"], source_path=row["source_path"])
-            if isinstance(outcome, PreparedPicture):
+            base = ImageRow(row["key"], view_index=0, class_name=row["class_name"], source_path=row["source_path"])
+            if isinstance(outcome, PreparedImage):
                 base = replace(base, source_path=outcome.source_path, extension=outcome.extension)
-                writer.add_picture(replace(base, width=outcome.width, height=outcome.height), outcome.data)
+                writer.add_image(replace(base, width=outcome.width, height=outcome.height), outcome.data)
             else:
                 writer.add_failure(replace(base, status=BAD, reason=outcome))
                 bad.add(row["source_path"], outcome)
@@ -108,16 +108,16 @@ def default_threads() -> int:
 
 def _prepare_all(
     rows: Sequence[Mapping[str, Any]], settings: DatasetSettings, seed: int, threads: int
-) -> Iterator[tuple[Mapping[str, Any], PreparedPicture | str]]:
-    """(row, picture or reason) in row order; a few pictures per thread are in memory at a time."""
+) -> Iterator[tuple[Mapping[str, Any], PreparedImage | str]]:
+    """(row, image or reason) in row order; a few images per thread are in memory at a time."""
 
-    def prepare(row: Mapping[str, Any]) -> PreparedPicture | str:
+    def prepare(row: Mapping[str, Any]) -> PreparedImage | str:
         try:
-            return prepare_frame(row, settings, seed) if settings.layout == "clips" else prepare_picture(row, settings)
-        except PictureError as error:
+            return prepare_frame(row, settings, seed) if settings.layout == "clips" else prepare_image(row, settings)
+        except ImageError as error:
             return str(error)
 
-    waiting: deque[tuple[Mapping[str, Any], Future[PreparedPicture | str]]] = deque()
+    waiting: deque[tuple[Mapping[str, Any], Future[PreparedImage | str]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
     try:
         for row in rows:
@@ -141,7 +141,7 @@ def write_dataset(
         settings: The data set; its `num_shards` is replaced by the argument.
         seed: Root seed of the shuffle.
         output: Folder for manifest.parquet, 00000.tar, 00000.parquet, ..., summary.parquet.
-        num_shards: Number of shards; one per 10,000 pictures if None.
+        num_shards: Number of shards; one per 10,000 images if None.
         threads: See `write_shard`.
 
     Raises:
@@ -151,21 +151,19 @@ def write_dataset(
         str(output.resolve()), str(Path(settings.path).resolve())
     ):
         raise ValueError(
-            f"output folder {output} lies inside the input {settings.path}, whose tars are the pictures; choose another"
+            f"output folder {output} lies inside the input {settings.path}, whose tars are the images; choose another"
         )
-    listing = list_pictures(settings)
-    num_pictures = listing.num_rows
-    num_shards = num_shards or -(-num_pictures // PICTURES_PER_SHARD)
+    listing = list_images(settings)
+    num_images = listing.num_rows
+    num_shards = num_shards or -(-num_images // IMAGES_PER_SHARD)
     settings = settings.model_copy(update={"num_shards": num_shards})
     tars = [output / f"{name}.tar" for name in names.shard_names(num_shards)]
     _refuse_other_shards(output, tars)
     manifest = output / names.MANIFEST
     facts = write_listing(listing, settings, seed, manifest)
     kept = {tar for tar in tars if is_current(tar, settings, manifest)}
-    already = sum(
-        num_pictures // num_shards + (index < num_pictures % num_shards) for index, tar in enumerate(tars) if tar in kept
-    )
-    with ProgressMeter("pack pictures", num_pictures, done=already, unit="pictures") as meter:
+    already = sum(num_images // num_shards + (index < num_images % num_shards) for index, tar in enumerate(tars) if tar in kept)
+    with ProgressMeter("pack images", num_images, done=already, unit="images") as meter:
         for index, tar in enumerate(tars):
             if tar not in kept:
                 write_shard(settings, manifest, index, tar, threads=threads, meter=meter)

@@ -15,17 +15,17 @@ from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.storage.files.paths import text_to_path
 from cdgmae.storage.media.clips import frame_name, open_clip
-from cdgmae.storage.media.images import PictureError, decode_rgb, encode_jpeg, fit_picture, open_picture, picture_extension
+from cdgmae.storage.media.images import ImageError, decode_rgb, encode_jpeg, fit_image, image_extension, open_image
 
-LARGE_PICTURE_PIXELS = 16_000_000
-"""Pictures above this size are decoded one at a time, which bounds the memory of a job with many threads."""
+LARGE_IMAGE_PIXELS = 16_000_000
+"""Images above this size are decoded one at a time, which bounds the memory of a job with many threads."""
 
-_one_large_picture = threading.Lock()
+_one_large_image = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedPicture:
-    """Bytes ready for the shard; width and height in pixels of the upright picture, and where it was taken from."""
+class PreparedImage:
+    """Bytes ready for the shard; width and height in pixels of the upright image, and where it was taken from."""
 
     data: bytes
     extension: str
@@ -34,33 +34,33 @@ class PreparedPicture:
     source_path: str
 
 
-def prepare_picture(row: Mapping[str, Any], settings: DatasetSettings) -> PreparedPicture:
-    """Read, fully decode and, if so configured, resize one picture.
+def prepare_image(row: Mapping[str, Any], settings: DatasetSettings) -> PreparedImage:
+    """Read, fully decode and, if so configured, resize one image.
 
     With `resize: none` the bytes stay as they are; decoding then only proves that they are whole.
 
     Args:
         row: A manifest row.
-        settings: Root folder and what to do with the picture.
+        settings: Root folder and what to do with the image.
 
     Raises:
-        PictureError: with the reason, whatever is wrong with the picture.
+        ImageError: with the reason, whatever is wrong with the image.
     """
     try:
         data = read_source(row, settings)
     except OSError as error:
-        raise PictureError(f"unreadable file ({error.strerror or error})") from None
-    header = open_picture(data, settings.max_pixels)
-    is_large = header.width * header.height > LARGE_PICTURE_PIXELS
-    with _one_large_picture if is_large else nullcontext():
+        raise ImageError(f"unreadable file ({error.strerror or error})") from None
+    header = open_image(data, settings.max_pixels)
+    is_large = header.width * header.height > LARGE_IMAGE_PIXELS
+    with _one_large_image if is_large else nullcontext():
         image = decode_rgb(data, settings.max_pixels)
     if settings.resize == "none":
-        return PreparedPicture(data, picture_extension(header), image.width, image.height, row["source_path"])
-    image = fit_picture(image, settings.resize, settings.image_size)
-    return PreparedPicture(encode_jpeg(image, settings.jpeg_quality), "jpg", image.width, image.height, row["source_path"])
+        return PreparedImage(data, image_extension(header), image.width, image.height, row["source_path"])
+    image = fit_image(image, settings.resize, settings.image_size)
+    return PreparedImage(encode_jpeg(image, settings.jpeg_quality), "jpg", image.width, image.height, row["source_path"])
 
 
-def prepare_frame(row: Mapping[str, Any], settings: DatasetSettings, seed: int) -> PreparedPicture:
+def prepare_frame(row: Mapping[str, Any], settings: DatasetSettings, seed: int) -> PreparedImage:
     """Draw one frame of a clip, a function of (seed, key), and encode it as JPEG, resized if so configured.
 
     The frame is drawn uniformly from those that leave `frames_after` frames behind them; in a clip that is too short for that it is
@@ -68,31 +68,31 @@ def prepare_frame(row: Mapping[str, Any], settings: DatasetSettings, seed: int) 
 
     Args:
         row: A manifest row of layout `clips`.
-        settings: Root folder, `frames_after`, and what to do with the picture.
+        settings: Root folder, `frames_after`, and what to do with the image.
         seed: Root seed of the manifest.
 
     Raises:
-        PictureError: with the reason, whatever is wrong with the clip.
+        ImageError: with the reason, whatever is wrong with the clip.
     """
     try:
         clip = open_clip(Path(settings.path) / text_to_path(row["source_path"]), settings.max_pixels)
     except OSError as error:
-        raise PictureError(f"unreadable file ({error.strerror or error})") from None
+        raise ImageError(f"unreadable file ({error.strerror or error})") from None
     first = int(numpy_generator(seed, "shards/frame", row["key"]).integers(max(1, clip.num_frames - settings.frames_after)))
     frame = next(iter(clip.read([first])))
     if frame.image is None:
-        raise PictureError(frame.reason or "unreadable frame")
-    image = fit_picture(frame.image, settings.resize, settings.image_size)
+        raise ImageError(frame.reason or "unreadable frame")
+    image = fit_image(frame.image, settings.resize, settings.image_size)
     data, name = encode_jpeg(image, settings.jpeg_quality), frame_name(row["source_path"], first)
-    return PreparedPicture(data, "jpg", image.width, image.height, name)
+    return PreparedImage(data, "jpg", image.width, image.height, name)
 
 
 def read_source(row: Mapping[str, Any], settings: DatasetSettings) -> bytes:
-    """The bytes of one picture, from its file or from inside its tar.
+    """The bytes of one image, from its file or from inside its tar.
 
     Raises:
         OSError: if the file is gone or may not be read.
-        PictureError: if it is no regular file, has changed, or is larger than any allowed picture could be.
+        ImageError: if it is no regular file, has changed, or is larger than any allowed image could be.
     """
     tar_path, byte_size = row["tar_path"], row["byte_size"]
     path = source_file(row, settings)
@@ -100,20 +100,20 @@ def read_source(row: Mapping[str, Any], settings: DatasetSettings) -> bytes:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise PictureError("not a regular file")
+            raise ImageError("not a regular file")
         offset, length = (0, status.st_size) if tar_path is None else (row["tar_offset"], byte_size)
         if length > 8 * settings.max_pixels + 1_000_000:  # 8 bytes are a pixel of 16-bit RGBA
-            raise PictureError(f"too many bytes ({length}, more than a picture of {settings.max_pixels} pixels can have)")
+            raise ImageError(f"too many bytes ({length}, more than an image of {settings.max_pixels} pixels can have)")
         data = _read_exactly(descriptor, offset, length)
     finally:
         os.close(descriptor)
     if len(data) != length:
-        raise PictureError(f"file ends early ({len(data)} of {length} bytes)")
+        raise ImageError(f"file ends early ({len(data)} of {length} bytes)")
     return data
 
 
 def source_file(row: Mapping[str, Any], settings: DatasetSettings) -> Path:
-    """The file that a manifest row's picture lies in: its own, its clip, or a tar."""
+    """The file that a manifest row's image lies in: its own, its clip, or a tar."""
     root, tar_path = Path(settings.path), row["tar_path"]
     if tar_path is not None and root.is_file():  # the data set is a single tar
         return root

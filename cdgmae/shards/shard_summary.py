@@ -1,4 +1,4 @@
-"""The gate behind the shards: one row per shard, a table of all bad pictures, and an error when they are too many."""
+"""The gate behind the shards: one row per shard, a table of all bad images, and an error when they are too many."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdgmae.settings.shards import DatasetSettings
-from cdgmae.shards.manifest import picture_count
+from cdgmae.shards.manifest import image_count
 from cdgmae.storage.files.atomic import explain_write_errors, write_text
 from cdgmae.storage.image_shards import BAD, OK, index_path
 from cdgmae.storage.tables import file_sha256, read_table, table_facts, write_csv, write_table
 
 SUMMARY_NAME = "summary.parquet"
-BAD_PICTURES_NAME = "bad_pictures.csv"
+BAD_IMAGES_NAME = "bad_images.csv"
 NUM_EXAMPLES = 5
 
 SUMMARY_SCHEMA = pa.schema(
@@ -32,18 +32,18 @@ SUMMARY_SCHEMA = pa.schema(
         pa.field("tar_sha256", pa.string(), nullable=False),
     ]
 )
-"""Columns of `summary.parquet`: pictures packed and refused, size and SHA-256 of each tar."""
+"""Columns of `summary.parquet`: images packed and refused, size and SHA-256 of each tar."""
 
 
-class BadPictures:
-    """Counts unusable pictures by reason and knows when they are more than the data set may have."""
+class BadImages:
+    """Counts unusable images by reason and knows when they are more than the data set may have."""
 
     def __init__(self, max_fraction: float, total: int) -> None:
         """Start with none.
 
         Args:
-            max_fraction: Allowed share of bad pictures, 0 to 1.
-            total: Pictures of the whole data set.
+            max_fraction: Allowed share of bad images, 0 to 1.
+            total: Images of the whole data set.
         """
         self.max_fraction, self.total = max_fraction, total
         self.reasons: Counter[str] = Counter()
@@ -51,7 +51,7 @@ class BadPictures:
 
     @property
     def count(self) -> int:
-        """Bad pictures so far."""
+        """Bad images so far."""
         return self.reasons.total()
 
     @property
@@ -76,7 +76,7 @@ class BadPictures:
         reasons = ", ".join(f"{count} x {reason}" for reason, count in self.reasons.most_common())
         listed = f" All of them are listed in {table}." if table else ""
         raise ValueError(
-            f"{where} has {self.count} bad picture{'' if self.count == 1 else 's'}; max_bad_fraction = {self.max_fraction:g} allows "
+            f"{where} has {self.count} bad image{'' if self.count == 1 else 's'}; max_bad_fraction = {self.max_fraction:g} allows "
             f"{int(self.max_fraction * self.total)} of the data set's {self.total}. Reasons: {reasons}. "
             f"First ones: {'; '.join(self.examples)}.{listed} Mend or remove these files, or raise max_bad_fraction "
             "(shards.datasets.NAME.max_bad_fraction, --max-bad-fraction)."
@@ -88,7 +88,7 @@ def summarise_shards(
 ) -> dict[str, Any]:
     """Check a data set's shards together and write their summary; later stages wait for it.
 
-    The summary is written as CSV too, and last as Parquet. Beside it, `bad_pictures.csv` lists every unusable picture with its reason,
+    The summary is written as CSV too, and last as Parquet. Beside it, `bad_images.csv` lists every unusable image with its reason,
     also when this fails.
 
     Args:
@@ -101,7 +101,7 @@ def summarise_shards(
         ok, bad, reasons, megabytes and the summary's path.
 
     Raises:
-        ValueError: if a shard is missing, incomplete or made from another manifest, or too many pictures are bad.
+        ValueError: if a shard is missing, incomplete or made from another manifest, or too many images are bad.
     """
     rows: list[dict[str, Any]] = []
     bad_rows: list[dict[str, Any]] = []
@@ -111,17 +111,17 @@ def summarise_shards(
         rows.append(row)
         bad_rows.extend(bad_here)
     total = sum(row["ok"] + row["bad"] for row in rows)
-    if manifest is not None and total != picture_count(manifest):
-        raise ValueError(f"the shards hold {total} rows, {manifest} has {picture_count(manifest)} pictures; rewrite the shards")
-    counts = BadPictures(settings.max_bad_fraction, total)
+    if manifest is not None and total != image_count(manifest):
+        raise ValueError(f"the shards hold {total} rows, {manifest} has {image_count(manifest)} images; rewrite the shards")
+    counts = BadImages(settings.max_bad_fraction, total)
     for bad in bad_rows:
         counts.add(bad["source_path"], bad["reason"])
-    table = output.with_name(BAD_PICTURES_NAME)
+    table = output.with_name(BAD_IMAGES_NAME)
     with explain_write_errors(output):
         write_text(table, _as_csv(bad_rows))
         counts.refuse_too_many("the data set", table)
         write_csv(output.with_suffix(".csv"), pa.Table.from_pylist(rows, schema=SUMMARY_SCHEMA))
-        write_table(output, rows, SUMMARY_SCHEMA, settings_digest=settings.digest(), extra={"pictures": total})
+        write_table(output, rows, SUMMARY_SCHEMA, settings_digest=settings.digest(), extra={"images": total})
     return {
         "ok": total - counts.count,
         "bad": counts.count,

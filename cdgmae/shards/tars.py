@@ -11,8 +11,8 @@ from typing import NamedTuple
 MAX_CLASS_BYTES = 256
 
 
-class TarPicture(NamedTuple):
-    """One picture member: its name, its WebDataset group (path up to the first dot of the file name), where its bytes lie."""
+class TarImage(NamedTuple):
+    """One image member: its name, its WebDataset group (path up to the first dot of the file name), where its bytes lie."""
 
     member: str
     group: str
@@ -22,9 +22,9 @@ class TarPicture(NamedTuple):
 
 @dataclass
 class TarContent:
-    """Pictures of one tar in file order, class by group (from `.cls` members), and how many members were no regular files."""
+    """Images of one tar in file order, class by group (from `.cls` members), and how many members were no regular files."""
 
-    pictures: list[TarPicture] = field(default_factory=list)
+    images: list[TarImage] = field(default_factory=list)
     classes: dict[str, str] = field(default_factory=dict)
     ignored_members: int = 0
 
@@ -34,10 +34,10 @@ def list_tar(path: Path, extensions: frozenset[str]) -> TarContent:
 
     Args:
         path: A plain (not compressed) tar.
-        extensions: Endings of pictures in lower case, with the dot.
+        extensions: Endings of images in lower case, with the dot.
 
     Raises:
-        ValueError: if the file is not a plain tar, is cut short, or holds tars instead of pictures.
+        ValueError: if the file is not a plain tar, is cut short, or holds tars instead of images.
     """
     content = TarContent()
     inner_tars = 0
@@ -55,7 +55,7 @@ def list_tar(path: Path, extensions: frozenset[str]) -> TarContent:
                 inner_tars += extension == ".tar"
                 group = os.path.join(os.path.dirname(member.name), name.partition(".")[0])
                 if extension in extensions:
-                    content.pictures.append(TarPicture(member.name, group, member.offset_data, member.size))
+                    content.images.append(TarImage(member.name, group, member.offset_data, member.size))
                 elif extension == ".cls":
                     content.classes[group] = _read_class(tar, member)
             _check_end(tar, path)
@@ -63,9 +63,9 @@ def list_tar(path: Path, extensions: frozenset[str]) -> TarContent:
         raise ValueError(
             f"{path} cannot be read as a plain tar: {error}. It is cut short, damaged or compressed; copy it again or decompress it."
         ) from None
-    if inner_tars and not content.pictures:
+    if inner_tars and not content.images:
         raise ValueError(
-            f"{path} holds {inner_tars} tars instead of pictures; unpack this outer tar once and give the folder of its tars"
+            f"{path} holds {inner_tars} tars instead of images; unpack this outer tar once and give the folder of its tars"
         )
     return content
 

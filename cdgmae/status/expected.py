@@ -97,7 +97,7 @@ def _shard_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
         manifest = f"{folder}/{names.MANIFEST}"
         yield Job("shards", f"list of {dataset}", "write_manifest", dataset, (manifest,), (manifest,))
         for block in Blocks(config).of_dataset(dataset):
-            yield _pictures_job("shards", group, "write_shard", block, folder)
+            yield _images_job("shards", group, "write_shard", block, folder)
         yield Job(
             "shards", f"check of {dataset}", "summarise_shards", dataset, (f"{folder}/summary.csv", jobs.shard_gate(dataset))
         )
@@ -118,13 +118,13 @@ def _view_jobs(config: Config) -> Iterator[Job]:
         rule, group = RULE_OF_KIND[source.kind], f"shards of {name}{_per_job(config)}"
         for block in Blocks(config).of_source(name):
             kept = tuple(block.files(f"work/views/sample/{name}", "")) if rule in RESUMED_RULES else ()
-            yield _pictures_job("views", group, rule, block, names.views_dir(name), kept)
+            yield _images_job("views", group, rule, block, names.views_dir(name), kept)
 
 
 def _embedding_jobs(source: str, config: Config) -> Iterator[Job]:
     for block in Blocks(config).of_source(source):
         tables = tuple(block.files(names.embeddings_dir(source), ".parquet"))
-        yield Job("views", f"embeddings of {source}{_per_job(config)}", "embed_pictures", str(block), tables, tables)
+        yield Job("views", f"embeddings of {source}{_per_job(config)}", "embed_images", str(block), tables, tables)
     index = f"{names.embeddings_dir(source)}/index.faiss"
     yield Job("views", f"index of {source}", "index_embeddings", source, (index,), (index,))
 
@@ -162,7 +162,7 @@ def _propagation_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
     yield Job("propagation", "summary", "summarise_propagation", "summary", (f"{summary}.csv", f"{summary}.parquet"))
 
 
-def _pictures_job(stage: str, group: str, rule: str, block: Block, folder: str, work: tuple[str, ...] = ()) -> Job:
+def _images_job(stage: str, group: str, rule: str, block: Block, folder: str, work: tuple[str, ...] = ()) -> Job:
     """A job that writes a tar and then an index for every shard of a block."""
     tars = tuple(block.files(folder, ".tar"))
     return Job(stage, group, rule, str(block), (*tars, *block.files(folder, ".parquet")), tars, work)

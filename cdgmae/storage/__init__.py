@@ -1,1 +1,1 @@
-"""Files between stages: atomic writes, picture shards, tables, journals, and the bag of views."""
+"""Files between stages: atomic writes, image shards, tables, journals, and the bag of views."""

@@ -1,7 +1,7 @@
-"""Picture shards: a tar in the WebDataset convention and its Parquet index.
+"""Image shards: a tar in the WebDataset convention and its Parquet index.
 
 Members are named `{key}.{view_index}.{extension}`; view_index 0 is the real image. The index has one row per *input*, good or
-bad, and gives offset and length of each member's bytes, so pictures are read at random without opening the tar as a tar.
+bad, and gives offset and length of each member's bytes, so images are read at random without opening the tar as a tar.
 The tar is committed first and the index last: a shard is complete only if its index is there.
 """
 
@@ -49,14 +49,14 @@ INDEX_SCHEMA = pa.schema(
         pa.field("precision", pa.string()),
     ]
 )
-"""Columns of every shard index. The last six are null for real pictures; width and height are those of the upright picture."""
+"""Columns of every shard index. The last six are null for real images; width and height are those of the upright image."""
 
 LATER_COLUMNS = ("precision",)
 """Columns that shards of earlier versions lack; they read as null."""
 
 
 @dataclass(frozen=True, slots=True)
-class PictureRow:
+class ImageRow:
     """One row of a shard index; see `INDEX_SCHEMA`."""
 
     key: str
@@ -120,7 +120,7 @@ class _HashingFile:
         self._file.close()
 
 
-class PictureShardWriter:
+class ImageShardWriter:
     """Writes one shard; nothing appears under a final name before `commit`.
 
     Use as a context manager: leaving it without `commit` (an error, a signal) removes the temporary tar.
@@ -145,25 +145,25 @@ class PictureShardWriter:
         finally:
             self._temporary.unlink(missing_ok=True)
 
-    def add_picture(self, row: PictureRow, data: bytes) -> None:
-        """Append one picture; offset, length and sha256 of `row` are filled in here.
+    def add_image(self, row: ImageRow, data: bytes) -> None:
+        """Append one image; offset, length and sha256 of `row` are filled in here.
 
         Raises:
             ValueError: if `row` has no extension, or its member name is longer than the 100 bytes of a plain tar header.
         """
         if row.extension is None:
-            raise ValueError(f"picture {row.key}.{row.view_index} has no extension")
+            raise ValueError(f"image {row.key}.{row.view_index} has no extension")
         info = tarfile.TarInfo(f"{row.key}.{row.view_index}.{row.extension}")
         if len(info.name.encode()) > 100:
-            raise ValueError(f"member name {info.name!r} is longer than 100 bytes; shorten the picture's file name")
-        info.size, info.mode = len(data), 0o644  # all other header fields stay zero: equal pictures give an equal tar
+            raise ValueError(f"member name {info.name!r} is longer than 100 bytes; shorten the image's file name")
+        info.size, info.mode = len(data), 0o644  # all other header fields stay zero: equal images give an equal tar
         header_offset = self._file.tell()
         self._tar.addfile(info, io.BytesIO(data))
         facts = {"offset": header_offset + tarfile.BLOCKSIZE, "length": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         self._rows.append({**asdict(row), **facts})
 
-    def add_failure(self, row: PictureRow) -> None:
-        """Record an input that gave no picture; `row` must carry status `bad` and a reason."""
+    def add_failure(self, row: ImageRow) -> None:
+        """Record an input that gave no image; `row` must carry status `bad` and a reason."""
         if row.status != BAD or not row.reason:
             raise ValueError(f"failure row of {row.key} needs status 'bad' and a reason")
         self._rows.append(asdict(row))
@@ -200,8 +200,8 @@ def read_index(tar_path: Path, columns: Sequence[str] | None = None) -> pa.Table
     return index
 
 
-class PictureShard:
-    """A complete shard opened for reading: the index in memory, pictures by offset."""
+class ImageShard:
+    """A complete shard opened for reading: the index in memory, images by offset."""
 
     def __init__(self, tar_path: Path) -> None:
         """Read the index of `tar_path`.
@@ -214,20 +214,20 @@ class PictureShard:
         self.index = _with_all_columns(read_index(tar_path), index_path(tar_path))
         self._descriptor: int | None = None
 
-    def rows(self, status: str | None = None) -> Iterator[PictureRow]:
+    def rows(self, status: str | None = None) -> Iterator[ImageRow]:
         """All rows in file order, or only those of one status."""
         for row in self.index.to_pylist():
             if status is None or row["status"] == status:
-                yield PictureRow(**row)
+                yield ImageRow(**row)
 
-    def read(self, row: PictureRow) -> bytes:
-        """The bytes of one picture.
+    def read(self, row: ImageRow) -> bytes:
+        """The bytes of one image.
 
         Raises:
-            ValueError: if the row has no picture or the file ends early.
+            ValueError: if the row has no image or the file ends early.
         """
         if row.offset is None or row.length is None:
-            raise ValueError(f"{self.tar_path}: {row.key}.{row.view_index} has no picture ({row.reason})")
+            raise ValueError(f"{self.tar_path}: {row.key}.{row.view_index} has no image ({row.reason})")
         return self.read_at(row.offset, row.length)
 
     def read_at(self, offset: int, length: int) -> bytes:

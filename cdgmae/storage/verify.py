@@ -1,4 +1,4 @@
-"""Re-checks files of any stage from their bytes: picture shards, tables, safetensors and JSON."""
+"""Re-checks files of any stage from their bytes: image shards, tables, safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cdgmae.storage.image_shards import BAD, INDEX_SCHEMA, LATER_COLUMNS, OK, PictureRow, PictureShard, index_path
+from cdgmae.storage.image_shards import BAD, INDEX_SCHEMA, LATER_COLUMNS, OK, ImageRow, ImageShard, index_path
 from cdgmae.storage.tables import table_facts
 
 READ_BYTES = 1 << 20
@@ -88,7 +88,7 @@ def _verify_shard(path: Path) -> Finding:
     """Index there and consistent; tar size and SHA-256; every member's name, place and SHA-256; no member without a row."""
     if not index_path(path).is_file():
         return Finding(str(path), "shard", "", ("no index beside it: the shard is incomplete, rerun the job that writes it",))
-    shard = PictureShard(path)
+    shard = ImageShard(path)
     problems: list[str] = []
     if shard.index.schema.remove_metadata() != INDEX_SCHEMA:
         problems.append(f"index columns differ from {INDEX_SCHEMA.names}")
@@ -99,10 +99,10 @@ def _verify_shard(path: Path) -> Finding:
     problems.extend(_byte_problems(path, good))
     problems.extend(_member_problems(path, good))
     bad = len(rows) - len(good)
-    return Finding(str(path), "shard", f"{len(good)} pictures, {bad} bad rows, {path.stat().st_size:,} bytes", tuple(problems))
+    return Finding(str(path), "shard", f"{len(good)} images, {bad} bad rows, {path.stat().st_size:,} bytes", tuple(problems))
 
 
-def _row_problems(rows: list[PictureRow]) -> Iterator[str]:
+def _row_problems(rows: list[ImageRow]) -> Iterator[str]:
     seen: set[tuple[str, int]] = set()
     for row in rows:
         name = f"row {row.key}.{row.view_index}"
@@ -117,8 +117,8 @@ def _row_problems(rows: list[PictureRow]) -> Iterator[str]:
             yield f"{name}: bad without a reason"
 
 
-def _byte_problems(path: Path, rows: list[PictureRow]) -> Iterator[str]:
-    """One pass over the tar: SHA-256 of every picture and of the whole file."""
+def _byte_problems(path: Path, rows: list[ImageRow]) -> Iterator[str]:
+    """One pass over the tar: SHA-256 of every image and of the whole file."""
     whole = hashlib.sha256()
     with path.open("rb") as file:
         for row in sorted(rows, key=lambda row: row.offset or 0):
@@ -130,7 +130,7 @@ def _byte_problems(path: Path, rows: list[PictureRow]) -> Iterator[str]:
             member = hashlib.sha256()
             _hash_bytes(file, row.length or 0, whole, member)
             if member.hexdigest() != row.sha256:
-                yield f"picture {row.key}.{row.view_index}: its bytes do not have the sha256 of the index"
+                yield f"image {row.key}.{row.view_index}: its bytes do not have the sha256 of the index"
         _hash_bytes(file, path.stat().st_size, whole)
     expected = table_facts(index_path(path)).get("tar_sha256")
     if expected is not None and whole.hexdigest() != expected:
@@ -144,8 +144,8 @@ def _hash_bytes(file: IO[bytes], length: int, *hashes: Any) -> None:
             one.update(piece)
 
 
-def _member_problems(path: Path, rows: list[PictureRow]) -> Iterator[str]:
-    """The tar read as a tar holds exactly the pictures of the index."""
+def _member_problems(path: Path, rows: list[ImageRow]) -> Iterator[str]:
+    """The tar read as a tar holds exactly the images of the index."""
     expected = {f"{row.key}.{row.view_index}.{row.extension}": (row.offset, row.length) for row in rows}
     with tarfile.open(path, mode="r:") as tar:
         for member in tar:

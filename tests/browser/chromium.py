@@ -58,7 +58,7 @@ class Browser:
     screenshots: Path
 
     def open(self, page: Path, fragment: str = "") -> None:
-        """Open a file and wait until it is loaded and its charts are drawn; pictures further down may load later, see `broken_pictures`."""
+        """Open a file and wait until it is loaded and its charts are drawn; images further down may load later, see `broken_images`."""
         self.driver.get(page.resolve().as_uri() + fragment)
         drawn = "return [...document.querySelectorAll('.chart')].every(chart => chart.childNodes.length > 0)"
         WebDriverWait(self.driver, 20, 0.05).until(lambda _: self.run(drawn), f"a chart of {page} stays empty")
@@ -67,13 +67,13 @@ class Browser:
         """What a piece of JavaScript, with `return`, gives; its arguments are `arguments[0]` and so on."""
         return self.driver.execute_script(script, *arguments)
 
-    def broken_pictures(self) -> list[str]:
-        """Load every picture of the page, also those that wait to be scrolled to, and name those that cannot be shown."""
+    def broken_images(self) -> list[str]:
+        """Load every image of the page, also those that wait to be scrolled to, and name those that cannot be shown."""
         load = """const done = arguments[0];
-            const pictures = [...document.images];
-            pictures.forEach(picture => { picture.loading = "eager"; });
-            Promise.allSettled(pictures.map(picture => picture.decode()))
-                .then(ends => done(pictures.filter((_, index) => ends[index].status === "rejected").map(picture => picture.src)));"""
+            const images = [...document.images];
+            images.forEach(image => { image.loading = "eager"; });
+            Promise.allSettled(images.map(image => image.decode()))
+                .then(ends => done(images.filter((_, index) => ends[index].status === "rejected").map(image => image.src)));"""
         return list(self.driver.execute_async_script(load))
 
     def problems(self) -> list[str]:

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from tests.browser.chromium import Browser
 
 MAX_BYTES = 15_000_000
-"""Size of all pages of the demo's report together, with their pictures and scripts."""
+"""Size of all pages of the demo's report together, with their images and scripts."""
 
 SMALLEST_TEXT = 11
 """Pixels."""
@@ -100,9 +100,9 @@ LINKS = "return [...document.querySelectorAll('[href], [src]')].map(owner => own
 
 
 def open_quietly(browser: Browser, page: Path) -> None:
-    """Open a page; all its pictures load, and neither they nor anything else complain or ask for another machine."""
+    """Open a page; all its images load, and neither they nor anything else complain or ask for another machine."""
     browser.open(page)
-    assert browser.broken_pictures() == [], page
+    assert browser.broken_images() == [], page
     assert browser.problems() == [], page
 
 

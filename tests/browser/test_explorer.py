@@ -28,7 +28,7 @@ def explorer_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The explorer of made-up results with all nearest patches stored."""
     pytest.importorskip("selenium")
     fake = FakeResults(tmp_path_factory.mktemp("explorer") / "results")
-    fake.write_pictures()
+    fake.write_images()
     fake.write_scores(nearest_bags=6)
     write_report(ReportSettings(title=NASTY), fake.root, fake.root / "report")
     return fake.root / "report" / "consistency" / "index.html"
@@ -172,10 +172,10 @@ def test_a_patch_lights_up_its_nearest_patch_in_every_view(page: Browser, data: 
     bag = next(bag for bag in data["bags"] if bag["key"] == key)
     good = [pair for pair in bag["pairs"] if "nearest" in pair]
     assert len(good) == 2
-    captions = [element.text for element in page.driver.find_elements(By.CSS_SELECTOR, "#bag-pictures figcaption")]
+    captions = [element.text for element in page.driver.find_elements(By.CSS_SELECTOR, "#bag-images figcaption")]
     assert captions[0] == "real image"
     assert captions[1].startswith(f"view 1\nGS {good[0]['gs']:.3f}, LS {good[0]['ls']:.3f}, NPS {good[0]['nps']:.3f}")
-    box = page.driver.find_element(By.CSS_SELECTOR, ".picture.patches")
+    box = page.driver.find_element(By.CSS_SELECTOR, ".image.patches")
     step = box.size["width"] / PATCHES_TO_A_SIDE
     row, place = 1, 4
     offset = (int((place + 0.5 - PATCHES_TO_A_SIDE / 2) * step), int((row + 0.5 - PATCHES_TO_A_SIDE / 2) * step))
@@ -195,7 +195,7 @@ def test_a_patch_lights_up_its_nearest_patch_in_every_view(page: Browser, data: 
 
 def lit(page: Browser) -> dict[int, tuple[int, int]]:
     """View -> (column, row) of its lit patch."""
-    script = """return [...document.querySelectorAll('#bag-pictures figure')].flatMap(figure => [...figure.querySelectorAll('.lit')].map(
+    script = """return [...document.querySelectorAll('#bag-images figure')].flatMap(figure => [...figure.querySelectorAll('.lit')].map(
         patch => [figure.dataset.view, patch.getAttribute('x'), patch.getAttribute('y')].map(Number)))"""
     return {view: (x, y) for view, x, y in page.run(script)}
 
@@ -244,8 +244,8 @@ def test_a_bad_view_is_shown_with_its_reason(page: Browser) -> None:
     type_into(page, "#filter-key", "n1_0")
     wait(page, lambda: column(page, "key") == ["n1_0"])
     click(page, "#table tbody .open")
-    text = page.run("return document.getElementById('bag-pictures').innerText")
-    assert "no picture: view: not finite" in text
+    text = page.run("return document.getElementById('bag-images').innerText")
+    assert "no image: view: not finite" in text
     assert "not scored: view: not finite" in text
 
 
@@ -266,5 +266,5 @@ def test_keys_classes_and_reasons_are_shown_as_text(browser: Browser, explorer_p
     wait(browser, lambda: column(browser, "key") == [odd])
     click(browser, "#table tbody .open")
     assert browser.run("return document.getElementById('bag-title').textContent") == odd
-    assert f"not scored: {odd}" in browser.run("return document.getElementById('bag-pictures').textContent")
+    assert f"not scored: {odd}" in browser.run("return document.getElementById('bag-images').textContent")
     assert browser.run("return document.title") != "run"

@@ -86,8 +86,8 @@ def test_pointing_at_a_curve_names_run_step_and_value(pretrain: Browser) -> None
 
 
 def test_a_slider_steps_through_the_panels_by_key(pretrain: Browser) -> None:
-    slider, picture = find(pretrain, ".slider input"), "document.querySelector('.panel-strip img')"
-    state = f"return [document.querySelector('.slider output').textContent, {picture}.src.split('-').at(-1), {picture}.alt]"
+    slider, image = find(pretrain, ".slider input"), "document.querySelector('.panel-strip img')"
+    state = f"return [document.querySelector('.slider output').textContent, {image}.src.split('-').at(-1), {image}.alt]"
     last = pretrain.run(state)
     assert last == ["300", "00000300.jpg", "Reconstructions of cdg, seed 0 after step 300"]
     slider.send_keys(Keys.ARROW_LEFT)
@@ -95,7 +95,7 @@ def test_a_slider_steps_through_the_panels_by_key(pretrain: Browser) -> None:
     slider.send_keys(Keys.HOME)
     assert pretrain.run(state)[0] == "75"
     assert slider.get_attribute("aria-valuetext") == "step 75"
-    assert pretrain.broken_pictures() == []
+    assert pretrain.broken_images() == []
 
 
 def test_sequences_are_worst_first_for_the_chosen_encoder(propagation: Browser) -> None:
@@ -132,4 +132,4 @@ def test_strips_of_all_encoders_are_shown_on_request(propagation: Browser) -> No
         "crops: J&F 25.0",
         "cdg: J&F 45.0",
     ]
-    assert propagation.broken_pictures() == []
+    assert propagation.broken_images() == []

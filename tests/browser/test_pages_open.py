@@ -37,8 +37,8 @@ def test_the_report_fits_the_window(browser: Browser, report_pages: Path) -> Non
     for page in pages_of(report_pages):
         browser.open(page)
         assert browser.run("return document.documentElement.scrollWidth") <= WINDOW[0], page
-        with Image.open(browser.screenshot("page")) as picture:
-            assert picture.width == WINDOW[0]
+        with Image.open(browser.screenshot("page")) as image:
+            assert image.width == WINDOW[0]
 
 
 def test_texts_of_the_report_are_large_dark_and_apart_enough(browser: Browser, report_pages: Path) -> None:
@@ -72,7 +72,7 @@ def test_an_opened_bag_can_be_read_and_used_by_keyboard(browser: Browser, report
         ("<script>console.warn('odd')</script>", "console WARNING"),
         ("<script>nothing.here()</script>", "console SEVERE"),
         ("<img src='gone.png'>", "gone.png"),
-        ("<img src='http://example.org/picture.png'>", "request: http://example.org/picture.png"),
+        ("<img src='http://example.org/image.png'>", "request: http://example.org/image.png"),
         ("<script>fetch('https://example.org/data').catch(() => 0)</script>", "request: https://example.org/data"),
     ],
 )
@@ -84,12 +84,12 @@ def test_the_harness_sees_what_a_page_must_not_do(browser: Browser, tmp_path: Pa
     browser.reset()
 
 
-def test_the_harness_names_a_picture_that_cannot_be_shown(browser: Browser, tmp_path: Path) -> None:
+def test_the_harness_names_a_image_that_cannot_be_shown(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(HEAD + "<div style='height: 9000px'></div><img src='gone.png' loading='lazy'>")
     browser.open(page)
     assert browser.problems() == []
-    assert browser.broken_pictures() == [(tmp_path / "gone.png").as_uri()]
+    assert browser.broken_images() == [(tmp_path / "gone.png").as_uri()]
     browser.reset()
 
 

@@ -177,13 +177,13 @@ def test_ranks_share_out_the_shards_and_one_that_fails_does_not_end_the_others(
         if shard.stem == "6":
             raise ValueError("torn")
         made.append(shard.stem)
-        return {"pictures": 10}
+        return {"images": 10}
 
     monkeypatch.setenv("WORLD_SIZE", "3")
     for number in range(2):
         monkeypatch.setenv("RANK", str(number))
         facts = each_shard(pairs, tmp_path, make)
-        assert facts == {"output": str(tmp_path), "shards": 2, "processes": 3, "pictures": 20}
+        assert facts == {"output": str(tmp_path), "shards": 2, "processes": 3, "images": 20}
     monkeypatch.setenv("RANK", "2")
     with pytest.raises(ShareFailed, match="1 of 3 shards failed, the others are whole"):
         each_shard(pairs, tmp_path, make)

@@ -1,4 +1,4 @@
-"""Drawn picture shards for the tests of scoring."""
+"""Drawn image shards for the tests of scoring."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from PIL import Image
 
 from cdgmae.settings.encoder import VitSettings
-from cdgmae.storage.image_shards import BAD, PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter
 
 SIZE, PATCH = 48, 8
 TINY_VIT = "random:" + VitSettings(image_size=SIZE, patch_size=PATCH, embed_dim=24, depth=2, num_heads=2).canonical_json()
-Pictures = dict[tuple[str, int], bytes | str]
+Images = dict[tuple[str, int], bytes | str]
 
 
-def picture(seed: int, size: int = SIZE + 2 * PATCH) -> Image.Image:
-    """A smooth random picture: neighbouring patches resemble each other, other seeds do not."""
+def draw_image(seed: int, size: int = SIZE + 2 * PATCH) -> Image.Image:
+    """A smooth random image: neighbouring patches resemble each other, other seeds do not."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
 
@@ -34,23 +34,25 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def write_shard(path: Path, pictures: Pictures) -> Path:
-    """A picture shard; a string instead of bytes is a bad row with that reason."""
-    with PictureShardWriter(path) as writer:
-        for (key, view_index), data in pictures.items():
+def write_shard(path: Path, images: Images) -> Path:
+    """An image shard; a string instead of bytes is a bad row with that reason."""
+    with ImageShardWriter(path) as writer:
+        for (key, view_index), data in images.items():
             if isinstance(data, str):
-                writer.add_failure(PictureRow(key, view_index, status=BAD, reason=data))
+                writer.add_failure(ImageRow(key, view_index, status=BAD, reason=data))
             else:
-                writer.add_picture(PictureRow(key, view_index, extension="png", width=SIZE, height=SIZE), data)
+                writer.add_image(ImageRow(key, view_index, extension="png", width=SIZE, height=SIZE), data)
         writer.commit(settings_digest="test")
     return path
 
 
-def bags(num_keys: int, num_views: int) -> tuple[Pictures, Pictures]:
+def bags(num_keys: int, num_views: int) -> tuple[Images, Images]:
     """Keys out of order, views of random strangers."""
     keys = [f"k{(7 * index) % num_keys}" for index in range(num_keys)]
-    real: Pictures = {(key, 0): png(picture(index)) for index, key in enumerate(keys)}
-    views: Pictures = {
-        (key, view): png(picture(100 + 10 * index + view)) for index, key in enumerate(keys) for view in range(num_views, 0, -1)
+    real: Images = {(key, 0): png(draw_image(index)) for index, key in enumerate(keys)}
+    views: Images = {
+        (key, view): png(draw_image(100 + 10 * index + view))
+        for index, key in enumerate(keys)
+        for view in range(num_views, 0, -1)
     }
     return real, views

@@ -165,9 +165,9 @@ def test_strips_show_the_bags_with_the_found_views_framed(scored: Path, tmp_path
     assert tuple(bag[0, third + 1]) == tuple(bag[SIZE // 2, -1]) == FRAME_COLOUR
 
 
-def test_missing_pictures_are_said(scored: Path, tmp_path: Path) -> None:
+def test_missing_images_are_said(scored: Path, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "views")
-    with pytest.raises(ValueError, match=r"pictures of .* are not there: no .*views/s_ldm/00000\.tar; leave out --images"):
+    with pytest.raises(ValueError, match=r"images of .* are not there: no .*views/s_ldm/00000\.tar; leave out --images"):
         write_strips(query_scores(scored, "nps > -1", source="s_ldm"), scored, tmp_path / "strips")
 
 

@@ -14,7 +14,7 @@ from tests.consistency.drawn_bags import SIZE, TINY_VIT, bags, write_shard
 
 def test_deleted_scores_come_back_without_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, views = bags(4, 2)
-    tars = [write_shard(tmp_path / name / "00000.tar", pictures) for name, pictures in (("real", real), ("views", views))]
+    tars = [write_shard(tmp_path / name / "00000.tar", images) for name, images in (("real", real), ("views", views))]
     output = tmp_path / "scores" / "00000.parquet"
 
     def score(source: str = "s_ldm") -> dict:

@@ -1,4 +1,4 @@
-"""Scoring of a shard on real picture shards with raw-pixel and ViT encoders."""
+"""Scoring of a shard on real image shards with raw-pixel and ViT encoders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from torch.nn.functional import pad
 
 from cdgmae.consistency import scoring
-from cdgmae.consistency.pair_images import cut_crops, prepare_picture
+from cdgmae.consistency.pair_images import cut_crops, prepare_image
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA
 from cdgmae.models.encoders.by_name import PixelEncoder, VitEncoder, load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
@@ -25,11 +25,11 @@ from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
 from cdgmae.settings.crops import CropPairSettings
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import Bag
-from cdgmae.storage.image_shards import PictureShard
+from cdgmae.storage.image_shards import ImageShard
 from cdgmae.storage.media.crops import plan_crop_pair
 from cdgmae.storage.media.images import encode_jpeg
 from cdgmae.storage.tables import table_facts
-from tests.consistency.drawn_bags import PATCH, SIZE, TINY_VIT, Pictures, bags, picture, png, shifted, write_shard
+from tests.consistency.drawn_bags import PATCH, SIZE, TINY_VIT, Images, bags, draw_image, png, shifted, write_shard
 
 CPU = torch.device("cpu")
 SETTINGS = ScoringSettings(image_size=SIZE, batch_size=4)
@@ -40,8 +40,8 @@ def score(tmp_path: Path) -> Callable[..., tuple[dict[str, Any], Path]]:
     """Write both shards, score them, give the result and the table's path."""
 
     def run(
-        real: Pictures,
-        views: Pictures | None,
+        real: Images,
+        views: Images | None,
         *,
         settings: ScoringSettings = SETTINGS,
         encoder: str = f"pixels:{PATCH}",
@@ -57,8 +57,8 @@ def score(tmp_path: Path) -> Callable[..., tuple[dict[str, Any], Path]]:
 
 
 def test_planted_pairs_are_told_apart(score: Callable[..., Any]) -> None:
-    image = picture(1)
-    views: Pictures = {("a", 1): png(shifted(image, 0)), ("a", 2): png(shifted(image, 1)), ("a", 3): png(picture(2, SIZE))}
+    image = draw_image(1)
+    views: Images = {("a", 1): png(shifted(image, 0)), ("a", 2): png(shifted(image, 1)), ("a", 3): png(draw_image(2, SIZE))}
     _, path = score({("a", 0): png(shifted(image, 0))}, views)
     same, moved, stranger = pq.read_table(path).to_pylist()
     assert [same[name] for name in ("gs", "ls", "nps", "nps_reverse")] == pytest.approx([1, 1, 1, 1], abs=1e-5)
@@ -95,7 +95,7 @@ def test_batches_that_cut_through_bags_do_not_change_the_scores(score: Callable[
     assert list(actual["key"]) == list(expected["key"])
 
 
-def test_every_picture_is_embedded_once(score: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_image_is_embedded_once(score: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[int] = []
     tokens = PixelEncoder.tokens
     monkeypatch.setattr(
@@ -108,7 +108,7 @@ def test_every_picture_is_embedded_once(score: Callable[..., Any], monkeypatch: 
 def test_scores_are_those_of_the_encoders_tokens(score: Callable[..., Any]) -> None:
     real, views = bags(1, 1)
     _, path = score(real, views, encoder=TINY_VIT)
-    images = [prepare_picture(data, SIZE) for data in (real["k0", 0], views["k0", 1]) if isinstance(data, bytes)]
+    images = [prepare_image(data, SIZE) for data in (real["k0", 0], views["k0", 1]) if isinstance(data, bytes)]
     tokens_BTD = load_encoder(TINY_VIT, device=CPU).tokens(normalise(pixels_to_tensor(images)))
     expected = torch.cosine_similarity(tokens_BTD[0], tokens_BTD[1], dim=-1)
     row = pq.read_table(path).to_pylist()[0]
@@ -116,27 +116,27 @@ def test_scores_are_those_of_the_encoders_tokens(score: Callable[..., Any]) -> N
     assert row["ls"] == pytest.approx(expected[1:].mean().item(), abs=1e-5)
 
 
-def test_pictures_are_scaled_by_the_shorter_side_and_cut_in_the_middle() -> None:
+def test_images_are_scaled_by_the_shorter_side_and_cut_in_the_middle() -> None:
     stripes = Image.new("RGB", (96, 48), "red")
     stripes.paste("blue", (24, 0, 72, 48))
-    prepared = prepare_picture(png(stripes), 24)
+    prepared = prepare_image(png(stripes), 24)
     assert prepared.size == (24, 24)
     assert np.asarray(prepared)[12, 3].argmax() == np.asarray(prepared)[12, 20].argmax() == 2
 
 
-def test_unreadable_pictures_become_rows_with_a_reason(score: Callable[..., Any], tmp_path: Path) -> None:
+def test_unreadable_images_become_rows_with_a_reason(score: Callable[..., Any], tmp_path: Path) -> None:
     real, views = bags(3, 3)
-    whole = encode_jpeg(picture(5), 90)
+    whole = encode_jpeg(draw_image(5), 90)
     views["k0", 1] = whole[: len(whole) * 3 // 4]
     views["k1", 2] = "generation failed: not finite"
-    real["k2", 0] = b"no picture at all"
+    real["k2", 0] = b"no image at all"
     facts, path = score(real, views, settings=SETTINGS.model_copy(update={"max_bad_fraction": 0.9}))
     rows = {(row["key"], row["view_b"]): row for row in pq.read_table(path).to_pylist()}
     assert len(rows) == 9
     assert facts["bad"] == 5
-    assert rows["k0", 1]["reason"].startswith("view: corrupt or truncated picture")
+    assert rows["k0", 1]["reason"].startswith("view: corrupt or truncated image")
     assert rows["k1", 2]["reason"] == "view: generation failed: not finite"
-    assert {rows["k2", view]["reason"] for view in (1, 2, 3)} == {"real image: not a JPEG, PNG or WebP picture"}
+    assert {rows["k2", view]["reason"] for view in (1, 2, 3)} == {"real image: not a JPEG, PNG or WebP image"}
     assert all(rows["k0", 1][name] is None for name in ("gs", "ls", "nps", "nps_reverse"))
     assert rows["k0", 2]["status"] == "ok"
     assert rows["k0", 2]["nps"] is not None
@@ -146,7 +146,7 @@ def test_bytes_that_rotted_on_disk_are_found(score: Callable[..., Any], tmp_path
     settings = SETTINGS.model_copy(update={"max_bad_fraction": 0.9})
     _, path = score(*bags(2, 1), settings=settings)
     tar = tmp_path / "views" / "00000.tar"
-    row = next(PictureShard(tar).rows())
+    row = next(ImageShard(tar).rows())
     content = bytearray(tar.read_bytes())
     content[(row.offset or 0) + 40] ^= 1
     tar.write_bytes(content)
@@ -213,7 +213,7 @@ def test_all_pairs_of_a_bag_are_scored_in_order(score: Callable[..., Any]) -> No
 def test_crop_pairs_are_those_of_the_pretext_task_and_a_function_of_seed_and_key(
     score: Callable[..., Any], tmp_path: Path
 ) -> None:
-    real = {(f"k{index}", 0): png(picture(index)) for index in range(4)}
+    real = {(f"k{index}", 0): png(draw_image(index)) for index in range(4)}
     draws = CropDrawSettings(num_pairs=2, global_crop_scale=(0.3, 1.0), seed=5)
     settings = SETTINGS.model_copy(update={"crops": draws})
     facts, path = score(real, None, settings=settings, kind="crops")
@@ -226,8 +226,8 @@ def test_crop_pairs_are_those_of_the_pretext_task_and_a_function_of_seed_and_key
     run = PretrainRunSettings(
         image_size=SIZE, patch_size=PATCH, embed_dim=24, num_heads=2, pretext="crops", global_crop_scale=(0.3, 1.0)
     )
-    plan = plan_sample(run, generator, Bag("k2", range(1), [0], [picture(2).size], None))
-    target, anchor = cut_crops(picture(2), plan, SIZE)
+    plan = plan_sample(run, generator, Bag("k2", range(1), [0], [draw_image(2).size], None))
+    target, anchor = cut_crops(draw_image(2), plan, SIZE)
     tokens_BTD = load_encoder(f"pixels:{PATCH}", device=CPU).tokens(normalise(pixels_to_tensor([target, anchor])))
     assert rows[5]["ls"] == pytest.approx(torch.cosine_similarity(*tokens_BTD[:, 1:], dim=-1).mean().item(), abs=1e-5)
     fewer = {key: value for key, value in real.items() if key[0] == "k2"}
@@ -237,7 +237,7 @@ def test_crop_pairs_are_those_of_the_pretext_task_and_a_function_of_seed_and_key
 
 @pytest.mark.parametrize("strategy", ["global_to_local", "local_to_global", "random_views", "same_views"])
 def test_crops_are_cut_as_pre_training_cuts_them(strategy: Literal["global_to_local"]) -> None:
-    image = picture(3, 90).crop((0, 0, 90, 70))
+    image = draw_image(3, 90).crop((0, 0, 90, 70))
     pixels_HWC = torch.from_numpy(np.asarray(image).copy())
     for seed in range(6):
         plan = plan_crop_pair(CropPairSettings(crop_strategy=strategy), np.random.default_rng(seed), image.size, SIZE)
@@ -262,7 +262,7 @@ def test_tokens_before_the_final_norm_are_compared_if_asked_for(score: Callable[
     encoder = load_encoder(TINY_VIT, device=CPU)
     assert isinstance(encoder, VitEncoder)
     images = normalise(
-        pixels_to_tensor([prepare_picture(data, SIZE) for data in (real["k0", 0], views["k0", 1]) if isinstance(data, bytes)])
+        pixels_to_tensor([prepare_image(data, SIZE) for data in (real["k0", 0], views["k0", 1]) if isinstance(data, bytes)])
     )
     before_BTD = encoder.tokens(images, final_norm=False)
     torch.testing.assert_close(encoder.vit.norm(before_BTD), encoder.tokens(images))
@@ -281,9 +281,9 @@ def test_bf16_scores_stay_near_fp32_and_say_so(score: Callable[..., Any]) -> Non
 
 
 def test_nearest_patches_of_chosen_bags_tell_where_each_patch_went(score: Callable[..., Any]) -> None:
-    image = picture(1)
-    real: Pictures = {("a", 0): png(shifted(image, 0)), ("b", 0): png(picture(2, SIZE)), ("c", 0): png(picture(3, SIZE))}
-    views: Pictures = {("a", 1): png(shifted(image, 1)), ("b", 1): png(picture(5, SIZE)), ("c", 1): b""}
+    image = draw_image(1)
+    real: Images = {("a", 0): png(shifted(image, 0)), ("b", 0): png(draw_image(2, SIZE)), ("c", 0): png(draw_image(3, SIZE))}
+    views: Images = {("a", 1): png(shifted(image, 1)), ("b", 1): png(draw_image(5, SIZE)), ("c", 1): b""}
     settings = SETTINGS.model_copy(update={"nearest_bags": 1, "max_bad_fraction": 0.5})
     _, path = score(real, views, settings=settings)
     assert [row["nearest_patches"] is None for row in pq.read_table(path).to_pylist()] == [True, False, True]

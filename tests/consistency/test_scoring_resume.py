@@ -30,7 +30,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Real and view shards with one corrupt and one missing view."""
     folder = tmp_path_factory.mktemp("shards")
     real, views = bags(NUM_BAGS, NUM_VIEWS)
-    views["k7", 2], views["k9", 1] = b"no picture", "generation failed: not finite"
+    views["k7", 2], views["k9", 1] = b"no image", "generation failed: not finite"
     write_shard(folder / "real" / "00000.tar", real)
     write_shard(folder / "views" / "00000.tar", views)
     return folder
@@ -90,5 +90,5 @@ def test_killed_and_stopped_jobs_end_with_the_table_of_a_straight_run(
     assert not (broken.parent / "work").exists()
     rows = {(row["key"], row["view_b"]): row for row in pq.read_table(broken).to_pylist()}
     assert len(rows) == NUM_BAGS * NUM_VIEWS
-    assert rows["k7", 2]["reason"] == "view: not a JPEG, PNG or WebP picture"
+    assert rows["k7", 2]["reason"] == "view: not a JPEG, PNG or WebP image"
     assert rows["k9", 1]["reason"] == "view: generation failed: not finite"

@@ -16,7 +16,7 @@ from cdgmae.consistency.score_tables import METRICS
 from cdgmae.consistency.scoring import score_shard
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.image_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.media.images import decode_rgb, encode_jpeg, resize_shorter_side
 
 CLIPS = Path(__file__).parents[2].parent / "shared" / "data" / "DAVIS" / "JPEGImages" / "480p"
@@ -39,11 +39,11 @@ def frames() -> dict[str, list[Image.Image]]:
     }
 
 
-def write_shard(path: Path, pictures: dict[tuple[str, int], Image.Image]) -> Path:
-    with PictureShardWriter(path) as writer:
-        for (key, view_index), image in pictures.items():
-            row = PictureRow(key, view_index, extension="jpg", width=image.width, height=image.height)
-            writer.add_picture(row, encode_jpeg(image, 95))
+def write_shard(path: Path, images: dict[tuple[str, int], Image.Image]) -> Path:
+    with ImageShardWriter(path) as writer:
+        for (key, view_index), image in images.items():
+            row = ImageRow(key, view_index, extension="jpg", width=image.width, height=image.height)
+            writer.add_image(row, encode_jpeg(image, 95))
         writer.commit(settings_digest="test")
     return path
 
@@ -68,7 +68,7 @@ def test_near_frames_score_above_far_ones_and_these_above_other_clips(
             real[key, 0] = frames[clip][start]
             pair = (frames[clip][start + NEAR], frames[clip][start + FAR], stranger[random.integers(len(stranger))])
             views.update({(key, index): image for index, image in enumerate(pair, start=1)})
-    tars = [write_shard(tmp_path / f"{name}.tar", pictures) for name, pictures in (("real", real), ("views", views))]
+    tars = [write_shard(tmp_path / f"{name}.tar", images) for name, images in (("real", real), ("views", views))]
     table = tmp_path / "scores.parquet"
     encoder = str(tmp_path / "run" / "encoder.safetensors")
     score_shard(ScoringSettings(image_size=SIDE), *tars, encoder, table, source="video", device=CPU)

@@ -71,7 +71,7 @@ def test_the_marker_lists_what_was_drawn(demo: Path) -> None:
     assert facts["versions"].keys() >= {"cdgmae", "scikit-image", "pillow"}
 
 
-def test_tiles_are_an_imagenet_like_tree_of_structured_pictures(demo: Path) -> None:
+def test_tiles_are_an_imagenet_like_tree_of_structured_images(demo: Path) -> None:
     tiles = sorted((demo / "images").glob("*/*.JPEG"))
     assert len(tiles) == TILES
     assert len(set(digests(demo / "images").values())) == TILES + 1
@@ -133,10 +133,10 @@ def test_masks_follow_the_pixels_of_the_object(demo: Path) -> None:
     """Cutting an object out by its mask and comparing mean colours: the same object between frames, not the background."""
     folder = demo / "DAVIS/JPEGImages/480p"
     for clip in sorted(folder.iterdir()):
-        pictures = [np.asarray(Image.open(path), float) for path in sorted(clip.iterdir())]
+        images = [np.asarray(Image.open(path), float) for path in sorted(clip.iterdir())]
         masks = [labels(path) for path in sorted((demo / "DAVIS/Annotations/480p" / clip.name).iterdir())]
         for label in range(1, masks[0].max() + 1):
-            shades = [picture[mask == label].mean(axis=0) / picture.mean() for picture, mask in zip(pictures, masks, strict=True)]
+            shades = [image[mask == label].mean(axis=0) / image.mean() for image, mask in zip(images, masks, strict=True)]
             assert np.ptp(shades, axis=0).max() < 0.35
 
 

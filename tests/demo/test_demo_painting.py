@@ -13,7 +13,7 @@ from cdgmae.demo.photographs import load_photographs
 
 
 def gradient() -> Image.Image:
-    """Red is 4x, green is 4y: a colour says where in the picture it comes from, to a quarter of a pixel."""
+    """Red is 4x, green is 4y: a colour says where in the image it comes from, to a quarter of a pixel."""
     y, x = np.mgrid[0:64, 0:64]
     return Image.fromarray(np.stack([4 * x, 4 * y, np.zeros_like(x)], axis=-1).astype(np.uint8))
 

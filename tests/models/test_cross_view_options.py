@@ -96,7 +96,7 @@ def test_autocast_keeps_the_loss_in_float32_and_close() -> None:
 
 
 @torch.no_grad()
-def test_channels_last_pictures_give_the_same_output() -> None:
+def test_channels_last_images_give_the_same_output() -> None:
     model = CrossViewMAE(**TINY).eval()
     target, anchors, noise, _ = views()
     expected = model(target, anchors, noise)

@@ -190,40 +190,40 @@ def test_pipelines_survive_saving_as_safetensors(tmp_path: Path, kind: str) -> N
     embeddings, x_T = inputs()
     first, second = (one.sample_latents(embeddings, x_T, 3, 2.0) for one in (pipeline, again))
     assert torch.equal(first, second)
-    assert torch.equal(pipeline.pictures(first), again.pictures(second))
-    pictures = torch.rand(2, 3, 16, 16)
-    assert torch.equal(pipeline.encode(pictures), again.encode(pictures))
+    assert torch.equal(pipeline.images(first), again.images(second))
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(pipeline.encode(images), again.encode(images))
 
 
 def test_vq_encoding_is_not_quantised_and_decoding_is() -> None:
     stage = vq_model(scaling_factor=1.0).eval()
-    pipeline, pictures = tiny_pipeline(stage), torch.rand(2, 3, 16, 16)
+    pipeline, images = tiny_pipeline(stage), torch.rand(2, 3, 16, 16)
     with torch.no_grad():
-        torch.testing.assert_close(pipeline.encode(pictures), stage.quant_conv(stage.encoder(pictures)))
-        latents = pipeline.encode(pictures)
+        torch.testing.assert_close(pipeline.encode(images), stage.quant_conv(stage.encoder(images)))
+        latents = pipeline.encode(images)
         codes = stage.quantize.embedding.weight
         flat = latents.permute(0, 2, 3, 1).reshape(-1, 3)
         nearest = codes[torch.cdist(flat.double(), codes.double()).argmin(1)].reshape(2, 8, 8, 3).permute(0, 3, 1, 2)
         expected = stage.decoder(stage.post_quant_conv(nearest))
     torch.testing.assert_close(pipeline.decode(latents), expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(pipeline.pictures(latents), ((expected + 1) / 2).clamp(0, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(pipeline.images(latents), ((expected + 1) / 2).clamp(0, 1), atol=1e-5, rtol=0)
 
 
 def test_scaling_factors_are_applied_and_a_forgotten_one_is_refused() -> None:
-    stage, pictures = kl_model().eval(), torch.rand(1, 3, 16, 16)
+    stage, images = kl_model().eval(), torch.rand(1, 3, 16, 16)
     pipeline = tiny_pipeline(stage)
     with torch.no_grad():
-        raw = stage.encode(pictures).latent_dist.mode()
-        torch.testing.assert_close(pipeline.encode(pictures), (raw - 0.25) * 0.5)
+        raw = stage.encode(images).latent_dist.mode()
+        torch.testing.assert_close(pipeline.encode(images), (raw - 0.25) * 0.5)
         expected = stage.decode(raw).sample
-    torch.testing.assert_close(pipeline.decode(pipeline.encode(pictures)), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(pipeline.decode(pipeline.encode(images)), expected, atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match=r"scaling_factor=1\.0"):
         tiny_pipeline(vq_model())
 
 
 def test_pixel_diffusion_needs_no_first_stage() -> None:
-    pipeline, pictures = tiny_pipeline(None), torch.rand(2, 3, 8, 8)
-    torch.testing.assert_close(pipeline.pictures(pipeline.encode(pictures * 2 - 1)), pictures)
+    pipeline, images = tiny_pipeline(None), torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(pipeline.images(pipeline.encode(images * 2 - 1)), images)
     assert pipeline.scaling_factor == 1.0
 
 

@@ -59,7 +59,7 @@ def test_vit_variants_give_timm_s_tokens_without_registers(variant: str) -> None
 
 
 @pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "deit_tiny_distilled_patch16_224"])
-def test_other_transformers_of_timm_fit_any_picture(name: str) -> None:
+def test_other_transformers_of_timm_fit_any_image(name: str) -> None:
     encoder = load_encoder(f"random:{name}", device=CPU)
     images = torch.randn(1, 3, 48, 80)
     tokens = encoder.tokens(images)

@@ -180,7 +180,7 @@ def literal_decode(w: Weights, config: dict, latents: Tensor) -> Tensor:
 
 
 def literal_grid_tokens(w: Weights, embeddings: Tensor, hidden: int, width: int, layers: int, mlp: int, levels: int) -> Tensor:
-    """ZoomLDM's tokens of one embedding per picture at magnification 0: standardise, reduce, centre in 64 padding tokens, transform."""
+    """ZoomLDM's tokens of one embedding per image at magnification 0: standardise, reduce, centre in 64 padding tokens, transform."""
     standard = (embeddings - embeddings.mean(-1, keepdim=True)) / embeddings.std(-1, keepdim=True)
     centre = linear(w.at("dim_reduce"), standard, hidden)
     tokens = w("pad_token", 1, 1, hidden).repeat(len(embeddings), 64, 1)

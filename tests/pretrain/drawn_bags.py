@@ -1,4 +1,4 @@
-"""Small bags of drawn pictures for the tests of this folder."""
+"""Small bags of drawn images for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.image_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.media.images import encode_jpeg
 
 RUN = PretrainRunSettings(
@@ -17,7 +17,7 @@ RUN = PretrainRunSettings(
 )  # fmt: skip
 
 
-def picture(number: int, view: int) -> bytes:
+def image(number: int, view: int) -> bytes:
     """A JPEG of smooth random colours."""
     generator = np.random.default_rng([number, view])
     coarse = generator.integers(0, 255, (4, 4, 3), dtype=np.uint8)
@@ -25,13 +25,13 @@ def picture(number: int, view: int) -> bytes:
 
 
 def write_bags(folder: Path, num_bags: int = 20, num_views: int = 3) -> tuple[list[Path], list[Path]]:
-    """One shard of real pictures and one of views; returns their tars."""
+    """One shard of real images and one of views; returns their tars."""
     reals, views = [folder / "shards/00000.tar"], [folder / "views/00000.tar"]
     for path, indices in ((reals[0], [0]), (views[0], range(1, num_views + 1))):
-        with PictureShardWriter(path) as writer:
+        with ImageShardWriter(path) as writer:
             for number in range(num_bags):
                 for index in indices:
-                    row = PictureRow(f"n{number:04d}", index, extension="jpg", width=40, height=40)
-                    writer.add_picture(row, picture(number, index))
+                    row = ImageRow(f"n{number:04d}", index, extension="jpg", width=40, height=40)
+                    writer.add_image(row, image(number, index))
             writer.commit(settings_digest="test")
     return reals, views

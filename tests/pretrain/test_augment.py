@@ -51,7 +51,7 @@ CASES = [(2, False), (1, False), (1, True)]
 
 
 @pytest.mark.parametrize(("num_regions", "nested"), CASES)
-def test_one_by_one_is_bitwise_torchvision_on_8_bit_pictures(num_regions: int, nested: bool) -> None:
+def test_one_by_one_is_bitwise_torchvision_on_8_bit_images(num_regions: int, nested: bool) -> None:
     batch = drawn_batch(num_regions, nested)
     assert torch.equal(scale_one_by_one(batch, SIDE), torchvision_views(batch, torch.uint8))
 

@@ -18,7 +18,7 @@ from cdgmae.pretrain.augment import finish_views
 from cdgmae.pretrain.batches import BagBatches, open_bags
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import BagStore
-from cdgmae.storage.image_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.media.images import encode_jpeg
 
 RUN = PretrainRunSettings(
@@ -27,7 +27,7 @@ RUN = PretrainRunSettings(
 )  # fmt: skip
 
 
-def picture(number: int, view: int, size: tuple[int, int]) -> bytes:
+def image(number: int, view: int, size: tuple[int, int]) -> bytes:
     coarse = np.random.default_rng([number, view]).integers(0, 255, (4, 4, 3), dtype=np.uint8)
     return encode_jpeg(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), 90)
 
@@ -41,13 +41,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> BagStore:
 def write_bags(folder: Path, size: tuple[int, int], said: tuple[int, int] | None = None) -> tuple[list[Path], list[Path]]:
     reals, views = [folder / "shards.tar"], [folder / "views.tar"]
     for path, indices in ((reals[0], [0]), (views[0], [1, 2, 3])):
-        with PictureShardWriter(path) as writer:
+        with ImageShardWriter(path) as writer:
             for number in range(24):
                 for index in indices:
                     actual = size if index == 0 else (44, 44)
                     width, height = said or actual
-                    row = PictureRow(f"n{number:04d}", index, extension="jpg", width=width, height=height)
-                    writer.add_picture(row, picture(number, index, actual))
+                    row = ImageRow(f"n{number:04d}", index, extension="jpg", width=width, height=height)
+                    writer.add_image(row, image(number, index, actual))
             writer.commit(settings_digest="test")
     return reals, views
 
@@ -146,17 +146,17 @@ def test_shared_crops_show_the_same_part_of_views_of_different_sizes(tmp_path: P
         (96, 60), Image.Resampling.BICUBIC
     )
     for path, index, size in ((reals[0], 0, (96, 60)), (views[0], 1, (64, 40))):
-        with PictureShardWriter(path) as writer:
+        with ImageShardWriter(path) as writer:
             for number in range(8):
-                row = PictureRow(f"k{number}", index, extension="jpg", width=size[0], height=size[1])
-                writer.add_picture(row, encode_jpeg(smooth.resize(size, Image.Resampling.BICUBIC), 98))
+                row = ImageRow(f"k{number}", index, extension="jpg", width=size[0], height=size[1])
+                writer.add_image(row, encode_jpeg(smooth.resize(size, Image.Resampling.BICUBIC), 98))
             writer.commit(settings_digest="test")
     batches = BagBatches(BagStore(reals, views), RUN.model_copy(update={"num_anchors": 1}), seed=3)
     target, anchor = finish_views(batches.batch(0, range(8)), 32).unbind(1)
     assert (target - anchor).abs().mean() < 0.05
 
 
-def test_pictures_that_are_not_as_their_index_says_are_named(tmp_path: Path) -> None:
+def test_images_that_are_not_as_their_index_says_are_named(tmp_path: Path) -> None:
     reals, views = write_bags(tmp_path, (48, 40), said=(40, 48))
     batches = BagBatches(open_bags(RUN, reals, views), RUN, seed=1)
     with pytest.raises(ValueError, match=r"\.tar, view \d has \d+ x \d+ pixels, its index says 40 x 48"):

@@ -16,7 +16,7 @@ from cdgmae.cli import app
 from cdgmae.models import CrossViewMAE
 from cdgmae.pretrain.flops import PAPER_TABLE_8, count_flops, count_images, count_parameters, table_8
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.image_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.media.images import encode_jpeg
 
 SMALL = {
@@ -95,11 +95,11 @@ def test_images_are_counted_in_the_shards_of_the_data_set(tmp_path: Path, monkey
     folder = tmp_path / "results/shards/demo"
     assert count_images(folder) is None
     for number in range(2):
-        with PictureShardWriter(folder / f"{number:05d}.tar") as writer:
+        with ImageShardWriter(folder / f"{number:05d}.tar") as writer:
             for key in ("a", "b"):
-                row = PictureRow(f"{key}{number}", 0, extension="jpg", width=8, height=8)
-                writer.add_picture(row, encode_jpeg(Image.new("RGB", (8, 8)), 90))
-            writer.add_failure(PictureRow(f"c{number}", 0, status="bad", reason="drawn so"))
+                row = ImageRow(f"{key}{number}", 0, extension="jpg", width=8, height=8)
+                writer.add_image(row, encode_jpeg(Image.new("RGB", (8, 8)), 90))
+            writer.add_failure(ImageRow(f"c{number}", 0, status="bad", reason="drawn so"))
             writer.commit(settings_digest="test")
     assert count_images(folder) == 4
     config = Path(__file__).parents[2] / "config.yaml"

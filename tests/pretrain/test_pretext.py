@@ -25,7 +25,7 @@ def plan(run: PretrainRunSettings, seed: int, bag: Bag) -> SamplePlan:
 
 @settings(max_examples=200, deadline=None)
 @given(seed=st.integers(0, 2**32), width=st.integers(1, 700), height=st.integers(1, 700), low=st.floats(0.05, 1.0))
-def test_crops_lie_inside_the_picture(seed: int, width: int, height: int, low: float) -> None:
+def test_crops_lie_inside_the_image(seed: int, width: int, height: int, low: float) -> None:
     box = draw_crop(np.random.default_rng(seed), (width, height), (low, 1.0), (0.75, 4 / 3))
     left, top, right, bottom = box.pixels((width, height))
     assert 0 <= left < right <= width
@@ -103,7 +103,7 @@ def test_frames_share_one_crop_and_one_flip() -> None:
     plans = [plan(run, seed, bag_of(*[(64, 48)] * 6)) for seed in range(40)]
     assert all(drawn.regions[0] == drawn.regions[1] and drawn.flips[0] == drawn.flips[1] for drawn in plans)
     assert {drawn.flips[0] for drawn in plans} == {True, False}
-    assert {drawn.pictures[0] - drawn.pictures[1] for drawn in plans} == {1, 2}
+    assert {drawn.images[0] - drawn.images[1] for drawn in plans} == {1, 2}
 
 
 def test_shared_crop_is_the_same_for_all_views_and_independent_crops_are_not() -> None:

@@ -83,7 +83,7 @@ def test_too_few_bags_and_too_few_views_are_refused(tmp_path: Path) -> None:
         BagStore(other, views)
 
 
-def test_crops_and_plain_mae_train_on_real_pictures_alone(tmp_path: Path) -> None:
+def test_crops_and_plain_mae_train_on_real_images_alone(tmp_path: Path) -> None:
     reals, _ = write_bags(tmp_path)
     for pretext, anchors in (("crops", 1), ("mae", 0)):
         settings = RUN.model_copy(update={"pretext": pretext, "num_anchors": anchors, "source": "crops", "epochs": 1})

@@ -14,13 +14,13 @@ HEIGHT, WIDTH = 64, 96
 
 
 def draw_frame(seed: int, left: int, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """An RGB picture and its ids: 1 for the block's left half, 2 for its right half."""
+    """An RGB image and its ids: 1 for the block's left half, 2 for its right half."""
     rng = np.random.default_rng(seed)
     ground, block = (np.kron(rng.integers(0, 256, (size, size, 3)), np.ones((8, 8, 1))).astype(np.uint8) for size in (12, 4))
-    picture, ids = ground[:HEIGHT, :WIDTH].copy(), np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
-    picture[top : top + 32, left : left + 32] = block
+    image, ids = ground[:HEIGHT, :WIDTH].copy(), np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    image[top : top + 32, left : left + 32] = block
     ids[top : top + 32, left : left + 16], ids[top : top + 32, left + 16 : left + 32] = 1, 2
-    return picture, ids
+    return image, ids
 
 
 def save_ids(path: Path, ids: np.ndarray, *, palette: bool = True) -> None:
@@ -31,16 +31,16 @@ def save_ids(path: Path, ids: np.ndarray, *, palette: bool = True) -> None:
     image.save(path)
 
 
-def save_picture(path: Path, picture: np.ndarray) -> None:
+def save_image(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path, **({"quality": 95} if path.suffix == ".jpg" else {}))
+    Image.fromarray(image).save(path, **({"quality": 95} if path.suffix == ".jpg" else {}))
 
 
 def write_davis(root: Path, names: tuple[str, ...] = ("one", "two"), frames: int = 5, step: int = 8) -> Path:
     for seed, name in enumerate(names):
         for frame in range(frames):
-            picture, ids = draw_frame(seed, 8 + step * frame, 16)
-            save_picture(root / f"JPEGImages/480p/{name}/{frame:05d}.jpg", picture)
+            image, ids = draw_frame(seed, 8 + step * frame, 16)
+            save_image(root / f"JPEGImages/480p/{name}/{frame:05d}.jpg", image)
             save_ids(root / f"Annotations/480p/{name}/{frame:05d}.png", ids)
     listing = root / "ImageSets/2017/val.txt"
     listing.parent.mkdir(parents=True)
@@ -51,9 +51,9 @@ def write_davis(root: Path, names: tuple[str, ...] = ("one", "two"), frames: int
 def write_vip(root: Path, names: tuple[str, ...] = ("videos2", "videos10"), frames: int = 4) -> Path:
     for seed, name in enumerate(names):
         for frame in range(frames):
-            picture, ids = draw_frame(seed, 8 + 8 * frame, 16)
+            image, ids = draw_frame(seed, 8 + 8 * frame, 16)
             stem = f"{1 + 25 * frame:012d}"
-            save_picture(root / f"Images/{name}/{stem}.jpg", picture)
+            save_image(root / f"Images/{name}/{stem}.jpg", image)
             save_ids(root / f"Annotations/Category_ids/{name}/{stem}.png", ids * 5, palette=False)
     return root
 
@@ -63,8 +63,8 @@ def write_jhmdb(root: Path, names: tuple[str, ...] = ("run_1", "run_2"), frames:
         positions = np.empty((2, 15, frames))
         for frame in range(frames):
             left = 8 + step * frame
-            picture, _ = draw_frame(seed, left, 16)
-            save_picture(root / f"Rename_Images/run/{name}/{frame + 1:05d}.png", picture)
+            image, _ = draw_frame(seed, left, 16)
+            save_image(root / f"Rename_Images/run/{name}/{frame + 1:05d}.png", image)
             # offsets keep joints off the middle between cells
             positions[:, :, frame] = [left + 13 + 5 * np.arange(15), 14 + 3 * np.arange(15)]
         folder = root / f"joint_positions/run/{name}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from drawn_clips import save_ids, save_picture, write_davis, write_jhmdb, write_vip
+from drawn_clips import save_ids, save_image, write_davis, write_jhmdb, write_vip
 from PIL import Image
 
 from cdgmae.propagation.benchmarks.labelled_clip import LayoutError
@@ -21,13 +21,13 @@ GREY = np.zeros((64, 96), dtype=np.uint8)
 def test_davis_follows_the_list_and_pairs_frames_with_annotations(tmp_path: Path) -> None:
     clips = read_clips("davis", write_davis(tmp_path, ("zebra", "ant")))
     assert [clip.name for clip in clips] == ["zebra", "ant"]
-    assert clips[0].picture == (64, 96)
+    assert clips[0].frame_size == (64, 96)
     assert [path.stem for path in clips[0].frames] == [path.stem for path in clips[0].labels] == [f"{t:05d}" for t in range(5)]
 
 
 def test_vip_without_a_list_reads_every_folder_in_natural_order_and_skips_blends(tmp_path: Path) -> None:
     root = write_vip(tmp_path)
-    save_picture(root / "Images/videos2/000000000001_blend.jpg", np.zeros((64, 96, 3), dtype=np.uint8))
+    save_image(root / "Images/videos2/000000000001_blend.jpg", np.zeros((64, 96, 3), dtype=np.uint8))
     clips = read_clips("vip", root)
     assert [clip.name for clip in clips] == ["videos2", "videos10"]
     assert len(clips[0].frames) == 4
@@ -91,7 +91,7 @@ DAVIS_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         r"one/00003\.jpg: missing",
     ),
     "frame of another size": (
-        lambda root: save_picture(root / "JPEGImages/480p/one/00001.jpg", np.zeros((32, 48, 3), dtype=np.uint8)),
+        lambda root: save_image(root / "JPEGImages/480p/one/00001.jpg", np.zeros((32, 48, 3), dtype=np.uint8)),
         r"one/00001\.jpg: 48x32 pixels",
     ),
     "annotation in colours": (lambda root: rgb_annotation(root / "Annotations/480p/one/00001.png"), r"one/00001\.png: holds RGB"),
@@ -100,7 +100,7 @@ DAVIS_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         r"one/00000\.png: wrong palette",
     ),
     "no object": (lambda root: save_ids(root / "Annotations/480p/one/00000.png", GREY), r"one/00000\.png: no object"),
-    "not a picture": (lambda root: (root / "JPEGImages/480p/one/00001.jpg").write_bytes(b"text"), r"00001\.jpg: cannot be read"),
+    "not an image": (lambda root: (root / "JPEGImages/480p/one/00001.jpg").write_bytes(b"text"), r"00001\.jpg: cannot be read"),
     "odd name": (
         lambda root: (root / "JPEGImages/480p/one/00001.jpg").rename(root / "JPEGImages/480p/one/first.jpg"),
         r"first\.jpg: frames are named by five digits",
@@ -199,9 +199,9 @@ JHMDB_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "joints outside": (lambda root: joints_of(root, np.full((2, 15, 4), -20.0)), "no joint of the first frame lies inside"),
     "joints far outside": (
         lambda root: joints_of(root, np.where(np.arange(120).reshape(2, 15, 4) == 6, 9000.0, 20.0)),
-        r"joint_positions\.mat: 1 joint\(s\) far out of the 96x64 picture, first belly of frame 00003 at x 9000, y 20",
+        r"joint_positions\.mat: 1 joint\(s\) far out of the 96x64 image, first belly of frame 00003 at x 9000, y 20",
     ),
-    "joints leave the picture": (
+    "joints leave the image": (
         lambda root: joints_of(root, np.broadcast_to([20.0, -5.0, -5.0, -5.0], (2, 15, 4))),
         "in 3 of 4 frames no joint lies inside",
     ),
@@ -288,7 +288,7 @@ def test_a_root_one_level_off_is_put_right(tmp_path: Path, given: str) -> None:
         read_clips("davis", tmp_path / given)
 
 
-def test_joints_beside_the_picture_are_usual(tmp_path: Path) -> None:
+def test_joints_beside_the_image_are_usual(tmp_path: Path) -> None:
     root = write_jhmdb(tmp_path)
     joints_of(root, np.broadcast_to(np.where(np.arange(15) < 6, 150.0, 20.0)[None, :, None], (2, 15, 4)))
     assert len(read_clips("jhmdb", root)) == 2

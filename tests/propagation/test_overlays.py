@@ -13,7 +13,7 @@ from PIL import Image
 from cdgmae.propagation.benchmarks.layouts import read_clips
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.propagation.output import overlays
-from cdgmae.propagation.output.overlays import CAPTION_HEIGHT, joint_pictures, label_colours, paint_ids
+from cdgmae.propagation.output.overlays import CAPTION_HEIGHT, joint_images, label_colours, paint_ids
 from cdgmae.settings.propagation import ProtocolSettings
 
 CPU = torch.device("cpu")
@@ -47,9 +47,9 @@ def test_missed_joints_point_to_their_true_place(tmp_path: Path) -> None:
     clip = read_clips("jhmdb", write_jhmdb(tmp_path, ("a",), frames=2))[0]
     truth = np.stack([np.linspace(10, 80, 15), np.linspace(10, 50, 15)])[..., None].repeat(2, axis=2)
     found, moved = np.ones((15, 2), dtype=bool), truth.copy()
-    hit = [np.asarray(picture) for picture in joint_pictures(clip, moved, found, truth)]
+    hit = [np.asarray(image) for image in joint_images(clip, moved, found, truth)]
     moved[1, 4, 1] = 60
-    missed = [np.asarray(picture) for picture in joint_pictures(clip, moved, found, truth)]
+    missed = [np.asarray(image) for image in joint_images(clip, moved, found, truth)]
     np.testing.assert_array_equal(hit[0], missed[0])
     scale = hit[0].shape[1] / 96
     x, y = round(30 * scale), round((truth[1, 4, 1] + 12) * scale)  # on the way from the true place to the found one

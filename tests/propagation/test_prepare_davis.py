@@ -34,7 +34,7 @@ def test_frames_and_annotations_are_resized_by_nearest_neighbours(tmp_path: Path
     np.testing.assert_array_equal(ours.ids_HW, expected)
     np.testing.assert_array_equal(ours.palette, theirs.palette)
     clips = read_clips("davis", output)
-    assert [(clip.name, clip.picture) for clip in clips] == [("one", (480, 880)), ("two", (480, 880))]
+    assert [(clip.name, clip.frame_size) for clip in clips] == [("one", (480, 880)), ("two", (480, 880))]
 
 
 def test_an_interrupted_copy_has_no_list_and_continues(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ def test_an_input_size_that_does_not_fit_the_encoder_stops_before_any_clip(tmp_p
 
 def test_a_frame_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
     frame = tmp_path / "00003.jpg"
-    frame.write_bytes(b"no picture")
+    frame.write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"00003\.jpg cannot be read"):
         read_frame(frame)
 

@@ -1,4 +1,4 @@
-"""Protocol options reach the result and stand beside it; the engine equals the literal protocol on whole pictures."""
+"""Protocol options reach the result and stand beside it; the engine equals the literal protocol on whole images."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ WRITERS = {"davis": write_davis, "vip": write_vip, "jhmdb": write_jhmdb}
 
 
 def cells(path: Path, count: int) -> list[np.ndarray]:
-    """The pictures of a strip."""
+    """The images of a strip."""
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
     width = (pixels.shape[1] + GAP) // count - GAP

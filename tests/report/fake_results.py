@@ -19,7 +19,7 @@ from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA
 from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.storage.files.atomic import write_bytes, write_text
-from cdgmae.storage.image_shards import BAD, PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter
 from cdgmae.storage.media.images import encode_jpeg
 from cdgmae.storage.tables import write_table
 from cdgmae.training.metrics import METRICS_SCHEMA
@@ -46,28 +46,28 @@ class FakeResults:
 
     def write_all(self) -> Path:
         """Every stage once."""
-        self.write_pictures()
+        self.write_images()
         self.write_scores()
         self.write_generator()
         self.write_runs()
         self.write_propagation(SCORES)
         return self.root
 
-    def write_pictures(self, num_keys: int = 6, num_views: int = 2) -> None:
-        """Two shards of real pictures with one bad input, and views that drift further from the real picture from key to key."""
+    def write_images(self, num_keys: int = 6, num_views: int = 2) -> None:
+        """Two shards of real images with one bad input, and views that drift further from the real image from key to key."""
         random = np.random.default_rng(0)
         for shard in range(2):
             real_tar, view_tar = (self.root / folder / f"{shard:05d}.tar" for folder in ("shards/demo", "views/s_ldm"))
-            with PictureShardWriter(real_tar) as real, PictureShardWriter(view_tar) as views:
+            with ImageShardWriter(real_tar) as real, ImageShardWriter(view_tar) as views:
                 for index in range(num_keys):
-                    key, image = f"n{shard}_{index}", _picture(random)
-                    row = PictureRow(
+                    key, image = f"n{shard}_{index}", _draw_image(random)
+                    row = ImageRow(
                         key, 0, class_name="n0144", source_path=f"{key}.JPEG", extension="jpg", width=SIZE, height=SIZE
                     )
-                    real.add_picture(row, encode_jpeg(image, 90))
+                    real.add_image(row, encode_jpeg(image, 90))
                     for view in range(1, num_views + 1):
-                        changed = Image.blend(image, _picture(random), 0.1 * index + 0.05 * view)
-                        made = PictureRow(
+                        changed = Image.blend(image, _draw_image(random), 0.1 * index + 0.05 * view)
+                        made = ImageRow(
                             key,
                             view,
                             extension="jpg",
@@ -77,12 +77,12 @@ class FakeResults:
                             guidance=3.0,
                             seed=view,
                         )
-                        views.add_picture(made, encode_jpeg(changed, 90))
+                        views.add_image(made, encode_jpeg(changed, 90))
                 if shard == 1:
                     real.add_failure(
-                        PictureRow("n1_bad", 0, status=BAD, reason=f"corrupt or truncated picture ({NASTY})", source_path=NASTY)
+                        ImageRow("n1_bad", 0, status=BAD, reason=f"corrupt or truncated image ({NASTY})", source_path=NASTY)
                     )
-                    views.add_failure(PictureRow("n1_0", num_views + 1, status=BAD, reason="not finite"))
+                    views.add_failure(ImageRow("n1_0", num_views + 1, status=BAD, reason="not finite"))
                 for writer in (real, views):
                     writer.commit(settings_digest="made-up")
 
@@ -106,7 +106,7 @@ class FakeResults:
             self.write_panels(folder, [75, 150, 225, 300])
 
     def write_panels(self, folder: Path, steps: Sequence[int], size: tuple[int, int] = (440, 300)) -> None:
-        """A picture for each of these steps of a run, brighter from step to step."""
+        """An image for each of these steps of a run, brighter from step to step."""
         for step in steps:
             path = folder / "panels" / f"step{step:08d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,8 +141,8 @@ class FakeResults:
         """A strip of three frames of each sequence, and their index."""
         folder = self.root / "propagation" / encoder / "strips" / clip_set
         for number, name in enumerate(sequences):
-            picture = Image.new("RGB", (308, 60), (40 * number, 120, 255 - 40 * number))
-            write_bytes(folder / f"{name}.jpg", encode_jpeg(picture, 75))
+            image = Image.new("RGB", (308, 60), (40 * number, 120, 255 - 40 * number))
+            write_bytes(folder / f"{name}.jpg", encode_jpeg(image, 75))
         write_text(folder / "strips.json", json.dumps({name: [0, 7, 13] for name in sequences}))
 
     def _write_metrics(self, path: Path, steps: int, steps_per_epoch: int | None) -> None:
@@ -160,6 +160,6 @@ class FakeResults:
         write_table(path, table, schema)
 
 
-def _picture(random: np.random.Generator) -> Image.Image:
+def _draw_image(random: np.random.Generator) -> Image.Image:
     coarse = random.integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((SIZE + 16, SIZE), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""The explorer's page: its data, its pictures, what it says when something is missing, and that nothing from outside becomes markup."""
+"""The explorer's page: its data, its images, what it says when something is missing, and that nothing from outside becomes markup."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from cdgmae.report.pages.explorer.explorer_bags import NO_ROOM, show_bags
 from cdgmae.report.pages.explorer.explorer_page import write_explorer
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.report import ReportSettings
-from cdgmae.storage.image_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.tables import read_table
 
 PATCHES = 36
-"""Patches of 8 x 8 pixels of the made-up pictures."""
+"""Patches of 8 x 8 pixels of the made-up images."""
 
 
 def write(results: Path, output: Path, **changes: Any) -> tuple[dict[str, Any], dict[str, Any], str]:
@@ -43,15 +43,15 @@ def write(results: Path, output: Path, **changes: Any) -> tuple[dict[str, Any], 
 
 @pytest.fixture
 def scored(fake: FakeResults) -> FakeResults:
-    """Pictures and scores, the nearest patches of two bags of each shard stored."""
-    fake.write_pictures()
+    """Images and scores, the nearest patches of two bags of each shard stored."""
+    fake.write_images()
     fake.write_scores(nearest_bags=2)
     return fake
 
 
-def test_bags_have_their_pictures_scores_class_and_nearest_patches(scored: FakeResults, tmp_path: Path) -> None:
+def test_bags_have_their_images_scores_class_and_nearest_patches(scored: FakeResults, tmp_path: Path) -> None:
     facts, data, page = write(scored.root, tmp_path)
-    assert facts == {"explorer_bags": 12, "explorer_pictures": 12, "explorer_sample": 12}
+    assert facts == {"explorer_bags": 12, "explorer_images": 12, "explorer_sample": 12}
     rows = [row for path in (scored.root / "consistency" / "s_ldm").glob("*.parquet") for row in read_table(path).to_pylist()]
     assert {bag["key"] for bag in data["bags"]} == {row["key"] for row in rows}
     for bag in data["bags"]:
@@ -73,31 +73,29 @@ def test_bags_have_their_pictures_scores_class_and_nearest_patches(scored: FakeR
 def test_a_strip_shows_the_squares_that_were_compared(scored: FakeResults, tmp_path: Path) -> None:
     _, data, _ = write(scored.root, tmp_path, thumbnail_size=16)
     bag = data["bags"][0]
-    loader, _ = explorer_bags._open_pictures(
+    loader, _ = explorer_bags._open_images(
         next((scored.root / "consistency" / "s_ldm").glob(f"0000{bag['key'][1]}.parquet")), scored.root
     )
     assert loader is not None
     with Image.open(tmp_path / "consistency" / bag["strip"]) as strip:
         assert strip.height == 16
-        for place, picture in enumerate(loader.load(bag["key"]).pictures):
-            if picture.image is not None:
+        for place, image in enumerate(loader.load(bag["key"]).images):
+            if image.image is not None:
                 shown = np.asarray(strip.crop((16 * place, 0, 16 * place + 16, 16)), dtype=float)
-                assert (
-                    np.abs(shown - np.asarray(picture.image.resize((16, 16), Image.Resampling.LANCZOS), dtype=float)).mean() < 12
-                )
+                assert np.abs(shown - np.asarray(image.image.resize((16, 16), Image.Resampling.LANCZOS), dtype=float)).mean() < 12
 
 
 def test_without_stored_nearest_patches_bags_are_shown_all_the_same(fake: FakeResults, tmp_path: Path) -> None:
-    fake.write_pictures()
+    fake.write_images()
     fake.write_scores()
     facts, data, _ = write(fake.root, tmp_path)
-    assert facts["explorer_pictures"] == 12
+    assert facts["explorer_images"] == 12
     assert not any("nearest" in pair for bag in data["bags"] for pair in bag["pairs"])
     assert not any("patches" in bag["rules"] for bag in data["bags"])
 
 
 def test_crops_are_drawn_again_from_the_real_images(fake: FakeResults, tmp_path: Path) -> None:
-    fake.write_pictures()
+    fake.write_images()
     folder = fake.root / "consistency"
     table = folder / "crops" / "00000.parquet"
     settings = ScoringSettings(image_size=32, nearest_bags=3)
@@ -130,7 +128,7 @@ def test_bags_share_the_page_between_sources(scored: FakeResults, tmp_path: Path
     assert {source["name"]: source["bags"] for source in data["sources"]} == {"crops": 6, "s_ldm": 12}
 
 
-def test_pictures_end_where_the_budget_ends(scored: FakeResults, tmp_path: Path) -> None:
+def test_images_end_where_the_budget_ends(scored: FakeResults, tmp_path: Path) -> None:
     summary = read_table(scored.root / "consistency" / "summary.parquet").to_pylist()[0]
     choice = choose_source(scored.root, summary, 20, 20)
     assert choice is not None
@@ -150,23 +148,23 @@ def test_what_is_gone_is_said(scored: FakeResults, tmp_path: Path) -> None:
     shutil.rmtree(scored.root / "shards")
     (scored.root / "views" / "s_ldm" / "00001.tar").unlink()
     facts, data, page = write(scored.root, tmp_path)
-    assert facts["explorer_pictures"] == 0
+    assert facts["explorer_images"] == 0
     assert {bag["problem"] for bag in data["bags"]} == {
         "shards/demo/00000.tar is not there",
         "shards/demo/00001.tar is not there",
     }
     assert {bag["class"] for bag in data["bags"]} == {None}
-    assert "0 of the 12 bags have pictures" in page.replace("\n", " ")
+    assert "0 of the 12 bags have images" in page.replace("\n", " ")
 
 
 def test_a_bag_that_its_shard_no_longer_holds_is_said(scored: FakeResults, tmp_path: Path) -> None:
     key = "n0_2"
     for folder in ("shards/demo", "views/s_ldm"):
-        with PictureShardWriter(scored.root / folder / "00000.tar") as writer:
-            picture = io.BytesIO()
-            Image.new("RGB", (SIZE, SIZE)).save(picture, format="PNG")
+        with ImageShardWriter(scored.root / folder / "00000.tar") as writer:
+            image = io.BytesIO()
+            Image.new("RGB", (SIZE, SIZE)).save(image, format="PNG")
             for view in (0,) if folder.startswith("shards") else (1, 2):
-                writer.add_picture(PictureRow(key, view, extension="png", width=SIZE, height=SIZE), picture.getvalue())
+                writer.add_image(ImageRow(key, view, extension="png", width=SIZE, height=SIZE), image.getvalue())
             writer.commit(settings_digest="other")
     _, data, _ = write(scored.root, tmp_path)
     problems = {bag["key"]: bag["problem"] for bag in data["bags"] if bag["key"].startswith("n0")}
@@ -175,7 +173,7 @@ def test_a_bag_that_its_shard_no_longer_holds_is_said(scored: FakeResults, tmp_p
 
 
 def test_shards_that_no_longer_fit_the_scores_are_said(scored: FakeResults, tmp_path: Path) -> None:
-    with PictureShardWriter(scored.root / "shards/demo/00001.tar") as writer:
+    with ImageShardWriter(scored.root / "shards/demo/00001.tar") as writer:
         writer.commit(settings_digest="other")
     _, data, _ = write(scored.root, tmp_path)
     problems = {bag["key"][:2]: bag["problem"] for bag in data["bags"]}
@@ -183,10 +181,10 @@ def test_shards_that_no_longer_fit_the_scores_are_said(scored: FakeResults, tmp_
     assert "have no real image in" in problems["n1"]
 
 
-def test_writing_again_leaves_no_pictures_behind(scored: FakeResults, tmp_path: Path) -> None:
+def test_writing_again_leaves_no_images_behind(scored: FakeResults, tmp_path: Path) -> None:
     write(scored.root, tmp_path)
     _, data, _ = write(scored.root, tmp_path, consistency_bags=5)
-    left = {f"pictures/{path.name}" for path in (tmp_path / "consistency" / "pictures").iterdir()}
+    left = {f"images/{path.name}" for path in (tmp_path / "consistency" / "images").iterdir()}
     assert left == {bag["strip"] for bag in data["bags"]}
     assert len(left) <= 5
 
@@ -200,14 +198,14 @@ def test_a_stage_that_was_not_run_has_a_page_that_says_so(fake: FakeResults, tmp
 
 def test_nothing_from_outside_becomes_markup(fake: FakeResults, tmp_path: Path) -> None:
     nasty = f"</script>{NASTY}\u2028"
-    fake.write_pictures()
+    fake.write_images()
     tar = fake.root / "shards" / "demo" / "00000.tar"
-    with PictureShardWriter(tar) as writer:
+    with ImageShardWriter(tar) as writer:
         for index in range(6):
-            picture = io.BytesIO()
-            Image.new("RGB", (SIZE, SIZE), (40 * index, 0, 0)).save(picture, format="PNG")
-            row = PictureRow(f"n0_{index}", 0, class_name=nasty, extension="png", width=SIZE, height=SIZE)
-            writer.add_picture(row, picture.getvalue())
+            image = io.BytesIO()
+            Image.new("RGB", (SIZE, SIZE), (40 * index, 0, 0)).save(image, format="PNG")
+            row = ImageRow(f"n0_{index}", 0, class_name=nasty, extension="png", width=SIZE, height=SIZE)
+            writer.add_image(row, image.getvalue())
         writer.commit(settings_digest="made-up")
     fake.write_scores()
     _, data, page = write(fake.root, tmp_path, title=nasty)

@@ -76,7 +76,7 @@ def test_every_stage_and_its_numbers_are_shown(page: tuple[dict[str, Any], PageR
     facts, reader, _ = page
     summary = pq.read_table(whole_results / "consistency" / "summary.parquet").to_pylist()[0]
     expected = [
-        "Made-up results", "12 pictures", "24 views", "24 pairs scored", "3 runs", "3 encoders on 1 clip set",
+        "Made-up results", "12 images", "24 views", "24 pairs scored", "3 runs", "3 encoders on 1 clip set",
         "generator s_ldm abc123, sampler ddim, steps 20, guidance 3", f"{summary['nps_mean']:.3f}", f"± {summary['ls_std']:.3f}",
         "cdg 36.0 37.0 35.0 14.0 18.8 39.0", "random (random weights) 30.0", "pretext cross_view, num_anchors 2",
         "n1_0.3 not finite", "not scored: view: not finite", '"num_bags": 240', '"top_k": 7', "pixels8",
@@ -120,7 +120,7 @@ def test_bags_are_shown_with_thumbnails_from_lowest_to_highest_nps(page: tuple[d
 
 
 def test_pairs_of_two_views_and_crops_do_not_change_the_shown_bags(fake: FakeResults, tmp_path: Path) -> None:
-    fake.write_pictures()
+    fake.write_images()
     fake.write_scores()
     bags = [show_bags(fake.root, "s_ldm", ReportSettings(), tmp_path)]
     fake.write_scores(pairs="all")
@@ -181,14 +181,14 @@ def test_stages_that_were_not_run_are_named(fake: FakeResults, tmp_path: Path) -
     assert "crops, seed 0" in reader.text
 
 
-def test_pictures_that_are_gone_are_said_to_be_gone(fake: FakeResults, tmp_path: Path) -> None:
-    fake.write_pictures()
+def test_images_that_are_gone_are_said_to_be_gone(fake: FakeResults, tmp_path: Path) -> None:
+    fake.write_images()
     fake.write_scores()
     shutil.rmtree(fake.root / "shards")
     (fake.root / "views" / "s_ldm" / "00001.tar").unlink()
     facts, reader = write(fake.root, tmp_path)
-    assert "no picture: demo/00000.tar is not there" in reader.text
-    assert "no picture: s_ldm/00001.tar is not there" in reader.text
+    assert "no image: demo/00000.tar is not there" in reader.text
+    assert "no image: s_ldm/00001.tar is not there" in reader.text
     assert facts["bags"] == 8
 
 

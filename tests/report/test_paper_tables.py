@@ -136,7 +136,7 @@ def test_nothing_counted_is_no_number(tmp_path: Path) -> None:
 
 def test_sources_come_from_their_own_score_tables(tmp_path: Path) -> None:
     fake = FakeResults(tmp_path)
-    fake.write_pictures()
+    fake.write_images()
     fake.write_scores()
     folder = tmp_path / "consistency"
     summarise(sorted((folder / "s_ldm").glob("*.parquet")), tmp_path / "s.parquet", tmp_path / "s.csv")

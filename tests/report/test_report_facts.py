@@ -1,4 +1,4 @@
-"""What the page says is computed from the numbers: findings, choice of bags, loss curves, counts of bad pictures."""
+"""What the page says is computed from the numbers: findings, choice of bags, loss curves, counts of bad images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cdgmae.report.bag_thumbnails import evenly_spaced
 from cdgmae.report.figures import draw_curves
 from cdgmae.report.propagation_scores import describe_findings, read_scores
-from cdgmae.report.shard_counts import read_pictures
+from cdgmae.report.shard_counts import read_images
 from cdgmae.report.training_curves import MAX_POINTS, read_generators, read_runs
 from cdgmae.storage.tables import write_table
 
@@ -92,10 +92,10 @@ def test_metrics_that_lack_a_column_are_named(tmp_path: Path) -> None:
         read_runs(tmp_path)
 
 
-def test_bad_pictures_are_counted_by_reason_and_listed(fake: FakeResults) -> None:
-    fake.write_pictures()
-    facts = read_pictures(fake.root / "shards" / "demo")
-    assert (facts.shards, facts.good, facts.bad, dict(facts.reasons)) == (2, 12, 1, {"corrupt or truncated picture": 1})
+def test_bad_images_are_counted_by_reason_and_listed(fake: FakeResults) -> None:
+    fake.write_images()
+    facts = read_images(fake.root / "shards" / "demo")
+    assert (facts.shards, facts.good, facts.bad, dict(facts.reasons)) == (2, 12, 1, {"corrupt or truncated image": 1})
     assert facts.tar_bytes == sum(path.stat().st_size for path in (fake.root / "shards" / "demo").glob("*.tar"))
 
 

@@ -76,7 +76,7 @@ def test_sources_that_cannot_run_are_refused_with_key_and_remedy(source: str, ch
 def test_a_bag_larger_than_the_demo_is_refused() -> None:
     values = config_with("far", num_views=24)
     values["demo"]["num_tiles"] = 24
-    with pytest.raises(ConfigError, match=r"views\.sources\.far\.num_views = 24, but the demo has only 24 pictures"):
+    with pytest.raises(ConfigError, match=r"views\.sources\.far\.num_views = 24, but the demo has only 24 images"):
         check_config(values)
 
 

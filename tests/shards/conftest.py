@@ -1,4 +1,4 @@
-"""Pictures for the shards tests, drawn from a seed."""
+"""Images for the shards tests, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from drawn_pictures import picture_bytes
+from drawn_images import image_bytes
 
 from cdgmae.settings.shards import DatasetSettings
 
 
 @pytest.fixture
 def make_tree(tmp_path: Path) -> Callable[..., Path]:
-    """A tree of pictures: relative paths -> files."""
+    """A tree of images: relative paths -> files."""
 
-    def make(*paths: str, root: str = "pictures") -> Path:
+    def make(*paths: str, root: str = "images") -> Path:
         for number, path in enumerate(paths):
             file = tmp_path / root / path
             file.parent.mkdir(parents=True, exist_ok=True)
             kind = {".png": "PNG", ".webp": "WEBP"}.get(file.suffix.lower(), "JPEG")
-            file.write_bytes(picture_bytes(number, format=kind))
+            file.write_bytes(image_bytes(number, format=kind))
         return tmp_path / root
 
     return make

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from cdgmae.settings.shards import DatasetSettings
-from cdgmae.shards.listing import list_pictures
+from cdgmae.shards.listing import list_images
 from cdgmae.shards.packing import write_dataset
-from cdgmae.storage.image_shards import BAD, OK, PictureRow, PictureShard
+from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard
 from cdgmae.storage.media.clips import split_frame_name
 
 pytest.importorskip("av", reason="video files need PyAV: pip install 'cdgmae[video]'")
@@ -32,11 +32,11 @@ def settings(root: Path, **changes: object) -> DatasetSettings:
     return DatasetSettings.from_plain({**values, **changes})
 
 
-def pack(root: Path, output: Path, num_shards: int = 1, seed: int = 0, **changes: object) -> dict[str, PictureRow]:
+def pack(root: Path, output: Path, num_shards: int = 1, seed: int = 0, **changes: object) -> dict[str, ImageRow]:
     write_dataset(settings(root, **changes), seed, output, num_shards=num_shards, threads=2)
-    rows: dict[str, PictureRow] = {}
+    rows: dict[str, ImageRow] = {}
     for tar in sorted(output.glob("*.tar")):
-        shard = PictureShard(tar)
+        shard = ImageShard(tar)
         for row in shard.rows():
             rows[row.key] = row
             if row.status == OK:
@@ -48,7 +48,7 @@ def pack(root: Path, output: Path, num_shards: int = 1, seed: int = 0, **changes
 
 
 def test_clips_are_listed_with_their_folder_as_class(clips: Path) -> None:
-    table = list_pictures(settings(clips)).to_pylist()
+    table = list_images(settings(clips)).to_pylist()
     found = [(row["key"], row["source_path"], row["class_name"]) for row in table]
     assert found == [
         ("walk", "frames/walk", "frames"),
@@ -85,4 +85,4 @@ def test_bad_clips_are_rows_with_reasons(clips: Path, tmp_path: Path) -> None:
 def test_a_folder_without_clips_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "loose.png")
     with pytest.raises(ValueError, match=r"holds no clips: neither video files \(\.avi"):
-        list_pictures(settings(tmp_path))
+        list_images(settings(tmp_path))

@@ -50,11 +50,11 @@ def test_stems_shared_within_a_class_are_numbered() -> None:
     assert distinct(["1", "1"], [None, None]) == ["1", "1-2"]
 
 
-def test_a_picture_that_never_shared_its_key_keeps_it() -> None:
+def test_a_image_that_never_shared_its_key_keeps_it() -> None:
     assert distinct(["1", "1", "cat-1"], ["cat", "dog", "x"]) == ["cat-1-2", "dog-1", "cat-1"]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["1", "1-2", "a-1", "b", "a-1-2"]), st.sampled_from([None, "a", "b"])), max_size=30))
-def test_keys_are_always_distinct(pictures: list[tuple[str, str | None]]) -> None:
-    keys = distinct([key for key, _ in pictures], [name for _, name in pictures])
-    assert len(set(keys)) == len(pictures)
+def test_keys_are_always_distinct(images: list[tuple[str, str | None]]) -> None:
+    keys = distinct([key for key, _ in images], [name for _, name in images])
+    assert len(set(keys)) == len(images)

@@ -8,21 +8,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from cdgmae.settings.shards import DatasetSettings
-from cdgmae.shards.manifest import MANIFEST_SCHEMA, picture_count, shard_rows, write_manifest
+from cdgmae.shards.manifest import MANIFEST_SCHEMA, image_count, shard_rows, write_manifest
 
 Make = Callable[..., Path]
 Dataset = Callable[..., DatasetSettings]
 NAMES = [f"c{i % 3}/{i:02d}.jpg" for i in range(23)]
 
 
-def test_every_picture_goes_to_one_shard_and_sizes_differ_by_at_most_one(
-    make_tree: Make, dataset: Dataset, tmp_path: Path
-) -> None:
+def test_every_image_goes_to_one_shard_and_sizes_differ_by_at_most_one(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
     settings = dataset(make_tree(*NAMES), num_shards=5)
     facts = write_manifest(settings, 0, tmp_path / "m.parquet")
     table = pq.read_table(tmp_path / "m.parquet")
     assert table.schema.remove_metadata() == MANIFEST_SCHEMA
-    assert facts["pictures"] == picture_count(tmp_path / "m.parquet") == 23
+    assert facts["images"] == image_count(tmp_path / "m.parquet") == 23
     assert facts["classes"] == 3
     counts = np.bincount(table["shard"].to_numpy(), minlength=5)
     assert counts.sum() == 23
@@ -34,7 +32,7 @@ def test_every_picture_goes_to_one_shard_and_sizes_differ_by_at_most_one(
         assert own == sorted(own)
 
 
-def test_the_manifest_depends_on_the_seed_and_the_pictures_alone(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
+def test_the_manifest_depends_on_the_seed_and_the_images_alone(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
     first, second = make_tree(*NAMES, root="one"), make_tree(*reversed(NAMES), root="two")
     for name in NAMES:  # same bytes although created in another order
         (second / name).write_bytes((first / name).read_bytes())
@@ -45,8 +43,8 @@ def test_the_manifest_depends_on_the_seed_and_the_pictures_alone(make_tree: Make
     assert pq.read_table(tmp_path / "a.parquet")["shard"] != pq.read_table(tmp_path / "c.parquet")["shard"]
 
 
-def test_more_shards_than_pictures_is_refused_with_the_number(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"num_shards = 9.*only 2 picture.*at most 2"):
+def test_more_shards_than_images_is_refused_with_the_number(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"num_shards = 9.*only 2 image.*at most 2"):
         write_manifest(dataset(make_tree("a/1.jpg", "a/2.jpg"), num_shards=9), 0, tmp_path / "m.parquet")
     assert not (tmp_path / "m.parquet").exists()
 

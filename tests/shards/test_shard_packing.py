@@ -10,25 +10,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import webdataset
-from drawn_pictures import picture_bytes, plant_bad_files, write_tar
+from drawn_images import image_bytes, plant_bad_files, write_tar
 from PIL import Image
 
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.manifest import write_manifest
 from cdgmae.shards.packing import write_dataset, write_shard
-from cdgmae.shards.reading import prepare_picture
-from cdgmae.storage.image_shards import BAD, OK, PictureShard, index_path
-from cdgmae.storage.media.images import PictureError
+from cdgmae.shards.reading import prepare_image
+from cdgmae.storage.image_shards import BAD, OK, ImageShard, index_path
+from cdgmae.storage.media.images import ImageError
 from cdgmae.storage.verify import verify_paths
 
 Make = Callable[..., Path]
 Dataset = Callable[..., DatasetSettings]
-REAL_PICTURES = Path(__file__).parents[3] / "shared/data/imagenet-sample"
+REAL_IMAGES = Path(__file__).parents[3] / "shared/data/imagenet-sample"
 GOOD = [f"c{i % 3}/{i:02d}.{ending}" for i, ending in enumerate(["jpg", "JPEG", "png", "webp"] * 5)]
 
 
 def all_rows(folder: Path) -> list:
-    return [row for tar in sorted(folder.glob("*.tar")) for row in PictureShard(tar).rows()]
+    return [row for tar in sorted(folder.glob("*.tar")) for row in ImageShard(tar).rows()]
 
 
 def test_bytes_are_kept_and_tarfile_and_webdataset_read_them(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_bytes_are_kept_and_tarfile_and_webdataset_read_them(make_tree: Make, da
     facts = write_dataset(dataset(root), 0, out, num_shards=3)
     assert (facts["ok"], facts["bad"], facts["shards"]) == (20, 0, 3)
     for tar in sorted(out.glob("*.tar")):
-        rows = list(PictureShard(tar).rows())
+        rows = list(ImageShard(tar).rows())
         with tarfile.open(tar) as opened:
             members = {member.name: opened.extractfile(member).read() for member in opened}
         assert list(members) == [f"{row.key}.0.{row.extension}" for row in rows]
@@ -50,12 +50,12 @@ def test_bytes_are_kept_and_tarfile_and_webdataset_read_them(make_tree: Make, da
 
 
 @pytest.mark.parametrize(("resize", "size"), [("shorter_side", (36, 24)), ("center_crop", (24, 24))])
-def test_resized_pictures_are_jpeg_of_the_asked_size(
+def test_resized_images_are_jpeg_of_the_asked_size(
     make_tree: Make, dataset: Dataset, tmp_path: Path, resize: str, size: tuple[int, int]
 ) -> None:
     root = make_tree(*GOOD[:4])
     write_dataset(dataset(root, resize=resize, image_size=24), 0, tmp_path / "out")
-    shard = PictureShard(tmp_path / "out/00000.tar")
+    shard = ImageShard(tmp_path / "out/00000.tar")
     for row in shard.rows():
         image = Image.open(io.BytesIO(shard.read(row)))
         assert (image.format, image.mode, image.size, (row.width, row.height)) == ("JPEG", "RGB", size, size)
@@ -75,7 +75,7 @@ def test_ten_bad_files_become_rows_with_reasons_and_the_rest_is_packed(make_tree
     assert "too many pixels (12000x12000" in bad["bomb.png"]
     assert "truncated" in bad["cut.jpg"]
     assert "No such file" in bad["vanished.jpg"]
-    listed = list(csv.DictReader((out / "bad_pictures.csv").open()))
+    listed = list(csv.DictReader((out / "bad_images.csv").open()))
     assert {row["source_path"]: row["reason"] for row in listed} == {f"bad/{name}": reason for name, reason in bad.items()}
     summary = list(csv.DictReader((out / "summary.csv").open()))
     assert [(row["shard"], int(row["ok"]) + int(row["bad"])) for row in summary] == [("00000", 15), ("00001", 15)]
@@ -86,7 +86,7 @@ def test_ten_bad_files_become_rows_with_reasons_and_the_rest_is_packed(make_tree
 def test_too_many_bad_files_fail_with_counts_and_leave_no_shard(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
     root, out = make_tree(*GOOD), tmp_path / "out"
     plant_bad_files(root / "bad")
-    with pytest.raises(ValueError, match=r"10 bad pictures.*allows 3 of the data set's 30.*x empty file.*max_bad_fraction"):
+    with pytest.raises(ValueError, match=r"10 bad images.*allows 3 of the data set's 30.*x empty file.*max_bad_fraction"):
         write_dataset(dataset(root, max_bad_fraction=0.1), 0, out)
     assert not list(out.glob("*.tar"))
 
@@ -96,10 +96,10 @@ def test_the_summary_fails_when_only_all_shards_together_exceed_the_limit(
 ) -> None:
     root, out = make_tree(*GOOD), tmp_path / "out"
     plant_bad_files(root / "bad")
-    with pytest.raises(ValueError, match=r"the data set has 10 bad pictures.*bad_pictures\.csv"):
+    with pytest.raises(ValueError, match=r"the data set has 10 bad images.*bad_images\.csv"):
         write_dataset(dataset(root, max_bad_fraction=0.3), 0, out, num_shards=4)
     assert len(list(out.glob("*.tar"))) == 4
-    assert len((out / "bad_pictures.csv").read_text().splitlines()) == 11
+    assert len((out / "bad_images.csv").read_text().splitlines()) == 11
     assert not (out / "summary.parquet").exists()
     facts = write_dataset(dataset(root, max_bad_fraction=0.4), 0, out, num_shards=4)
     assert facts["shards_kept"] == 4
@@ -110,7 +110,7 @@ def test_a_folder_of_only_bad_files_fails_early(dataset: Dataset, tmp_path: Path
     folder.mkdir()
     for number in range(200):
         (folder / f"{number}.jpg").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="20 x not a JPEG, PNG or WebP picture"):
+    with pytest.raises(ValueError, match="20 x not a JPEG, PNG or WebP image"):
         write_dataset(dataset(folder), 0, tmp_path / "out")
 
 
@@ -125,7 +125,7 @@ def test_a_second_run_keeps_whole_shards_and_mends_the_others(make_tree: Make, d
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_changed_settings_or_pictures_rewrite_the_shards(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
+def test_changed_settings_or_images_rewrite_the_shards(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
     root, out = make_tree(*GOOD), tmp_path / "out"
     write_dataset(dataset(root), 0, out, num_shards=2)
     assert write_dataset(dataset(root, image_size=99), 0, out, num_shards=2)["shards_kept"] == 2  # unused without resizing
@@ -150,9 +150,9 @@ def test_the_shard_does_not_depend_on_the_number_of_threads(make_tree: Make, dat
 
 
 @pytest.mark.parametrize("layout", ["class_tars", "webdataset"])
-def test_pictures_from_tars_are_packed_by_offset(tmp_path: Path, dataset: Dataset, layout: str) -> None:
+def test_images_from_tars_are_packed_by_offset(tmp_path: Path, dataset: Dataset, layout: str) -> None:
     for name in ("n01", "n02"):
-        members = {f"{name}_{i}.JPEG": picture_bytes(i) for i in range(4)}
+        members = {f"{name}_{i}.JPEG": image_bytes(i) for i in range(4)}
         members |= {f"{name}_{i}.cls": name.encode() for i in range(4)}
         write_tar(tmp_path / f"in/{name}.tar", members | {f"{name}_bad.jpg": b""})
     write_dataset(dataset(tmp_path / "in", layout=layout, max_bad_fraction=0.5), 0, tmp_path / "out", num_shards=2)
@@ -160,13 +160,13 @@ def test_pictures_from_tars_are_packed_by_offset(tmp_path: Path, dataset: Datase
     assert sorted(row.key for row in rows if row.status == OK) == [f"n0{c}_{i}" for c in (1, 2) for i in range(4)]
     assert all(row.class_name == row.key[:3] for row in rows if row.status == OK)
     assert [row.reason for row in rows if row.status == BAD] == ["empty file", "empty file"]
-    shard = PictureShard(tmp_path / "out/00000.tar")
+    shard = ImageShard(tmp_path / "out/00000.tar")
     for row in shard.rows(OK):
-        assert shard.read(row) == picture_bytes(int(row.key[-1]))
+        assert shard.read(row) == image_bytes(int(row.key[-1]))
 
 
 def test_output_inside_the_input_tars_is_refused(tmp_path: Path, dataset: Dataset) -> None:
-    write_tar(tmp_path / "in/a.tar", {"1.jpg": picture_bytes()})
+    write_tar(tmp_path / "in/a.tar", {"1.jpg": image_bytes()})
     with pytest.raises(ValueError, match="lies inside the input"):
         write_dataset(dataset(tmp_path / "in", layout="webdataset"), 0, tmp_path / "in/out")
 
@@ -179,20 +179,20 @@ def test_a_named_pipe_and_an_oversized_file_are_reasons_not_hangs(tmp_path: Path
         file.truncate(3_000_000_000)  # sparse: takes no space
     settings = dataset(tmp_path)
     for name, reason in (("pipe.jpg", "not a regular file"), ("huge.jpg", "too many bytes")):
-        with pytest.raises(PictureError, match=reason):
-            prepare_picture({"source_path": name, "tar_path": None, "tar_offset": None, "byte_size": 0}, settings)
+        with pytest.raises(ImageError, match=reason):
+            prepare_image({"source_path": name, "tar_path": None, "tar_offset": None, "byte_size": 0}, settings)
 
 
-@pytest.mark.skipif(not REAL_PICTURES.is_dir(), reason="real ImageNet pictures are not at ../shared/data/imagenet-sample")
-def test_real_pictures_with_ten_bad_ones_among_them(tmp_path: Path, dataset: Dataset) -> None:
+@pytest.mark.skipif(not REAL_IMAGES.is_dir(), reason="real ImageNet images are not at ../shared/data/imagenet-sample")
+def test_real_images_with_ten_bad_ones_among_them(tmp_path: Path, dataset: Dataset) -> None:
     root = tmp_path / "root"
     root.mkdir()
-    (root / "train").symlink_to(REAL_PICTURES / "train")
+    (root / "train").symlink_to(REAL_IMAGES / "train")
     plant_bad_files(root / "bad")
-    with pytest.raises(ValueError, match="10 bad pictures"):
+    with pytest.raises(ValueError, match="10 bad images"):
         write_dataset(dataset(root), 0, tmp_path / "out")
     facts = write_dataset(dataset(root, max_bad_fraction=0.1), 0, tmp_path / "out", num_shards=2)
     assert (facts["ok"], facts["bad"]) == (149, 10)
     assert {row.key for row in all_rows(tmp_path / "out") if row.status == OK} == {
-        path.stem for path in REAL_PICTURES.glob("train/*/*")
+        path.stem for path in REAL_IMAGES.glob("train/*/*")
     }

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from drawn_pictures import plant_bad_files
+from drawn_images import plant_bad_files
 from typer.testing import CliRunner
 
 from cdgmae.commands.shards import app
@@ -27,7 +27,7 @@ def test_the_workflow_s_three_commands_give_the_same_files_as_the_one_command(
     root, out = make_tree(*(f"a/{i}.jpg" for i in range(7))), tmp_path / "rules"
     text = dataset(root, num_shards=2, resize="center_crop", image_size=16).canonical_json()
     manifest = str(out / "manifest.parquet")
-    assert run("manifest", "--settings", text, "--seed", "3", "--output", manifest)["pictures"] == 7
+    assert run("manifest", "--settings", text, "--seed", "3", "--output", manifest)["images"] == 7
     tars = [part for name in ("00000", "00001") for part in ("--output", str(out / f"{name}.tar"))]
     facts = run("write", "--settings", text, "--manifest", manifest, *tars)
     assert (facts["shards"], facts["ok"], facts["bad"]) == (2, 7, 0)

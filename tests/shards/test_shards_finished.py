@@ -1,4 +1,4 @@
-"""A finished shard is found again when it was deleted, until one of its pictures changes."""
+"""A finished shard is found again when it was deleted, until one of its images changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from drawn_pictures import picture_bytes
+from drawn_images import image_bytes
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
@@ -16,7 +16,7 @@ from cdgmae.shards.manifest import write_manifest
 from cdgmae.storage.image_shards import index_path
 
 
-def test_a_deleted_shard_comes_back_without_reading_a_picture(
+def test_a_deleted_shard_comes_back_without_reading_a_image(
     make_tree: Callable[..., Path], dataset: Callable[..., DatasetSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = make_tree("a/1.jpg", "a/2.jpg", "b/3.jpg")
@@ -35,12 +35,12 @@ def test_a_deleted_shard_comes_back_without_reading_a_picture(
     tar.unlink()
     index_path(tar).unlink()
     with monkeypatch.context() as patched:
-        patched.delattr("cdgmae.shards.packing.prepare_picture")
+        patched.delattr("cdgmae.shards.packing.prepare_image")
         assert write() == {**made, "restored": True}
     assert (tar.read_bytes(), index_path(tar).read_bytes()) == before
     assert "restored" not in write("--jpeg-quality", "50", "--resize", "shorter_side", "--image-size", "16")
     assert "restored" not in write()
-    (root / "a/2.jpg").write_bytes(picture_bytes(7))
+    (root / "a/2.jpg").write_bytes(image_bytes(7))
     assert "restored" not in write()
     assert tar.read_bytes() != before[0]
 

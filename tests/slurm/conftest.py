@@ -61,7 +61,7 @@ def run_cluster(folder: Path, accounting: bool) -> Iterator[VirtualCluster]:
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the drills' pictures, in shards, and their generator."""
+    """A folder with the drills' images, in shards, and their generator."""
     folder = tmp_path_factory.mktemp("drills") / "prepared"
     folder.mkdir()
     shutil.copyfile(CONFIG, folder / "config.yaml")

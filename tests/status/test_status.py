@@ -115,9 +115,9 @@ def test_a_running_job_of_several_shards_tells_which_are_whole_and_how_long_all_
     assert (running["log"], running["kept"]) == ("logs/sample_views/s_ldm/00000-00003.log", "1 of 4 shards")
     assert (running["done"], running["total"], running["seconds_left"]) == (240, 540, 40 + 2 * 90)
     assert group_of(facts, "views", "shards of s_ldm, 4 a job")["total"] == 2
-    write(tmp_path / job.log, HEADER + "error: 1 of 4 shards failed, the others are whole:\n  00002: no picture\n", NOW - 10)
+    write(tmp_path / job.log, HEADER + "error: 1 of 4 shards failed, the others are whole:\n  00002: no image\n", NOW - 10)
     (failed,) = workflow_status(divided, tmp_path, NOW)["errors"]
-    assert (failed["log"], failed["message"]) == (job.log, "1 of 4 shards failed, the others are whole: 00002: no picture")
+    assert (failed["log"], failed["message"]) == (job.log, "1 of 4 shards failed, the others are whole: 00002: no image")
 
 
 def test_jobs_without_a_lock_run_while_their_log_is_fresh(config: Config, tmp_path: Path) -> None:

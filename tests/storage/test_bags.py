@@ -14,7 +14,7 @@ import pytest
 
 from cdgmae.storage import tar_reads
 from cdgmae.storage.bags import BagStore
-from cdgmae.storage.image_shards import BAD, PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter
 from cdgmae.storage.tables import write_table
 from cdgmae.storage.tar_reads import TarReader
 from cdgmae.storage.view_weights import ViewWeights
@@ -30,13 +30,13 @@ SCORES = pa.schema(
 
 
 def write(
-    tar: Path, pictures: Sequence[tuple[str, int, bytes]], bad: Sequence[tuple[str, int]] = (), width: int | None = 7
+    tar: Path, images: Sequence[tuple[str, int, bytes]], bad: Sequence[tuple[str, int]] = (), width: int | None = 7
 ) -> Path:
-    with PictureShardWriter(tar) as writer:
-        for key, view_index, data in pictures:
-            writer.add_picture(PictureRow(key, view_index, extension="jpg", width=width, height=5), data)
+    with ImageShardWriter(tar) as writer:
+        for key, view_index, data in images:
+            writer.add_image(ImageRow(key, view_index, extension="jpg", width=width, height=5), data)
         for key, view_index in bad:
-            writer.add_failure(PictureRow(key, view_index, status=BAD, reason="empty file"))
+            writer.add_failure(ImageRow(key, view_index, status=BAD, reason="empty file"))
         writer.commit(settings_digest="test")
     return tar
 
@@ -55,7 +55,7 @@ def three_bags(folder: Path) -> tuple[list[Path], list[Path]]:
     return reals, views
 
 
-def test_bags_join_real_pictures_and_views_by_key(tmp_path: Path) -> None:
+def test_bags_join_real_images_and_views_by_key(tmp_path: Path) -> None:
     reals, views = three_bags(tmp_path)
     store = BagStore(reals, views)
     assert views_of(store) == {"a": [0, 1, 2, 3], "b": [0], "c": [0, 1]}
@@ -68,7 +68,7 @@ def test_bags_join_real_pictures_and_views_by_key(tmp_path: Path) -> None:
     assert [few.read(row) for row in few.bag(1).rows] == [b"CC", b"C1"]
 
 
-def test_views_of_other_pictures_and_empty_stores_are_refused(tmp_path: Path) -> None:
+def test_views_of_other_images_and_empty_stores_are_refused(tmp_path: Path) -> None:
     reals, stray = [write(tmp_path / "r.tar", [("a", 0, b"A")])], [write(tmp_path / "v.tar", [("z", 1, b"Z"), ("y", 1, b"Y")])]
     with pytest.raises(ValueError, match=r"views without a real image: \{'.*v.tar': 2\}"):
         BagStore(reals, stray)

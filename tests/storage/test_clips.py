@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cdgmae.storage.media.clips import frame_name, open_clip, split_frame_name
-from cdgmae.storage.media.images import PictureError
+from cdgmae.storage.media.images import ImageError
 
 pytest.importorskip("av", reason="video files need PyAV: pip install 'cdgmae[video]'")
 from tests.video_files import number_of, write_frames, write_video
@@ -52,9 +52,9 @@ def test_what_is_no_clip_is_refused_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("this is no video")
     (tmp_path / "empty").mkdir()
     for name, reason in (("text.mp4", "not a readable video"), ("empty", "clip has no frames"), ("gone.mp4", "no such file")):
-        with pytest.raises(PictureError, match=reason):
+        with pytest.raises(ImageError, match=reason):
             open_clip(tmp_path / name)
-    with pytest.raises(PictureError, match=r"too many pixels \(64x48, the limit is 100\)"):
+    with pytest.raises(ImageError, match=r"too many pixels \(64x48, the limit is 100\)"):
         open_clip(write_video(tmp_path / "large.mp4", 2), max_pixels=100)
 
 
@@ -63,13 +63,13 @@ def test_a_playlist_that_calls_itself_a_video_opens_no_other_file(tmp_path: Path
     (tmp_path / "list.mp4").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{video}\n#EXT-X-ENDLIST\n")
     (tmp_path / "concat.mp4").write_text(f"ffconcat version 1.0\nfile '{video}'\n")
     for name in ("list.mp4", "concat.mp4"):
-        with pytest.raises(PictureError, match="not a readable video"):
+        with pytest.raises(ImageError, match="not a readable video"):
             open_clip(tmp_path / name)
 
 
 def test_a_damaged_frame_of_a_folder_is_told_apart(tmp_path: Path) -> None:
     folder = write_frames(tmp_path / "clip", 3)
-    (folder / "frame_2.png").write_text("no picture")
+    (folder / "frame_2.png").write_text("no image")
     frames = list(open_clip(folder).read([0, 1, 2]))
     assert [frame.reason is None for frame in frames] == [True, False, True]
     assert isinstance(frames[2].image, Image.Image)

@@ -10,12 +10,12 @@ from PIL import Image
 from torchvision.datasets.folder import pil_loader
 
 from cdgmae.storage.media.images import (
-    PictureError,
+    ImageError,
     center_crop,
     decode_rgb,
     encode_jpeg,
-    open_picture,
-    picture_extension,
+    image_extension,
+    open_image,
     resize_shorter_side,
 )
 
@@ -58,7 +58,7 @@ KINDS = {
     "16-bit grey png": lambda: saved(sixteen_bit(), "PNG"),
     "webp": lambda: saved(drawn(), "WEBP"),
     "rgba webp": lambda: saved(with_alpha("RGB"), "WEBP", lossless=True),
-    "several pictures in one jpeg (mpo)": lambda: saved(drawn(), "MPO", save_all=True, append_images=[drawn()]),
+    "several images in one jpeg (mpo)": lambda: saved(drawn(), "MPO", save_all=True, append_images=[drawn()]),
 }
 
 
@@ -66,11 +66,11 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_becomes_rgb_as_torchvision_s_loader_makes_it(kind: str, tmp_path: Path) -> None:
     data = KINDS[kind]()
-    (tmp_path / "picture").write_bytes(data)
-    ours, theirs = decode_rgb(data), pil_loader(tmp_path / "picture")
+    (tmp_path / "image").write_bytes(data)
+    ours, theirs = decode_rgb(data), pil_loader(tmp_path / "image")
     assert ours.mode == theirs.mode == "RGB"
     assert np.array_equal(np.asarray(ours), np.asarray(theirs))
-    assert picture_extension(open_picture(data)) == ("jpg" if "jpeg" in kind else "png" if "png" in kind else "webp")
+    assert image_extension(open_image(data)) == ("jpg" if "jpeg" in kind else "png" if "png" in kind else "webp")
 
 
 UPRIGHT = {
@@ -106,7 +106,7 @@ def test_unreadable_exif_does_not_spoil_good_pixels() -> None:
     [
         (b"", "empty file"),
         (b"hello", "not a JPEG, PNG or WebP"),
-        (saved(drawn((400, 300)), "JPEG")[:100], r"corrupt or truncated picture \(\w+ in the header\)"),
+        (saved(drawn((400, 300)), "JPEG")[:100], r"corrupt or truncated image \(\w+ in the header\)"),
         (saved(drawn(), "GIF"), "not a JPEG, PNG or WebP"),
         (saved(drawn(), "BMP"), "not a JPEG, PNG or WebP"),
         (saved(drawn((400, 300)), "JPEG")[:-2000], "corrupt or truncated"),
@@ -115,16 +115,16 @@ def test_unreadable_exif_does_not_spoil_good_pixels() -> None:
     ],
 )
 def test_unusable_files_give_a_reason(data: bytes, reason: str) -> None:
-    with pytest.raises(PictureError, match=reason):
+    with pytest.raises(ImageError, match=reason):
         decode_rgb(data)
 
 
 def test_a_bomb_is_refused_before_its_pixels_are_decoded() -> None:
     data = saved(Image.new("1", (12_000, 12_000)), "PNG")
     assert len(data) < 1_000_000
-    with pytest.raises(PictureError, match=r"too many pixels \(12000x12000"):
+    with pytest.raises(ImageError, match=r"too many pixels \(12000x12000"):
         decode_rgb(data)
-    with pytest.raises(PictureError, match="the limit is 1000"):
+    with pytest.raises(ImageError, match="the limit is 1000"):
         decode_rgb(saved(drawn(), "PNG"), max_pixels=1000)
 
 

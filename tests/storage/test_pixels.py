@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cdgmae.storage.media import pixels
-from cdgmae.storage.media.images import PictureError, decode_rgb
+from cdgmae.storage.media.images import ImageError, decode_rgb
 from cdgmae.storage.media.pixels import decode_pixels
 
 
@@ -32,7 +32,7 @@ def rotated(orientation: int) -> Image.Exif:
 
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
-PICTURES = {
+IMAGES = {
     "jpeg 0 95": encoded(drawn(), "JPEG", subsampling=0, quality=95),
     "jpeg 1 75": encoded(drawn(), "JPEG", subsampling=1, quality=75),
     "jpeg 2 40": encoded(drawn(), "JPEG", subsampling=2, quality=40),
@@ -47,10 +47,10 @@ PICTURES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", IMAGES)
 def test_pixels_are_those_of_pillow(name: str) -> None:
     """Equal up to one level: libjpeg-turbo is built into both, maybe in two versions; here they are bitwise equal."""
-    expected, found = np.asarray(decode_rgb(PICTURES[name])), decode_pixels(PICTURES[name])
+    expected, found = np.asarray(decode_rgb(IMAGES[name])), decode_pixels(IMAGES[name])
     assert (found.shape, found.dtype) == (expected.shape, np.uint8)
     assert np.abs(found.astype(int) - expected).max() <= 1
 
@@ -58,10 +58,10 @@ def test_pixels_are_those_of_pillow(name: str) -> None:
 def test_plain_jpegs_do_not_go_through_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pixels, "decode_rgb", lambda _: pytest.fail("Pillow was asked"))
     for name in ("jpeg 0 95", "jpeg 2 40", "progressive", "grey"):
-        assert decode_pixels(PICTURES[name]).ndim == 3
+        assert decode_pixels(IMAGES[name]).ndim == 3
 
 
-@pytest.mark.parametrize("damage", [b"", b"\xff\xd8", PICTURES["jpeg 0 95"][:700], b"\xff\xd8\xff\xe1\xff\xff", b"no picture"])
-def test_damaged_pictures_are_refused_with_the_reason(damage: bytes) -> None:
-    with pytest.raises(PictureError):
+@pytest.mark.parametrize("damage", [b"", b"\xff\xd8", IMAGES["jpeg 0 95"][:700], b"\xff\xd8\xff\xe1\xff\xff", b"no image"])
+def test_damaged_images_are_refused_with_the_reason(damage: bytes) -> None:
+    with pytest.raises(ImageError):
         decode_pixels(damage)

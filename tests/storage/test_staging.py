@@ -10,13 +10,13 @@ from typing import NamedTuple
 import pytest
 
 from cdgmae.storage.files.local_copy import stage_in
-from cdgmae.storage.image_shards import PictureRow, PictureShardWriter, index_path
+from cdgmae.storage.image_shards import ImageRow, ImageShardWriter, index_path
 from cdgmae.storage.verify import verify_file
 
 
 def write(tar: Path, fill: int) -> Path:
-    with PictureShardWriter(tar) as writer:
-        writer.add_picture(PictureRow("a", 0, extension="jpg"), bytes([fill]) * 5000)
+    with ImageShardWriter(tar) as writer:
+        writer.add_image(ImageRow("a", 0, extension="jpg"), bytes([fill]) * 5000)
         writer.commit(settings_digest="test")
     return tar
 

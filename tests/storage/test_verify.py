@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from cdgmae.storage.image_shards import PictureRow, PictureShardWriter, index_path
+from cdgmae.storage.image_shards import ImageRow, ImageShardWriter, index_path
 from cdgmae.storage.tables import write_table
 from cdgmae.storage.verify import files_to_verify, verify_file, verify_paths
 
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Path:
-    with PictureShardWriter(tmp_path / "0.tar") as writer:
+    with ImageShardWriter(tmp_path / "0.tar") as writer:
         for i in range(4):
-            writer.add_picture(PictureRow(f"k{i}", 0, extension="jpg"), bytes([65 + i]) * 700)
+            writer.add_image(ImageRow(f"k{i}", 0, extension="jpg"), bytes([65 + i]) * 700)
         writer.commit(settings_digest="x")
     return tmp_path / "0.tar"
 
@@ -37,12 +37,12 @@ def change_index(shard: Path, column: str, value: object, row: int = 1) -> None:
     )
 
 
-def test_one_changed_byte_in_a_picture_is_found_and_named(shard: Path) -> None:
+def test_one_changed_byte_in_a_image_is_found_and_named(shard: Path) -> None:
     content = bytearray(shard.read_bytes())
     content[content.index(b"CCCC") + 5] ^= 1
     shard.write_bytes(content)
     problems = verify_file(shard).problems
-    assert problems[0].startswith("picture k2.0: its bytes do not have the sha256")
+    assert problems[0].startswith("image k2.0: its bytes do not have the sha256")
     assert "the tar does not have the sha256" in problems[1]
 
 

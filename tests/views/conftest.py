@@ -13,15 +13,15 @@ from PIL import Image
 
 from cdgmae.generators.train.generator_training import train_generator
 from cdgmae.settings.views import GeneratorTrainingSettings
-from cdgmae.storage.image_shards import BAD, PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter
 from cdgmae.training.machine import Machine
 
 ENCODER = 'random:{"image_size":16,"patch_size":8,"embed_dim":16,"depth":1,"num_heads":2}'
 KEYS = ("ant", "bee", "cat", "dog", "eel", "fox")
 
 
-def picture(key: str, side: int = 24) -> bytes:
-    """A smooth picture that depends on its key."""
+def image(key: str, side: int = 24) -> bytes:
+    """A smooth image that depends on its key."""
     colours = np.random.default_rng(list(key.encode())).integers(0, 256, (3, 3, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(colours).resize((side + 8, side), Image.Resampling.BICUBIC).save(buffer, format="JPEG", quality=95)
@@ -29,13 +29,13 @@ def picture(key: str, side: int = 24) -> bytes:
 
 
 def write_shard(tar: Path, keys: Sequence[str], corrupt: Sequence[str] = (), bad: Sequence[str] = ()) -> Path:
-    """A picture shard; `corrupt` keys have bytes that are no picture, `bad` keys were refused by the shards stage."""
-    with PictureShardWriter(tar) as writer:
+    """An image shard; `corrupt` keys have bytes that are no image, `bad` keys were refused by the shards stage."""
+    with ImageShardWriter(tar) as writer:
         for key in keys:
-            data = b"no picture" if key in corrupt else picture(key)
-            writer.add_picture(PictureRow(key, 0, class_name="animal", extension="jpg", width=32, height=24), data)
+            data = b"no image" if key in corrupt else image(key)
+            writer.add_image(ImageRow(key, 0, class_name="animal", extension="jpg", width=32, height=24), data)
         for key in bad:
-            writer.add_failure(PictureRow(key, 0, status=BAD, reason="truncated"))
+            writer.add_failure(ImageRow(key, 0, status=BAD, reason="truncated"))
         writer.commit(settings_digest="test")
     return tar
 

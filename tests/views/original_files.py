@@ -114,12 +114,12 @@ def rcg_checkpoint() -> Weights:
     return w
 
 
-def literal_rcg_embedding(w: Weights, pictures: Tensor) -> Tensor:
-    """MoCo-v3's representation of pictures (B, 3, 16, 16) in 0..1, before RCG standardises it."""
+def literal_rcg_embedding(w: Weights, images: Tensor) -> Tensor:
+    """MoCo-v3's representation of images (B, 3, 16, 16) in 0..1, before RCG standardises it."""
     e, width = w.at("pretrained_encoder").state, ENCODER_DIM
     get = lambda name: e[f"pretrained_encoder.{name}"]  # noqa: E731
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    x = (pictures - mean[:, None, None]) / std[:, None, None]
+    x = (images - mean[:, None, None]) / std[:, None, None]
     t = F.conv2d(x, get("patch_embed.proj.weight"), get("patch_embed.proj.bias"), stride=8).flatten(2).transpose(1, 2)
     t = torch.cat([get("cls_token").repeat(len(t), 1, 1), t], 1) + get("pos_embed")
 

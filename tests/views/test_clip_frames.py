@@ -14,7 +14,7 @@ from cdgmae.settings.shards import DatasetSettings
 from cdgmae.settings.sources import ClipReadingSettings, FrameSettings
 from cdgmae.shards.packing import write_dataset
 from cdgmae.storage.bags import BagStore
-from cdgmae.storage.image_shards import BAD, OK, PictureShard
+from cdgmae.storage.image_shards import BAD, OK, ImageShard
 from cdgmae.storage.media.clips import split_frame_name
 from cdgmae.views.sources.clip_frames import later_frames, read_clips
 from tests.views.conftest import write_shard
@@ -44,7 +44,7 @@ def settings(root: Path, **changes: object) -> ClipReadingSettings:
     return ClipReadingSettings.from_plain({"path": str(root), "resize": "center_crop", "image_size": 24, **changes})
 
 
-def frames_of(shard: PictureShard) -> dict[str, list[int]]:
+def frames_of(shard: ImageShard) -> dict[str, list[int]]:
     """Numbers of the frames of every bag in the order of view_index, as the pixels show them."""
     found: dict[str, list[int]] = {}
     for row in shard.rows(OK):
@@ -57,9 +57,9 @@ def frames_of(shard: PictureShard) -> dict[str, list[int]]:
 
 def test_views_are_later_frames_at_the_drawn_distances(clips: Path, tmp_path: Path) -> None:
     real = pack(clips, tmp_path / "shards")
-    first = {key: numbers[0] for key, numbers in frames_of(PictureShard(real)).items()}
+    first = {key: numbers[0] for key, numbers in frames_of(ImageShard(real)).items()}
     facts = read_clips(settings(clips, num_views=3, frame_gap=[2, 12]), 0, real, tmp_path / "views.tar", threads=2)
-    later = frames_of(PictureShard(tmp_path / "views.tar"))
+    later = frames_of(ImageShard(tmp_path / "views.tar"))
     assert (facts["clips"], facts["views"], facts["bad"], facts["short_bags"]) == (4, 12, 0, 0)
     assert set(later) == set(NAMES)
     for key, numbers in later.items():
@@ -69,13 +69,13 @@ def test_views_are_later_frames_at_the_drawn_distances(clips: Path, tmp_path: Pa
     read_clips(settings(clips, num_views=3, frame_gap=[2, 12]), 0, real, tmp_path / "again.tar")
     assert (tmp_path / "again.tar").read_bytes() == (tmp_path / "views.tar").read_bytes()
     read_clips(settings(clips, num_views=3, frame_gap=[2, 12]), 1, real, tmp_path / "other.tar")
-    assert frames_of(PictureShard(tmp_path / "other.tar")) != later
+    assert frames_of(ImageShard(tmp_path / "other.tar")) != later
 
 
 def test_consecutive_frames_make_bags_for_video_pairs(clips: Path, tmp_path: Path) -> None:
     real = pack(clips, tmp_path / "shards")
     facts = read_clips(settings(clips, num_views=12, frame_step=1), 0, real, tmp_path / "views.tar")
-    first, later = frames_of(PictureShard(real)), frames_of(PictureShard(tmp_path / "views.tar"))
+    first, later = frames_of(ImageShard(real)), frames_of(ImageShard(tmp_path / "views.tar"))
     assert all(later[key] == list(range(first[key][0] + 1, first[key][0] + 13)) for key in NAMES[:-1])
     assert later["walk"] == [1, 2, 3, 4, 5]  # a short clip makes a short bag
     assert facts["short_bags"] == 1
@@ -98,11 +98,11 @@ def test_clips_that_give_no_view_are_rows_with_reasons(tmp_path: Path) -> None:
         read_clips(settings(root, num_views=1), 0, real, tmp_path / "views.tar")
     assert not (tmp_path / "views.tar").exists()
     read_clips(settings(root, num_views=1, max_bad_fraction=0.9), 0, real, tmp_path / "views.tar")
-    bad = [row for row in PictureShard(tmp_path / "views.tar").rows() if row.status == BAD]
+    bad = [row for row in ImageShard(tmp_path / "views.tar").rows() if row.status == BAD]
     assert [(row.key, row.view_index, row.sampler) for row in bad] == [("gone", 1, "video"), ("short", 1, "video")]
 
 
-def test_a_shard_of_still_pictures_is_refused(tmp_path: Path) -> None:
+def test_a_shard_of_still_images_is_refused(tmp_path: Path) -> None:
     tar = write_shard(tmp_path / "00000.tar", ["ant"])
     with pytest.raises(ValueError, match=r"ant was not drawn from a clip.*layout `clips`"):
         read_clips(settings(tmp_path), 0, tar, tmp_path / "views.tar")

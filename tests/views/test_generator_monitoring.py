@@ -24,13 +24,13 @@ from cdgmae.generators.train.monitor import Monitor, held_out_loss
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.settings.views import MonitoringSettings
-from cdgmae.storage.image_collection import PictureCollection
+from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.storage.tables import read_table
 from cdgmae.training.machine import Machine
 from tests.views.conftest import ENCODER, training_settings
 
 CPU = torch.device("cpu")
-LOOK = {"held_out_fraction": 0.34, "interval_steps": 2, "num_pictures": 2, "num_views": 3, "num_inference_steps": 2}
+LOOK = {"held_out_fraction": 0.34, "interval_steps": 2, "num_images": 2, "num_views": 3, "num_inference_steps": 2}
 
 
 def train(folder: Path, tar: Path, **changes: object) -> dict:
@@ -39,14 +39,14 @@ def train(folder: Path, tar: Path, **changes: object) -> dict:
 
 
 def task_and_monitor(tar: Path, folder: Path, **changes: object) -> tuple[GeneratorTask, Monitor]:
-    settings, pictures = training_settings(**changes), PictureCollection([tar])
-    pipeline = build_pipeline(settings, 16, make_first_stage(pictures, settings), 0)
-    cache = fill_cache(folder / "cache", "test", pictures, load_encoder(ENCODER, device=CPU), pipeline, settings, CPU)
+    settings, images = training_settings(**changes), ImageCollection([tar])
+    pipeline = build_pipeline(settings, 16, make_first_stage(images, settings), 0)
+    cache = fill_cache(folder / "cache", "test", images, load_encoder(ENCODER, device=CPU), pipeline, settings, CPU)
     task = GeneratorTask(Denoiser(pipeline.unet, pipeline.projector), pipeline.scheduler, split(cache, 0.34, 0), settings, 0)
-    return task, Monitor(task, pipeline, pictures, MonitoringSettings.from_plain(LOOK), folder)
+    return task, Monitor(task, pipeline, images, MonitoringSettings.from_plain(LOOK), folder)
 
 
-def test_held_out_loss_is_the_mean_loss_of_the_held_out_pictures(shard_tar: Path, tmp_path: Path) -> None:
+def test_held_out_loss_is_the_mean_loss_of_the_held_out_images(shard_tar: Path, tmp_path: Path) -> None:
     """An untrained denoiser predicts zero, so its loss is the mean square of the latents it should have predicted."""
     task, _ = task_and_monitor(shard_tar, tmp_path, prediction_type="sample")
     whole = held_out_loss(task)
@@ -71,7 +71,7 @@ def test_grid_has_the_real_image_first_and_looking_leaves_the_random_state_alone
     grid = Image.open(tmp_path / "samples" / "step00000002.png")
     assert grid.size == (4 * 18 - 2, 2 * 18 - 2)
     real = Image.open(tmp_path / "samples" / "step00000002.png").crop((0, 0, 16, 16))
-    first = PictureCollection([shard_tar]).image(int(task.examples.held_out[0])).resize((21, 16), Image.Resampling.BICUBIC)
+    first = ImageCollection([shard_tar]).image(int(task.examples.held_out[0])).resize((21, 16), Image.Resampling.BICUBIC)
     centre = np.asarray(first.crop((2, 0, 18, 16)), dtype=float)
     assert np.abs(np.asarray(real, dtype=float) - centre).mean() < 8
 

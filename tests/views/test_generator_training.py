@@ -31,7 +31,7 @@ from cdgmae.models.vit import build_vit
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.encoder import VitSettings
 from cdgmae.settings.views import UNetSettings
-from cdgmae.storage.image_collection import PictureCollection
+from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.training.machine import Machine
 from cdgmae.training.metrics import MACHINE_COLUMNS
 from tests.oracles.literal_ddim import alpha_bars
@@ -134,7 +134,7 @@ def test_condition_reaches_residual_layers_only_if_asked_to(in_time: bool) -> No
 ])  # fmt: skip
 def test_other_recipes_train(shard_tar: Path, tmp_path: Path, changes: dict) -> None:
     facts = train(tmp_path, [shard_tar], **changes)
-    assert facts["pictures"] == len(KEYS)
+    assert facts["images"] == len(KEYS)
     generator = load_generator(tmp_path / "generator", device=CPU)
     assert generator.pipeline.scheduler.config["prediction_type"] == changes.get("prediction_type", "v_prediction")
 
@@ -142,27 +142,27 @@ def test_other_recipes_train(shard_tar: Path, tmp_path: Path, changes: dict) -> 
 @pytest.fixture
 def examples_of(tmp_path: Path) -> Callable[[Path], TrainingExamples]:
     def make(tar: Path) -> TrainingExamples:
-        settings, pictures = training_settings(), PictureCollection([tar])
-        pipeline = build_pipeline(settings, 16, make_first_stage(pictures, settings), 0)
-        cache = fill_cache(tmp_path / "cache", "test", pictures, load_encoder(ENCODER, device=CPU), pipeline, settings, CPU)
+        settings, images = training_settings(), ImageCollection([tar])
+        pipeline = build_pipeline(settings, 16, make_first_stage(images, settings), 0)
+        cache = fill_cache(tmp_path / "cache", "test", images, load_encoder(ENCODER, device=CPU), pipeline, settings, CPU)
         return split(cache, 0.0, 0)
 
     return make
 
 
-def test_mirrored_examples_are_those_of_the_mirrored_picture(
+def test_mirrored_examples_are_those_of_the_mirrored_image(
     shard_tar: Path, examples_of: Callable[[Path], TrainingExamples]
 ) -> None:
-    cache, pictures = examples_of(shard_tar).cache, PictureCollection([shard_tar])
-    assert pictures.keys == list(KEYS)
-    mirrored = squares([pictures.image(2)], 16).flip(-1)
+    cache, images = examples_of(shard_tar).cache, ImageCollection([shard_tar])
+    assert images.keys == list(KEYS)
+    mirrored = squares([images.image(2)], 16).flip(-1)
     torch.testing.assert_close(cache.embeddings([1], [2])[0], embed(load_encoder(ENCODER, device=CPU), mirrored)[0])
     latents = cache.latents([0] * 6 + [1] * 6, [*range(6), *range(6)])
     assert latents.shape == (12, 4, 8, 8)
     assert float(latents.std()) == pytest.approx(1.0, abs=0.1)
 
 
-def test_batches_visit_every_picture_once_per_epoch_and_drop_the_asked_share(
+def test_batches_visit_every_image_once_per_epoch_and_drop_the_asked_share(
     shard_tar: Path, examples_of: Callable[[Path], TrainingExamples]
 ) -> None:
     examples, settings = examples_of(shard_tar), training_settings(batch_size=4, embedding_dropout=0.25)
@@ -209,7 +209,7 @@ def test_loss_is_the_squared_error_of_the_stated_target(
 
 
 def test_weights_follow_the_spread_of_the_components(shard_tar: Path) -> None:
-    stage = make_first_stage(PictureCollection([shard_tar]), training_settings())
+    stage = make_first_stage(ImageCollection([shard_tar]), training_settings())
     assert isinstance(stage, PatchAutoencoder)
     assert component_weights(stage, 0.0) is None
     assert component_weights(None, 1.0) is None
@@ -244,7 +244,7 @@ def test_dropped_rows_see_the_null_condition(shard_tar: Path) -> None:
     torch.testing.assert_close(found, zeroed)
 
 
-def test_shards_without_pictures_are_refused(tmp_path: Path) -> None:
+def test_shards_without_images_are_refused(tmp_path: Path) -> None:
     tar = write_shard(tmp_path / "00000.tar", [], bad=["gnu"])
-    with pytest.raises(ValueError, match="no usable picture"):
+    with pytest.raises(ValueError, match="no usable image"):
         train(tmp_path, [tar])

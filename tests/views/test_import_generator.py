@@ -77,13 +77,13 @@ def check_networks(pipeline: LatentDiffusionPipeline, w: Weights, unet: dict, st
     side = unet["image_size"]
     noisy = torch.randn(2, unet["in_channels"], side, side, generator=generator)
     tokens, times = torch.randn(2, 3, unet["context_dim"], generator=generator), torch.tensor([900, 30])
-    pictures, latents = (
+    images, latents = (
         torch.rand(1, 3, 32, 32, generator=generator),
         torch.randn(1, stage["z_channels"], 4, 4, generator=generator),
     )
     with torch.no_grad():
         close(predict(pipeline.unet, noisy, times, tokens), literal_unet(w.at(UNET), unet, noisy, times, tokens))
-        close(pipeline.encode(pictures), literal_encode(w.at(STAGE), stage, pictures))
+        close(pipeline.encode(images), literal_encode(w.at(STAGE), stage, images))
         close(pipeline.decode(latents), literal_decode(w.at(STAGE), stage, latents))
 
 
@@ -102,11 +102,11 @@ def test_rcg_checkpoint_converts_with_its_encoder_and_samples(shard_tar: Path, t
     assert reasons[f"{STAGE}.loss.discriminator.main.0.weight"].startswith("perceptual loss and discriminator")
     assert "class embedding" in reasons["cond_stage_model.embedding.weight"]
 
-    generator, pictures = load_generator(tmp_path / "generator", device=CPU), torch.rand(2, 3, 16, 16)
+    generator, images = load_generator(tmp_path / "generator", device=CPU), torch.rand(2, 3, 16, 16)
     check_networks(generator.pipeline, w, LDM8, VQ_F8)
     assert list(generator.pipeline.unet.config["attention_head_dim"]) == [1, 2, 4]
-    embeddings = literal_rcg_embedding(w, pictures)
-    close(embed(generator.encoder, pictures), embeddings)
+    embeddings = literal_rcg_embedding(w, images)
+    close(embed(generator.encoder, images), embeddings)
     token = generator.pipeline.condition(embeddings)
     close(token[:, 0], (embeddings - embeddings.mean(1, keepdim=True)) / embeddings.std(1, keepdim=True))
     sampling = SamplingSettings.from_plain(
@@ -169,11 +169,11 @@ def test_kl_stage_and_stored_scaling_factor(tmp_path: Path) -> None:
     linear(w.at("cond_stage_model.anything"), torch.zeros(1, ENCODER_DIM), LDM4["context_dim"])
     w.state["scale_factor"] = torch.tensor(0.25)
     convert(tmp_path, w.state, config_file(tmp_path / "kl.yaml", LDM4, stage, scale_by_std=True, parameterization="v"))
-    pipeline, pictures = loaded(tmp_path), torch.rand(1, 3, 32, 32)
+    pipeline, images = loaded(tmp_path), torch.rand(1, 3, 32, 32)
     assert pipeline.scaling_factor == 0.25
     assert pipeline.scheduler.config["prediction_type"] == "v_prediction"
     with torch.no_grad():
-        close(pipeline.encode(pictures), 0.25 * literal_encode(w.at(STAGE), stage, pictures)[:, :3])
+        close(pipeline.encode(images), 0.25 * literal_encode(w.at(STAGE), stage, images)[:, :3])
         close(pipeline.decode(torch.ones(1, 3, 4, 4)), literal_decode(w.at(STAGE), stage, torch.full((1, 3, 4, 4), 4.0)))
 
 

@@ -13,16 +13,16 @@ from cdgmae.generators.train.generator_batches import embeddings_to_whiten_with,
 from cdgmae.generators.train.latent_cache import LatentCache, fill_cache, part_path
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
-from cdgmae.storage.image_collection import PictureCollection
+from cdgmae.storage.image_collection import ImageCollection
 from tests.views.conftest import ENCODER, training_settings
 
 CPU = torch.device("cpu")
 
 
 def fill(folder: Path, tar: Path, part: int = 2, identity: str = "a", **changes: object) -> LatentCache:
-    settings, pictures = training_settings(**changes), PictureCollection([tar])
-    pipeline = build_pipeline(settings, 16, make_first_stage(pictures, settings), 0)
-    return fill_cache(folder, identity, pictures, load_encoder(ENCODER, device=CPU), pipeline, settings, CPU, part=part)
+    settings, images = training_settings(**changes), ImageCollection([tar])
+    pipeline = build_pipeline(settings, 16, make_first_stage(images, settings), 0)
+    return fill_cache(folder, identity, images, load_encoder(ENCODER, device=CPU), pipeline, settings, CPU, part=part)
 
 
 def content(cache: LatentCache) -> torch.Tensor:
@@ -90,7 +90,7 @@ class ImpatientAfterItsShare(StopRequest):
         return "time limit" if self.asked > 2 else None
 
 
-def test_held_out_pictures_are_a_random_share_that_is_never_trained_on(shard_tar: Path, tmp_path: Path) -> None:
+def test_held_out_images_are_a_random_share_that_is_never_trained_on(shard_tar: Path, tmp_path: Path) -> None:
     cache = fill(tmp_path, shard_tar)
     examples = split(cache, 0.34, seed=0)
     assert len(examples.held_out) == 2

@@ -1,4 +1,4 @@
-"""Source kind knn against brute force: exact and inverted-file search, duplicates, shards, unreadable pictures."""
+"""Source kind knn against brute force: exact and inverted-file search, duplicates, shards, unreadable images."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from cdgmae.settings.sources import EmbeddingSettings, IndexSettings, NeighbourSettings
-from cdgmae.storage.image_shards import BAD, PictureRow, PictureShard, PictureShardWriter, index_path
+from cdgmae.storage.image_shards import BAD, ImageRow, ImageShard, ImageShardWriter, index_path
 from cdgmae.storage.tables import table_facts
-from cdgmae.views.sources.embedding import EmbeddingTable, embed_pictures
+from cdgmae.views.sources.embedding import EmbeddingTable, embed_images
 from cdgmae.views.sources.neighbours import NeighbourSearch, build_index, gather_neighbours
-from tests.views.conftest import ENCODER, picture, write_shard
+from tests.views.conftest import ENCODER, image, write_shard
 
 pytest.importorskip("faiss", reason="kind knn needs faiss: pip install 'cdgmae[knn]'")
 
@@ -24,28 +24,28 @@ KEYS = tuple(f"k{number:03d}" for number in range(200))
 def embed(tars: list[Path], folder: Path, encoder: str = ENCODER) -> list[Path]:
     tables = []
     for tar in tars:
-        embed_pictures(EmbeddingSettings(image_size=16, batch_size=32), tar, encoder, folder / f"{tar.stem}.parquet", device=CPU)
+        embed_images(EmbeddingSettings(image_size=16, batch_size=32), tar, encoder, folder / f"{tar.stem}.parquet", device=CPU)
         tables.append(folder / f"{tar.stem}.parquet")
     return tables
 
 
 def gather(
     tars: list[Path], folder: Path, num_views: int = 4, exact_up_to: int = 10**6, probes: int = 64, **changes: object
-) -> dict[str, list[PictureRow]]:
+) -> dict[str, list[ImageRow]]:
     """Rows of every bag, through all three jobs."""
     tables, index = embed(tars, folder), folder / "index.faiss"
     build_index(IndexSettings(exact_up_to=exact_up_to, num_probes=probes), 0, tables, index)
     settings = NeighbourSettings.from_plain({"num_views": num_views, "duplicate_similarity": 1.0, **changes})
-    bags: dict[str, list[PictureRow]] = {}
+    bags: dict[str, list[ImageRow]] = {}
     search = NeighbourSearch(settings, tars, tables[::-1], index)
     for tar in tars:
         gather_neighbours(search, tar, folder / "views" / tar.name)
-        for row in PictureShard(folder / "views" / tar.name).rows():
+        for row in ImageShard(folder / "views" / tar.name).rows():
             bags.setdefault(row.key, []).append(row)
     return bags
 
 
-def taken(bags: dict[str, list[PictureRow]]) -> dict[str, list[str | None]]:
+def taken(bags: dict[str, list[ImageRow]]) -> dict[str, list[str | None]]:
     return {key: [row.source_path for row in rows] for key, rows in bags.items()}
 
 
@@ -70,7 +70,7 @@ def test_exact_search_equals_sorting_all_similarities(whole: Path, expected: dic
     digest = table_facts(tmp_path / "00000.parquet")["inputs"]["encoder"]
     row = bags["k007"][1]
     assert (row.view_index, row.sampler, row.generator, row.class_name) == (2, "knn", digest, "animal")
-    assert PictureShard(tmp_path / "views" / "00000.tar").read(row) == picture(expected["k007"][1])
+    assert ImageShard(tmp_path / "views" / "00000.tar").read(row) == image(expected["k007"][1])
     assert table_facts(index_path(tmp_path / "views" / "00000.tar"))["inputs"]["encoder"] == digest
 
 
@@ -93,10 +93,10 @@ def test_the_inverted_file_finds_most_of_them_and_all_when_it_looks_everywhere(
 
 def test_duplicates_are_passed_over(tmp_path: Path) -> None:
     tar = tmp_path / "00000.tar"
-    with PictureShardWriter(tar) as writer:
+    with ImageShardWriter(tar) as writer:
         for key in ("a", "a-copy", "b", "b-copy", "c", *KEYS[:30]):
-            data = picture(key.removesuffix("-copy"))
-            writer.add_picture(PictureRow(key, 0, extension="jpg", width=32, height=24), data)
+            data = image(key.removesuffix("-copy"))
+            writer.add_image(ImageRow(key, 0, extension="jpg", width=32, height=24), data)
         writer.commit(settings_digest="test")
     exact = gather([tar], tmp_path / "exact", num_views=30)
     assert "a-copy" not in taken(exact)["a"]
@@ -111,14 +111,14 @@ def test_duplicates_are_passed_over(tmp_path: Path) -> None:
     assert all(similarity_NN[place[key], place[other]] <= limit for key, other in found)
 
 
-def test_unreadable_pictures_and_small_data_sets(tmp_path: Path) -> None:
+def test_unreadable_images_and_small_data_sets(tmp_path: Path) -> None:
     tar = write_shard(tmp_path / "00000.tar", KEYS[:6], corrupt=["k002"])
-    with pytest.raises(ValueError, match=r"2 of 12 views are bad.*k002\.1: real picture: not a JPEG"):
+    with pytest.raises(ValueError, match=r"2 of 12 views are bad.*k002\.1: real image: not a JPEG"):
         gather([tar], tmp_path / "strict", num_views=2)
     bags = gather([tar], tmp_path / "out", num_views=2, max_bad_fraction=0.5)
-    assert [(row.status, row.reason) for row in bags["k002"]] == [(BAD, "real picture: not a JPEG, PNG or WebP picture")] * 2
+    assert [(row.status, row.reason) for row in bags["k002"]] == [(BAD, "real image: not a JPEG, PNG or WebP image")] * 2
     assert all("k002" not in (row.source_path or "") for rows in bags.values() for row in rows)
-    with pytest.raises(ValueError, match=r"num_views = 6, but the data set has only 6 picture"):
+    with pytest.raises(ValueError, match=r"num_views = 6, but the data set has only 6 image"):
         gather([tar], tmp_path / "large", num_views=6)
 
 
@@ -132,4 +132,4 @@ def test_what_does_not_belong_together_is_refused(whole: Path, tmp_path: Path) -
     with pytest.raises(ValueError, match="made from other shards; delete results/embeddings"):
         NeighbourSearch(NeighbourSettings(), [whole, other], both, tmp_path / "index.faiss")
     with pytest.raises(ValueError, match=r"image_size = 20 is not a multiple of the patch size 8.*image_size = 16"):
-        embed_pictures(EmbeddingSettings(image_size=20), whole, "pixels:8", tmp_path / "e.parquet", device=CPU)
+        embed_images(EmbeddingSettings(image_size=20), whole, "pixels:8", tmp_path / "e.parquet", device=CPU)

@@ -31,10 +31,10 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 from cdgmae.commands.views import app
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.sources import PipelineSettings
-from cdgmae.storage.image_shards import OK, PictureShard
+from cdgmae.storage.image_shards import OK, ImageShard
 from cdgmae.views.sampling.pipeline_sampler import PipelineRecipe, PipelineSampler
 from cdgmae.views.sampling.sample_shard import sample_shard
-from tests.views.conftest import picture, write_shard
+from tests.views.conftest import image, write_shard
 
 CPU = torch.device("cpu")
 KEYS = ("ant", "bee", "cat")
@@ -52,7 +52,7 @@ def feature_extractor() -> CLIPImageProcessor:
 
 @pytest.fixture(scope="session")
 def variations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A StableDiffusionImageVariationPipeline of 16-pixel pictures with random weights."""
+    """A StableDiffusionImageVariationPipeline of 16-pixel images with random weights."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=8, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1, cross_attention_dim=8, attention_head_dim=2,
@@ -129,20 +129,20 @@ def sample(settings: PipelineSettings, tar: Path, output: Path, seed: int = 0) -
 
 
 def pixels_of(tar: Path) -> dict[tuple[str, int], np.ndarray]:
-    shard = PictureShard(tar)
+    shard = ImageShard(tar)
     return {(row.key, row.view_index): np.asarray(Image.open(io.BytesIO(shard.read(row))), dtype=int) for row in shard.rows(OK)}
 
 
 def direct(settings: PipelineSettings, key: str, seeds: Sequence[int]) -> np.ndarray:
     sampler = PipelineRecipe(settings).open(CPU)
-    conditions = sampler.conditions([Image.open(io.BytesIO(picture(key))).convert("RGB")] * len(seeds))
+    conditions = sampler.conditions([Image.open(io.BytesIO(image(key))).convert("RGB")] * len(seeds))
     return sampler.views(conditions, seeds, lambda: None).pixels_BVHW3
 
 
 def test_views_follow_the_contract_and_depend_on_seed_key_and_index_alone(variations: Path, reals: Path, tmp_path: Path) -> None:
     facts = sample(variation_settings(variations), reals, tmp_path / "one.tar")
     assert (facts["views"], facts["bad"]) == (6, 0)
-    rows = list(PictureShard(tmp_path / "one.tar").rows())
+    rows = list(ImageShard(tmp_path / "one.tar").rows())
     assert [(row.key, row.view_index) for row in rows] == [(key, k) for key in KEYS for k in (1, 2)]
     recipe = PipelineRecipe(variation_settings(variations))
     assert {(row.generator, row.sampler, row.steps, row.guidance, row.precision, row.width) for row in rows} == {
@@ -169,11 +169,11 @@ def test_frames_of_one_call_become_the_views(image_to_video: Path, reals: Path, 
     settings = video_settings(image_to_video)
     facts = sample(settings, reals, tmp_path / "video.tar")
     assert (facts["views"], facts["bad"]) == (6, 0)
-    rows = list(PictureShard(tmp_path / "video.tar").rows())
+    rows = list(ImageShard(tmp_path / "video.tar").rows())
     seeds = {row.key: row.seed for row in rows}
     assert all(row.seed == seeds[row.key] for row in rows)  # one call per bag
     views, sampler = pixels_of(tmp_path / "video.tar"), PipelineRecipe(settings).open(CPU)
-    square = sampler.conditions([Image.open(io.BytesIO(picture("cat"))).convert("RGB")])[0]
+    square = sampler.conditions([Image.open(io.BytesIO(image("cat"))).convert("RGB")])[0]
     frames = sampler.pipeline(
         Image.fromarray(square.numpy()), generator=torch.Generator().manual_seed(seeds["cat"]), output_type="np", **settings.arguments
     ).frames[0]  # fmt: skip
@@ -181,7 +181,7 @@ def test_frames_of_one_call_become_the_views(image_to_video: Path, reals: Path, 
         assert np.abs(views["cat", view_index] - np.rint(frames[number] * 255)).mean() < 2
 
 
-def test_frames_and_pictures_are_not_confused(variations: Path, image_to_video: Path) -> None:
+def test_frames_and_images_are_not_confused(variations: Path, image_to_video: Path) -> None:
     with pytest.raises(ValueError, match=r"gives no frames; set views.sources.NAME.frames_are_views = False"):
         direct(variation_settings(variations, frames_are_views=True), "ant", [1])
     with pytest.raises(ValueError, match=r"gives no images; set .*frames_are_views = True"):
@@ -190,13 +190,13 @@ def test_frames_and_pictures_are_not_confused(variations: Path, image_to_video: 
         direct(video_settings(image_to_video, num_views=5), "ant", [1])
 
 
-def test_pictures_that_are_not_finite_end_as_bad_rows(variations: Path, reals: Path, tmp_path: Path) -> None:
+def test_images_that_are_not_finite_end_as_bad_rows(variations: Path, reals: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(variations, broken)
     pipeline = StableDiffusionImageVariationPipeline.from_pretrained(broken)
     pipeline.vae.decoder.conv_out.bias.data.fill_(float("nan"))
     pipeline.save_pretrained(broken)
-    with pytest.raises(ValueError, match=r"6 of 6 views are bad.*picture is not finite, also from a second seed"):
+    with pytest.raises(ValueError, match=r"6 of 6 views are bad.*image is not finite, also from a second seed"):
         sample(variation_settings(broken), reals, tmp_path / "views.tar")
     assert not (tmp_path / "views.tar").exists()
 
@@ -221,8 +221,8 @@ def test_wrong_names_arguments_and_folders_are_refused(variations: Path, tmp_pat
         PipelineRecipe(variation_settings(variations, pipeline="UNet2DConditionModel"))
     with pytest.raises(ValueError, match="takes no argument steps; its arguments: image, height, width"):
         PipelineRecipe(variation_settings(variations, arguments={"steps": 3}))
-    with pytest.raises(ValueError, match="takes no argument picture"):
-        PipelineRecipe(variation_settings(variations, image_argument="picture"))
+    with pytest.raises(ValueError, match="takes no argument photo"):
+        PipelineRecipe(variation_settings(variations, image_argument="photo"))
     with pytest.raises(ValueError, match=r"arguments\.generator is set by the seeds"):
         variation_settings(variations, arguments={"generator": 1})
     with pytest.raises(ValueError, match=r"either `path` .* or `hub`"):

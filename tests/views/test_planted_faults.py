@@ -21,12 +21,12 @@ from torch import nn
 
 from cdgmae.generators.folder import FACTS_FILE, load_generator, write_generator
 from cdgmae.runtime.interrupts import Interrupted
-from cdgmae.storage.image_shards import BAD, OK, PictureRow, PictureShard, PictureShardWriter, index_path
+from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, ImageShardWriter, index_path
 from cdgmae.storage.verify import verify_file
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe, GeneratorSampler
 from cdgmae.views.sampling.sample_shard import sample_shard
 from cdgmae.views.sampling.view_journal import DATA_SUFFIX, JOURNAL_SUFFIX
-from tests.views.conftest import KEYS, picture, write_shard
+from tests.views.conftest import KEYS, image, write_shard
 from tests.views.test_view_sampling import CPU, finished_work, rows_of, sampling
 
 
@@ -53,10 +53,10 @@ class Case:
 
     def member(self, key: str, data: bytes) -> None:
         """Another shard in which one member holds other bytes."""
-        with PictureShardWriter(self.tar) as writer:
+        with ImageShardWriter(self.tar) as writer:
             for name in KEYS:
-                row = PictureRow(name, 0, class_name="animal", extension="jpg", width=32, height=24)
-                writer.add_picture(row, data if name == key else picture(name))
+                row = ImageRow(name, 0, class_name="animal", extension="jpg", width=32, height=24)
+                writer.add_image(row, data if name == key else image(name))
             writer.commit(settings_digest="test")
 
     def facts(self, **changes: object) -> None:
@@ -112,7 +112,7 @@ def all_refused(case: Case) -> None:
 
 def other_shard_later(case: Case) -> None:
     case.finish_work()
-    case.member("ant", picture("owl"))
+    case.member("ant", image("owl"))
 
 
 def twice_the_parts(case: Case) -> None:
@@ -127,7 +127,7 @@ def journal(case: Case, edit: Callable[[str], str]) -> None:
     path.write_text(edit(path.read_text()))
 
 
-def parts_without_pictures(case: Case) -> None:
+def parts_without_images(case: Case) -> None:
     case.finish_work()
     (case.work / f"000{DATA_SUFFIX}").unlink()
 
@@ -139,15 +139,15 @@ def file_in_place_of(path: Path) -> None:
 
 SOME = {"max_bad_fraction": 0.5}
 FAULTS = {
-    # Members of the picture shard: recorded, or an error where too many are bad.
+    # Members of the image shard: recorded, or an error where too many are bad.
     "member of zeros": Fault(lambda c: c.member("cat", bytes(500)), bad_rows=3, changes=SOME),
-    "truncated JPEG": Fault(lambda c: c.member("cat", picture("cat")[:400]), bad_rows=3, changes=SOME),
-    "JPEG that ends in its header": Fault(lambda c: c.member("cat", picture("cat")[:20]), bad_rows=3, changes=SOME),
+    "truncated JPEG": Fault(lambda c: c.member("cat", image("cat")[:400]), bad_rows=3, changes=SOME),
+    "JPEG that ends in its header": Fault(lambda c: c.member("cat", image("cat")[:20]), bad_rows=3, changes=SOME),
     "GIF": Fault(lambda c: c.member("cat", b"GIF89a" + bytes(50)), bad_rows=3, changes=SOME),
     "empty member": Fault(lambda c: c.member("cat", b""), bad_rows=3, changes=SOME),
-    "text": Fault(lambda c: c.member("ant", b"<html>"), r"3 of 18 views are bad.*ant\.1: real picture"),
-    "no member is a picture": Fault(lambda c: write_shard(c.tar, KEYS, corrupt=KEYS), "18 of 18 views are bad"),
-    # The picture shard as a whole.
+    "text": Fault(lambda c: c.member("ant", b"<html>"), r"3 of 18 views are bad.*ant\.1: real image"),
+    "no member is an image": Fault(lambda c: write_shard(c.tar, KEYS, corrupt=KEYS), "18 of 18 views are bad"),
+    # The image shard as a whole.
     "missing index": Fault(lambda c: index_path(c.tar).unlink(), "cannot be read as a table"),
     "missing tar": Fault(lambda c: c.tar.unlink(), "missing although its index is there"),
     "missing shard": Fault(lambda c: shutil.rmtree(c.tar.parent), "cannot be read as a table"),
@@ -156,7 +156,7 @@ FAULTS = {
     "truncated index": Fault(lambda c: cut(index_path(c.tar)), "cannot be read as a table"),
     "damaged index": Fault(lambda c: index_path(c.tar).write_bytes(b"PAR1 no"), "cannot be read as a table"),
     "foreign table": Fault(foreign_table, "is no shard index"),
-    "no usable picture": Fault(all_refused, "no usable picture"),
+    "no usable image": Fault(all_refused, "no usable image"),
     # The generator folder.
     "missing generator": Fault(lambda c: shutil.rmtree(c.generator), "is no generator folder"),
     "missing facts": Fault(lambda c: (c.generator / FACTS_FILE).unlink(), "is no generator folder"),
@@ -191,7 +191,7 @@ FAULTS = {
     "journal of another run": Fault(lambda c: journal(c, lambda text: text.replace("identity", "identify", 1))),
     "journal with unknown facts": Fault(lambda c: journal(c, lambda text: text.replace('"precision"', '"exactness"'))),
     "journal without its first line": Fault(lambda c: journal(c, lambda text: text.split("\n", 1)[1])),
-    "parts without pictures": Fault(parts_without_pictures),
+    "parts without images": Fault(parts_without_images),
     "the same parts twice": Fault(twice_the_parts),
     "another shard since": Fault(other_shard_later),
 }  # fmt: skip
@@ -388,4 +388,4 @@ def test_other_generators_do_not_share_finished_views(case: Case) -> None:
     facts = write_generator(case.generator, generator.pipeline, generator.facts.encoder, generator.encoder.digest,
                             image_size=16, encoder_image_size=16, provenance={})  # fmt: skip
     assert run(case)["found_finished"] == 0
-    assert {row.generator for row in PictureShard(case.output).rows(OK)} == {facts.digest}
+    assert {row.generator for row in ImageShard(case.output).rows(OK)} == {facts.digest}

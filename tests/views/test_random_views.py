@@ -1,4 +1,4 @@
-"""Source kind random: other pictures, drawn by (seed, key, index) whatever the shards, copied byte for byte."""
+"""Source kind random: other images, drawn by (seed, key, index) whatever the shards, copied byte for byte."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from pathlib import Path
 import pytest
 
 from cdgmae.settings.sources import RandomViewsSettings
-from cdgmae.storage.image_shards import PictureRow, PictureShard, PictureShardWriter
-from cdgmae.views.sources.copying import DataSetPictures
+from cdgmae.storage.image_shards import ImageRow, ImageShard, ImageShardWriter
+from cdgmae.views.sources.copying import DataSetImages
 from cdgmae.views.sources.random_views import gather_random
-from tests.views.conftest import KEYS, picture, write_shard
+from tests.views.conftest import KEYS, image, write_shard
 
 
-def gather(tars: list[Path], output: Path, num_views: int = 3, seed: int = 0) -> dict[tuple[str, int], PictureRow]:
+def gather(tars: list[Path], output: Path, num_views: int = 3, seed: int = 0) -> dict[tuple[str, int], ImageRow]:
     rows = {}
     for number, tar in enumerate(tars):
         target = output / f"{number}.tar"
-        facts = gather_random(RandomViewsSettings(num_views=num_views), seed, tar, DataSetPictures(tars), target)
-        shard = PictureShard(target)
+        facts = gather_random(RandomViewsSettings(num_views=num_views), seed, tar, DataSetImages(tars), target)
+        shard = ImageShard(target)
         rows.update({(row.key, row.view_index): row for row in shard.rows()})
-        assert all(shard.read(row) == picture(row.source_path or "") for row in shard.rows())
-        assert facts["views"] == facts["pictures"] * num_views
+        assert all(shard.read(row) == image(row.source_path or "") for row in shard.rows())
+        assert facts["views"] == facts["images"] * num_views
     return rows
 
 
-def test_views_are_other_pictures_whatever_the_shards(tmp_path: Path) -> None:
+def test_views_are_other_images_whatever_the_shards(tmp_path: Path) -> None:
     whole = write_shard(tmp_path / "whole" / "00000.tar", KEYS, bad=["gnu"])
     halves = [write_shard(tmp_path / "halves" / f"0000{n}.tar", KEYS[n::2]) for n in (0, 1)]
     one = gather([whole], tmp_path / "one")
@@ -42,24 +42,24 @@ def test_views_are_other_pictures_whatever_the_shards(tmp_path: Path) -> None:
     assert (row.sampler, row.class_name, row.width, row.height) == ("random", "animal", 32, 24)
 
 
-def test_equal_files_are_one_picture(tmp_path: Path) -> None:
+def test_equal_files_are_one_image(tmp_path: Path) -> None:
     tar = tmp_path / "00000.tar"
-    with PictureShardWriter(tar) as writer:
+    with ImageShardWriter(tar) as writer:
         for key in ("a", "b", "c", "d"):
-            writer.add_picture(PictureRow(key, 0, extension="jpg", width=32, height=24), picture("same" if key != "d" else "d"))
+            writer.add_image(ImageRow(key, 0, extension="jpg", width=32, height=24), image("same" if key != "d" else "d"))
         writer.commit(settings_digest="test")
-    gather_random(RandomViewsSettings(num_views=1), 0, tar, DataSetPictures([tar]), tmp_path / "views.tar")
-    assert [row.source_path == "d" for row in PictureShard(tmp_path / "views.tar").rows()] == [True, True, True, False]
-    with pytest.raises(ValueError, match=r"num_views = 2, but the data set has only 2 different picture"):
-        gather_random(RandomViewsSettings(num_views=2), 0, tar, DataSetPictures([tar]), tmp_path / "views.tar")
+    gather_random(RandomViewsSettings(num_views=1), 0, tar, DataSetImages([tar]), tmp_path / "views.tar")
+    assert [row.source_path == "d" for row in ImageShard(tmp_path / "views.tar").rows()] == [True, True, True, False]
+    with pytest.raises(ValueError, match=r"num_views = 2, but the data set has only 2 different image"):
+        gather_random(RandomViewsSettings(num_views=2), 0, tar, DataSetImages([tar]), tmp_path / "views.tar")
 
 
 def test_bytes_that_changed_since_they_were_packed_are_not_copied(tmp_path: Path) -> None:
     tar = write_shard(tmp_path / "00000.tar", KEYS)
     data = bytearray(tar.read_bytes())
-    for row in PictureShard(tar).rows():
+    for row in ImageShard(tar).rows():
         data[(row.offset or 0) + 30] ^= 1
     tar.write_bytes(bytes(data))
     with pytest.raises(ValueError, match="differ from the index; delete the shard"):
-        gather_random(RandomViewsSettings(num_views=2), 0, tar, DataSetPictures([tar]), tmp_path / "views.tar")
+        gather_random(RandomViewsSettings(num_views=2), 0, tar, DataSetImages([tar]), tmp_path / "views.tar")
     assert not (tmp_path / "views.tar").exists()

@@ -26,7 +26,7 @@ def run(*arguments: object) -> dict:
 
 @pytest.fixture
 def tars(tmp_path: Path) -> list[Path]:
-    """Three shards of two pictures each."""
+    """Three shards of two images each."""
     return [write_shard(tmp_path / "real" / f"0000{n}.tar", KEYS[2 * n : 2 * n + 2]) for n in range(3)]
 
 
@@ -57,8 +57,8 @@ def test_views_of_several_shards_are_those_of_single_ones_and_the_generator_is_o
 ) -> None:
     together = sample(generator_dir, tars, tmp_path / "together")
     assert len(opened) == 1
-    assert {name: together[name] for name in ("shards", "pictures", "views", "bad")} == {
-        "shards": 3, "pictures": 6, "views": 12, "bad": 0,
+    assert {name: together[name] for name in ("shards", "images", "views", "bad")} == {
+        "shards": 3, "images": 6, "views": 12, "bad": 0,
     }  # fmt: skip
     for tar in tars:
         sample(generator_dir, [tar], tmp_path / "single" / tar.name)
@@ -118,7 +118,7 @@ def test_several_shards_are_embedded_and_scored_with_one_encoder(generator_dir: 
         "--settings",
         '{"image_size": 16}',
     ]
-    assert (run(*embed)["pictures"], len(list(tables.glob("0000?.parquet")))) == (6, 3)
+    assert (run(*embed)["images"], len(list(tables.glob("0000?.parquet")))) == (6, 3)
     score = [
         "consistency", "score", *named("--real", tars), "--views", views, "--encoder", ENCODER, "--source", "s_ldm",
         "--output", scores, "--settings", '{"image_size": 16}', "--work", tmp_path / "work",

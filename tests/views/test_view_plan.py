@@ -49,7 +49,7 @@ def plan(project: Path, *arguments: object) -> dict:
 
 
 def test_the_paper_costs_what_the_paper_says() -> None:
-    """0.27 A100-seconds per view, 1.28 M pictures, 4 views: 48 hours on 8 GPUs (spec view_generators section 5)."""
+    """0.27 A100-seconds per view, 1.28 M images, 4 views: 48 hours on 8 GPUs (spec view_generators section 5)."""
     cost = plan_sampling(1_281_167, 128, 4, Rate(0.27, 40_000, "paper"), [1, 8, 128, 256])
     assert cost["gpu_hours"] == pytest.approx(384, abs=1)
     assert cost["wall_hours"][8] == pytest.approx(48, abs=0.1)
@@ -65,7 +65,7 @@ def test_jobs_are_whole_shards() -> None:
 
 def test_a_measured_plan_meets_what_sampling_then_writes(project: Path, generator_dir: Path, tmp_path: Path) -> None:
     cost = plan(project, "--measure")
-    assert (cost["source"], cost["pictures"], cost["views"], cost["files"]) == ("drawn", 6, 18, 4)
+    assert (cost["source"], cost["images"], cost["views"], cost["files"]) == ("drawn", 6, 18, 4)
     assert cost["gpu_hours"] * 3600 == pytest.approx(18 * cost["seconds_per_view"])
     written = 0
     for number in range(2):
@@ -76,17 +76,17 @@ def test_a_measured_plan_meets_what_sampling_then_writes(project: Path, generato
     assert not list(project.glob("results/views"))
 
 
-def test_a_given_rate_needs_no_generator_but_pictures(project: Path) -> None:
+def test_a_given_rate_needs_no_generator_but_images(project: Path) -> None:
     assert plan(project, "--seconds-per-view", 3600, "--gpus", "1,2")["wall_hours"] == {"1": 18.0, "2": 9.0}
-    assert plan(project, "--seconds-per-view", 1, "--pictures", 100, "--bytes-per-view", 1000)["views"] == 300
+    assert plan(project, "--seconds-per-view", 1, "--images", 100, "--bytes-per-view", 1000)["views"] == 300
     shard = project / "results" / "shards" / "animals" / "00001.tar"
     index_path(shard).unlink()
-    with pytest.raises(ValueError, match="run `snakemake shards` first, or give --pictures"):
+    with pytest.raises(ValueError, match="run `snakemake shards` first, or give --images"):
         plan(project, "--seconds-per-view", 1)
     import pyarrow as pa
 
     write_table(shard.parent / "manifest.parquet", [{"key": key} for key in "abcd"], pa.schema([pa.field("key", pa.string())]))
-    assert plan(project, "--seconds-per-view", 1)["pictures"] == 4
+    assert plan(project, "--seconds-per-view", 1)["images"] == 4
 
 
 @pytest.mark.parametrize(

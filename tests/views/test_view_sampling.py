@@ -20,8 +20,8 @@ from cdgmae.models.normalisation import squares
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.views import SamplingSettings
-from cdgmae.storage.image_collection import PictureCollection
-from cdgmae.storage.image_shards import BAD, OK, PictureRow, PictureShard, index_path
+from cdgmae.storage.image_collection import ImageCollection
+from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, index_path
 from cdgmae.storage.tables import table_facts
 from cdgmae.views.sampling.batch import Item, ViewMaker
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe, GeneratorSampler
@@ -47,12 +47,12 @@ def sample(
     return sample_shard(settings, seed, tar, recipe, folder / name, folder / f"work-{name}", devices=[CPU] * processes)
 
 
-def rows_of(tar: Path) -> list[PictureRow]:
-    return list(PictureShard(tar).rows())
+def rows_of(tar: Path) -> list[ImageRow]:
+    return list(ImageShard(tar).rows())
 
 
 def pixels_of(tar: Path) -> dict[tuple[str, int], np.ndarray]:
-    shard = PictureShard(tar)
+    shard = ImageShard(tar)
     return {(row.key, row.view_index): np.asarray(Image.open(io.BytesIO(shard.read(row))), dtype=int) for row in shard.rows(OK)}
 
 
@@ -86,10 +86,10 @@ def test_views_follow_the_contract(straight: Path, generator_dir: Path) -> None:
 
 
 def test_views_are_what_the_formula_says(straight: Path, shard_tar: Path, generator_dir: Path) -> None:
-    generator, pictures = load_generator(generator_dir, device=CPU), PictureCollection([shard_tar])
+    generator, images = load_generator(generator_dir, device=CPU), ImageCollection([shard_tar])
     noise = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(integer_seed(0, "views", "dog", 2)))
-    embedding = embed(generator.encoder, squares([pictures.image(3)], 16))
-    decoded = generator.pipeline.pictures(generator.pipeline.sample_latents(embedding, noise[None], 3, 2.0))
+    embedding = embed(generator.encoder, squares([images.image(3)], 16))
+    decoded = generator.pipeline.images(generator.pipeline.sample_latents(embedding, noise[None], 3, 2.0))
     expected = (decoded[0].permute(1, 2, 0) * 255).round().numpy()
     assert np.abs(pixels_of(straight)["dog", 2] - expected).mean() < 3  # JPEG at quality 95 lies between
 
@@ -198,13 +198,13 @@ def starts_low(stream: str, view: MadeView) -> bool:
 
 
 def test_samples_that_are_not_finite_are_tried_once_more(shard_tar: Path, generator_dir: Path) -> None:
-    generator, pictures = load_generator(generator_dir, device=CPU), PictureCollection([shard_tar])
+    generator, images = load_generator(generator_dir, device=CPU), ImageCollection([shard_tar])
     poison(generator.pipeline.unet, 3)
     settings = sampling(batch_size=24, num_views=4)
     maker = ViewMaker(
-        GeneratorSampler(generator, settings, torch.float32, CPU), GeneratorRecipe(generator_dir, settings), pictures, settings, 0
+        GeneratorSampler(generator, settings, torch.float32, CPU), GeneratorRecipe(generator_dir, settings), images, settings, 0
     )
-    views = [maker.encode(view) for view in maker.draw([Item(picture, k) for picture in range(6) for k in (1, 2, 3, 4)])]
+    views = [maker.encode(view) for view in maker.draw([Item(image, k) for image in range(6) for k in (1, 2, 3, 4)])]
     outcomes = set()
     for view in views:
         good, rescued = starts_low("views", view), starts_low("views/retry", view)
@@ -216,7 +216,7 @@ def test_samples_that_are_not_finite_are_tried_once_more(shard_tar: Path, genera
     assert outcomes == {(True, True), (True, False), (False, True), (False, False)}
 
 
-def test_constant_pictures_and_bad_shares(shard_tar: Path, generator_dir: Path, tmp_path: Path) -> None:
+def test_constant_images_and_bad_shares(shard_tar: Path, generator_dir: Path, tmp_path: Path) -> None:
     generator = load_generator(generator_dir, device=CPU)
     generator.pipeline.autoencoder.spread_L.data.zero_()
     generator.pipeline.autoencoder.mean_CPP.data.zero_()
@@ -225,14 +225,14 @@ def test_constant_pictures_and_bad_shares(shard_tar: Path, generator_dir: Path, 
     (grey / FACTS_FILE).unlink()
     write_generator(grey, generator.pipeline, generator.facts.encoder, generator.encoder.digest,
                     image_size=16, encoder_image_size=16, provenance={})  # fmt: skip
-    with pytest.raises(ValueError, match=r"18 of 18 views are bad.*ant\.1: picture is constant, also from a second seed"):
+    with pytest.raises(ValueError, match=r"18 of 18 views are bad.*ant\.1: image is constant, also from a second seed"):
         sample(shard_tar, grey, tmp_path)
     assert not (tmp_path / "00000.tar").exists()
 
 
-def test_an_unreadable_real_picture_costs_only_its_own_views(generator_dir: Path, tmp_path: Path, straight: Path) -> None:
+def test_an_unreadable_real_image_costs_only_its_own_views(generator_dir: Path, tmp_path: Path, straight: Path) -> None:
     tar = write_shard(tmp_path / "real" / "00000.tar", KEYS, corrupt=["cat"])
-    with pytest.raises(ValueError, match=r"3 of 18 views are bad.*max_bad_fraction = 0\.001.*cat\.1: real picture"):
+    with pytest.raises(ValueError, match=r"3 of 18 views are bad.*max_bad_fraction = 0\.001.*cat\.1: real image"):
         sample(tar, generator_dir, tmp_path)
     facts = sample(tar, generator_dir, tmp_path, max_bad_fraction=0.2)
     assert (facts["views"], facts["bad"], facts["found_finished"]) == (15, 3, 18)

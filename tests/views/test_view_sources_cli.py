@@ -1,4 +1,4 @@
-"""Every source of real pictures from the command line: packed, filled, scored and trained on, as the rules call it."""
+"""Every source of real images from the command line: packed, filled, scored and trained on, as the rules call it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
-from tests.views.conftest import KEYS, picture
+from tests.views.conftest import KEYS, image
 
 pytest.importorskip("faiss", reason="kind knn needs faiss: pip install 'cdgmae[knn]'")
 pytest.importorskip("av", reason="kind video needs PyAV: pip install 'cdgmae[video]'")
@@ -29,11 +29,11 @@ def run(*arguments: object) -> dict:
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Picture shards of stills and of clips."""
+    """Image shards of stills and of clips."""
     root = tmp_path_factory.mktemp("data")
     (root / "animals").mkdir()
     for number, key in enumerate(KEYS):
-        (root / "animals" / f"{key}.jpg").write_bytes(picture(key))
+        (root / "animals" / f"{key}.jpg").write_bytes(image(key))
         write_video(root / "clips" / f"{key}.mp4", 20 + number)
     run("shards", "write", "--root", root / "animals", "--output", root / "stills", "--num-shards", 2)
     clips = {"path": str(root / "clips"), "layout": "clips", "frames_after": 8}

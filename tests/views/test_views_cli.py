@@ -40,7 +40,7 @@ def test_train_sample_and_show(shard_tar: Path, tmp_path: Path) -> None:
 def test_wrong_keys_and_folders_are_named(shard_tar: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="keys look like ant, bee, cat"):
         run("show", "zebra", "--shards", shard_tar.parent)
-    with pytest.raises(ValueError, match="no usable picture: truncated"):
+    with pytest.raises(ValueError, match="no usable image: truncated"):
         run("show", "gnu", "--shards", shard_tar.parent, "--output", tmp_path / "bag.png")
     with pytest.raises(ValueError, match=r"holds no \.tar shards"):
         run("show", "ant", "--shards", tmp_path)

@@ -13,7 +13,7 @@ from cdgmae.cli import app
 from cdgmae.storage.files.output_cache import FinishedCopy
 from cdgmae.storage.image_shards import index_path
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
-from cdgmae.views.sources.copying import DataSetPictures
+from cdgmae.views.sources.copying import DataSetImages
 from tests.views.conftest import ENCODER, KEYS, training_settings, write_shard
 
 SAMPLING = {"num_views": 2, "num_inference_steps": 2, "batch_size": 8}
@@ -123,7 +123,7 @@ def test_deleted_embeddings_come_back_without_the_encoder(tar: Path, tmp_path: P
     assert output.read_bytes() == before
 
 
-def test_deleted_random_views_come_back_without_reading_a_picture(
+def test_deleted_random_views_come_back_without_reading_a_image(
     tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "views" / "00000.tar"
@@ -137,7 +137,7 @@ def test_deleted_random_views_come_back_without_reading_a_picture(
     fill()
     before = delete(output)
     with monkeypatch.context() as patched:
-        patched.delattr(DataSetPictures, "data")
+        patched.delattr(DataSetImages, "data")
         assert fill()["restored"]
     assert delete(output) == before
     assert "restored" not in fill(seed=1)
@@ -159,7 +159,7 @@ def test_deleted_neighbours_come_back_without_a_search(tar: Path, tmp_path: Path
     fill()
     before = delete(output)
     with monkeypatch.context() as patched:
-        patched.delattr(DataSetPictures, "data")
+        patched.delattr(DataSetImages, "data")
         assert fill()["restored"]
     assert delete(output) == before
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.workflow.conftest import Workplace, set_key, tiny_config
 
 
-def own_pictures(folder: Path) -> dict[str, Any]:
+def own_images(folder: Path) -> dict[str, Any]:
     return set_key(tiny_config(), "shards.datasets.demo.path", str(folder))
 
 
@@ -23,7 +23,7 @@ def attempt(tmp_path: Path, config: dict[str, Any], target: str = "shards") -> t
 
 
 def test_missing_data_path_is_told_before_any_job(tmp_path: Path) -> None:
-    code, words = attempt(tmp_path, own_pictures(tmp_path / "nowhere"))
+    code, words = attempt(tmp_path, own_images(tmp_path / "nowhere"))
     assert code != 0
     assert "shards.datasets.demo.path" in words
     assert "do not exist" in words
@@ -44,28 +44,28 @@ def test_two_stages_with_unknown_names_are_told_together(tmp_path: Path) -> None
 def test_empty_folder_and_folder_of_corrupt_files(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    code, words = attempt(tmp_path / "a", own_pictures(empty)) if (tmp_path / "a").mkdir() is None else (0, "")
+    code, words = attempt(tmp_path / "a", own_images(empty)) if (tmp_path / "a").mkdir() is None else (0, "")
     assert code != 0
     assert str(empty) in words
     corrupt = tmp_path / "corrupt/n00000001"
     corrupt.mkdir(parents=True)
     for number in range(6):
-        (corrupt / f"{number}.jpg").write_bytes(b"not a picture")
+        (corrupt / f"{number}.jpg").write_bytes(b"not an image")
     (tmp_path / "b").mkdir()
-    code, words = attempt(tmp_path / "b", own_pictures(corrupt.parent))
+    code, words = attempt(tmp_path / "b", own_images(corrupt.parent))
     assert code != 0
-    assert "not a JPEG, PNG or WebP picture" in words
+    assert "not a JPEG, PNG or WebP image" in words
     assert not (tmp_path / "b/results/shards/demo/summary.parquet").exists()
 
 
 @pytest.mark.slow
 def test_results_that_cannot_be_written(tmp_path: Path) -> None:
-    pictures = tmp_path / "pictures/n00000001"
-    pictures.mkdir(parents=True)
+    images = tmp_path / "images/n00000001"
+    images.mkdir(parents=True)
     for number in range(4):
-        Image.new("RGB", (40, 40), (number, 2, 3)).save(pictures / f"{number}.png")
+        Image.new("RGB", (40, 40), (number, 2, 3)).save(images / f"{number}.png")
     (tmp_path / "results").write_text("a file where the folder should be")
-    code, words = attempt(tmp_path, own_pictures(pictures.parent))
+    code, words = attempt(tmp_path, own_images(images.parent))
     assert code != 0
     assert "results" in words
     assert (tmp_path / "results").read_text() == "a file where the folder should be"

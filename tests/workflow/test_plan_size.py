@@ -15,7 +15,7 @@ SOURCES = {
     "near": {"kind": "knn", "dataset": "demo", "encoder": {"pixels": 8}, "image_size": 64, "num_views": 2},
     "far": {"kind": "random", "dataset": "demo", "num_views": 2},
 }
-PER_SHARD = {"write_shard", "sample_views", "embed_pictures", "gather_neighbours", "gather_random", "score_views"}
+PER_SHARD = {"write_shard", "sample_views", "embed_images", "gather_neighbours", "gather_random", "score_views"}
 
 
 def test_no_job_of_one_shard_waits_for_the_jobs_of_all_shards(tmp_path: Path) -> None:
@@ -36,5 +36,5 @@ def test_no_job_of_one_shard_waits_for_the_jobs_of_all_shards(tmp_path: Path) ->
 
 def test_a_run_on_views_waits_for_its_view_shards_and_a_run_on_crops_for_the_real_ones() -> None:
     jobs = Jobs(check_config(tiny_config()))
-    assert jobs.run_pictures("cdg") == ["results/views/s_ldm/00000.tar", "results/views/s_ldm/00001.tar"]
-    assert jobs.run_pictures("crops") == ["results/shards/demo/00000.tar", "results/shards/demo/00001.tar"]
+    assert jobs.run_images("cdg") == ["results/views/s_ldm/00000.tar", "results/views/s_ldm/00001.tar"]
+    assert jobs.run_images("crops") == ["results/shards/demo/00000.tar", "results/shards/demo/00001.tar"]

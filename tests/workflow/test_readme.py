@@ -34,9 +34,9 @@ def test_readme_shows_the_rulegraph_that_snakemake_draws(tmp_path: Path) -> None
 def test_what_readme_links_to_is_there() -> None:
     links = re.findall(r"\]\(([^)#\s]+)\)", (ROOT / "README.md").read_text())
     assert [link for link in links if ":" not in link and not (ROOT / link).exists()] == []
-    pictures = [ROOT / link for link in links if link.endswith((".jpg", ".png"))]
-    assert pictures
-    assert max(picture.stat().st_size for picture in pictures) < 300_000
+    images = [ROOT / link for link in links if link.endswith((".jpg", ".png"))]
+    assert images
+    assert max(image.stat().st_size for image in images) < 300_000
 
 
 def test_catalog_metadata_names_what_the_workflow_has() -> None:

@@ -17,7 +17,7 @@ from tests.workflow.test_workflow_status import every_kind_of_source, snakemakes
 
 FOLDERS = ("results/generators/", "results/report", "/panels", "/strips/")
 RESCORED = {"score_views", "summarise_consistency", "write_table", "write_report"}
-VIEW_RULES = {"sample_views", "sample_pipeline", "embed_pictures", "index_embeddings", "gather_neighbours", "gather_random"}
+VIEW_RULES = {"sample_views", "sample_pipeline", "embed_images", "index_embeddings", "gather_neighbours", "gather_random"}
 PROBE = f"""
 include: "{ROOT / "Snakefile"}"
 

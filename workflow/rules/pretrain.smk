@@ -2,7 +2,7 @@
 rule pretrain_encoder:
     input:
         gate=lambda w: ancient(JOBS.shard_gate(JOBS.dataset_of_run(w.run))),
-        pictures=lambda w: JOBS.run_pictures(w.run),
+        images=lambda w: JOBS.run_images(w.run),
         scores=lambda w: JOBS.run_scores(w.run),
     output:
         encoder="results/pretrain/{run}/seed{seed}/encoder.safetensors",

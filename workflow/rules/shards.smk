@@ -1,5 +1,5 @@
-# Stage shards: pictures -> manifest -> one tar + index per shard -> summary, the gate for everything after.
-# The manifest stands for all shards in the inputs of the views, so other packing lists the pictures again.
+# Stage shards: images -> manifest -> one tar + index per shard -> summary, the gate for everything after.
+# The manifest stands for all shards in the inputs of the views, so other packing lists the images again.
 rule write_manifest:
     input:
         lambda w: JOBS.dataset_inputs(w.dataset),
@@ -20,7 +20,7 @@ rule write_manifest:
         packing=lambda w: JOBS.packing_settings(w.dataset),
         seed=CONFIG.seed,
     message:
-        "List the pictures of {wildcards.dataset}"
+        "List the images of {wildcards.dataset}"
     shell:
         "cdgmae shards manifest"
         " --settings {params.settings:q}"

@@ -161,7 +161,7 @@ for block in BLOCKS.of_sources("knn"):
 
     rule:
         name:
-            block.rule("embed_pictures")
+            block.rule("embed_images")
         input:
             gate=block.of(lambda source: JOBS.gate_of(source, ancient)),
             manifest=block.of(JOBS.manifest_of),
@@ -171,9 +171,9 @@ for block in BLOCKS.of_sources("knn"):
         output:
             tables=block.files(names.embeddings_dir(block.name), ".parquet"),
         log:
-            f"logs/embed_pictures/{block}.log",
+            f"logs/embed_images/{block}.log",
         benchmark:
-            f"benchmarks/embed_pictures/{block}.tsv"
+            f"benchmarks/embed_images/{block}.tsv"
         wildcard_constraints:
             source=JOBS.source_pattern("knn"),
         conda:
@@ -193,7 +193,7 @@ for block in BLOCKS.of_sources("knn"):
             ),
             finished=f"work/finished/embeddings/{block.name}",
         message:
-            f"Embed pictures for {block.words}"
+            f"Embed images for {block.words}"
         shell:
             "cdgmae cluster launch {resources.launcher}"
             " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
@@ -319,7 +319,7 @@ for block in BLOCKS.of_sources("random"):
             seed=CONFIG.seed,
             finished=f"work/finished/views/{block.name}",
         message:
-            f"Gather random pictures {block.words}"
+            f"Gather random images {block.words}"
         shell:
             "cdgmae views random"
             " --settings {params.settings:q}"

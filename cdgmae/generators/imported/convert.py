@@ -51,7 +51,7 @@ class ImportOptions:
 
     Attributes:
         encoder: Conditioning encoder, as for `load_encoder`; None for the one inside the checkpoint, if there is one.
-        encoder_image_size: Side in pixels at which the encoder sees a picture.
+        encoder_image_size: Side in pixels at which the encoder sees an image.
         null_condition: `zero_input`, `zero_token`, or None for what the kind of generator was trained with.
         normalisation: `l2`, `standardise`, `none`, or None for what the configuration says.
         magnification: ZoomLDM's level, 0 the finest.

@@ -57,7 +57,7 @@ class OriginalConfig:
         prediction_type: What the U-Net predicts, in diffusers' word.
         condition: Parameters of the conditioning stage, as they are.
         encoder: Parameters of RCG's built-in encoder, or None.
-        image_size: Side of a picture in pixels.
+        image_size: Side of an image in pixels.
     """
 
     unet: dict[str, Any]

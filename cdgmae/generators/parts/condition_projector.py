@@ -38,7 +38,7 @@ def normalise_embeddings(embeddings_BD: Tensor, normalisation: str) -> Tensor:
 
 
 class ConditionProjector(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Normalise, project, add a token axis: one token per picture.
+    """Normalise, project, add a token axis: one token per image.
 
     By default L2-normalise and Linear(D, C) (spec view_generators 1.3); RCG's condition is the standardised embedding itself
     (section 4).

@@ -1,6 +1,6 @@
 """ZoomLDM's condition: a small transformer that turns embeddings on a grid and a magnification into many tokens.
 
-Here the grid holds one embedding, that of the whole picture, at its centre; the other cells hold a learned padding token, as in
+Here the grid holds one embedding, that of the whole image, at its centre; the other cells hold a learned padding token, as in
 the original at its finest magnification.
 Shapes: B batch, D embedding width, W transformer width, C cross-attention width, S = grid^2 cells.
 """
@@ -17,7 +17,7 @@ from cdgmae.generators.parts.condition_projector import normalise_embeddings
 
 
 class GridProjector(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Standardise, reduce, pad to a grid, prepend the magnification's token, transform: 1 + grid^2 tokens per picture.
+    """Standardise, reduce, pad to a grid, prepend the magnification's token, transform: 1 + grid^2 tokens per image.
 
     Submodules have the original's names, so that its weights load as they are.
     """
@@ -50,7 +50,7 @@ class GridProjector(ModelMixin, ConfigMixin):  # type: ignore[misc]
             mlp_dim: Width of its hidden layers.
             grid: Cells per side.
             magnification_levels: Levels the model was trained with.
-            magnification: The level to sample at; 0 is the finest, where one embedding stands for the whole picture.
+            magnification: The level to sample at; 0 is the finest, where one embedding stands for the whole image.
             final_norm: Whether the tokens are layer-normalised last.
             normalisation: What is done to a raw embedding first, see `normalise_embeddings`.
 

@@ -3,7 +3,7 @@
 Encoding is one strided convolution, decoding its transpose. Each component is brought to unit standard deviation, so that one
 noise schedule fits all: at the scale of the strongest component the weak ones would be noise until the last steps.
 
-Shapes: B batch, C = 3 channels, H W picture, P patch side, L latent channels, h w = H/P, W/P.
+Shapes: B batch, C = 3 channels, H W image, P patch side, L latent channels, h w = H/P, W/P.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
     Attributes:
         basis_LCPP: Orthonormal rows, strongest component first.
         mean_CPP: Mean patch, removed before projecting.
-        spread_L: Standard deviation of each component over the pictures of `fit`; latents are divided by it.
+        spread_L: Standard deviation of each component over the images of `fit`; latents are divided by it.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -51,15 +51,15 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @classmethod
     def fit(cls, batches: Iterable[Tensor], patch_size: int, latent_channels: int) -> Self:
-        """Principal components of all patches of all pictures, in closed form (float64 covariance and eigenvectors).
+        """Principal components of all patches of all images, in closed form (float64 covariance and eigenvectors).
 
         Args:
-            batches: Pictures (B, 3, H, W) in -1..1, H and W multiples of `patch_size`; one pass, bounded memory.
+            batches: Images (B, 3, H, W) in -1..1, H and W multiples of `patch_size`; one pass, bounded memory.
             patch_size: Side of a latent cell in pixels.
             latent_channels: Components kept.
 
         Raises:
-            ValueError: if there are no pictures, or all of their patches are the same.
+            ValueError: if there are no images, or all of their patches are the same.
         """
         size = 3 * patch_size**2
         count, total, products = 0, torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
@@ -67,14 +67,14 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             patches = F.unfold(images_BCHW.double(), patch_size, stride=patch_size).transpose(1, 2).reshape(-1, size)
             count, total, products = count + len(patches), total + patches.sum(0), products + patches.T @ patches
         if count == 0:
-            raise ValueError("no pictures to fit the patch autoencoder to; the data set's shards hold no readable picture")
+            raise ValueError("no images to fit the patch autoencoder to; the data set's shards hold no readable image")
         mean = total / count
         variances, vectors = torch.linalg.eigh(products / count - torch.outer(mean, mean))
         kept = vectors.flip(1)[:, :latent_channels].T
         strongest = kept.gather(1, kept.abs().argmax(1, keepdim=True))  # an eigenvector's sign is arbitrary: fix it
         spread_L = variances.flip(0)[:latent_channels].clamp(min=0).sqrt()
         if not spread_L[0] > 0:
-            raise ValueError("all patches of the training pictures are the same; there is nothing to learn from this data set")
+            raise ValueError("all patches of the training images are the same; there is nothing to learn from this data set")
         model: Self = cls(patch_size=patch_size, latent_channels=latent_channels)
         model.basis_LCPP.data.copy_((kept * strongest.sign()).reshape(latent_channels, 3, patch_size, patch_size))
         model.mean_CPP.data.copy_(mean.reshape(3, patch_size, patch_size))
@@ -82,16 +82,16 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return model
 
     def encode(self, images_BCHW: Tensor) -> Tensor:
-        """Components (B, L, H/P, W/P) of pictures in -1..1, each of unit standard deviation."""
+        """Components (B, L, H/P, W/P) of images in -1..1, each of unit standard deviation."""
         weight_LCPP = self.basis_LCPP / self.spread_L[:, None, None, None]
         return F.conv2d(images_BCHW, weight_LCPP, -(weight_LCPP * self.mean_CPP).sum((1, 2, 3)), stride=self.config["patch_size"])
 
     def decode(self, latents_BLhw: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) from components: the exact inverse when all components are kept."""
+        """Images (B, 3, H, W) from components: the exact inverse when all components are kept."""
         weight_LCPP = self.basis_LCPP * self.spread_L[:, None, None, None]
         images = F.conv_transpose2d(latents_BLhw, weight_LCPP, stride=self.config["patch_size"])
         return images + self.mean_CPP.tile(1, *latents_BLhw.shape[-2:])
 
     def forward(self, images_BCHW: Tensor) -> Any:
-        """Reconstruction of pictures in -1..1."""
+        """Reconstruction of images in -1..1."""
         return self.decode(self.encode(images_BCHW))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cdgmae.generators.parts.condition_projector import ConditionProjector
 from cdgmae.generators.pipeline import predict
-from cdgmae.generators.train.generator_batches import TrainingExamples, chosen_pictures, draw_batch
+from cdgmae.generators.train.generator_batches import TrainingExamples, chosen_images, draw_batch
 from cdgmae.settings.views import GeneratorTrainingSettings
 
 
@@ -52,8 +52,8 @@ class GeneratorTask:
         return draw_batch(self.examples, self.settings, self.seed, step, samples)
 
     def keys(self, step: int) -> list[str]:
-        """Positions of the step's pictures in the collection."""
-        return [f"picture {number}" for number in chosen_pictures(self.examples, self.batch_size, self.seed, step)]
+        """Positions of the step's images in the collection."""
+        return [f"image {number}" for number in chosen_images(self.examples, self.batch_size, self.seed, step)]
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Tensor:
         """Mean squared error of the noise, of the velocity sqrt(a) noise - sqrt(1 - a) latents, or of the latents themselves."""

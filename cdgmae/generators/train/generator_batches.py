@@ -1,4 +1,4 @@
-"""What a generator is trained on: its first stage, which pictures are held out, and the batches of every step.
+"""What a generator is trained on: its first stage, which images are held out, and the batches of every step.
 
 Shapes: B batch, C channels, h w latent height and width, D embedding width.
 """
@@ -20,22 +20,22 @@ from cdgmae.generators.train.latent_cache import LatentCache, chunks_of
 from cdgmae.models.normalisation import squares
 from cdgmae.runtime.seeds import integer_seed, numpy_generator
 from cdgmae.settings.views import AutoencoderSettings, GeneratorTrainingSettings
-from cdgmae.storage.image_collection import PictureCollection
+from cdgmae.storage.image_collection import ImageCollection
 
-MAX_FIT_PICTURES = 4096
-"""Pictures that the patch autoencoder is fitted to: far more patches than its few thousand covariances need."""
+MAX_FIT_IMAGES = 4096
+"""Images that the patch autoencoder is fitted to: far more patches than its few thousand covariances need."""
 
-MAX_WHITENING_PICTURES = 65_536
-"""Pictures whose embeddings the condition projector is whitened with."""
+MAX_WHITENING_IMAGES = 65_536
+"""Images whose embeddings the condition projector is whitened with."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingExamples:
-    """Cached latents and embeddings, and which pictures are trained on and which are held out.
+    """Cached latents and embeddings, and which images are trained on and which are held out.
 
     Attributes:
-        cache: Rows of all pictures.
-        trained: Numbers of the pictures that batches are drawn from, ascending.
+        cache: Rows of all images.
+        trained: Numbers of the images that batches are drawn from, ascending.
         held_out: Numbers of the others, in a random order.
     """
 
@@ -44,8 +44,8 @@ class TrainingExamples:
     held_out: np.ndarray
 
 
-def make_first_stage(pictures: PictureCollection, settings: GeneratorTrainingSettings) -> FirstStage:
-    """The first stage that the settings ask for: loaded, fitted to the pictures, or None for diffusion on pixels.
+def make_first_stage(images: ImageCollection, settings: GeneratorTrainingSettings) -> FirstStage:
+    """The first stage that the settings ask for: loaded, fitted to the images, or None for diffusion on pixels.
 
     Raises:
         ValueError: if the folder holds no usable first stage.
@@ -53,20 +53,20 @@ def make_first_stage(pictures: PictureCollection, settings: GeneratorTrainingSet
     stage = settings.autoencoder
     if stage.kind == "folder":
         return load_first_stage(Path(stage.path or ""))
-    return _fit(pictures, stage, settings.image_size) if stage.kind == "patch_pca" else None
+    return _fit(images, stage, settings.image_size) if stage.kind == "patch_pca" else None
 
 
-def _fit(pictures: PictureCollection, stage: AutoencoderSettings, image_size: int) -> PatchAutoencoder:
-    spread = _spread(len(pictures), MAX_FIT_PICTURES)
-    images = (squares([pictures.image(index) for index in chunk], image_size) for chunk in chunks_of(pictures, spread))
+def _fit(images: ImageCollection, stage: AutoencoderSettings, image_size: int) -> PatchAutoencoder:
+    spread = _spread(len(images), MAX_FIT_IMAGES)
+    square_images = (squares([images.image(index) for index in chunk], image_size) for chunk in chunks_of(images, spread))
     fitted: PatchAutoencoder = PatchAutoencoder.fit(
-        (squares_BCHW * 2 - 1 for squares_BCHW in images), stage.patch_size, stage.latent_channels
+        (squares_BCHW * 2 - 1 for squares_BCHW in square_images), stage.patch_size, stage.latent_channels
     )
     return fitted
 
 
 def split(cache: LatentCache, held_out_fraction: float, seed: int) -> TrainingExamples:
-    """Hold out a random share of the pictures, at least one if the share is not 0.
+    """Hold out a random share of the images, at least one if the share is not 0.
 
     Raises:
         ValueError: if nothing would be left to train on.
@@ -74,15 +74,15 @@ def split(cache: LatentCache, held_out_fraction: float, seed: int) -> TrainingEx
     num_held_out = max(1, round(held_out_fraction * cache.count)) if held_out_fraction else 0
     if num_held_out >= cache.count:
         raise ValueError(
-            f"held_out_fraction = {held_out_fraction} of {cache.count} picture(s) leaves none to train on; lower it or add pictures"
+            f"held_out_fraction = {held_out_fraction} of {cache.count} image(s) leaves none to train on; lower it or add images"
         )
     order = numpy_generator(seed, "views/held_out", 0).permutation(cache.count)
     return TrainingExamples(cache, np.sort(order[num_held_out:]), order[:num_held_out])
 
 
 def embeddings_to_whiten_with(cache: LatentCache) -> Tensor:
-    """Embeddings (R, D) of pictures spread over the cache, mirrored ones behind."""
-    chosen = _spread(cache.count, MAX_WHITENING_PICTURES)
+    """Embeddings (R, D) of images spread over the cache, mirrored ones behind."""
+    chosen = _spread(cache.count, MAX_WHITENING_IMAGES)
     return torch.cat([cache.embeddings([flip] * len(chosen), chosen) for flip in range(cache.flips)])
 
 
@@ -91,7 +91,7 @@ def draw_batch(
 ) -> dict[str, Tensor]:
     """The rows `samples` (all if None) of the batch of one step: a pure function of (seed, step).
 
-    Every epoch visits each picture once. Timesteps are stratified: row i of the batch draws from the i-th of B equal parts of
+    Every epoch visits each image once. Timesteps are stratified: row i of the batch draws from the i-th of B equal parts of
     0..999, so that each is uniform and their losses vary less between steps.
 
     Returns:
@@ -99,7 +99,7 @@ def draw_batch(
     """
     cache, batch = examples.cache, settings.batch_size
     rows = slice(0, batch) if samples is None else slice(samples.start, samples.stop)
-    chosen = chosen_pictures(examples, batch, seed, step)
+    chosen = chosen_images(examples, batch, seed, step)
     generator = torch.Generator().manual_seed(integer_seed(seed, "views/train", step))
     mirrored = torch.randint(cache.flips, (batch,), generator=generator).tolist()
     timesteps = stratified_timesteps(batch, generator)
@@ -121,8 +121,8 @@ def stratified_timesteps(batch: int, generator: torch.Generator) -> Tensor:
     return (strata * 1000).long().clamp(max=999)
 
 
-def chosen_pictures(examples: TrainingExamples, batch_size: int, seed: int, step: int) -> list[int]:
-    """Which pictures make up the batch of a step: epoch after epoch, each in a fresh order."""
+def chosen_images(examples: TrainingExamples, batch_size: int, seed: int, step: int) -> list[int]:
+    """Which images make up the batch of a step: epoch after epoch, each in a fresh order."""
     count = len(examples.trained)
     positions = range(step * batch_size, (step + 1) * batch_size)
     return [int(examples.trained[_order(seed, position // count, count)[position % count]]) for position in positions]

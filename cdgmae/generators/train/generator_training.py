@@ -20,7 +20,7 @@ from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.views import GeneratorTrainingSettings
 from cdgmae.storage.files.atomic import atomic_folder
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
-from cdgmae.storage.image_collection import PictureCollection
+from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import file_sha256, folder_digest, write_table
 from cdgmae.training.loop import TrainingResult, remove_work, train
@@ -45,13 +45,13 @@ def train_generator(
 ) -> dict[str, Any]:
     """Train a generator and write its folder.
 
-    Latents and embeddings of all pictures are computed first and kept in `work_dir`. Under a launcher every process calls this
+    Latents and embeddings of all images are computed first and kept in `work_dir`. Under a launcher every process calls this
     with the same arguments: the computation of latents and every batch are shared out.
 
     Args:
         settings: What to train.
         seed: Root of every random draw.
-        shard_tars: Picture shards of the data set.
+        shard_tars: Image shards of the data set.
         encoder_reference: Frozen conditioning encoder, as for `load_encoder`.
         output: The generator folder; appears whole or not at all.
         work_dir: Latents and training state, the same folder for all processes; found again after an interruption and removed
@@ -60,12 +60,12 @@ def train_generator(
         finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
-        Facts: folder, digest, steps, pictures, parameters, final loss (mean of the last tenth of the steps); empty on other
+        Facts: folder, digest, steps, images, parameters, final loss (mean of the last tenth of the steps); empty on other
         processes than the main one.
 
     Raises:
         Interrupted: after a signal, with the finished latents and the state saved.
-        ValueError: if the shards hold no usable picture, the first stage does not fit, or the loss is not finite.
+        ValueError: if the shards hold no usable image, the first stage does not fit, or the loss is not finite.
     """
     inputs = {str(index_path(path)): file_sha256(index_path(path)) for path in shard_tars}
     copy = finished.copy_of([output], _made_from(settings, seed, encoder_reference, inputs.values(), machine))
@@ -73,12 +73,12 @@ def train_generator(
     if machine.main_process_found(restored is not None):
         return restored or {}
     device = machine.accelerator().device  # under a launcher each process has its own
-    pictures, encoder = PictureCollection(shard_tars), load_conditioning_encoder(encoder_reference, device=device)
-    pipeline = build_pipeline(settings, encoder.embed_dim, make_first_stage(pictures, settings), seed)
+    images, encoder = ImageCollection(shard_tars), load_conditioning_encoder(encoder_reference, device=device)
+    pipeline = build_pipeline(settings, encoder.embed_dim, make_first_stage(images, settings), seed)
     if pipeline.autoencoder is not None:
         pipeline.autoencoder.to(device)
     cache = fill_cache(
-        work_dir / LATENTS_FOLDER, _latents_identity(settings, pipeline, encoder, inputs.values()), pictures, encoder, pipeline,
+        work_dir / LATENTS_FOLDER, _latents_identity(settings, pipeline, encoder, inputs.values()), images, encoder, pipeline,
         settings, device, log_interval_seconds=machine.log_interval_seconds,
     )  # fmt: skip
     if settings.whiten_condition:
@@ -87,7 +87,7 @@ def train_generator(
     model = Denoiser(pipeline.unet, pipeline.projector)
     weights_C = component_weights(pipeline.autoencoder, settings.spread_weighting)
     task = GeneratorTask(model, pipeline.scheduler, examples, settings, seed, weights_C)
-    monitor = Monitor(task, pipeline, pictures, settings.monitoring, work_dir) if settings.monitoring else None
+    monitor = Monitor(task, pipeline, images, settings.monitoring, work_dir) if settings.monitoring else None
     result = train(
         task, _loop_settings(settings), seed=seed, work_dir=work_dir, machine=machine, label="generator", observe=monitor,
         identity=f"{settings.digest()}|{encoder.digest}|{sorted(inputs.values())}",
@@ -103,7 +103,7 @@ def train_generator(
     losses = result.metrics["loss"].to_pylist()
     tail = losses[-max(1, len(losses) // 10) :]
     facts = copy.keep({
-        "output": str(output), "digest": digest, "steps": len(losses), "pictures": len(pictures),
+        "output": str(output), "digest": digest, "steps": len(losses), "images": len(images),
         "parameters": sum(parameter.numel() for parameter in pipeline.unet.parameters()), "final_loss": sum(tail) / len(tail),
     })  # fmt: skip
     remove_work(work_dir)

@@ -1,9 +1,9 @@
-"""Latents and condition embeddings of all training pictures, computed once and kept on disk in parts.
+"""Latents and condition embeddings of all training images, computed once and kept on disk in parts.
 
-A part holds some thousand pictures as plain NumPy arrays that are read through memory mapping, so that a data set of any size
+A part holds some thousand images as plain NumPy arrays that are read through memory mapping, so that a data set of any size
 trains in little memory. Parts appear whole or not at all: an interrupted computation goes on with the missing ones, and
 several processes share them out.
-Shapes: N pictures, F = 1 or 2 (as it is, mirrored), C channels, h w latent height and width, D embedding width, R rows.
+Shapes: N images, F = 1 or 2 (as it is, mirrored), C channels, h w latent height and width, D embedding width, R rows.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.views import GeneratorTrainingSettings
 from cdgmae.storage.files.atomic import atomic_file, explain_write_errors, write_text
-from cdgmae.storage.image_collection import PictureCollection
+from cdgmae.storage.image_collection import ImageCollection
 
 logger = logging.getLogger("cdgmae")
 
 CHUNK = 64
-"""Pictures decoded and encoded together."""
+"""Images decoded and encoded together."""
 
 PART = 64 * CHUNK
-"""Pictures of a part."""
+"""Images of a part."""
 
 IDENTITY_FILE = "identity.json"
 LATENTS, EMBEDDINGS = "latents", "embeddings"
@@ -46,10 +46,10 @@ POLL_SECONDS = 0.5
 
 
 class LatentCache:
-    """The finished parts of a folder, as two tables with a row per picture."""
+    """The finished parts of a folder, as two tables with a row per image."""
 
     def __init__(self, folder: Path, count: int, part: int = PART) -> None:
-        """Open the parts; `count` pictures in all, `part` per part."""
+        """Open the parts; `count` images in all, `part` per part."""
         self.count, self.part = count, part
         self._arrays = {
             kind: [np.load(part_path(folder, kind, first), mmap_mode="r") for first in range(0, count, part)]
@@ -62,29 +62,29 @@ class LatentCache:
         """Shape (C, h, w) of one latent."""
         return tuple(self._arrays[LATENTS][0].shape[2:])
 
-    def latents(self, mirrored: Sequence[int], pictures: Sequence[int]) -> Tensor:
-        """Scaled latents (R, C, h, w) of pictures, each as it is (0) or mirrored (1)."""
-        return self._rows(LATENTS, mirrored, pictures)
+    def latents(self, mirrored: Sequence[int], images: Sequence[int]) -> Tensor:
+        """Scaled latents (R, C, h, w) of images, each as it is (0) or mirrored (1)."""
+        return self._rows(LATENTS, mirrored, images)
 
-    def embeddings(self, mirrored: Sequence[int], pictures: Sequence[int]) -> Tensor:
-        """Raw embeddings (R, D) of pictures, each as it is (0) or mirrored (1)."""
-        return self._rows(EMBEDDINGS, mirrored, pictures)
+    def embeddings(self, mirrored: Sequence[int], images: Sequence[int]) -> Tensor:
+        """Raw embeddings (R, D) of images, each as it is (0) or mirrored (1)."""
+        return self._rows(EMBEDDINGS, mirrored, images)
 
-    def _rows(self, kind: str, mirrored: Sequence[int], pictures: Sequence[int]) -> Tensor:
+    def _rows(self, kind: str, mirrored: Sequence[int], images: Sequence[int]) -> Tensor:
         arrays = self._arrays[kind]
-        rows = [arrays[picture // self.part][picture % self.part, flip] for flip, picture in zip(mirrored, pictures, strict=True)]
+        rows = [arrays[image // self.part][image % self.part, flip] for flip, image in zip(mirrored, images, strict=True)]
         return torch.from_numpy(np.stack(rows).astype(np.float32, copy=False))
 
 
 def part_path(folder: Path, kind: str, first: int) -> Path:
-    """File of the part that starts with picture number `first`."""
+    """File of the part that starts with image number `first`."""
     return folder / f"{first:09d}.{kind}.npy"
 
 
 def fill_cache(
     folder: Path,
     identity: str,
-    pictures: PictureCollection,
+    images: ImageCollection,
     encoder: Encoder,
     pipeline: LatentDiffusionPipeline,
     settings: GeneratorTrainingSettings,
@@ -98,20 +98,20 @@ def fill_cache(
     Args:
         folder: Undeclared folder of the parts, the same for all processes.
         identity: What latents and embeddings depend on; parts of another identity are discarded.
-        pictures: Pictures in the order of the cache.
+        images: Images in the order of the cache.
         encoder: Frozen conditioning encoder, on `device`.
         pipeline: Its first stage, on `device`, makes the latents.
         settings: Sizes, mirroring, and precision of the files.
         device: Where to compute.
         log_interval_seconds: Time between two progress lines.
-        part: Pictures of a part.
+        part: Images of a part.
 
     Raises:
         Interrupted: after a signal, with the finished parts kept.
         ValueError: if a part cannot be written.
     """
     _claim(folder, identity, part)
-    firsts = range(0, len(pictures), part)
+    firsts = range(0, len(images), part)
     mine = [first for number, first in enumerate(firsts) if number % world_size() == rank()]
     missing = [first for first in mine if not part_path(folder, LATENTS, first).is_file()]
     meter = ProgressMeter(
@@ -124,28 +124,28 @@ def fill_cache(
             _write_part(
                 folder,
                 first,
-                _compute(range(first, min(first + part, len(pictures))), pictures, encoder, pipeline, settings, device),
+                _compute(range(first, min(first + part, len(images))), images, encoder, pipeline, settings, device),
             )
             meter.advance(1)
         while not all(part_path(folder, LATENTS, first).is_file() for first in firsts):  # the other processes' parts
             _stop_if_asked(stop, f"{len(mine)} of {len(mine)}")
             time.sleep(POLL_SECONDS)
-    return LatentCache(folder, len(pictures), part)
+    return LatentCache(folder, len(images), part)
 
 
-def chunks_of(pictures: PictureCollection, indices: Sequence[int] | range) -> Iterator[Sequence[int]]:
+def chunks_of(images: ImageCollection, indices: Sequence[int] | range) -> Iterator[Sequence[int]]:
     """The indices in runs of `CHUNK`."""
     for first in range(0, len(indices), CHUNK):
         yield indices[first : first + CHUNK]
 
 
 def _claim(folder: Path, identity: str, part: int) -> None:
-    """Make the folder ours: parts of other settings or pictures are removed by the main process, the others wait for that."""
+    """Make the folder ours: parts of other settings or images are removed by the main process, the others wait for that."""
     path, wanted = folder / IDENTITY_FILE, json.dumps({"identity": identity, "part": part}) + "\n"
     while not (path.is_file() and path.read_text(encoding="utf-8") == wanted):
         if is_main_process():
             if path.is_file():
-                logger.warning("latents in %s belong to other settings or pictures: computing them anew", folder)
+                logger.warning("latents in %s belong to other settings or images: computing them anew", folder)
             shutil.rmtree(folder, ignore_errors=True)
             with explain_write_errors(path):
                 write_text(path, wanted)
@@ -161,16 +161,16 @@ def _stop_if_asked(stop: StopRequest, done: str) -> None:
 
 def _compute(
     indices: range,
-    pictures: PictureCollection,
+    images: ImageCollection,
     encoder: Encoder,
     pipeline: LatentDiffusionPipeline,
     settings: GeneratorTrainingSettings,
     device: torch.device,
 ) -> dict[str, np.ndarray]:
     latents, embeddings = [], []
-    for chunk in chunks_of(pictures, indices):
-        images = [pictures.image(index) for index in chunk]
-        seen, drawn = squares(images, settings.encoder_image_size), squares(images, settings.image_size)
+    for chunk in chunks_of(images, indices):
+        decoded = [images.image(index) for index in chunk]
+        seen, drawn = squares(decoded, settings.encoder_image_size), squares(decoded, settings.image_size)
         embeddings.append(torch.stack([embed(encoder, view.to(device)).cpu() for view in _mirrored(seen, settings)], dim=1))
         latents.append(
             torch.stack([pipeline.encode(view.to(device) * 2 - 1).cpu() for view in _mirrored(drawn, settings)], dim=1)

@@ -1,7 +1,7 @@
-"""Watching a generator train: its loss on held-out pictures and grids of samples, at intervals and at the end.
+"""Watching a generator train: its loss on held-out images and grids of samples, at intervals and at the end.
 
 Everything drawn here has seeds of its own and leaves the training's random state alone.
-Shapes: B batch, C channels, h w latent height and width, G pictures of a grid, V views of each.
+Shapes: B batch, C channels, h w latent height and width, G images of a grid, V views of each.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cdgmae.models.normalisation import squares
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.views import GeneratorTrainingSettings, MonitoringSettings
 from cdgmae.storage.files.atomic import atomic_file, write_text
-from cdgmae.storage.image_collection import PictureCollection
+from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.storage.tables import write_table
 
 SAMPLES_FOLDER = "samples"
@@ -37,7 +37,7 @@ VALIDATION_SCHEMA = pa.schema(
 """`weights`: `current`, or `averaged` for the moving average that is saved in the end."""
 
 MAX_HELD_OUT = 1024
-"""Held-out pictures that the loss is measured on; the standard error of the mean over so many is a few per cent of their spread."""
+"""Held-out images that the loss is measured on; the standard error of the mean over so many is a few per cent of their spread."""
 
 GAP = 2
 
@@ -49,20 +49,20 @@ class Monitor:
         self,
         task: GeneratorTask,
         pipeline: LatentDiffusionPipeline,
-        pictures: PictureCollection,
+        images: ImageCollection,
         settings: MonitoringSettings,
         work_dir: Path,
     ) -> None:
         """Prepare.
 
         Args:
-            task: Gives the loss and the held-out pictures.
+            task: Gives the loss and the held-out images.
             pipeline: The generator in training: its U-Net and projector are those of the task's model.
-            pictures: The real images, in the order of the cache.
+            images: The real images, in the order of the cache.
             settings: Intervals, and how grids are sampled.
             work_dir: Where to write; what an interrupted attempt wrote stays.
         """
-        self.task, self.pipeline, self.pictures, self.settings = task, pipeline, pictures, settings
+        self.task, self.pipeline, self.images, self.settings = task, pipeline, images, settings
         self.samples, self.validation = work_dir / SAMPLES_FOLDER, work_dir / "validation"
 
     def __call__(self, steps_done: int, model: nn.Module) -> None:
@@ -78,34 +78,34 @@ class Monitor:
         if len(self.task.examples.held_out):
             row = {"step": step, "loss": held_out_loss(self.task), "weights": weights}
             write_text(self.validation / f"{name}.json", json.dumps(row) + "\n")
-        if self.settings.num_pictures:
-            grid = self._grid(self._grid_pictures())
+        if self.settings.num_images:
+            grid = self._grid(self._grid_images())
             with atomic_file(self.samples / f"{name}.png") as temporary:
                 grid.save(temporary, format="PNG")
         model.train(was_training)
 
-    def _grid_pictures(self) -> list[int]:
-        """Held-out pictures, or trained ones where none is held out; always the same."""
+    def _grid_images(self) -> list[int]:
+        """Held-out images, or trained ones where none is held out; always the same."""
         examples = self.task.examples
         source = examples.held_out if len(examples.held_out) else examples.trained
-        return [int(number) for number in source[: self.settings.num_pictures]]
+        return [int(number) for number in source[: self.settings.num_images]]
 
     def _grid(self, chosen: list[int]) -> Image.Image:
-        """One row per picture: the real image, then V samples."""
+        """One row per image: the real image, then V samples."""
         settings, cache, device = self.settings, self.task.examples.cache, self.pipeline.unet.device
         embeddings = cache.embeddings([0] * len(chosen), chosen).to(device).repeat_interleave(settings.num_views, 0)
         generator = torch.Generator().manual_seed(integer_seed(self.task.seed, "views/samples", 0))
         noise = torch.randn((len(embeddings), *cache.latent_shape), generator=generator).to(device)
         latents = self.pipeline.sample_latents(embeddings, noise, settings.num_inference_steps, settings.guidance_scale)
-        views = self.pipeline.pictures(latents.float()).nan_to_num().cpu()
-        real = squares([self.pictures.image(number) for number in chosen], views.shape[-1])
+        views = self.pipeline.images(latents.float()).nan_to_num().cpu()
+        real = squares([self.images.image(number) for number in chosen], views.shape[-1])
         rows = torch.cat([real[:, None], views.unflatten(0, (len(chosen), settings.num_views))], dim=1)
         return _lay_out(rows)
 
 
 @torch.no_grad()
 def held_out_loss(task: GeneratorTask) -> float:
-    """Mean loss on held-out pictures, as they are and with their condition; noise and timesteps are always the same."""
+    """Mean loss on held-out images, as they are and with their condition; noise and timesteps are always the same."""
     cache, device = task.examples.cache, next(task.model.parameters()).device
     numbers = [int(number) for number in task.examples.held_out[:MAX_HELD_OUT]]
     generator = torch.Generator().manual_seed(integer_seed(task.seed, "views/validation", 0))
@@ -136,10 +136,10 @@ def copy_findings(work_dir: Path, folder: Path, settings: GeneratorTrainingSetti
 
 
 def _lay_out(rows_GV3SS: Tensor) -> Image.Image:
-    pictures, columns, _, side, _ = rows_GV3SS.shape
-    sheet = Image.new("RGB", (columns * (side + GAP) - GAP, pictures * (side + GAP) - GAP), "white")
+    images, columns, _, side, _ = rows_GV3SS.shape
+    sheet = Image.new("RGB", (columns * (side + GAP) - GAP, images * (side + GAP) - GAP), "white")
     pixels = (rows_GV3SS * 255).round().to(torch.uint8).permute(0, 1, 3, 4, 2).numpy()
-    for row in range(pictures):
+    for row in range(images):
         for column in range(columns):
             sheet.paste(Image.fromarray(pixels[row, column]), (column * (side + GAP), row * (side + GAP)))
     return sheet

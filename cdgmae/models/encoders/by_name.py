@@ -1,4 +1,4 @@
-"""Frozen encoders by name: everything that can turn a picture into tokens, behind the one interface of `cdgmae.models.encoders.frozen_encoder`.
+"""Frozen encoders by name: everything that can turn an image into tokens, behind the one interface of `cdgmae.models.encoders.frozen_encoder`.
 
 A reference is one of
 

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from cdgmae.models.encoders.video_checkpoints import is_video_state, picture_state
+from cdgmae.models.encoders.video_checkpoints import image_state, is_video_state
 from cdgmae.models.vit import build_vit
 from cdgmae.settings.encoder import VitSettings
 from cdgmae.storage.files.atomic import write_bytes
@@ -157,13 +157,13 @@ def _find_state(path: Path, content: Any) -> dict[str, Tensor]:
 
 
 def load_encoder_file(path: Path) -> VisionTransformer:
-    """A timm ViT with the encoder weights of a checkpoint file, matched strictly; VideoMAE's become a picture encoder.
+    """A timm ViT with the encoder weights of a checkpoint file, matched strictly; VideoMAE's become an image encoder.
 
     Raises:
         CheckpointError: if keys are missing or have other shapes, with the key report.
     """
     state, facts = read_checkpoint(path)
-    encoder = encoder_part(picture_state(state) if is_video_state(state) else state)
+    encoder = encoder_part(image_state(state) if is_video_state(state) else state)
     absent = {"pos_embed", "patch_embed.proj.weight", "norm.weight"} - set(encoder)
     if absent:
         raise CheckpointError(f"{path} holds no ViT encoder: missing {sorted(absent)}; found {_listed(tuple(sorted(state)))}")

@@ -1,6 +1,6 @@
-"""The interface of frozen encoders: pictures in, a CLS token and one token per patch out.
+"""The interface of frozen encoders: images in, a CLS token and one token per patch out.
 
-Shapes: B batch, T tokens (CLS first), D width, H W picture, P patch side.
+Shapes: B batch, T tokens (CLS first), D width, H W image, P patch side.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Encoder(nn.Module):
 
     @torch.inference_mode()
     def tokens(self, images_BCHW: Tensor, *, final_norm: bool = True) -> Tensor:
-        """Tokens (B, 1 + H/P * W/P, D) of ImageNet-normalised pictures: CLS first, then patches row by row.
+        """Tokens (B, 1 + H/P * W/P, D) of ImageNet-normalised images: CLS first, then patches row by row.
 
         Encoders without CLS token give the mean of their patch tokens in its place; register tokens are left out.
 
         Args:
-            images_BCHW: The pictures.
+            images_BCHW: The images.
             final_norm: Tokens after the encoder's final norm; False gives the last block's output before it. An encoder without
                 a norm has only one kind.
 
@@ -42,7 +42,7 @@ class Encoder(nn.Module):
         """
         height, width = images_BCHW.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
-            raise ValueError(f"picture of {height}x{width} pixels: sides must be multiples of the patch size {self.patch_size}")
+            raise ValueError(f"image of {height}x{width} pixels: sides must be multiples of the patch size {self.patch_size}")
         return self._tokens(images_BCHW, final_norm)
 
     def _tokens(self, images_BCHW: Tensor, final_norm: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""Video encoders with tubelets (VideoMAE and its kin) as picture encoders: the frame is repeated for the length of a tubelet.
+"""Video encoders with tubelets (VideoMAE and its kin) as image encoders: the frame is repeated for the length of a tubelet.
 
 Shapes: D width, C = 3 channels, L frames of a tubelet, P patch side, N patches of a frame.
 """
@@ -21,7 +21,7 @@ def is_video_state(state: Mapping[str, Tensor]) -> bool:
     return KERNEL in state and state[KERNEL].ndim == 5
 
 
-def picture_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def image_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of the Vision Transformer that sees one tubelet of a repeated frame.
 
     A tubelet of L equal frames is embedded by the kernel summed over its frames, which is exact. Positions are those of the first
@@ -29,17 +29,17 @@ def picture_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     biases (queries and values only) become the usual joint one.
     """
     kernel_DCLPP = state[KERNEL]
-    picture = {key: tensor for key, tensor in state.items() if not key.endswith((".q_bias", ".v_bias"))}
-    picture[KERNEL] = kernel_DCLPP.sum(dim=2)
+    image = {key: tensor for key, tensor in state.items() if not key.endswith((".q_bias", ".v_bias"))}
+    image[KERNEL] = kernel_DCLPP.sum(dim=2)
     for key, query_bias in state.items():
         if key.endswith(".q_bias"):
             block = key.removesuffix("q_bias")
-            picture[f"{block}qkv.bias"] = torch.cat([query_bias, torch.zeros_like(query_bias), state[f"{block}v_bias"]])
+            image[f"{block}qkv.bias"] = torch.cat([query_bias, torch.zeros_like(query_bias), state[f"{block}v_bias"]])
     width, side = kernel_DCLPP.shape[0], kernel_DCLPP.shape[-1]
     num_patches, prefix = (TRAINED_SIDE // side) ** 2, int("cls_token" in state)
     table = state.get("pos_embed", sinusoid_positions(prefix + num_patches, width))
-    picture["pos_embed"] = table[:, : prefix + num_patches]
-    return picture
+    image["pos_embed"] = table[:, : prefix + num_patches]
+    return image
 
 
 def sinusoid_positions(length: int, width: int) -> Tensor:

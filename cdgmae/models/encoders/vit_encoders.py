@@ -1,6 +1,6 @@
 """Vision Transformers of timm as frozen encoders: any prefix tokens in, CLS and patch tokens out.
 
-Shapes: B batch, T tokens, R prefix tokens of the network (CLS, registers), D width, H W picture, h w grid of patches.
+Shapes: B batch, T tokens, R prefix tokens of the network (CLS, registers), D width, H W image, h w grid of patches.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def timm_encoder(name: str, *, pretrained: bool = False, state: Mapping[str, Ten
 
     Args:
         name: timm's name, with its tag if the weights are wanted.
-        pretrained: Load timm's weights (from its cache or the hub). Pictures are then renormalised to the mean and standard
+        pretrained: Load timm's weights (from its cache or the hub). Images are then renormalised to the mean and standard
             deviation that the weights were trained with.
         state: Weights to load instead, in timm's key names or any that timm converts (DINOv2, DINOv3, EVA, CLIP).
 
@@ -129,7 +129,7 @@ def _create(name: str, pretrained: bool) -> Any:
         model = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
     except TypeError:
         raise ValueError(
-            f"timm model {name!r} takes pictures of one size only; choose a Vision Transformer, e.g. vit_small_patch16_224"
+            f"timm model {name!r} takes images of one size only; choose a Vision Transformer, e.g. vit_small_patch16_224"
         ) from None
     except Exception as error:  # timm and the hub raise many kinds
         raise ValueError(

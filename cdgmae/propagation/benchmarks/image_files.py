@@ -1,4 +1,4 @@
-"""Folders of numbered pictures: what is there, what is missing, and what the headers say; nothing is decoded.
+"""Folders of numbered images: what is there, what is missing, and what the headers say; nothing is decoded.
 
 Every check returns or collects sentences that begin with the faulty files; files that follow each other share one sentence.
 """
@@ -20,15 +20,15 @@ END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a picture's header says: (height, width), Pillow mode, and the palette's RGB bytes (empty if it has none)."""
+    """What an image's header says: (height, width), Pillow mode, and the palette's RGB bytes (empty if it has none)."""
 
     size: tuple[int, int]
     mode: str
     palette: bytes
 
 
-def list_pictures(folder: Path, endings: Iterable[str], problems: list[str], skip: str | None = None) -> dict[str, Path]:
-    """Stem -> file for the pictures of a folder, sorted by stem; hidden files and stems that contain `skip` are passed over."""
+def list_images(folder: Path, endings: Iterable[str], problems: list[str], skip: str | None = None) -> dict[str, Path]:
+    """Stem -> file for the images of a folder, sorted by stem; hidden files and stems that contain `skip` are passed over."""
     if not folder.is_dir():
         problems.append(f"{folder}: no such folder")
         return {}
@@ -89,7 +89,7 @@ def unmatched(frames: Mapping[str, Path], labels: Mapping[str, Path]) -> list[st
 
 
 def read_headers(files: Iterable[Path], problems: list[str]) -> dict[Path, Header]:
-    """Headers of pictures; unreadable files and files cut off before their end become problems."""
+    """Headers of images; unreadable files and files cut off before their end become problems."""
     headers: dict[Path, Header] = {}
     for path in files:
         try:
@@ -103,7 +103,7 @@ def read_headers(files: Iterable[Path], problems: list[str]) -> dict[Path, Heade
                 )
         except OSError as error:
             problems.append(
-                f"{path}: cannot be read as a picture ({type(error).__name__}); copy it again from the data set's archive"
+                f"{path}: cannot be read as an image ({type(error).__name__}); copy it again from the data set's archive"
             )
     return headers
 
@@ -115,7 +115,7 @@ def _tail(path: Path) -> bytes:
 
 
 def common_size(headers: Mapping[Path, Header], problems: list[str]) -> tuple[int, int] | None:
-    """(height, width) that most pictures have; those of another size become problems. None without pictures."""
+    """(height, width) that most images have; those of another size become problems. None without images."""
     if not headers:
         return None
     size: tuple[int, int] = Counter(header.size for header in headers.values()).most_common(1)[0][0]
@@ -153,5 +153,5 @@ def check_modes(headers: Mapping[Path, Header], modes: Sequence[str], problems: 
 
 
 def show_size(size: tuple[int, int]) -> str:
-    """(height, width) as WIDTHxHEIGHT, the way picture viewers write it."""
+    """(height, width) as WIDTHxHEIGHT, the way image viewers write it."""
     return f"{size[1]}x{size[0]}"

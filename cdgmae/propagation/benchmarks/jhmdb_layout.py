@@ -14,7 +14,7 @@ from cdgmae.propagation.benchmarks.image_files import (
     FRAME_ENDINGS,
     common_ending,
     common_size,
-    list_pictures,
+    list_images,
     missing_numbers,
     read_headers,
     show_size,
@@ -26,7 +26,7 @@ logger = logging.getLogger("cdgmae")
 
 SPLIT_ENDING = "_test_split1.txt"
 FAR_OUTSIDE = 3
-"""Joints that lie farther outside than this many picture sides are faults; people cut off by the border reach about one side."""
+"""Joints that lie farther outside than this many image sides are faults; people cut off by the border reach about one side."""
 JHMDB_LAYOUT = (
     f"splits/CLASS{SPLIT_ENDING} (optional), joint_positions/CLASS/VIDEO/joint_positions.mat, "
     "Rename_Images/CLASS/VIDEO/00001.png (or .jpg) ..."
@@ -36,11 +36,11 @@ JHMDB_LAYOUT = (
 def read_jhmdb(root: Path) -> list[Clip]:
     """JHMDB: the test videos of splits/*_test_split1.txt, or without split files every video with joints and frames.
 
-    Joints outside the picture are usual (people cut off by the border) and only counted in the log.
+    Joints outside the image are usual (people cut off by the border) and only counted in the log.
 
     Raises:
         LayoutError: missing folder, split file or frame, files cut off, a broken joint file, a number of frames other than the joints',
-            joints far outside the picture, no joint inside frame 0 or inside most frames.
+            joints far outside the image, no joint inside frame 0 or inside most frames.
     """
     problems: list[str] = []
     videos = (
@@ -101,9 +101,9 @@ def _read_clip(root: Path, class_name: str, video: str, problems: list[str]) -> 
     before = len(problems)
     labels = root / "joint_positions" / class_name / video / "joint_positions.mat"
     folder = root / "Rename_Images" / class_name / video
-    frames = list_pictures(folder, FRAME_ENDINGS, problems)
+    frames = list_images(folder, FRAME_ENDINGS, problems)
     problems += missing_numbers(frames, 1, folder, common_ending(frames, ".png"))
-    picture = common_size(read_headers(frames.values(), problems), problems)
+    image = common_size(read_headers(frames.values(), problems), problems)
     try:
         joints_2JT = read_joints(labels)
     except ValueError as error:
@@ -113,31 +113,31 @@ def _read_clip(root: Path, class_name: str, video: str, problems: list[str]) -> 
         problems.append(f"{folder}: {len(frames)} frames, but {labels} has joints for {joints_2JT.shape[2]}")
     if len(frames) == 1:
         problems.append(f"{folder}: 1 frame, at least 2 are needed (the first is not scored)")
-    if picture is not None:
-        problems += _misplaced_joints(labels, joints_2JT, picture)
-    if len(problems) > before or picture is None:
+    if image is not None:
+        problems += _misplaced_joints(labels, joints_2JT, image)
+    if len(problems) > before or image is None:
         return None
-    return Clip(video, tuple(frames.values()), (labels,), picture)
+    return Clip(video, tuple(frames.values()), (labels,), image)
 
 
-def _misplaced_joints(path: Path, joints_2JT: Coordinates, picture: tuple[int, int]) -> list[str]:
-    """Problems with joints that cannot belong to pictures of (height, width) pixels."""
-    sides = np.array([picture[1], picture[0]], dtype=np.float64)[:, None, None]
+def _misplaced_joints(path: Path, joints_2JT: Coordinates, image: tuple[int, int]) -> list[str]:
+    """Problems with joints that cannot belong to images of (height, width) pixels."""
+    sides = np.array([image[1], image[0]], dtype=np.float64)[:, None, None]
     inside_JT = np.all((joints_2JT >= 0) & (joints_2JT < sides), axis=0)
     far_JT = np.any((joints_2JT < -FAR_OUTSIDE * sides) | (joints_2JT >= (1 + FAR_OUTSIDE) * sides), axis=0)
     if far_JT.any():
         frame, joint = (int(value) for value in np.argwhere(far_JT.T)[0])
         x, y = joints_2JT[:, joint, frame] + 1
         return [
-            f"{path}: {int(far_JT.sum())} joint(s) far out of the {show_size(picture)} picture, "
+            f"{path}: {int(far_JT.sum())} joint(s) far out of the {show_size(image)} image, "
             f"first {JOINT_NAMES[joint]} of frame {frame + 1:05d} at x {x:.0f}, y {y:.0f}"
         ]
     if not inside_JT[:, 0].any():
-        return [f"{path}: no joint of the first frame lies inside the {show_size(picture)} picture"]
+        return [f"{path}: no joint of the first frame lies inside the {show_size(image)} image"]
     empty = int((~inside_JT.any(axis=0)).sum())
     if empty > inside_JT.shape[1] / 2:
-        return [f"{path}: in {empty} of {inside_JT.shape[1]} frames no joint lies inside the {show_size(picture)} picture"]
+        return [f"{path}: in {empty} of {inside_JT.shape[1]} frames no joint lies inside the {show_size(image)} image"]
     outside = int((~inside_JT).sum())
     if outside:
-        logger.debug("%s: %d of %d joints lie outside the picture; they are scored as published", path, outside, inside_JT.size)
+        logger.debug("%s: %d of %d joints lie outside the image; they are scored as published", path, outside, inside_JT.size)
     return []

@@ -30,15 +30,15 @@ class Clip:
 
     Attributes:
         name: Sequence name, unique within the clip set.
-        frames: Pictures in order.
+        frames: Images in order.
         labels: One annotation per frame, or the single joint file.
-        picture: (height, width) of the frames in pixels.
+        frame_size: (height, width) of the frames in pixels.
     """
 
     name: str
     frames: tuple[Path, ...]
     labels: tuple[Path, ...]
-    picture: tuple[int, int]
+    frame_size: tuple[int, int]
 
 
 def raise_problems(problems: Sequence[str], root: Path, title: str, layout: str) -> None:
@@ -73,7 +73,7 @@ def mask_clip(
 
     Args:
         name: Of the clip.
-        frames: Stem -> picture.
+        frames: Stem -> image.
         labels: Stem -> annotation.
         problems: Receives what is wrong.
         same_size: Whether annotations must have the size of their frames, or only their shape.
@@ -81,19 +81,19 @@ def mask_clip(
     before = len(problems)
     problems += unmatched(frames, labels)
     label_headers = read_headers(labels.values(), problems)
-    picture, label_size = common_size(read_headers(frames.values(), problems), problems), common_size(label_headers, problems)
+    frame_size, label_size = common_size(read_headers(frames.values(), problems), problems), common_size(label_headers, problems)
     check_modes(label_headers, INDEXED_MODES, problems)
-    if picture and label_size:
-        ratio = picture[1] / picture[0] * label_size[0] / label_size[1]
-        if same_size and label_size != picture:
-            problems.append(_size_problem(labels, label_size, picture, "another size"))
+    if frame_size and label_size:
+        ratio = frame_size[1] / frame_size[0] * label_size[0] / label_size[1]
+        if same_size and label_size != frame_size:
+            problems.append(_size_problem(labels, label_size, frame_size, "another size"))
         elif abs(ratio - 1) > ASPECT_TOLERANCE:
-            problems.append(_size_problem(labels, label_size, picture, "another shape"))
-    if len(problems) > before or picture is None or label_size is None:
+            problems.append(_size_problem(labels, label_size, frame_size, "another shape"))
+    if len(problems) > before or frame_size is None or label_size is None:
         return None
-    return Clip(name, tuple(frames.values()), tuple(labels[stem] for stem in frames), picture)
+    return Clip(name, tuple(frames.values()), tuple(labels[stem] for stem in frames), frame_size)
 
 
-def _size_problem(labels: Mapping[str, Path], label_size: tuple[int, int], picture: tuple[int, int], what: str) -> str:
+def _size_problem(labels: Mapping[str, Path], label_size: tuple[int, int], frame_size: tuple[int, int], what: str) -> str:
     folder = next(iter(labels.values())).parent
-    return f"{folder}: annotations of {show_size(label_size)} pixels have {what} than their frames, {show_size(picture)}"
+    return f"{folder}: annotations of {show_size(label_size)} pixels have {what} than their frames, {show_size(frame_size)}"

@@ -12,7 +12,7 @@ import numpy as np
 from cdgmae.propagation.benchmarks.image_files import (
     FRAME_ENDINGS,
     common_ending,
-    list_pictures,
+    list_images,
     missing_numbers,
     name_runs,
     read_headers,
@@ -27,7 +27,7 @@ DAVIS_LISTING = "ImageSets/2017/val.txt"
 MIN_DAVIS_FRAMES = 3
 VIP_LISTING = "lists/val_videos.txt"
 VIP_LAYOUT = f"{VIP_LISTING} (optional), Images/VIDEO/FRAME.jpg, Annotations/Category_ids/VIDEO/FRAME.png with ids 0..19"
-PICTURE_FOLDERS = {"davis": "JPEGImages", "vip": "Images", "jhmdb": "Rename_Images"}
+IMAGE_FOLDERS = {"davis": "JPEGImages", "vip": "Images", "jhmdb": "Rename_Images"}
 
 
 def read_clips(clip_set: str, root: Path, resolution: str | None = None) -> list[Clip]:
@@ -53,9 +53,9 @@ def read_clips(clip_set: str, root: Path, resolution: str | None = None) -> list
         raise LayoutError(
             f"{root}: no such folder; set propagation.datasets.{clip_set}.root (--root) to where {clip_set} was unpacked"
         )
-    hint = _misplaced_root(root, PICTURE_FOLDERS[clip_set])
+    hint = _misplaced_root(root, IMAGE_FOLDERS[clip_set])
     if hint is not None:
-        raise LayoutError(f"{root}: holds no {PICTURE_FOLDERS[clip_set]}, but {hint} does; give --root {hint}")
+        raise LayoutError(f"{root}: holds no {IMAGE_FOLDERS[clip_set]}, but {hint} does; give --root {hint}")
     return readers[clip_set](root)
 
 
@@ -80,15 +80,15 @@ def read_davis(root: Path, resolution: str = DAVIS_RESOLUTIONS[0]) -> list[Clip]
     """
     problems: list[str] = []
     names = listed_names(root / DAVIS_LISTING, problems)
-    pictures, annotations = root / "JPEGImages" / resolution, root / "Annotations" / resolution
-    absent = [folder for folder in (pictures, annotations) if not folder.is_dir()]
+    images, annotations = root / "JPEGImages" / resolution, root / "Annotations" / resolution
+    absent = [folder for folder in (images, annotations) if not folder.is_dir()]
     problems += [f"{folder}: no such folder{_other_resolution(folder)}" for folder in absent]
     clips = []
     for name in names if not absent else ():
-        frames = list_pictures(pictures / name, FRAME_ENDINGS, problems)
-        labels = list_pictures(annotations / name, (".png",), problems)
+        frames = list_images(images / name, FRAME_ENDINGS, problems)
+        labels = list_images(annotations / name, (".png",), problems)
         known = len(problems)
-        problems += missing_numbers({*frames, *labels}, 0, pictures / name, common_ending(frames, ".jpg"))
+        problems += missing_numbers({*frames, *labels}, 0, images / name, common_ending(frames, ".jpg"))
         clip = mask_clip(name, frames, labels, problems, same_size=True)
         if clip is not None and len(problems) == known:
             problems += _davis_objects(clip)
@@ -152,20 +152,20 @@ def read_vip(root: Path) -> list[Clip]:
         LayoutError: missing folder, frame or annotation, files cut off, sizes that differ, annotations that are no part ids.
     """
     problems: list[str] = []
-    pictures, annotations = root / "Images", root / "Annotations/Category_ids"
-    problems += [f"{folder}: no such folder" for folder in (pictures, annotations) if not folder.is_dir()]
+    images, annotations = root / "Images", root / "Annotations/Category_ids"
+    problems += [f"{folder}: no such folder" for folder in (images, annotations) if not folder.is_dir()]
     if problems:
         raise_problems(problems, root, "VIP", VIP_LAYOUT)
     if (root / VIP_LISTING).is_file():
         names = listed_names(root / VIP_LISTING, problems)
     else:
-        names = sorted((path.name for path in pictures.iterdir() if path.is_dir()), key=_natural)
+        names = sorted((path.name for path in images.iterdir() if path.is_dir()), key=_natural)
         if not names:
-            problems.append(f"{pictures}: no folders of frames")
+            problems.append(f"{images}: no folders of frames")
     clips = []
     for name in names:
-        frames = list_pictures(pictures / name, FRAME_ENDINGS, problems, skip="blend")
-        labels = list_pictures(annotations / name, (".png",), problems, skip="blend")
+        frames = list_images(images / name, FRAME_ENDINGS, problems, skip="blend")
+        labels = list_images(annotations / name, (".png",), problems, skip="blend")
         clip = mask_clip(name, frames, labels, problems, same_size=False)
         if clip is not None:
             problems += _vip_parts(clip)

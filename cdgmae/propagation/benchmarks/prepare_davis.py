@@ -100,7 +100,7 @@ def _copy_clip(clip: Clip, output: Path) -> int:
 
 
 def resized_bytes(path: Path, ending: str) -> bytes:
-    """A picture of 480x880 pixels (height x width) by nearest neighbours, encoded; ids and palette of an annotation stay as they are.
+    """An image of 480x880 pixels (height x width) by nearest neighbours, encoded; ids and palette of an annotation stay as they are.
 
     Args:
         path: Frame or annotation.

@@ -28,7 +28,7 @@ class PartFiles:
         self._context = [PROTOCOL, protocol_digest, encoder_digest, *outputs]
 
     def path(self, clip: Clip) -> Path | None:
-        """Where the rows of a clip belong; another file once the clip's pictures or labels have changed."""
+        """Where the rows of a clip belong; another file once the clip's images or labels have changed."""
         if self.folder is None:
             return None
         stats = [(path.name, (found := path.stat()).st_size, found.st_mtime_ns) for path in (*clip.frames, *clip.labels)]

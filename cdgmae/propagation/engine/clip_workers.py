@@ -55,7 +55,7 @@ class ClipWork:
             found = self.parts.read(clip)
             if found is not None:
                 return found
-            sides = input_sides(self.protocol.input_size, *clip.picture)
+            sides = input_sides(self.protocol.input_size, *clip.frame_size)
             grid = grid_of(sides, encoder.patch_size, f"clip {clip.name}")
             kept_frames = self.outputs.kept_frames(len(clip.frames))
             scorer = make_scorer(self.clip_set, clip, sides, grid, self.protocol, kept_frames)
@@ -69,7 +69,7 @@ class ClipWork:
 
 def evaluate_clip(clip: Clip, scorer: Scorer, encoder: Encoder, protocol: ProtocolSettings, device: torch.device) -> None:
     """Stream one clip through encoder, memory and scorer; afterwards the scorer holds the results."""
-    sides = input_sides(protocol.input_size, *clip.picture)
+    sides = input_sides(protocol.input_size, *clip.frame_size)
     grid = grid_of(sides, encoder.patch_size, f"clip {clip.name}")
     memory: LabelMemory | None = None
     # full float32 also on GPUs whose convolutions would otherwise round to 10 bits

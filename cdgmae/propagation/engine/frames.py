@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.models.normalisation import normalise
 from cdgmae.propagation.engine.resizing import resize_bilinear
-from cdgmae.storage.media.images import PictureError, decode_rgb
+from cdgmae.storage.media.images import ImageError, decode_rgb
 
 FRAMES_PER_BATCH = {"cpu": 1, "cuda": 8}
 """Frames embedded at once: a CPU gains nothing from more but needs the memory, a GPU fills up. Results differ by rounding alone."""
@@ -69,13 +69,13 @@ def read_frame(path: Path) -> Tensor:
     """A decoded frame as RGB bytes (3, H, W).
 
     Raises:
-        ValueError: if the file is missing or no picture.
+        ValueError: if the file is missing or no image.
     """
     try:
-        picture = decode_rgb(path.read_bytes())
-    except (OSError, PictureError) as error:
+        image = decode_rgb(path.read_bytes())
+    except (OSError, ImageError) as error:
         raise ValueError(f"frame {path} cannot be read: {error}; copy it again from the data set's archive") from None
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def embed_frames(
@@ -99,8 +99,8 @@ def embed_frames(
     with ThreadPoolExecutor(max_workers=size) as decoders:
         waiting = [decoders.submit(read_frame, path) for path in batches[0]]
         for following in [*batches[1:], []]:
-            pictures = [resize_bilinear(decoded.result().to(device).float() / 255, sides) for decoded in waiting]
+            images = [resize_bilinear(decoded.result().to(device).float() / 255, sides) for decoded in waiting]
             waiting = [decoders.submit(read_frame, path) for path in following]
             with autocast:
-                tokens_BTD = encoder.tokens(normalise(torch.stack(pictures)))
+                tokens_BTD = encoder.tokens(normalise(torch.stack(images)))
             yield from F.normalize(tokens_BTD[:, 1:].float(), dim=-1, eps=1e-12)

@@ -86,17 +86,17 @@ def _window(centre: float, side: int) -> tuple[slice, slice] | None:
     return slice(start, stop), slice(start - low, stop - low)
 
 
-def first_heat_maps(joints_2J: Coordinates, picture: tuple[int, int], sides: tuple[int, int], patch_size: int) -> Tensor:
+def first_heat_maps(joints_2J: Coordinates, image: tuple[int, int], sides: tuple[int, int], patch_size: int) -> Tensor:
     """Soft labels (N, 16) of frame 0: background, which is 1 where no joint has any mass, then the joints.
 
     Args:
-        joints_2J: x and y in pixels of the original picture.
-        picture: (height, width) of the original picture.
+        joints_2J: x and y in pixels of the original image.
+        image: (height, width) of the original image.
         sides: (H, W) of the encoder's input.
         patch_size: Side of a patch in pixels.
     """
     grid = (sides[0] // patch_size, sides[1] // patch_size)
-    columns, rows = (joints_2J[axis] * (sides[1 - axis] / picture[1 - axis]) / patch_size for axis in (0, 1))
+    columns, rows = (joints_2J[axis] * (sides[1 - axis] / image[1 - axis]) / patch_size for axis in (0, 1))
     heat_Jhw = np.stack([heat_map(u, v, grid) for u, v in zip(columns.tolist(), rows.tolist(), strict=True)])
     background = (heat_Jhw.sum(axis=0, keepdims=True) == 0).astype(np.float32)
     return torch.from_numpy(np.concatenate([background, heat_Jhw]).reshape(NUM_JOINTS + 1, -1).T.copy())
@@ -121,15 +121,15 @@ def decode_joints(labels_NC: Tensor, width: int) -> Coordinates:
     return coordinates
 
 
-def to_pixels(cells_2JT: Coordinates, picture: tuple[int, int], grid: tuple[int, int]) -> Coordinates:
-    """Cell coordinates (2, 15, T) as pixels of the original picture."""
-    scale = np.array([picture[1] / grid[1], picture[0] / grid[0]])
+def to_pixels(cells_2JT: Coordinates, image: tuple[int, int], grid: tuple[int, int]) -> Coordinates:
+    """Cell coordinates (2, 15, T) as pixels of the original image."""
+    scale = np.array([image[1] / grid[1], image[0] / grid[0]])
     pixels_2JT: Coordinates = cells_2JT * scale[:, None, None]
     return pixels_2JT
 
 
 def joint_counts(
-    cells_2JT: Coordinates, truth_2JT: Coordinates, picture: tuple[int, int], grid: tuple[int, int]
+    cells_2JT: Coordinates, truth_2JT: Coordinates, image: tuple[int, int], grid: tuple[int, int]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Counts of one clip without frame 0: visible frames per joint (15,) and hits per joint and alpha (15, 5).
 
@@ -139,12 +139,12 @@ def joint_counts(
     Args:
         cells_2JT: Predicted coordinates in cells.
         truth_2JT: True coordinates in pixels.
-        picture: (height, width) in pixels.
+        image: (height, width) in pixels.
         grid: (rows, columns) of patches.
     """
     visible = np.zeros(NUM_JOINTS, dtype=np.int64)
     hits = np.zeros((NUM_JOINTS, len(ALPHAS)), dtype=np.int64)
-    pixels_2JT = to_pixels(cells_2JT, picture, grid)
+    pixels_2JT = to_pixels(cells_2JT, image, grid)
     for frame in range(1, truth_2JT.shape[2]):
         seen = cells_2JT[0, :, frame] >= 0
         if not seen.any():

@@ -1,6 +1,6 @@
 """Segmentation labels: reading annotations, soft labels of frame 0, decoding, palette PNGs (spec label_propagation 3.5).
 
-Shapes: H W picture, N cells of the grid, C labels of a clip.
+Shapes: H W image, N cells of the grid, C labels of a clip.
 """
 
 from __future__ import annotations

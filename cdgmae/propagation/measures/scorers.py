@@ -1,6 +1,6 @@
 """Scorers: one per clip, fed frame by frame with soft labels, measuring as it goes.
 
-Shapes: N cells of the grid, C labels of a clip, H W picture.
+Shapes: N cells of the grid, C labels of a clip, H W image.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from cdgmae.propagation.measures.masks import (
 from cdgmae.propagation.measures.object_measures import boundary_accuracy, frame_statistics, region_similarity
 from cdgmae.propagation.measures.part_measures import NUM_PARTS, PART_NAMES, part_counts
 from cdgmae.propagation.measures.score_schema import HITS, PCK_COLUMNS
-from cdgmae.propagation.output.overlays import joint_picture, joint_pictures, mask_picture, mask_pictures
+from cdgmae.propagation.output.overlays import joint_image, joint_images, mask_image, mask_images
 from cdgmae.settings.propagation import ProtocolSettings
 
 
@@ -69,11 +69,11 @@ class Scorer(Protocol):
         """Files of the predictions: path below the output folder -> bytes."""
         ...
 
-    def pictures(self) -> Iterator[Image.Image]:
+    def images(self) -> Iterator[Image.Image]:
         """The frames with the predictions painted over them."""
         ...
 
-    def picture(self, frame: int, longer_side: int) -> Image.Image:
+    def image(self, frame: int, longer_side: int) -> Image.Image:
         """One frame with its predictions painted over it, `longer_side` pixels large; frame 0 with the labels that were given."""
         ...
 
@@ -103,14 +103,14 @@ class MaskScorer:
         """masks/SEQUENCE/00000.png ...: palette PNGs at the size of the annotations, numbered by place in the clip."""
         return {f"masks/{self.clip.name}/{frame:05d}.png": data for frame, data in self.masks.items()}
 
-    def pictures(self) -> Iterator[Image.Image]:
+    def images(self) -> Iterator[Image.Image]:
         """The frames under the predicted ids; all of them must have been kept."""
-        return mask_pictures(self.clip, [self.kept(frame) for frame in range(len(self.clip.frames))])
+        return mask_images(self.clip, [self.kept(frame) for frame in range(len(self.clip.frames))])
 
-    def picture(self, frame: int, longer_side: int) -> Image.Image:
+    def image(self, frame: int, longer_side: int) -> Image.Image:
         """One kept frame under the predicted ids; frame 0 under its annotation."""
         truth_HW = self.truth(frame)
-        return mask_picture(self.clip, frame, self.kept(frame) if frame else truth_HW, truth_HW, longer_side)
+        return mask_image(self.clip, frame, self.kept(frame) if frame else truth_HW, truth_HW, longer_side)
 
     def kept(self, frame: int) -> Ids:
         """Predicted ids of a kept frame."""
@@ -229,7 +229,7 @@ class JointScorer:
     def first_labels(self) -> Tensor:
         """Heat maps (N, 16) of frame 0 on the CPU."""
         patch_size = self.sides[0] // self.grid[0]
-        return first_heat_maps(self.truth_2JT[:, :, 0], self.clip.picture, self.sides, patch_size)
+        return first_heat_maps(self.truth_2JT[:, :, 0], self.clip.frame_size, self.sides, patch_size)
 
     def add(self, frame: int, labels_NC: Tensor) -> None:
         """Decode one frame."""
@@ -238,11 +238,11 @@ class JointScorer:
     @property
     def scored_size(self) -> tuple[int, int]:
         """(height, width) of the frames."""
-        return self.clip.picture
+        return self.clip.frame_size
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per joint; a joint that was never visible has no PCK."""
-        visible_J, hits_JA = joint_counts(self.cells_2JT, self.truth_2JT, self.clip.picture, self.grid)
+        visible_J, hits_JA = joint_counts(self.cells_2JT, self.truth_2JT, self.clip.frame_size, self.grid)
         rows = []
         for item, name in enumerate(JOINT_NAMES):
             visible, hits = int(visible_J[item]), hits_JA[item].tolist()
@@ -250,18 +250,18 @@ class JointScorer:
             rows.append({"item": item, "item_name": name, **shares, "visible": visible, **dict(zip(HITS, hits, strict=True))})
         return rows
 
-    def pictures(self) -> Iterator[Image.Image]:
+    def images(self) -> Iterator[Image.Image]:
         """The frames with joints and limbs."""
-        pixels_2JT = to_pixels(self.cells_2JT, self.clip.picture, self.grid)
-        return joint_pictures(self.clip, pixels_2JT, self.cells_2JT[0] >= 0, self.truth_2JT)
+        pixels_2JT = to_pixels(self.cells_2JT, self.clip.frame_size, self.grid)
+        return joint_images(self.clip, pixels_2JT, self.cells_2JT[0] >= 0, self.truth_2JT)
 
-    def picture(self, frame: int, longer_side: int) -> Image.Image:
+    def image(self, frame: int, longer_side: int) -> Image.Image:
         """One frame with joints and limbs; frame 0 with the true ones."""
         truth_2J, found_J = self.truth_2JT[:, :, frame], self.cells_2JT[0, :, frame] >= 0
         if frame == 0:
-            return joint_picture(self.clip, 0, truth_2J, np.ones_like(found_J), truth_2J, longer_side)
-        pixels_2JT = to_pixels(self.cells_2JT, self.clip.picture, self.grid)
-        return joint_picture(self.clip, frame, pixels_2JT[:, :, frame], found_J, truth_2J, longer_side)
+            return joint_image(self.clip, 0, truth_2J, np.ones_like(found_J), truth_2J, longer_side)
+        pixels_2JT = to_pixels(self.cells_2JT, self.clip.frame_size, self.grid)
+        return joint_image(self.clip, frame, pixels_2JT[:, :, frame], found_J, truth_2J, longer_side)
 
     def predictions(self) -> dict[str, bytes]:
         """joints/CLIP.parquet: a row per frame and joint.
@@ -269,7 +269,7 @@ class JointScorer:
         Columns: frame and joint (from 0), joint_name, x and y in pixels of the frame (from 0; JHMDB's own files count from 1),
         cell_x and cell_y in cells of the grid, found; a lost joint has cells -1 and `found` false.
         """
-        pixels_2JT = to_pixels(self.cells_2JT, self.clip.picture, self.grid)
+        pixels_2JT = to_pixels(self.cells_2JT, self.clip.frame_size, self.grid)
         frames, joints = np.meshgrid(np.arange(self.cells_2JT.shape[2]), np.arange(NUM_JOINTS), indexing="ij")
         columns = {
             "frame": frames.ravel().astype(np.int32),

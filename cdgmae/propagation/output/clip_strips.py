@@ -40,13 +40,13 @@ def draw_strip(scorer: Scorer, num_frames: int) -> bytes:
         scorer: Of the clip; holds the predictions of the strip's frames.
         num_frames: Frames of the clip.
     """
-    pictures = [scorer.picture(frame, PAINTED_SIDE) for frame in strip_frames(num_frames)]
-    for picture in pictures:
-        picture.thumbnail((LONGER_SIDE, LONGER_SIDE), Image.Resampling.LANCZOS)
-    width, height = pictures[0].size
-    strip = Image.new("RGB", (len(pictures) * (width + GAP) - GAP, height), "white")
-    for place, picture in enumerate(pictures):
-        strip.paste(picture, (place * (width + GAP), 0))
+    images = [scorer.image(frame, PAINTED_SIDE) for frame in strip_frames(num_frames)]
+    for image in images:
+        image.thumbnail((LONGER_SIDE, LONGER_SIDE), Image.Resampling.LANCZOS)
+    width, height = images[0].size
+    strip = Image.new("RGB", (len(images) * (width + GAP) - GAP, height), "white")
+    for place, image in enumerate(images):
+        strip.paste(image, (place * (width + GAP), 0))
     return encode_jpeg(strip, QUALITY)
 
 

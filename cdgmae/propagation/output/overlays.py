@@ -53,7 +53,7 @@ def label_colours() -> npt.NDArray[np.float32]:
     return cycle[(np.arange(256) - 1) % len(cycle)]
 
 
-def mask_pictures(clip: Clip, predictions_T: Sequence[Ids]) -> Iterator[Image.Image]:
+def mask_images(clip: Clip, predictions_T: Sequence[Ids]) -> Iterator[Image.Image]:
     """A clip's frames under their predicted ids; regions that differ from the annotation have a white outline.
 
     Args:
@@ -61,34 +61,32 @@ def mask_pictures(clip: Clip, predictions_T: Sequence[Ids]) -> Iterator[Image.Im
         predictions_T: Predicted ids (h, w) of every frame.
     """
     for frame, predicted in enumerate(predictions_T):
-        painted = mask_picture(clip, frame, predicted, read_annotation(clip.labels[frame]).ids_HW)
+        painted = mask_image(clip, frame, predicted, read_annotation(clip.labels[frame]).ids_HW)
         yield _captioned(painted, clip, frame, "white outline: differs from the annotation")
 
 
-def mask_picture(clip: Clip, frame: int, ids_HW: Ids, truth_HW: Ids, longer_side: int = LONGER_SIDE) -> Image.Image:
-    """One frame under `ids_HW`, see `mask_pictures`; ids may have any size, `longer_side` is the picture's, in pixels."""
-    picture = _canvas(clip.frames[frame], longer_side)
-    fitted = (_fit(ids, picture.size) for ids in (ids_HW, truth_HW))
-    return Image.fromarray(paint_ids(np.asarray(picture), *fitted))
+def mask_image(clip: Clip, frame: int, ids_HW: Ids, truth_HW: Ids, longer_side: int = LONGER_SIDE) -> Image.Image:
+    """One frame under `ids_HW`, see `mask_images`; ids may have any size, `longer_side` is the image's, in pixels."""
+    image = _canvas(clip.frames[frame], longer_side)
+    fitted = (_fit(ids, image.size) for ids in (ids_HW, truth_HW))
+    return Image.fromarray(paint_ids(np.asarray(image), *fitted))
 
 
-def paint_ids(picture_HW3: npt.NDArray[np.uint8], ids_HW: Ids, truth_HW: Ids) -> npt.NDArray[np.uint8]:
+def paint_ids(image_HW3: npt.NDArray[np.uint8], ids_HW: Ids, truth_HW: Ids) -> npt.NDArray[np.uint8]:
     """Colour every predicted id but 0 and outline in white where prediction and truth differ.
 
     Pixels that the truth leaves open (255) are never errors; errors up to 4 pixels thin are left out, they lie along every border
     because labels have the resolution of patches.
     """
     labelled_HW1 = ((ids_HW != 0) & (ids_HW != VOID))[..., None]
-    painted = np.where(labelled_HW1, (1 - OPACITY) * picture_HW3 + OPACITY * label_colours()[ids_HW], picture_HW3).astype(
-        np.uint8
-    )
+    painted = np.where(labelled_HW1, (1 - OPACITY) * image_HW3 + OPACITY * label_colours()[ids_HW], image_HW3).astype(np.uint8)
     wrong_HW = ndimage.binary_opening((ids_HW != truth_HW) & (truth_HW != VOID), iterations=THIN_ERROR)
     painted[ndimage.binary_dilation(wrong_HW) & ~wrong_HW] = BLACK  # keeps the white line visible on white ground
     painted[wrong_HW & ~ndimage.binary_erosion(wrong_HW, iterations=2, border_value=1)] = WHITE
     return painted
 
 
-def joint_pictures(
+def joint_images(
     clip: Clip, pixels_2JT: Coordinates, found_JT: npt.NDArray[np.bool_], truth_2JT: Coordinates
 ) -> Iterator[Image.Image]:
     """A clip's frames with the predicted joints and limbs, and a white line to the true place of every joint that PCK@0.2 counts as missed.
@@ -102,11 +100,11 @@ def joint_pictures(
         truth_2JT: True joints in pixels.
     """
     for frame in range(len(clip.frames)):
-        picture = joint_picture(clip, frame, pixels_2JT[:, :, frame], found_JT[:, frame], truth_2JT[:, :, frame])
-        yield _captioned(picture, clip, frame, "white line: to the true joint, if missed at PCK@0.2")
+        image = joint_image(clip, frame, pixels_2JT[:, :, frame], found_JT[:, frame], truth_2JT[:, :, frame])
+        yield _captioned(image, clip, frame, "white line: to the true joint, if missed at PCK@0.2")
 
 
-def joint_picture(
+def joint_image(
     clip: Clip,
     frame: int,
     pixels_2J: Coordinates,
@@ -114,15 +112,15 @@ def joint_picture(
     truth_2J: Coordinates,
     longer_side: int = LONGER_SIDE,
 ) -> Image.Image:
-    """One frame with joints and limbs, see `joint_pictures`; `longer_side` is the picture's, in pixels."""
-    picture = _canvas(clip.frames[frame], longer_side)
-    scale = np.array([picture.width / clip.picture[1], picture.height / clip.picture[0]])[:, None]
-    _draw_joints(picture, pixels_2J * scale, found_J, truth_2J * scale)
-    return picture
+    """One frame with joints and limbs, see `joint_images`; `longer_side` is the image's, in pixels."""
+    image = _canvas(clip.frames[frame], longer_side)
+    scale = np.array([image.width / clip.frame_size[1], image.height / clip.frame_size[0]])[:, None]
+    _draw_joints(image, pixels_2J * scale, found_J, truth_2J * scale)
+    return image
 
 
-def _draw_joints(picture: Image.Image, joints_2J: Coordinates, found_J: npt.NDArray[np.bool_], truth_2J: Coordinates) -> None:
-    draw = ImageDraw.Draw(picture)
+def _draw_joints(image: Image.Image, joints_2J: Coordinates, found_J: npt.NDArray[np.bool_], truth_2J: Coordinates) -> None:
+    draw = ImageDraw.Draw(image)
     points = [(float(x), float(y)) for x, y in joints_2J.T]
     true_points = [(float(x), float(y)) for x, y in truth_2J.T]
     for start, end in LIMBS:
@@ -161,40 +159,40 @@ def _fit(ids_HW: Ids, size: tuple[int, int]) -> Ids:
     return np.asarray(Image.fromarray(ids_HW).resize(size, Image.Resampling.NEAREST))
 
 
-def _captioned(picture: Image.Image, clip: Clip, frame: int, legend: str) -> Image.Image:
-    """The picture with a strip below that names clip and frame."""
-    whole = Image.new("RGB", (picture.width, picture.height + CAPTION_HEIGHT), BLACK)
-    whole.paste(picture)
+def _captioned(image: Image.Image, clip: Clip, frame: int, legend: str) -> Image.Image:
+    """The image with a strip below that names clip and frame."""
+    whole = Image.new("RGB", (image.width, image.height + CAPTION_HEIGHT), BLACK)
+    whole.paste(image)
     number = f"frame {frame + 1} of {len(clip.frames)}"
     text = f"{number}   given labels, as coarse as patches   {clip.name}" if frame == 0 else f"{number}   {legend}   {clip.name}"
-    ImageDraw.Draw(whole).text((6, picture.height + 4), text, fill=WHITE, font=ImageFont.load_default(13))
+    ImageDraw.Draw(whole).text((6, image.height + 4), text, fill=WHITE, font=ImageFont.load_default(13))
     return whole
 
 
-def write_overlay(path: Path, pictures: Iterator[Image.Image]) -> None:
-    """Write pictures of one size as a video that appears whole or not at all.
+def write_overlay(path: Path, images: Iterator[Image.Image]) -> None:
+    """Write images of one size as a video that appears whole or not at all.
 
     Args:
         path: Ends in .gif or .mp4.
-        pictures: Frames in order, at least one.
+        images: Frames in order, at least one.
     """
     with atomic_file(path) as temporary:
         if path.suffix == ".mp4":
-            _write_mp4(temporary, pictures)
+            _write_mp4(temporary, images)
         else:
             # ten times faster than Pillow's default palette
-            first, *others = (picture.quantize(method=Image.Quantize.FASTOCTREE) for picture in pictures)
+            first, *others = (image.quantize(method=Image.Quantize.FASTOCTREE) for image in images)
             first.save(temporary, format="GIF", save_all=True, append_images=others, duration=1000 // FRAMES_PER_SECOND, loop=0)
 
 
-def _write_mp4(path: Path, pictures: Iterator[Image.Image]) -> None:
+def _write_mp4(path: Path, images: Iterator[Image.Image]) -> None:
     import av  # an optional extra
 
     with av.open(str(path), "w", format="mp4") as container:
         stream: Any = None
-        for picture in pictures:
+        for image in images:
             if stream is None:
                 stream = container.add_stream("libx264", rate=Fraction(FRAMES_PER_SECOND), options={"crf": "20"})
-                stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")))
+                stream.width, stream.height, stream.pix_fmt = image.width, image.height, "yuv420p"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")))
         container.mux(stream.encode())

@@ -62,6 +62,6 @@ class ClipOutputs:
                 for name, data in scorer.predictions().items():
                     write_bytes(self.predictions / name, data)
         if self.overlays is not None:
-            write_overlay(self.overlays / f"overlays/{clip.name}.{self.overlay_format}", scorer.pictures())
+            write_overlay(self.overlays / f"overlays/{clip.name}.{self.overlay_format}", scorer.images())
         if self.strips:
             write_bytes(parts.strip_path(clip), draw_strip(scorer, len(clip.frames)))

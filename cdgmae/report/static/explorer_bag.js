@@ -1,8 +1,8 @@
-// One bag, opened: its pictures side by side with their scores; a patch of the left picture lights up its nearest patch in every other.
+// One bag, opened: its images side by side with their scores; a patch of the left image lights up its nearest patch in every other.
 "use strict";
 
 const CIVIDIS = [[0, 34, 78], [53, 69, 108], [102, 105, 112], [148, 142, 119], [200, 184, 102], [254, 232, 56]];
-const PICTURE_WIDTH = 264;
+const IMAGE_WIDTH = 264;
 const SVG = "http://www.w3.org/2000/svg";
 const opened = { bag: null, left: 0, patch: null, range: [0, 1] };
 
@@ -25,16 +25,16 @@ function scoreText(pair) {
   return explorer.metrics.map((metric) => `${explorer.names[metric]} ${pair[metric].toFixed(3)}`).join(", ");
 }
 
-// A picture of the bag with an empty drawing of its patches above it.
-function makePicture(place, width) {
+// An image of the bag with an empty drawing of its patches above it.
+function makeImage(place, width) {
   const bag = opened.bag, view = bag.views[place], figure = document.createElement("figure"), box = document.createElement("div");
   figure.dataset.view = view.index;
   figure.style.width = `${width}px`;
-  box.className = "picture";
+  box.className = "image";
   box.style.width = box.style.height = `${width}px`;
   if (view.problem || bag.strip === null) {
     box.classList.add("missing");
-    box.textContent = `no picture: ${view.problem ?? bag.problem}`;
+    box.textContent = `no image: ${view.problem ?? bag.problem}`;
   } else {
     box.style.backgroundImage = `url("${bag.strip}")`;
     box.style.backgroundSize = `${bag.views.length * width}px ${width}px`;
@@ -60,9 +60,9 @@ function addPatch(drawing, patch, style) {
   drawing.append(rect);
 }
 
-const drawingOf = (index) => document.querySelector(`#bag-pictures figure[data-view="${index}"] svg`);
+const drawingOf = (index) => document.querySelector(`#bag-images figure[data-view="${index}"] svg`);
 
-// A dark line around a light one is seen on any picture.
+// A dark line around a light one is seen on any image.
 function lightUp(drawing, patch, colour) {
   addPatch(drawing, patch, { fill: "none", stroke: "#000", "stroke-width": 7, class: "edge" });
   addPatch(drawing, patch, { fill: colour, "fill-opacity": 0.35, stroke: colour, "stroke-width": 4, class: "lit" });
@@ -70,12 +70,12 @@ function lightUp(drawing, patch, colour) {
 
 function drawPatches() {
   const { bag, left, patch } = opened, status = document.getElementById("bag-status");
-  document.querySelectorAll("#bag-pictures svg").forEach((drawing) => drawing.replaceChildren());
+  document.querySelectorAll("#bag-images svg").forEach((drawing) => drawing.replaceChildren());
   const coloured = pairs().find((pair) => String(pair.b) === document.getElementById("bag-colour").value);
   coloured?.similarity?.forEach((similarity, number) => addPatch(drawingOf(left), number, { fill: colourOf(similarity), "fill-opacity": 0.72, class: "heat" }));
   if (patch === null) {
-    status.textContent = document.querySelector("#bag-pictures .patches")
-      ? `Point at a patch of ${inText(left)}, or move there with Tab and the arrow keys: its nearest patch in the other pictures lights up.`
+    status.textContent = document.querySelector("#bag-images .patches")
+      ? `Point at a patch of ${inText(left)}, or move there with Tab and the arrow keys: its nearest patch in the other images lights up.`
       : bag.problem ?? "The nearest patches of this bag were not stored; setting consistency.nearest_bags says of how many bags per shard they are.";
     return;
   }
@@ -94,7 +94,7 @@ function select(patch) {
   drawPatches();
 }
 
-// Pointer and arrow keys choose a patch of the left picture.
+// Pointer and arrow keys choose a patch of the left image.
 function listenForPatches(box) {
   const side = opened.bag.side;
   const moves = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
@@ -126,13 +126,13 @@ function writeScale() {
   document.getElementById("bag-scale").replaceChildren(...(similarities.length ? [`similarity ${ends[0]}`, bar, ends[1]] : []));
 }
 
-// Shows the pairs of the chosen left picture.
-function drawPictures() {
+// Shows the pairs of the chosen left image.
+function drawImages() {
   const bag = opened.bag, shown = new Set([opened.left, ...pairs().map((pair) => pair.b)]);
   const places = bag.views.map((_, place) => place).filter((place) => shown.has(bag.views[place].index));
-  const width = Math.min(PICTURE_WIDTH, Math.max(140, Math.floor(1080 / places.length) - 14));
-  const figures = places.map((place) => makePicture(place, width));
-  document.getElementById("bag-pictures").replaceChildren(...figures);
+  const width = Math.min(IMAGE_WIDTH, Math.max(140, Math.floor(1080 / places.length) - 14));
+  const figures = places.map((place) => makeImage(place, width));
+  document.getElementById("bag-images").replaceChildren(...figures);
   const stored = pairs().filter((pair) => pair.nearest), box = figures.find((figure) => Number(figure.dataset.view) === opened.left)?.firstChild;
   box?.classList.add("left");
   if (box && stored.length && !box.classList.contains("missing")) listenForPatches(box);
@@ -156,7 +156,7 @@ explorer.open = (bag) => {
   choice.replaceChildren(...lefts.map((index) => new Option(nameOf(index), index)));
   document.getElementById("left-choice").hidden = lefts.length < 2;
   writeScale();
-  drawPictures();
+  drawImages();
   const dialog = document.getElementById("bag");
   if (!dialog.open) dialog.showModal();
 };
@@ -176,6 +176,6 @@ document.addEventListener("DOMContentLoaded", () => {
   document.getElementById("bag-colour").addEventListener("input", drawPatches);
   document.getElementById("bag-left").addEventListener("input", (event) => {
     opened.left = Number(event.target.value);
-    drawPictures();
+    drawImages();
   });
 });

@@ -59,17 +59,17 @@ function markOrder() {
   }
 }
 
-function pictureCell(bag) {
+function imageCell(bag) {
   if (bag.strip === null) {
     const lack = document.createElement("div");
     lack.className = "lack";
-    lack.textContent = `no pictures: ${bag.problem}`;
+    lack.textContent = `no images: ${bag.problem}`;
     return lack;
   }
   const image = document.createElement("img");
   image.src = bag.strip;
   image.loading = "lazy";
-  image.alt = `pictures of bag ${bag.key}`;
+  image.alt = `images of bag ${bag.key}`;
   return image;
 }
 
@@ -85,7 +85,7 @@ function makeRow(bag) {
   const row = document.createElement("tr");
   const score = (id) => bag[id].toFixed(id === "disagreement" ? 2 : 3);
   const content = {
-    strip: pictureCell, key: keyCell, source: () => bag.source, class: () => bag.class ?? "",
+    strip: imageCell, key: keyCell, source: () => bag.source, class: () => bag.class ?? "",
     rules: () => bag.rules.map((rule) => explorerData.rules[rule]).join(", "),
   };
   for (const { id } of COLUMNS) {

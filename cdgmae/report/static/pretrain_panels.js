@@ -3,9 +3,9 @@
 
 function showPanel(slider) {
   const place = Number(slider.value), step = slider.dataset.steps.split(" ")[place];
-  const section = slider.closest("section"), picture = section.querySelector("img");
-  picture.src = slider.dataset.files.split(" ")[place];
-  picture.alt = `Reconstructions of ${section.querySelector("h3").textContent} after step ${step}`;
+  const section = slider.closest("section"), image = section.querySelector("img");
+  image.src = slider.dataset.files.split(" ")[place];
+  image.alt = `Reconstructions of ${section.querySelector("h3").textContent} after step ${step}`;
   section.querySelector("output").textContent = Number(step).toLocaleString("en");
   slider.setAttribute("aria-valuetext", `step ${step}`);
 }

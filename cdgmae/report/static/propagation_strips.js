@@ -2,14 +2,14 @@
 "use strict";
 
 function makeStrip(part, encoder, sequence, named) {
-  const figure = make("figure"), picture = make("img"), numbers = make("figcaption", "frames");
+  const figure = make("figure"), image = make("img"), numbers = make("figcaption", "frames");
   const frames = part.strips.frames[sequence], score = part.scores[encoder][part.sequences.indexOf(sequence)];
-  picture.loading = "lazy";
-  picture.alt = `${frames.length} frames of ${sequence} under the labels that encoder ${encoder} carried on`;
-  picture.src = part.strips.files[encoder][sequence];
+  image.loading = "lazy";
+  image.alt = `${frames.length} frames of ${sequence} under the labels that encoder ${encoder} carried on`;
+  image.src = part.strips.files[encoder][sequence];
   numbers.append(...frames.map((frame) => make("span", "", frame === 0 ? "frame 1: given labels" : `frame ${frame + 1}`)));
   if (named) figure.append(make("b", "", `${encoder}: ${part.score} ${propagation.shown(score)}`));
-  figure.append(picture, numbers);
+  figure.append(image, numbers);
   return figure;
 }
 

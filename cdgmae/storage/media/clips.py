@@ -13,17 +13,17 @@ from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 
-from cdgmae.storage.media.images import DEFAULT_MAX_PIXELS, PICTURE_EXTENSIONS, PictureError, decode_rgb
+from cdgmae.storage.media.images import DEFAULT_MAX_PIXELS, IMAGE_EXTENSIONS, ImageError, decode_rgb
 
 VIDEO_EXTENSIONS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
 """File endings that count as video, in lower case; compared without regard to case."""
 
-# Only containers that hold their own pictures: a playlist that calls itself .mp4 must not open other files or addresses.
+# Only containers that hold their own images: a playlist that calls itself .mp4 must not open other files or addresses.
 CONTAINERS = "avi,matroska,webm,mov,mp4,mpeg,mpegts"
 
 
 class Frame(NamedTuple):
-    """One frame of a clip: its picture, or why there is none."""
+    """One frame of a clip: its image, or why there is none."""
 
     number: int
     image: Image.Image | None
@@ -44,12 +44,12 @@ def open_clip(path: Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Clip:
     """Open a video file or a folder of frames and count its frames.
 
     Raises:
-        PictureError: if there is nothing, it is no video, its frames are larger than `max_pixels`, or it has none.
+        ImageError: if there is nothing, it is no video, its frames are larger than `max_pixels`, or it has none.
         ValueError: if PyAV is not installed and `path` is a file.
     """
     clip: Clip = FrameFolder(path, max_pixels) if path.is_dir() else VideoFile(path, max_pixels)
     if clip.num_frames == 0:
-        raise PictureError("clip has no frames")
+        raise ImageError("clip has no frames")
     return clip
 
 
@@ -71,7 +71,7 @@ def split_frame_name(name: str) -> tuple[str, int]:
 
 
 class FrameFolder:
-    """A folder of pictures; `frame_9` comes before `frame_10`."""
+    """A folder of images; `frame_9` comes before `frame_10`."""
 
     def __init__(self, path: Path, max_pixels: int) -> None:
         self._files = sorted((file for file in path.iterdir() if _is_frame(file)), key=lambda file: temporal_key(file.name))
@@ -83,7 +83,7 @@ class FrameFolder:
         for number in sorted(set(numbers)):
             try:
                 yield Frame(number, decode_rgb(self._files[number].read_bytes(), self._max_pixels), None)
-            except PictureError as error:
+            except ImageError as error:
                 yield Frame(number, None, str(error))
             except OSError as error:
                 yield Frame(number, None, f"unreadable file ({error.strerror or error})")
@@ -95,15 +95,15 @@ class VideoFile:
     def __init__(self, path: Path, max_pixels: int) -> None:
         self._path, self._av = path, _pyav()
         if not path.is_file():
-            raise PictureError("no such file")
+            raise ImageError("no such file")
         with self._opened() as container:
             stream = container.streams.video[0]
             if stream.width * stream.height > max_pixels:
-                raise PictureError(f"too many pixels ({stream.width}x{stream.height}, the limit is {max_pixels})")
+                raise ImageError(f"too many pixels ({stream.width}x{stream.height}, the limit is {max_pixels})")
             try:
                 self.num_frames = sum(packet.size > 0 for packet in container.demux(stream))
             except self._av.FFmpegError as error:
-                raise PictureError(f"damaged video ({error.strerror})") from None
+                raise ImageError(f"damaged video ({error.strerror})") from None
 
     def read(self, numbers: Iterable[int]) -> Iterator[Frame]:
         """See `Clip.read`."""
@@ -129,10 +129,10 @@ class VideoFile:
         try:
             container = self._av.open(str(self._path), options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"})
         except (self._av.FFmpegError, OSError) as error:
-            raise PictureError(f"not a readable video ({error.strerror})") from None
+            raise ImageError(f"not a readable video ({error.strerror})") from None
         if not container.streams.video:
             container.close()
-            raise PictureError("file has no video stream")
+            raise ImageError("file has no video stream")
         return container
 
 
@@ -142,7 +142,7 @@ def temporal_key(name: str) -> list[tuple[int, str]]:
 
 
 def _is_frame(file: Path) -> bool:
-    return file.suffix.lower() in PICTURE_EXTENSIONS and not file.name.startswith(".")
+    return file.suffix.lower() in IMAGE_EXTENSIONS and not file.name.startswith(".")
 
 
 def _pyav() -> Any:

@@ -1,6 +1,6 @@
 """Random crops (spec cross_view_mae 2.3), in torchvision's RandomResizedCrop semantics, drawn without looking at pixels.
 
-Boxes are shares of the picture's sides, so that one draw fits views of different sizes.
+Boxes are shares of the image's sides, so that one draw fits views of different sizes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PixelBox(NamedTuple):
 
 
 class CropBox(NamedTuple):
-    """A crop as shares of the picture's width and height, all in 0..1."""
+    """A crop as shares of the image's width and height, all in 0..1."""
 
     left: float
     top: float
@@ -33,7 +33,7 @@ class CropBox(NamedTuple):
     height: float
 
     def pixels(self, size: tuple[int, int]) -> PixelBox:
-        """The box in a picture of `size` (width, height) pixels; never empty."""
+        """The box in an image of `size` (width, height) pixels; never empty."""
         left, top = round(self.left * size[0]), round(self.top * size[1])
         right = min(size[0], max(left + 1, round((self.left + self.width) * size[0])))
         bottom = min(size[1], max(top + 1, round((self.top + self.height) * size[1])))
@@ -43,14 +43,14 @@ class CropBox(NamedTuple):
 class SamplePlan(NamedTuple):
     """What one sample shows: the target first, then the anchors.
 
-    A region is a part of a picture that is cut out and scaled to a square of the output size. There is one per shown view, or a single
+    A region is a part of an image that is cut out and scaled to a square of the output size. There is one per shown view, or a single
     one that all views show.
     """
 
-    pictures: list[int]
-    """Place in the bag of each region's picture; 0 is the real image."""
+    images: list[int]
+    """Place in the bag of each region's image; 0 is the real image."""
     regions: list[PixelBox]
-    """Each region, in pixels of its picture."""
+    """Each region, in pixels of its image."""
     flips: list[bool]
     """Whether each view is mirrored at the end."""
     nested: list[PixelBox] | None = None
@@ -67,7 +67,7 @@ def draw_crop(
 
     Args:
         generator: Source of randomness.
-        size: Picture (width, height) in pixels.
+        size: Image (width, height) in pixels.
         scale: Range of the area share, 0..1.
         ratio: Range of width / height.
     """
@@ -93,12 +93,12 @@ def draw_flip(generator: np.random.Generator) -> bool:
 def plan_crop_pair(
     settings: CropPairSettings, generator: np.random.Generator, size: tuple[int, int], output_size: int
 ) -> SamplePlan:
-    """CropMAE's four strategies: [target, anchor] from one picture, flips drawn independently unless the views are the same.
+    """CropMAE's four strategies: [target, anchor] from one image, flips drawn independently unless the views are the same.
 
     Args:
         settings: Which crop is which, and how large they are.
         generator: Source of randomness.
-        size: Picture (width, height) in pixels.
+        size: Image (width, height) in pixels.
         output_size: Side of both crops in pixels.
     """
     ratio = settings.crop_ratio

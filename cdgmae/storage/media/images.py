@@ -1,4 +1,4 @@
-"""Reading and writing single pictures: one decoder and one encoder for all stages."""
+"""Reading and writing single images: one decoder and one encoder for all stages."""
 
 from __future__ import annotations
 
@@ -9,61 +9,61 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 DEFAULT_MAX_PIXELS = 89_478_485
 READABLE_FORMATS = ("JPEG", "PNG", "WEBP")
-PICTURE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp"})
-"""File endings that count as pictures, in lower case; compared without regard to case."""
+IMAGE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp"})
+"""File endings that count as images, in lower case; compared without regard to case."""
 
 FORMAT_EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-"""Format reported by Pillow -> file ending. MPO is a JPEG with more pictures behind the first, as many phones write."""
+"""Format reported by Pillow -> file ending. MPO is a JPEG with more images behind the first, as many phones write."""
 
-# Pictures are checked against `max_pixels` before any pixel is decoded; Pillow's own global limit would only warn.
+# Images are checked against `max_pixels` before any pixel is decoded; Pillow's own global limit would only warn.
 Image.MAX_IMAGE_PIXELS = None
-# Once per process: `warnings.catch_warnings` around each picture would race between decoding threads.
+# Once per process: `warnings.catch_warnings` around each image would race between decoding threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-class PictureError(ValueError):
-    """A picture cannot be used; the message is the reason that goes into the table."""
+class ImageError(ValueError):
+    """An image cannot be used; the message is the reason that goes into the table."""
 
 
-def open_picture(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
-    """Read a picture's header and refuse what cannot or must not be decoded.
+def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+    """Read an image's header and refuse what cannot or must not be decoded.
 
     Args:
         data: The file's bytes (JPEG, PNG or WebP).
         max_pixels: Largest allowed width * height.
 
     Raises:
-        PictureError: empty file, not a picture, another format, a broken header, or more than `max_pixels` pixels.
+        ImageError: empty file, not an image, another format, a broken header, or more than `max_pixels` pixels.
     """
     if not data:
-        raise PictureError("empty file")
+        raise ImageError("empty file")
     try:
         image = Image.open(io.BytesIO(data), formats=READABLE_FORMATS)
     except UnidentifiedImageError:
-        raise PictureError("not a JPEG, PNG or WebP picture") from None
+        raise ImageError("not a JPEG, PNG or WebP image") from None
     except Exception as error:  # recognised by its first bytes, but the header ends early or contradicts itself
-        raise PictureError(f"corrupt or truncated picture ({type(error).__name__} in the header)") from None
+        raise ImageError(f"corrupt or truncated image ({type(error).__name__} in the header)") from None
     width, height = image.size
     if width * height > max_pixels:
-        raise PictureError(f"too many pixels ({width}x{height}, the limit is {max_pixels})")
+        raise ImageError(f"too many pixels ({width}x{height}, the limit is {max_pixels})")
     return image
 
 
 def decode_rgb(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
-    """Decode a picture to 8-bit RGB with its EXIF rotation applied.
+    """Decode an image to 8-bit RGB with its EXIF rotation applied.
 
-    CMYK, 16-bit, palette, alpha and greyscale pictures are converted by Pillow's `convert("RGB")`, which is what
+    CMYK, 16-bit, palette, alpha and greyscale images are converted by Pillow's `convert("RGB")`, which is what
     torchvision's image-folder loader does.
 
     Raises:
-        PictureError: as `open_picture`, or truncated or corrupt data.
+        ImageError: as `open_image`, or truncated or corrupt data.
     """
-    image = open_picture(data, max_pixels)
+    image = open_image(data, max_pixels)
     try:
         image.load()
         return _upright(image).convert("RGB")
     except Exception as error:
-        raise PictureError(f"corrupt or truncated picture ({type(error).__name__}: {error})") from None
+        raise ImageError(f"corrupt or truncated image ({type(error).__name__}: {error})") from None
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -74,13 +74,13 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def picture_extension(image: Image.Image) -> str:
-    """File ending for the format a picture was read from: jpg, png or webp."""
+def image_extension(image: Image.Image) -> str:
+    """File ending for the format an image was read from: jpg, png or webp."""
     return FORMAT_EXTENSIONS[image.format or ""]
 
 
 def encode_jpeg(image: Image.Image, quality: int) -> bytes:
-    """JPEG bytes of an RGB picture; without chroma subsampling from quality 90 on."""
+    """JPEG bytes of an RGB image; without chroma subsampling from quality 90 on."""
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
     return buffer.getvalue()
@@ -95,13 +95,13 @@ def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
-    """The central `size` x `size` square of a picture at least that large."""
+    """The central `size` x `size` square of an image at least that large."""
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))
 
 
-def fit_picture(image: Image.Image, resize: str, image_size: int) -> Image.Image:
-    """A picture as the shards hold it: `resize` is one of the ways of `shards.datasets.NAME.resize`."""
+def fit_image(image: Image.Image, resize: str, image_size: int) -> Image.Image:
+    """An image as the shards hold it: `resize` is one of the ways of `shards.datasets.NAME.resize`."""
     if resize == "none":
         return image
     image = resize_shorter_side(image, image_size)

@@ -14,12 +14,12 @@ ORIENTATION_MARKS = (b"Exif\x00\x00", b"tiff:Orientation")
 
 
 def decode_pixels(data: bytes) -> npt.NDArray[np.uint8]:
-    """The pixels (H, W, 3) of a picture as 8-bit RGB, equal to those of `decode_rgb` and about a third quicker for JPEGs.
+    """The pixels (H, W, 3) of an image as 8-bit RGB, equal to those of `decode_rgb` and about a third quicker for JPEGs.
 
-    PNG, WebP, CMYK, pictures whose header may hold a rotation and whatever simplejpeg refuses go through `decode_rgb`.
+    PNG, WebP, CMYK, images whose header may hold a rotation and whatever simplejpeg refuses go through `decode_rgb`.
 
     Raises:
-        PictureError: as `decode_rgb`.
+        ImageError: as `decode_rgb`.
     """
     if data.startswith(JPEG_START) and not _may_be_rotated(data):
         try:

@@ -1,4 +1,4 @@
-"""Pictures side by side in one strip, for people to look at."""
+"""Images side by side in one strip, for people to look at."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Collection, Sequence
 from PIL import Image
 
 GAP = 4
-"""Pixels between two pictures of a strip, and the width of a frame."""
+"""Pixels between two images of a strip, and the width of a frame."""
 
 FRAME_COLOUR = (214, 39, 40)
 
 
 def join_strip(images: Sequence[Image.Image], framed: Collection[int] = ()) -> Image.Image:
-    """Pictures from left to right, enlarged to the tallest one.
+    """Images from left to right, enlarged to the tallest one.
 
     Args:
-        images: At least one RGB picture.
-        framed: Places (0 = leftmost) of pictures that get a red frame.
+        images: At least one RGB image.
+        framed: Places (0 = leftmost) of images that get a red frame.
     """
     height = max(image.height for image in images)
     scaled = [image.resize((round(image.width * height / image.height), height), Image.Resampling.BICUBIC) for image in images]

@@ -1,4 +1,4 @@
-"""Making batches of views: conditions once per picture, a fixed batch shape, and what to do with bad samples.
+"""Making batches of views: conditions once per image, a fixed batch shape, and what to do with bad samples.
 
 Shapes: B rows of the fixed batch shape, V views per row, H W height and width of a view.
 """
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.views import DrawingSettings
-from cdgmae.storage.image_collection import PictureCollection
-from cdgmae.storage.media.images import PictureError, encode_jpeg
+from cdgmae.storage.image_collection import ImageCollection
+from cdgmae.storage.media.images import ImageError, encode_jpeg
 from cdgmae.views.sampling.sampler import SamplerRecipe, ViewSampler
 from cdgmae.views.sampling.view_journal import MadeView
 
@@ -29,9 +29,9 @@ CHUNKS_KEPT = 2
 
 
 class Item(NamedTuple):
-    """One row to draw: which picture of the collection, and the index 1..M of its first (mostly its only) view."""
+    """One row to draw: which image of the collection, and the index 1..M of its first (mostly its only) view."""
 
-    picture: int
+    image_index: int
     view_index: int
 
 
@@ -53,54 +53,54 @@ class _Row(NamedTuple):
     reasons: list[str | None]
 
 
-def rows_of_shard(pictures: int, num_views: int, views_per_row: int) -> list[Item]:
+def rows_of_shard(num_images: int, num_views: int, views_per_row: int) -> list[Item]:
     """All rows of a shard in order of key and view."""
-    return [Item(picture, k) for picture in range(pictures) for k in range(1, num_views + 1, views_per_row)]
+    return [Item(image_index, k) for image_index in range(num_images) for k in range(1, num_views + 1, views_per_row)]
 
 
 class ViewMaker:
     """Draws batches of views with one sampler."""
 
     def __init__(
-        self, sampler: ViewSampler, recipe: SamplerRecipe, pictures: PictureCollection, settings: DrawingSettings, seed: int
+        self, sampler: ViewSampler, recipe: SamplerRecipe, images: ImageCollection, settings: DrawingSettings, seed: int
     ) -> None:
         """Join what makes views.
 
         Args:
             sampler: Opened from `recipe`.
             recipe: Gives the number of views per row and the precision.
-            pictures: The real pictures.
+            images: The real images.
             settings: Number of views and batch shape.
             seed: Root of every random draw.
         """
-        self.sampler, self.recipe, self.pictures, self.settings, self.seed = sampler, recipe, pictures, settings, seed
-        rows_per_picture = -(-settings.num_views // recipe.views_per_row)
-        self.chunk_size = max(1, settings.batch_size // rows_per_picture)
+        self.sampler, self.recipe, self.images, self.settings, self.seed = sampler, recipe, images, settings, seed
+        rows_per_image = -(-settings.num_views // recipe.views_per_row)
+        self.chunk_size = max(1, settings.batch_size // rows_per_image)
         self._chunks: OrderedDict[int, Tensor | None] = OrderedDict()
-        self._images: dict[int, Future[Image.Image]] = {}
+        self._decoding: dict[int, Future[Image.Image]] = {}
         self._unreadable: dict[int, str] = {}
 
     def read_ahead(self, items: Sequence[Item], executor: Executor) -> None:
-        """Decode in the background the pictures that `items` will need."""
-        for chunk in dict.fromkeys(item.picture // self.chunk_size for item in items):
+        """Decode in the background the images that `items` will need."""
+        for chunk in dict.fromkeys(item.image_index // self.chunk_size for item in items):
             if chunk not in self._chunks:
-                for picture in self._pictures_of(chunk):
-                    if picture not in self._images:
-                        self._images[picture] = executor.submit(self.pictures.image, picture)
+                for image_index in self._indices_of(chunk):
+                    if image_index not in self._decoding:
+                        self._decoding[image_index] = executor.submit(self.images.image, image_index)
 
     @torch.inference_mode()
     def draw(self, items: Sequence[Item], between_steps: Callable[[], None] = lambda: None) -> list[RawView]:
         """All views of up to `batch_size` rows; each has pixels or a reason.
 
-        A row with a problem or a picture of one single colour is drawn once more from another seed.
+        A row with a problem or an image of one single colour is drawn once more from another seed.
 
         Args:
             items: The rows.
             between_steps: See `ViewSampler.views`.
         """
-        found = {item.picture: self._condition(item.picture) for item in items}
-        conditions = {picture: condition for picture, condition in found.items() if condition is not None}
-        usable = [item for item in items if item.picture in conditions]
+        found = {item.image_index: self._condition(item.image_index) for item in items}
+        conditions = {image_index: condition for image_index, condition in found.items() if condition is not None}
+        usable = [item for item in items if item.image_index in conditions]
         rows = self._draw_rows(usable, conditions, SEED_STREAM, between_steps)
         again = [item for item in usable if any(rows[item].reasons)]
         second = self._draw_rows(again, conditions, RETRY_STREAM, between_steps)
@@ -116,7 +116,7 @@ class ViewMaker:
         return MadeView(view.key, view.view_index, view.seed, data, width, height, precision)
 
     def _seed(self, item: Item, stream: str) -> int:
-        return integer_seed(self.seed, stream, self.pictures.keys[item.picture], item.view_index)
+        return integer_seed(self.seed, stream, self.images.keys[item.image_index], item.view_index)
 
     def _draw_rows(
         self,
@@ -130,7 +130,7 @@ class ViewMaker:
             return {}
         filled = [*items, *[items[0]] * (self.settings.batch_size - len(items))]
         seeds = [self._seed(item, stream) for item in filled]
-        conditions_B = torch.stack([conditions[item.picture] for item in filled])
+        conditions_B = torch.stack([conditions[item.image_index] for item in filled])
         pixels_BVHW3, problems = self.sampler.views(conditions_B, seeds, between_steps)
         found = {}
         for item, number, pixels_VHW3, problem in zip(items, seeds, pixels_BVHW3, problems, strict=False):
@@ -139,10 +139,10 @@ class ViewMaker:
 
     def _views(self, item: Item, first: _Row | None, second: _Row | None) -> list[RawView]:
         """The views of one row from its first and, where that failed, its second drawing."""
-        key = self.pictures.keys[item.picture]
+        key = self.images.keys[item.image_index]
         indices = range(item.view_index, min(item.view_index + self.recipe.views_per_row, self.settings.num_views + 1))
         if first is None:
-            return [RawView(key, k, self._seed(item, SEED_STREAM), None, self._unreadable[item.picture]) for k in indices]
+            return [RawView(key, k, self._seed(item, SEED_STREAM), None, self._unreadable[item.image_index]) for k in indices]
         views = []
         for number, k in enumerate(indices):
             reason = first.reasons[number]
@@ -154,28 +154,28 @@ class ViewMaker:
                 views.append(RawView(key, k, second.seed, None, f"{reason}, also from a second seed"))
         return views
 
-    def _condition(self, picture: int) -> Tensor | None:
-        """The condition of one picture, or None if it cannot be read (`_unreadable` says why).
+    def _condition(self, image_index: int) -> Tensor | None:
+        """The condition of one image, or None if it cannot be read (`_unreadable` says why).
 
-        Conditions are computed for chunks that depend on the shard's keys and the settings alone, so a picture's condition
+        Conditions are computed for chunks that depend on the shard's keys and the settings alone, so an image's condition
         comes from the same batch however often the shard is interrupted.
         """
-        chunk, place = divmod(picture, self.chunk_size)
+        chunk, place = divmod(image_index, self.chunk_size)
         if chunk not in self._chunks:
             self._chunks[chunk] = self._encode_chunk(chunk)
             while len(self._chunks) > CHUNKS_KEPT:
                 self._chunks.popitem(last=False)
         conditions = self._chunks[chunk]
-        return None if conditions is None or picture in self._unreadable else conditions[place]
+        return None if conditions is None or image_index in self._unreadable else conditions[place]
 
     def _encode_chunk(self, chunk: int) -> Tensor | None:
         images: list[Image.Image | None] = []
-        for picture in self._pictures_of(chunk):
-            ahead = self._images.pop(picture, None)
+        for image_index in self._indices_of(chunk):
+            ahead = self._decoding.pop(image_index, None)
             try:
-                images.append(ahead.result() if ahead is not None else self.pictures.image(picture))
-            except PictureError as error:
-                self._unreadable[picture] = f"real picture: {error}"
+                images.append(ahead.result() if ahead is not None else self.images.image(image_index))
+            except ImageError as error:
+                self._unreadable[image_index] = f"real image: {error}"
                 images.append(None)
         filler = next((image for image in images if image is not None), None)
         if filler is None:
@@ -183,9 +183,9 @@ class ViewMaker:
         images += [None] * (self.chunk_size - len(images))
         return self.sampler.conditions([filler if image is None else image for image in images])
 
-    def _pictures_of(self, chunk: int) -> range:
-        return range(chunk * self.chunk_size, min((chunk + 1) * self.chunk_size, len(self.pictures)))
+    def _indices_of(self, chunk: int) -> range:
+        return range(chunk * self.chunk_size, min((chunk + 1) * self.chunk_size, len(self.images)))
 
 
 def _constant(pixels_HW3: np.ndarray) -> str | None:
-    return "picture is constant" if (pixels_HW3 == pixels_HW3[:1, :1]).all() else None
+    return "image is constant" if (pixels_HW3 == pixels_HW3[:1, :1]).all() else None

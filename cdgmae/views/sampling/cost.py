@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from cdgmae.settings.views import DrawingSettings
-from cdgmae.storage.image_collection import PictureCollection
-from cdgmae.storage.image_shards import OK, PictureShard
+from cdgmae.storage.image_collection import ImageCollection
+from cdgmae.storage.image_shards import OK, ImageShard
 from cdgmae.storage.tables import read_table
 from cdgmae.views.sampling.batch import rows_of_shard
 from cdgmae.views.sampling.draw_loop import DrawingTask, Stopper, draw_batches
@@ -24,7 +24,7 @@ TAR_BYTES_PER_VIEW = 512 + 256
 """A tar header and, on average, half a block of padding."""
 
 INDEX_BYTES_PER_VIEW = 120
-"""A row of the index, compressed; most of it is the picture's sha256."""
+"""A row of the index, compressed; most of it is the image's sha256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def measure_rate(
     Args:
         settings: The settings of the source.
         seed: Root of every random draw.
-        shard_tar: A shard with real pictures.
+        shard_tar: A shard with real images.
         recipe: What draws the views.
         device: One device.
         batches: Batches that are timed.
@@ -58,8 +58,8 @@ def measure_rate(
     Raises:
         ValueError: if no view came out well.
     """
-    pictures = PictureCollection([shard_tar])
-    rows = rows_of_shard(len(pictures), settings.num_views, recipe.views_per_row)
+    images = ImageCollection([shard_tar])
+    rows = rows_of_shard(len(images), settings.num_views, recipe.views_per_row)
     needed = (batches + 1) * settings.batch_size
     rows = (rows * -(-needed // len(rows)))[:needed]  # a small shard is gone through more than once
     cells = [rows[first : first + settings.batch_size] for first in range(0, needed, settings.batch_size)]
@@ -79,51 +79,51 @@ def measure_rate(
 
 
 def stored_bytes_per_view(shard_tars: Sequence[Path], side: int) -> float:
-    """Bytes of a view of `side` x `side` pixels if it compresses like the data set's own pictures."""
+    """Bytes of a view of `side` x `side` pixels if it compresses like the data set's own images."""
     area = length = 0
     for tar in shard_tars[:4]:
-        for row in PictureShard(tar).rows(OK):
+        for row in ImageShard(tar).rows(OK):
             area += (row.width or 0) * (row.height or 0)
             length += row.length or 0
     return length / area * side**2 if area else 0.0
 
 
-def count_pictures(manifest: Path, shard_tars: Sequence[Path], num_shards: int) -> tuple[int, str]:
-    """Pictures of a data set and where the number is from: its shards if all are there, else its manifest.
+def count_images(manifest: Path, shard_tars: Sequence[Path], num_shards: int) -> tuple[int, str]:
+    """Images of a data set and where the number is from: its shards if all are there, else its manifest.
 
     Raises:
         ValueError: if neither is there.
     """
     if len(shard_tars) == num_shards:
-        return sum(len(list(PictureShard(tar).rows(OK))) for tar in shard_tars), "usable pictures of the shards"
+        return sum(len(list(ImageShard(tar).rows(OK))) for tar in shard_tars), "usable images of the shards"
     if manifest.is_file():
-        return len(read_table(manifest, columns=["key"])), "pictures of the manifest"
+        return len(read_table(manifest, columns=["key"])), "images of the manifest"
     raise ValueError(
-        f"neither {manifest} nor all {num_shards} shards beside it exist yet, so the number of pictures is unknown: run "
-        "`snakemake shards` first, or give --pictures"
+        f"neither {manifest} nor all {num_shards} shards beside it exist yet, so the number of images is unknown: run "
+        "`snakemake shards` first, or give --images"
     )
 
 
-def plan_sampling(pictures: int, num_shards: int, num_views: int, rate: Rate, gpus: Sequence[int]) -> dict[str, Any]:
+def plan_sampling(images: int, num_shards: int, num_views: int, rate: Rate, gpus: Sequence[int]) -> dict[str, Any]:
     """The cost of a data set.
 
     Args:
-        pictures: Usable pictures.
+        images: Usable images.
         num_shards: Shards: one job each.
-        num_views: Views per picture.
+        num_views: Views per image.
         rate: What a view costs.
         gpus: Numbers of GPUs to give wall times for. Up to the number of shards each GPU works on a shard of its own; beyond,
             several GPUs share one.
 
     Returns:
-        Facts: pictures, views, gpu_hours, wall_hours by number of GPUs, bytes, files, hours_per_shard.
+        Facts: images, views, gpu_hours, wall_hours by number of GPUs, bytes, files, hours_per_shard.
     """
-    views = pictures * num_views
+    views = images * num_views
     hours = views * rate.seconds / 3600
     per_shard = hours / num_shards
     wall = {number: -(-num_shards // number) * per_shard if number <= num_shards else hours / number for number in gpus}
     return {
-        "pictures": pictures,
+        "images": images,
         "views": views,
         "seconds_per_view": rate.seconds,
         "rate": rate.origin,

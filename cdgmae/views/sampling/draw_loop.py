@@ -1,4 +1,4 @@
-"""The drawing loop of one process: while the device draws a batch, the next one's pictures are decoded and the last one's views
+"""The drawing loop of one process: while the device draws a batch, the next one's images are decoded and the last one's views
 are encoded and written."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.views import DrawingSettings
-from cdgmae.storage.image_collection import PictureCollection
+from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.views.sampling.batch import Item, RawView, ViewMaker
 from cdgmae.views.sampling.sampler import SamplerRecipe
 from cdgmae.views.sampling.view_journal import PartWriter
@@ -23,7 +23,7 @@ GRACE_SECONDS = 15.0
 """How long a batch may go on after a stop was asked for; a longer one is given up and drawn again next time."""
 
 THREADS = 4
-"""Threads that decode pictures and encode views; neither holds Python's lock for long."""
+"""Threads that decode images and encode views; neither holds Python's lock for long."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class DrawingTask:
         recipe: Opened once per process.
         settings: Number of views, batch shape, JPEG quality.
         seed: Root of every random draw.
-        shard_tar: The real pictures.
+        shard_tar: The real images.
         work_dir: Where finished views are kept.
         identity: What finished views depend on.
         batches: Rows to draw; each batch holds at most `batch_size`.
@@ -97,8 +97,8 @@ def draw_batches(
         Interrupted: if a batch had to be given up.
         ValueError: if the sampler cannot be opened or the views cannot be written.
     """
-    sampler, pictures = task.recipe.open(device), PictureCollection([task.shard_tar])
-    maker = ViewMaker(sampler, task.recipe, pictures, task.settings, task.seed)
+    sampler, images = task.recipe.open(device), ImageCollection([task.shard_tar])
+    maker = ViewMaker(sampler, task.recipe, images, task.settings, task.seed)
     with (
         PartWriter(task.work_dir, slot, task.identity) as parts,
         ThreadPoolExecutor(THREADS, "views") as workers,

@@ -97,9 +97,9 @@ class GeneratorSampler:
         self.pipeline.unet.to(memory_format=torch.channels_last)
         self.denoiser = self._denoiser(compiled)
 
-    def conditions(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Raw embeddings (len(pictures), D)."""
-        return embed(self.generator.encoder, squares(pictures, self.generator.facts.encoder_image_size).to(self.device))
+    def conditions(self, images: Sequence[Image.Image]) -> Tensor:
+        """Raw embeddings (len(images), D)."""
+        return embed(self.generator.encoder, squares(images, self.generator.facts.encoder_image_size).to(self.device))
 
     @torch.inference_mode()
     def views(self, conditions_B: Tensor, seeds: Sequence[int], between_steps: Callable[[], None]) -> DrawnViews:
@@ -148,10 +148,8 @@ class GeneratorSampler:
             )
 
     def _pixels(self, latents_BChw: Tensor) -> np.ndarray:
-        """uint8 pictures (B, S, S, 3) on the CPU, decoded in pieces."""
+        """uint8 images (B, S, S, 3) on the CPU, decoded in pieces."""
         rows = max(1, DECODED_CELLS // (latents_BChw.shape[2] * latents_BChw.shape[3]))
-        pieces = [
-            (self.pipeline.pictures(piece).nan_to_num() * 255).round().to(torch.uint8) for piece in latents_BChw.split(rows)
-        ]
+        pieces = [(self.pipeline.images(piece).nan_to_num() * 255).round().to(torch.uint8) for piece in latents_BChw.split(rows)]
         pixels: np.ndarray = torch.cat(pieces).permute(0, 2, 3, 1).to("cpu").contiguous().numpy()
         return pixels

@@ -1,8 +1,8 @@
 """View source `diffusers`: any image-conditioned pipeline of diffusers as a view sampler (see `cdgmae.views.sampling.sampler`).
 
-The condition of a picture is the picture itself. Every row has a generator of its own, on the CPU, so that a view depends on
+The condition of an image is the image itself. Every row has a generator of its own, on the CPU, so that a view depends on
 neither the batch nor the device's random numbers. Pipelines load from safetensors, with classes of diffusers and transformers alone.
-Shapes: B rows of a batch, V views per row, F frames of a video, S side of the given picture, H W height and width of a view.
+Shapes: B rows of a batch, V views per row, F frames of a video, S side of the given image, H W height and width of a view.
 """
 
 from __future__ import annotations
@@ -103,17 +103,17 @@ class PipelineSampler:
     def __init__(self, pipeline: Any, settings: PipelineSettings) -> None:
         self.pipeline, self.settings = pipeline, settings
 
-    def conditions(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """The pictures' central squares (len(pictures), S, S, 3), uint8 on the CPU: the pipeline takes pictures, not tensors."""
+    def conditions(self, images: Sequence[Image.Image]) -> Tensor:
+        """The images' central squares (len(images), S, S, 3), uint8 on the CPU: the pipeline takes images, not tensors."""
         side = self.settings.image_size
-        squares = [center_crop(resize_shorter_side(picture, side), side) for picture in pictures]
+        squares = [center_crop(resize_shorter_side(image, side), side) for image in images]
         return torch.from_numpy(np.stack([np.asarray(square, dtype=np.uint8) for square in squares]))
 
     def views(self, conditions_B: Tensor, seeds: Sequence[int], between_steps: Callable[[], None]) -> DrawnViews:
-        """See `ViewSampler`; a batch of one is given as a picture and a generator, a larger one as lists of them.
+        """See `ViewSampler`; a batch of one is given as an image and a generator, a larger one as lists of them.
 
         Raises:
-            ValueError: if the pipeline gives pictures where frames are wanted, frames where pictures are, or too few of them.
+            ValueError: if the pipeline gives images where frames are wanted, frames where images are, or too few of them.
         """
         images = [Image.fromarray(square) for square in conditions_B.numpy()]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -132,7 +132,7 @@ class PipelineSampler:
         return DrawnViews(pixels_BVHW3, [_problem(*row) for row in zip(finite_B.tolist(), flagged, strict=True)])
 
     def _chosen(self, output: Any) -> np.ndarray:
-        """The pictures of each row, (B, V, H, W, 3) in 0..1: one picture, or M frames spread evenly from the second to the last."""
+        """The images of each row, (B, V, H, W, 3) in 0..1: one image, or M frames spread evenly from the second to the last."""
         name = "frames" if self.settings.frames_are_views else "images"
         found = getattr(output, name, None)
         if found is None:
@@ -172,7 +172,7 @@ def pipeline_class(name: str) -> Any:
 
 
 def check_call(kind: Any, settings: PipelineSettings) -> None:
-    """Check that a pipeline's call takes the picture, a generator and all configured arguments.
+    """Check that a pipeline's call takes the image, a generator and all configured arguments.
 
     Raises:
         ValueError: naming the argument it does not take, and those it does.
@@ -248,5 +248,5 @@ def _draw_no_bars() -> None:
 
 def _problem(finite: bool, flagged: bool) -> str | None:
     if not finite:
-        return "picture is not finite"
+        return "image is not finite"
     return "refused by the pipeline's safety checker" if flagged else None

@@ -1,4 +1,4 @@
-"""Sampling the views of one picture shard, so that nothing finished is ever made twice.
+"""Sampling the views of one image shard, so that nothing finished is ever made twice.
 
 View k of image x is a function of (seed, key, k). Batches are cells of a fixed grid over the shard's rows, in the fixed batch
 shape, so that an interrupted and a straight run, by one process or several, compute the same tensors in the same shapes and end
@@ -21,8 +21,8 @@ from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.views import DrawingSettings
 from cdgmae.storage.files.atomic import explain_write_errors
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
-from cdgmae.storage.image_collection import PictureCollection
-from cdgmae.storage.image_shards import BAD, PictureRow, PictureShardWriter, index_path, read_index
+from cdgmae.storage.image_collection import ImageCollection
+from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path, read_index
 from cdgmae.storage.tables import file_sha256, is_made_from, table_facts
 from cdgmae.views.sampling.batch import Item, rows_of_shard
 from cdgmae.views.sampling.draw_loop import DrawingTask, Stopper, draw_batches
@@ -49,12 +49,12 @@ def sample_shard(
     keep: bool = False,
     finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:
-    """Make M views of every usable picture of a shard.
+    """Make M views of every usable image of a shard.
 
     Args:
         settings: Number of views, batches, and what else the recipe's views depend on.
         seed: Root of every random draw.
-        shard_tar: Picture shard with the real images.
+        shard_tar: Image shard with the real images.
         recipe: What draws the views.
         output_tar: View shard to write; its index goes beside it.
         work_dir: Finished views of the unfinished shard; found again after an interruption and removed at the end.
@@ -66,7 +66,7 @@ def sample_shard(
         finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
-        Facts: output, pictures, views, bad views, views found finished, seconds per view made now; `restored` if it came from `finished`.
+        Facts: output, images, views, bad views, views found finished, seconds per view made now; `restored` if it came from `finished`.
 
     Raises:
         Interrupted: after a signal or at the time limit, with all finished batches kept.
@@ -74,21 +74,21 @@ def sample_shard(
             views stay in `work_dir`.
     """
     stop, provenance = stop or StopRequest(), recipe.provenance
-    pictures = PictureCollection([shard_tar])
+    images = ImageCollection([shard_tar])
     inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar)), "generator": provenance.generator}
     identity = _identity(settings, seed, inputs, recipe)
     shard = {"views": identity, "num_views": settings.num_views, "max_bad_fraction": settings.max_bad_fraction}
     copy = finished.copy_of([output_tar, index_path(output_tar)], shard)
     if (restored := copy.restore()) is not None:
         return {**restored, "found_finished": restored["views"] + restored["bad"], "seconds_per_view": 0.0}
-    rows = rows_of_shard(len(pictures), settings.num_views, recipe.views_per_row)
-    wanted = [(key, k) for key in pictures.keys for k in range(1, settings.num_views + 1)]
+    rows = rows_of_shard(len(images), settings.num_views, recipe.views_per_row)
+    wanted = [(key, k) for key in images.keys for k in range(1, settings.num_views + 1)]
     if keep and _is_whole(output_tar, settings, seed, inputs):
         bad = read_index(output_tar, ["status"])["status"].to_pylist().count(BAD)
-        return copy.keep(_facts(output_tar, len(pictures), len(wanted), bad))
+        return copy.keep(_facts(output_tar, len(images), len(wanted), bad))
     made, started = FinishedViews(work_dir, identity), time.monotonic()
     found = sum(view in made for view in wanted)
-    batches = _missing_batches(rows, pictures, made, settings, recipe.views_per_row)
+    batches = _missing_batches(rows, images, made, settings, recipe.views_per_row)
     if batches:
         task = DrawingTask(recipe, settings, seed, shard_tar, work_dir, identity, batches)
         meter = ProgressMeter(
@@ -106,8 +106,8 @@ def sample_shard(
     seconds = time.monotonic() - started
     bad = _bad_views(made, wanted, settings)
     with explain_write_errors(output_tar):
-        _write_shard(output_tar, made, pictures, settings, seed, recipe, inputs)
-    facts = copy.keep(_facts(output_tar, len(pictures), len(wanted), bad, made=len(wanted) - found, seconds=seconds))
+        _write_shard(output_tar, made, images, settings, seed, recipe, inputs)
+    facts = copy.keep(_facts(output_tar, len(images), len(wanted), bad, made=len(wanted) - found, seconds=seconds))
     remove_parts(work_dir)
     return facts
 
@@ -122,10 +122,10 @@ def _is_whole(output_tar: Path, settings: DrawingSettings, seed: int, inputs: di
     )
 
 
-def _facts(output_tar: Path, pictures: int, views: int, bad: int, *, made: int = 0, seconds: float = 0.0) -> dict[str, Any]:
+def _facts(output_tar: Path, images: int, views: int, bad: int, *, made: int = 0, seconds: float = 0.0) -> dict[str, Any]:
     """What `sample_shard` returns; `made` and `seconds` count the views made now."""
     return {
-        "output": str(output_tar), "pictures": pictures, "views": views - bad, "bad": bad, "found_finished": views - made,
+        "output": str(output_tar), "images": images, "views": views - bad, "bad": bad, "found_finished": views - made,
         "seconds_per_view": seconds / made if made else 0.0,
     }  # fmt: skip
 
@@ -142,13 +142,13 @@ def _identity(settings: DrawingSettings, seed: int, inputs: dict[str, str], reci
 
 
 def _missing_batches(
-    rows: Sequence[Item], pictures: PictureCollection, finished: FinishedViews, settings: DrawingSettings, views_per_row: int
+    rows: Sequence[Item], images: ImageCollection, finished: FinishedViews, settings: DrawingSettings, views_per_row: int
 ) -> list[list[Item]]:
     """The rows that are not finished, in the cells of a grid over all rows: cell i is always rows i B .. (i + 1) B - 1."""
 
     def is_missing(row: Item) -> bool:
         views = range(row.view_index, min(row.view_index + views_per_row, settings.num_views + 1))
-        return any((pictures.keys[row.picture], k) not in finished for k in views)
+        return any((images.keys[row.image_index], k) not in finished for k in views)
 
     size = settings.batch_size
     cells = ([row for row in rows[first : first + size] if is_missing(row)] for first in range(0, len(rows), size))
@@ -192,7 +192,7 @@ def _bad_views(finished: FinishedViews, wanted: Sequence[tuple[str, int]], setti
 def _write_shard(
     output_tar: Path,
     finished: FinishedViews,
-    pictures: PictureCollection,
+    images: ImageCollection,
     settings: DrawingSettings,
     seed: int,
     recipe: SamplerRecipe,
@@ -203,15 +203,15 @@ def _write_shard(
     facts: dict[str, Any] = {
         "generator": made_by.generator, "sampler": made_by.sampler, "steps": made_by.steps, "guidance": made_by.guidance,
     }  # fmt: skip
-    with PictureShardWriter(output_tar) as writer:
-        for picture, key in enumerate(pictures.keys):
+    with ImageShardWriter(output_tar) as writer:
+        for image, key in enumerate(images.keys):
             for k in range(1, settings.num_views + 1):
                 view = finished.read(key, k)
-                row = PictureRow(
-                    key, k, class_name=pictures.row(picture).class_name, seed=view.seed, precision=view.precision, **facts
+                row = ImageRow(
+                    key, k, class_name=images.row(image).class_name, seed=view.seed, precision=view.precision, **facts
                 )  # fmt: skip
                 if view.reason is None:
-                    writer.add_picture(replace(row, extension="jpg", width=view.width, height=view.height), view.data)
+                    writer.add_image(replace(row, extension="jpg", width=view.width, height=view.height), view.data)
                 else:
                     writer.add_failure(replace(row, status=BAD, reason=view.reason))
         drawn = settings.model_dump(mode="json", exclude={"num_views", "max_bad_fraction"})

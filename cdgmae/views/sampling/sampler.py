@@ -1,7 +1,7 @@
 """How anything that draws views plugs into the sampling machinery of `cdgmae.views.sampling.sample_shard`.
 
 A *recipe* says what is drawn from and how; it is cheap, picklable and carries all provenance. Every process opens its own
-*sampler* from the recipe on its device. A sampler turns pictures into conditions once per picture, and conditions with seeds
+*sampler* from the recipe on its device. A sampler turns images into conditions once per image, and conditions with seeds
 into views. It knows nothing of shards, keys, batches, files, retries or processes: those belong to the machinery.
 
 Shapes: B rows of a batch, V views per row (1 unless one call of the sampler gives several), H W height and width of a view.
@@ -42,7 +42,7 @@ class DrawnViews(NamedTuple):
     """What `ViewSampler.views` returns.
 
     Attributes:
-        pixels_BVHW3: uint8 pictures on the CPU. Rows with a problem may hold anything.
+        pixels_BVHW3: uint8 images on the CPU. Rows with a problem may hold anything.
         problems: One entry per row: why it must not be used (e.g. "latents are not finite"), or None.
     """
 
@@ -53,11 +53,11 @@ class DrawnViews(NamedTuple):
 class ViewSampler(Protocol):
     """Draws views on one device."""
 
-    def conditions(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """Conditions (len(pictures), ...) of upright RGB pictures of any size, on the sampler's device.
+    def conditions(self, images: Sequence[Image.Image]) -> Tensor:
+        """Conditions (len(images), ...) of upright RGB images of any size, on the sampler's device.
 
-        Called once per picture and job, and reused for all its views. The number of pictures is fixed by the machinery (which
-        repeats a picture to fill the last call), so compiled encoders see one shape. Row i depends on picture i alone.
+        Called once per image and job, and reused for all its views. The number of images is fixed by the machinery (which
+        repeats an image to fill the last call), so compiled encoders see one shape. Row i depends on image i alone.
         """
         ...
 

@@ -1,6 +1,6 @@
 """Finished views of an unfinished shard: per process an append-only data file and a journal, both undeclared.
 
-A batch is added by appending its pictures to the data file, flushing it to disk, and then appending one line to the journal.
+A batch is added by appending its images to the data file, flushing it to disk, and then appending one line to the journal.
 Whatever a kill leaves behind the last whole journal line was never promised and is cut off at the next start. What is finished is
 found by content: it makes no difference how many processes wrote it, in which batches, or which of them died.
 """
@@ -32,9 +32,9 @@ class MadeView:
     """One sampled view, or why there is none.
 
     Attributes:
-        key: Key of the real picture.
+        key: Key of the real image.
         view_index: 1..M.
-        seed: Seed that the picture (or the last attempt) came from.
+        seed: Seed that the image (or the last attempt) came from.
         data: JPEG bytes; empty if bad.
         width: Width in pixels; 0 if nothing was drawn.
         height: Height in pixels; 0 if nothing was drawn.
@@ -108,9 +108,9 @@ class FinishedViews:
         """One finished view."""
         entry, data = self._places[key, view_index]
         with data.open("rb") as file:
-            picture = os.pread(file.fileno(), entry.length, entry.offset)
+            image = os.pread(file.fileno(), entry.length, entry.offset)
         return MadeView(
-            key, view_index, entry.seed, picture, entry.width, entry.height, entry.precision, entry.reason
+            key, view_index, entry.seed, image, entry.width, entry.height, entry.precision, entry.reason
         )  # fmt: skip
 
     def views(self) -> Iterator[MadeView]:
@@ -200,21 +200,21 @@ def _recover(journal: BinaryIO, data: Path, identity: str) -> list[_Entry]:
     """The whole batches of one process; journal and data are cut to what they need."""
     kept, journal_bytes, data_bytes = [], 0, 0
     data.touch()
-    with data.open("r+b") as pictures:
+    with data.open("r+b") as images:
         for number, line in enumerate(journal):
             batch = _parse(line)
             if number == 0 and (batch is None or batch.get("identity") != identity):
                 logger.warning("parts in %s belong to other settings or inputs: these views are made again", journal.name)
                 break
             entries = _entries(batch)
-            if entries is None or not all(_is_whole(pictures.read(entry.length), entry) for entry in entries):
+            if entries is None or not all(_is_whole(images.read(entry.length), entry) for entry in entries):
                 logger.warning("%s: an unfinished batch is discarded and made again", journal.name)
                 break
             kept += entries
             journal_bytes += len(line)
             data_bytes += sum(entry.length for entry in entries)
-        pictures.truncate(data_bytes)
-        os.fsync(pictures.fileno())
+        images.truncate(data_bytes)
+        os.fsync(images.fileno())
     journal.truncate(journal_bytes)
     os.fsync(journal.fileno())
     return kept

@@ -1,6 +1,6 @@
 """View source `video`: later frames of the clip that a bag's real image was drawn from (SiamMAE; paper, Table 1).
 
-The shards stage packs one picture per clip (`shards.datasets.NAME.layout: clips`): a frame drawn at random, named `{clip}!{frame}` in
+The shards stage packs one image per clip (`shards.datasets.NAME.layout: clips`): a frame drawn at random, named `{clip}!{frame}` in
 its row. A job of this source reads the clips of one such shard again and adds later frames as views 1..M in temporal order. So a
 data set of clips is a data set like any other: every other source can fill its bags too.
 
@@ -24,9 +24,9 @@ from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.sources import ClipReadingSettings, FrameSettings
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.files.paths import text_to_path
-from cdgmae.storage.image_shards import BAD, OK, PictureRow, PictureShard, PictureShardWriter, index_path
+from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, ImageShardWriter, index_path
 from cdgmae.storage.media.clips import Frame, frame_name, open_clip, split_frame_name
-from cdgmae.storage.media.images import PictureError, encode_jpeg, fit_picture
+from cdgmae.storage.media.images import ImageError, encode_jpeg, fit_image
 from cdgmae.storage.tables import file_sha256, stats_digest
 from cdgmae.views.sources.copying import check_bad_fraction
 
@@ -34,7 +34,7 @@ SEED_STREAM = "views/video"
 
 
 class _View(NamedTuple):
-    row: PictureRow
+    row: ImageRow
     data: bytes
 
 
@@ -48,9 +48,9 @@ def read_clips(
     with its reason.
 
     Args:
-        settings: Which frames, where the clips lie, and how the data set's pictures were prepared.
+        settings: Which frames, where the clips lie, and how the data set's images were prepared.
         seed: Root of every random draw.
-        shard_tar: Picture shard of layout `clips`.
+        shard_tar: Image shard of layout `clips`.
         output_tar: View shard to write; its index goes beside it.
         threads: Clips read at the same time.
         finished: Where the outputs get second names once they are whole, and are looked for first.
@@ -61,7 +61,7 @@ def read_clips(
     Raises:
         ValueError: if the shard was not made of clips, PyAV is missing, or more than `max_bad_fraction` of the views are bad.
     """
-    rows = sorted(PictureShard(shard_tar).rows(OK), key=lambda row: row.key)
+    rows = sorted(ImageShard(shard_tar).rows(OK), key=lambda row: row.key)
     clips = [(row, *_origin(row, shard_tar)) for row in rows]
     inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar))}
     files = stats_digest(Path(settings.path) / text_to_path(clip) for _, clip, _ in clips)
@@ -71,14 +71,14 @@ def read_clips(
         return restored
     views = short = 0
     bad: list[str] = []
-    with PictureShardWriter(output_tar) as writer, ProgressMeter(f"clips {output_tar.stem}", len(clips), unit="clips") as meter:
+    with ImageShardWriter(output_tar) as writer, ProgressMeter(f"clips {output_tar.stem}", len(clips), unit="clips") as meter:
         for bag in _read_all(clips, settings, seed, threads):
             for view in bag:
                 if view.row.status == BAD:
                     writer.add_failure(view.row)
                     bad.append(f"{view.row.key}.{view.row.view_index}: {view.row.reason}")
                 else:
-                    writer.add_picture(view.row, view.data)
+                    writer.add_image(view.row, view.data)
             good = sum(view.row.status == OK for view in bag)
             views, short = views + good, short + (good < settings.num_views)
             meter.advance()
@@ -104,7 +104,7 @@ def later_frames(settings: FrameSettings, bag_seed: int, first: int, num_frames:
     return sorted(first + distances[int(index)] for index in drawn)
 
 
-def _origin(row: PictureRow, shard_tar: Path) -> tuple[str, int]:
+def _origin(row: ImageRow, shard_tar: Path) -> tuple[str, int]:
     """Clip and frame that a real image was drawn from."""
     try:
         return split_frame_name(row.source_path or "")
@@ -115,7 +115,7 @@ def _origin(row: PictureRow, shard_tar: Path) -> tuple[str, int]:
 
 
 def _read_all(
-    clips: Sequence[tuple[PictureRow, str, int]], settings: ClipReadingSettings, seed: int, threads: int
+    clips: Sequence[tuple[ImageRow, str, int]], settings: ClipReadingSettings, seed: int, threads: int
 ) -> Iterator[list[_View]]:
     """The views of every clip in order; a few clips per thread are in memory at a time."""
     waiting: deque[Future[list[_View]]] = deque()
@@ -131,7 +131,7 @@ def _read_all(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read_clip(real: PictureRow, clip: str, first: int, settings: ClipReadingSettings, seed: int) -> list[_View]:
+def _read_clip(real: ImageRow, clip: str, first: int, settings: ClipReadingSettings, seed: int) -> list[_View]:
     """The views of one bag, or one bad view that says why there are none."""
     bag_seed = integer_seed(seed, SEED_STREAM, real.key)
     made: dict[str, Any] = {"class_name": real.class_name, "sampler": "video"}
@@ -140,19 +140,19 @@ def _read_clip(real: PictureRow, clip: str, first: int, settings: ClipReadingSet
         opened = open_clip(Path(settings.path) / text_to_path(clip), settings.max_pixels)
         wanted = later_frames(settings, bag_seed, first, opened.num_frames)
         if not wanted:
-            raise PictureError(f"no frame at the wanted distance (the real image is frame {first} of {opened.num_frames})")
+            raise ImageError(f"no frame at the wanted distance (the real image is frame {first} of {opened.num_frames})")
         return [
-            _as_view(PictureRow(real.key, index, source_path=frame_name(clip, frame.number), **made), frame, settings)
+            _as_view(ImageRow(real.key, index, source_path=frame_name(clip, frame.number), **made), frame, settings)
             for index, frame in enumerate(opened.read(wanted), start=1)
         ]
-    except (PictureError, OSError) as error:
-        return [_View(PictureRow(real.key, 1, status=BAD, reason=str(error), source_path=clip, **made), b"")]
+    except (ImageError, OSError) as error:
+        return [_View(ImageRow(real.key, 1, status=BAD, reason=str(error), source_path=clip, **made), b"")]
 
 
-def _as_view(row: PictureRow, frame: Frame, settings: ClipReadingSettings) -> _View:
-    """One frame, prepared like the data set's pictures, so that all frames of a bag have one size."""
+def _as_view(row: ImageRow, frame: Frame, settings: ClipReadingSettings) -> _View:
+    """One frame, prepared like the data set's images, so that all frames of a bag have one size."""
     if frame.image is None:
         return _View(replace(row, status=BAD, reason=frame.reason), b"")
-    image = fit_picture(frame.image, settings.resize, settings.image_size)
+    image = fit_image(frame.image, settings.resize, settings.image_size)
     row = replace(row, extension="jpg", width=image.width, height=image.height)
     return _View(row, encode_jpeg(image, settings.jpeg_quality))

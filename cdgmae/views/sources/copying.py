@@ -1,6 +1,6 @@
-"""Bags filled with real pictures of the data set (kinds `knn` and `random`): finding any picture, and copying it as a view.
+"""Bags filled with real images of the data set (kinds `knn` and `random`): finding any image, and copying it as a view.
 
-The bytes are copied as they are. A view's row names the picture that was taken: its key in `source_path`, its own class.
+The bytes are copied as they are. A view's row names the image that was taken: its key in `source_path`, its own class.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdgmae.storage.image_shards import BAD, OK, PictureRow, PictureShard, PictureShardWriter, index_path
+from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, ImageShardWriter, index_path
 from cdgmae.storage.tables import file_sha256
 
 
-class DataSetPictures:
-    """The usable pictures of a whole data set by position in key order, whatever its shards; kept as columns, not as objects."""
+class DataSetImages:
+    """The usable images of a whole data set by position in key order, whatever its shards; kept as columns, not as objects."""
 
     def __init__(self, shard_tars: Sequence[Path]) -> None:
         """Read the indices.
 
         Raises:
-            ValueError: if a shard is incomplete, or there is no usable picture.
+            ValueError: if a shard is incomplete, or there is no usable image.
         """
         self.shard_tars = list(shard_tars)
-        self._shards = [PictureShard(path) for path in shard_tars]
+        self._shards = [ImageShard(path) for path in shard_tars]
         indices = [
             shard.index.append_column("shard", pa.array([number] * shard.index.num_rows, pa.int32()))
             for number, shard in enumerate(self._shards)
@@ -36,7 +36,7 @@ class DataSetPictures:
         table = pa.concat_tables(indices).filter(pc.equal(pc.field("status"), OK)).sort_by("key")
         if table.num_rows == 0:
             raise ValueError(
-                f"no usable picture in {', '.join(map(str, shard_tars[:3]))}; see status and reason in the shard indices"
+                f"no usable image in {', '.join(map(str, shard_tars[:3]))}; see status and reason in the shard indices"
             )
         self._shard_of: list[int] = table["shard"].to_pylist()
         self._rows = table.drop_columns(["shard"])
@@ -51,12 +51,12 @@ class DataSetPictures:
         """SHA-256 of every shard's index, by its path."""
         return {str(index_path(tar)): file_sha256(index_path(tar)) for tar in self.shard_tars}
 
-    def row(self, position: int) -> PictureRow:
-        """The index row of one picture."""
-        return PictureRow(**self._rows.slice(position, 1).to_pylist()[0])
+    def row(self, position: int) -> ImageRow:
+        """The index row of one image."""
+        return ImageRow(**self._rows.slice(position, 1).to_pylist()[0])
 
     def data(self, position: int) -> bytes:
-        """The bytes of one picture.
+        """The bytes of one image.
 
         Raises:
             ValueError: if they are not those that the index describes.
@@ -71,7 +71,7 @@ class DataSetPictures:
 
 
 class Taken(NamedTuple):
-    """One view of a bag: the picture taken (position in the data set) and the seed it was drawn with, or why there is none."""
+    """One view of a bag: the image taken (position in the data set) and the seed it was drawn with, or why there is none."""
 
     key: str
     view_index: int
@@ -83,7 +83,7 @@ class Taken(NamedTuple):
 def write_gathered(
     output_tar: Path,
     taken: Iterable[Taken],
-    pictures: DataSetPictures,
+    images: DataSetImages,
     *,
     sampler: str,
     generator: str | None = None,
@@ -91,15 +91,15 @@ def write_gathered(
     settings_digest: str,
     inputs: Mapping[str, str],
 ) -> tuple[int, int]:
-    """Write a view shard of copied pictures.
+    """Write a view shard of copied images.
 
     Args:
         output_tar: View shard to write; its index goes beside it.
         taken: The views in order of key and view_index.
-        pictures: Where they are copied from.
+        images: Where they are copied from.
         sampler: What chose them, for the rows.
         generator: Digest of the encoder behind the choice, for the rows.
-        max_bad_fraction: Largest tolerated share of views without a picture.
+        max_bad_fraction: Largest tolerated share of views without an image.
         settings_digest: Digest of the settings.
         inputs: Name -> SHA-256 of what the shard was made from.
 
@@ -111,23 +111,21 @@ def write_gathered(
     """
     good = 0
     bad: list[str] = []
-    with PictureShardWriter(output_tar) as writer:
+    with ImageShardWriter(output_tar) as writer:
         for view in taken:
             made: dict[str, Any] = {"seed": view.seed, "sampler": sampler, "generator": generator}
             if view.position is None:
                 bad.append(f"{view.key}.{view.view_index}: {view.reason}")
-                writer.add_failure(PictureRow(view.key, view.view_index, status=BAD, reason=view.reason, **made))
+                writer.add_failure(ImageRow(view.key, view.view_index, status=BAD, reason=view.reason, **made))
                 continue
-            real = pictures.row(view.position)
-            row = PictureRow(
+            real = images.row(view.position)
+            row = ImageRow(
                 view.key, view.view_index, class_name=real.class_name, source_path=real.key, extension=real.extension,
                 width=real.width, height=real.height, **made,
             )  # fmt: skip
-            writer.add_picture(row, pictures.data(view.position))
+            writer.add_image(row, images.data(view.position))
             good += 1
-        check_bad_fraction(
-            bad, good + len(bad), max_bad_fraction, "Mend the pictures, lower num_views, or raise max_bad_fraction."
-        )
+        check_bad_fraction(bad, good + len(bad), max_bad_fraction, "Mend the images, lower num_views, or raise max_bad_fraction.")
         writer.commit(settings_digest=settings_digest, inputs=inputs)
     return good, len(bad)
 

@@ -1,4 +1,4 @@
-"""Embeddings of a shard's pictures for the nearest-neighbour search of source kind `knn`.
+"""Embeddings of a shard's images for the nearest-neighbour search of source kind `knn`.
 
 Shapes: B batch, D embedding width.
 """
@@ -22,15 +22,15 @@ from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.sources import EmbeddingSettings
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
-from cdgmae.storage.image_shards import OK, PictureRow, PictureShard, index_path
-from cdgmae.storage.media.images import PictureError, center_crop, decode_rgb, resize_shorter_side
+from cdgmae.storage.image_shards import OK, ImageRow, ImageShard, index_path
+from cdgmae.storage.media.images import ImageError, center_crop, decode_rgb, resize_shorter_side
 from cdgmae.storage.tables import file_sha256, is_made_from, read_table, write_table
 
 COLUMNS = ("key", "sha256", "reason", "embedding")
 
 
 def embedding_schema(width: int) -> pa.Schema:
-    """Columns of an embedding table: one row per usable picture in key order; no embedding, but a reason, where it cannot be decoded."""
+    """Columns of an embedding table: one row per usable image in key order; no embedding, but a reason, where it cannot be decoded."""
     return pa.schema(
         [
             pa.field("key", pa.string(), nullable=False),
@@ -41,25 +41,25 @@ def embedding_schema(width: int) -> pa.Schema:
     )
 
 
-def embed_pictures(
+def embed_images(
     settings: EmbeddingSettings, shard_tar: Path, encoder_reference: str, output: Path, *, device: torch.device, threads: int = 1,
     load: Callable[[], Encoder] | None = None, keep: bool = False, finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:  # fmt: skip
-    """Embed every picture of a shard: the encoder's final-norm CLS token, scaled to length 1.
+    """Embed every image of a shard: the encoder's final-norm CLS token, scaled to length 1.
 
     Args:
-        settings: Picture size and batch.
-        shard_tar: Picture shard.
+        settings: Image size and batch.
+        shard_tar: Image shard.
         encoder_reference: See `cdgmae.models.encoders.by_name.load_encoder`.
         output: Parquet table to write, see `embedding_schema`.
         device: Where to compute.
-        threads: Pictures decoded at the same time.
+        threads: Images decoded at the same time.
         load: Gives the encoder of `encoder_reference` on `device`, for a caller that loads it once for several shards.
         keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
         finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
-        Facts: output, pictures, bad, width, encoder (digest); `restored` if it came from `finished`.
+        Facts: output, images, bad, width, encoder (digest); `restored` if it came from `finished`.
 
     Raises:
         ValueError: if the encoder cannot be loaded or does not take `image_size`.
@@ -76,14 +76,14 @@ def embed_pictures(
             f"image_size = {settings.image_size} is not a multiple of the patch size {encoder.patch_size} of encoder "
             f"{encoder_reference!r}; set views.sources.NAME.image_size = {nearest}"
         )
-    shard = PictureShard(shard_tar)
+    shard = ImageShard(shard_tar)
     rows = sorted(shard.rows(OK), key=lambda row: row.key)
     inputs = {str(index_path(shard_tar)): shard_index, "encoder": encoder.digest}
     if keep and is_made_from(output, settings_digest=settings.digest(), inputs=inputs):
         reasons = read_table(output, ["reason"])["reason"]
         return copy.keep(_facts(output, len(rows), len(rows) - reasons.null_count, encoder))
     table: list[dict[str, Any]] = []
-    with ThreadPoolExecutor(threads) as pool, ProgressMeter(f"embed {shard_tar.stem}", len(rows), unit="pictures") as meter:
+    with ThreadPoolExecutor(threads) as pool, ProgressMeter(f"embed {shard_tar.stem}", len(rows), unit="images") as meter:
         waiting = iter(rows)
         while batch := list(islice(waiting, settings.batch_size)):
             table.extend(_embed_batch(batch, shard, encoder, settings.image_size, device, pool))
@@ -93,17 +93,17 @@ def embed_pictures(
     return copy.keep(_facts(output, len(rows), bad, encoder))
 
 
-def _facts(output: Path, pictures: int, bad: int, encoder: Encoder) -> dict[str, Any]:
-    return {"output": str(output), "pictures": pictures, "bad": bad, "width": encoder.embed_dim, "encoder": encoder.digest}
+def _facts(output: Path, images: int, bad: int, encoder: Encoder) -> dict[str, Any]:
+    return {"output": str(output), "images": images, "bad": bad, "width": encoder.embed_dim, "encoder": encoder.digest}
 
 
 def _embed_batch(
-    rows: list[PictureRow], shard: PictureShard, encoder: Encoder, image_size: int, device: torch.device, pool: Executor
+    rows: list[ImageRow], shard: ImageShard, encoder: Encoder, image_size: int, device: torch.device, pool: Executor
 ) -> Iterator[dict[str, Any]]:
-    def prepare(row: PictureRow) -> Image.Image | str:
+    def prepare(row: ImageRow) -> Image.Image | str:
         try:
             return center_crop(resize_shorter_side(decode_rgb(shard.read(row)), image_size), image_size)
-        except PictureError as error:
+        except ImageError as error:
             return str(error)
 
     prepared = list(pool.map(prepare, rows))
@@ -124,7 +124,7 @@ class EmbeddingTable:
     """An embedding table in memory: keys, hashes and reasons of all rows, embeddings (N, D) of those that have one."""
 
     def __init__(self, path: Path) -> None:
-        """Read a table that `embed_pictures` wrote.
+        """Read a table that `embed_images` wrote.
 
         Raises:
             TableError: if it is missing or damaged.

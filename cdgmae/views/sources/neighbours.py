@@ -1,4 +1,4 @@
-"""View source `knn`: the nearest neighbours of every picture in an embedding space (paper, Tables 1 and 3), through faiss.
+"""View source `knn`: the nearest neighbours of every image in an embedding space (paper, Tables 1 and 3), through faiss.
 
 Three jobs: every shard is embedded (`cdgmae.views.sources.embedding`), one index is built from all embeddings, and the bags of every shard
 are filled from it. Vectors have length 1, so inner products are cosine similarities.
@@ -22,7 +22,7 @@ from cdgmae.storage.files.atomic import atomic_file
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import file_sha256, table_facts
-from cdgmae.views.sources.copying import DataSetPictures, Taken, write_gathered
+from cdgmae.views.sources.copying import DataSetImages, Taken, write_gathered
 from cdgmae.views.sources.embedding import EmbeddingTable
 
 POINTS_PER_CELL = 64
@@ -30,7 +30,7 @@ POINTS_PER_CELL = 64
 
 QUERIES_AT_ONCE = 1024
 SPARE_CANDIDATES = 16
-"""Candidates beyond M that a first search asks for, to make up for the picture itself and its duplicates."""
+"""Candidates beyond M that a first search asks for, to make up for the image itself and its duplicates."""
 
 
 def build_index(
@@ -59,7 +59,7 @@ def build_index(
     vectors_ND = np.concatenate([EmbeddingTable(path).embeddings_ND for path in _in_order(embedding_tables)])
     count, width = vectors_ND.shape
     if count == 0:
-        raise ValueError("no picture of the data set could be embedded; see `reason` in the embedding tables")
+        raise ValueError("no image of the data set could be embedded; see `reason` in the embedding tables")
     cells = 0
     if count <= settings.exact_up_to:
         index = faiss.IndexFlatIP(width)
@@ -82,7 +82,7 @@ class NeighbourSearch:
 
     Attributes:
         settings: Number of views and what counts as a duplicate.
-        pictures: All pictures of the data set.
+        images: All images of the data set.
         encoder: Digest of the encoder that made the embeddings.
         index_digest: SHA-256 of the index file.
     """
@@ -95,7 +95,7 @@ class NeighbourSearch:
 
         Args:
             settings: Number of views and what counts as a duplicate.
-            all_tars: All picture shards of the data set.
+            all_tars: All image shards of the data set.
             embedding_tables: Their embedding tables, one for each shard, of its name.
             index_file: The data set's index.
             threads: CPU threads.
@@ -104,19 +104,19 @@ class NeighbourSearch:
             ValueError: if the index does not fit the tables, or the data set is too small.
         """
         faiss = load_faiss(threads)
-        self.settings, self.encoder, self.pictures = settings, encoder_of(embedding_tables), DataSetPictures(all_tars)
-        if settings.num_views >= len(self.pictures):
+        self.settings, self.encoder, self.images = settings, encoder_of(embedding_tables), DataSetImages(all_tars)
+        if settings.num_views >= len(self.images):
             raise ValueError(
-                f"num_views = {settings.num_views}, but the data set has only {len(self.pictures)} picture(s), the real image included; "
-                "lower views.sources.NAME.num_views or add pictures"
+                f"num_views = {settings.num_views}, but the data set has only {len(self.images)} image(s), the real image included; "
+                "lower views.sources.NAME.num_views or add images"
             )
         self.index, self.index_digest = faiss.read_index(str(index_file)), file_sha256(index_file)
         self._tables = {path.stem: path for path in _in_order(embedding_tables)}
-        self._place = {key: position for position, key in enumerate(self.pictures.keys)}
+        self._place = {key: position for position, key in enumerate(self.images.keys)}
         keys = [table.keys[row] for table in map(EmbeddingTable, self._tables.values()) for row in table.embedded]
         if self.index.ntotal != len(keys) or any(key not in self._place for key in keys):
             raise ValueError(
-                f"the index holds {self.index.ntotal} vectors, the embedding tables {len(keys)} of {len(self._place)} pictures in the "
+                f"the index holds {self.index.ntotal} vectors, the embedding tables {len(keys)} of {len(self._place)} images in the "
                 "shards: they were made from other shards; delete results/embeddings/SOURCE and rerun"
             )
         self.places_N = np.array([self._place[key] for key in keys], dtype=np.int64)
@@ -134,7 +134,7 @@ class NeighbourSearch:
     def views(self, table: EmbeddingTable) -> Iterator[Taken]:
         """The views of all bags of one embedding table, in order."""
         found: dict[int, list[int]] = {}
-        with ProgressMeter("neighbours", len(table.embedded), unit="pictures") as meter:
+        with ProgressMeter("neighbours", len(table.embedded), unit="images") as meter:
             for start in range(0, len(table.embedded), QUERIES_AT_ONCE):
                 rows = table.embedded[start : start + QUERIES_AT_ONCE]
                 queries_QD = table.embeddings_ND[start : start + QUERIES_AT_ONCE]
@@ -143,7 +143,7 @@ class NeighbourSearch:
                 meter.advance(len(rows))
         for row, key in enumerate(table.keys):
             positions, reason = found.get(row, []), table.reasons[row]
-            lacking = f"real picture: {reason}" if reason else f"only {len(positions)} neighbour(s) are no duplicates"
+            lacking = f"real image: {reason}" if reason else f"only {len(positions)} neighbour(s) are no duplicates"
             for index in range(self.settings.num_views):
                 taken = positions[index] if index < len(positions) else None
                 yield Taken(key, index + 1, taken, reason=None if taken is not None else lacking)
@@ -159,7 +159,7 @@ class NeighbourSearch:
         return found
 
     def _search_everywhere(self, query_1D: NDArray[np.float32], place: int, wanted: int) -> list[int]:
-        """Neighbours of one picture with many duplicates: ever more candidates, from all cells."""
+        """Neighbours of one image with many duplicates: ever more candidates, from all cells."""
         has_cells = hasattr(self.index, "nlist")
         if has_cells:
             probes, self.index.nprobe = self.index.nprobe, self.index.nlist
@@ -174,16 +174,16 @@ class NeighbourSearch:
         return chosen
 
     def _choose(self, place: int, positions_K: NDArray[np.int64], similarities_K: NDArray[np.float32]) -> list[int]:
-        """The first M candidates that are neither duplicates of the picture nor of each other."""
-        limit, in_bag = self.settings.duplicate_similarity, {self.pictures.sha256[place]}
+        """The first M candidates that are neither duplicates of the image nor of each other."""
+        limit, in_bag = self.settings.duplicate_similarity, {self.images.sha256[place]}
         chosen: list[int] = []
         for position, similarity in zip(positions_K.tolist(), similarities_K.tolist(), strict=True):
             if position < 0 or len(chosen) == self.settings.num_views:  # -1: the visited cells hold no more
                 break
             candidate = int(self.places_N[position])
-            if self.pictures.sha256[candidate] in in_bag or candidate == place or (similarity > limit and limit < 1):
+            if self.images.sha256[candidate] in in_bag or candidate == place or (similarity > limit and limit < 1):
                 continue
-            in_bag.add(self.pictures.sha256[candidate])
+            in_bag.add(self.images.sha256[candidate])
             chosen.append(candidate)
         return chosen
 
@@ -191,18 +191,18 @@ class NeighbourSearch:
 def gather_neighbours(
     search: NeighbourSearch, shard_tar: Path, output_tar: Path, *, finished: FinishedFolder = NOTHING_KEPT
 ) -> dict[str, Any]:
-    """Fill the bags of one shard with the M nearest neighbours of each picture, most similar first.
+    """Fill the bags of one shard with the M nearest neighbours of each image, most similar first.
 
-    Passed over: the picture itself, equal files, and neighbours above `duplicate_similarity`; no file appears twice in a bag.
+    Passed over: the image itself, equal files, and neighbours above `duplicate_similarity`; no file appears twice in a bag.
 
     Args:
         search: The opened data set and its index.
-        shard_tar: Picture shard with the real images.
+        shard_tar: Image shard with the real images.
         output_tar: View shard to write; its index goes beside it.
         finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
-        Facts: output, pictures, views, bad; `restored` if it came from `finished`.
+        Facts: output, images, views, bad; `restored` if it came from `finished`.
 
     Raises:
         ValueError: if the shard was not embedded, or more than `max_bad_fraction` of the views are bad.
@@ -214,16 +214,16 @@ def gather_neighbours(
         "encoder": search.encoder,
     }
     made_from = {
-        "neighbours": settings.digest(), "inputs": list(inputs.values()), "shards": list(search.pictures.index_digests.values()),
+        "neighbours": settings.digest(), "inputs": list(inputs.values()), "shards": list(search.images.index_digests.values()),
     }  # fmt: skip
     copy = finished.copy_of([output_tar, index_path(output_tar)], made_from)
     if (restored := copy.restore()) is not None:
         return restored
     views, bad = write_gathered(
-        output_tar, search.views(own), search.pictures, sampler="knn", generator=search.encoder,
+        output_tar, search.views(own), search.images, sampler="knn", generator=search.encoder,
         max_bad_fraction=settings.max_bad_fraction, settings_digest=settings.digest(), inputs=inputs,
     )  # fmt: skip
-    return copy.keep({"output": str(output_tar), "pictures": len(own.keys), "views": views, "bad": bad})
+    return copy.keep({"output": str(output_tar), "images": len(own.keys), "views": views, "bad": bad})
 
 
 def encoder_of(embedding_tables: Sequence[Path]) -> str:

@@ -1,4 +1,4 @@
-"""View source `random`: other pictures of the data set, drawn at random (paper, Table 1: the floor of consistency)."""
+"""View source `random`: other images of the data set, drawn at random (paper, Table 1: the floor of consistency)."""
 
 from __future__ import annotations
 
@@ -11,67 +11,67 @@ import numpy as np
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.sources import RandomViewsSettings
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
-from cdgmae.storage.image_shards import OK, PictureShard, index_path
+from cdgmae.storage.image_shards import OK, ImageShard, index_path
 from cdgmae.storage.tables import file_sha256
-from cdgmae.views.sources.copying import DataSetPictures, Taken, write_gathered
+from cdgmae.views.sources.copying import DataSetImages, Taken, write_gathered
 
 SEED_STREAM = "views/random"
 
 
 def gather_random(
-    settings: RandomViewsSettings, seed: int, shard_tar: Path, pictures: DataSetPictures, output_tar: Path,
+    settings: RandomViewsSettings, seed: int, shard_tar: Path, images: DataSetImages, output_tar: Path,
     *, finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:  # fmt: skip
-    """Fill the bags of one shard with M other pictures each.
+    """Fill the bags of one shard with M other images each.
 
-    View k of image x is a function of (seed, key, k) and the data set's pictures, whatever its shards. No file appears twice in a bag.
+    View k of image x is a function of (seed, key, k) and the data set's images, whatever its shards. No file appears twice in a bag.
 
     Args:
         settings: Number of views.
         seed: Root of every random draw.
-        shard_tar: Picture shard with the real images.
-        pictures: All pictures of the data set.
+        shard_tar: Image shard with the real images.
+        images: All images of the data set.
         output_tar: View shard to write; its index goes beside it.
         finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
-        Facts: output, pictures, views; `restored` if it came from `finished`.
+        Facts: output, images, views; `restored` if it came from `finished`.
 
     Raises:
-        ValueError: if the data set has too few different pictures.
+        ValueError: if the data set has too few different images.
     """
     made_from = {
         "random": settings.digest(),
         "seed": seed,
-        "shards": list(pictures.index_digests.values()),
+        "shards": list(images.index_digests.values()),
         "shard": file_sha256(index_path(shard_tar)),
     }
     copy = finished.copy_of([output_tar, index_path(output_tar)], made_from)
     if (restored := copy.restore()) is not None:
         return restored
-    different = len(set(pictures.sha256))
+    different = len(set(images.sha256))
     if different <= settings.num_views:
         raise ValueError(
-            f"num_views = {settings.num_views}, but the data set has only {different} different picture(s), the real image included; "
-            "lower views.sources.NAME.num_views or add pictures"
+            f"num_views = {settings.num_views}, but the data set has only {different} different image(s), the real image included; "
+            "lower views.sources.NAME.num_views or add images"
         )
-    keys = sorted(row.key for row in PictureShard(shard_tar).rows(OK))
-    places = {key: position for position, key in enumerate(pictures.keys)}
-    taken = (view for key in keys for view in _draw(key, places[key], pictures, settings.num_views, seed))
+    keys = sorted(row.key for row in ImageShard(shard_tar).rows(OK))
+    places = {key: position for position, key in enumerate(images.keys)}
+    taken = (view for key in keys for view in _draw(key, places[key], images, settings.num_views, seed))
     views, _ = write_gathered(
-        output_tar, taken, pictures, sampler="random", settings_digest=settings.digest(), inputs=pictures.index_digests
+        output_tar, taken, images, sampler="random", settings_digest=settings.digest(), inputs=images.index_digests
     )
-    return copy.keep({"output": str(output_tar), "pictures": len(keys), "views": views})
+    return copy.keep({"output": str(output_tar), "images": len(keys), "views": views})
 
 
-def _draw(key: str, place: int, pictures: DataSetPictures, num_views: int, seed: int) -> Iterator[Taken]:
+def _draw(key: str, place: int, images: DataSetImages, num_views: int, seed: int) -> Iterator[Taken]:
     """The views of one bag: each is drawn again until its file is not in the bag yet."""
-    in_bag = {pictures.sha256[place]}
+    in_bag = {images.sha256[place]}
     for view_index in range(1, num_views + 1):
         number = integer_seed(seed, SEED_STREAM, key, view_index)
         generator = np.random.default_rng(number)
         position = place
-        while pictures.sha256[position] in in_bag:
-            position = int(generator.integers(len(pictures)))
-        in_bag.add(pictures.sha256[position])
+        while images.sha256[position] in in_bag:
+            position = int(generator.integers(len(images)))
+        in_bag.add(images.sha256[position])
         yield Taken(key, view_index, position, number)

@@ -1,4 +1,4 @@
-"""The chosen bags as the page opens them: pictures in one strip, scores of every pair, nearest patches."""
+"""The chosen bags as the page opens them: images in one strip, scores of every pair, nearest patches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from cdgmae.consistency.data_set import open_scores
-from cdgmae.consistency.pair_images import BagLoader, Picture
+from cdgmae.consistency.pair_images import BagImage, BagLoader
 from cdgmae.consistency.paper import COMPARED
 from cdgmae.consistency.query import open_bags
 from cdgmae.consistency.score_tables import NEAREST_COLUMNS
@@ -23,7 +23,7 @@ from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.media.images import encode_jpeg
 from cdgmae.storage.tables import read_table, table_facts
 
-PICTURES = "pictures"
+IMAGES = "images"
 STRIP_QUALITY = 80
 PAIR_COLUMNS = ("key", "view_a", "view_b", *COMPARED, "reason", *NEAREST_COLUMNS)
 NO_ROOM = "left out, so that the report stays small"
@@ -35,26 +35,26 @@ class ShownBag:
 
     Attributes:
         facts: What the page's script reads, JSON-able: key, source, class, rules, scores, `side` (patches to a side), `views` (their
-            view_index in order of the strip, and why one alone has no picture), `pairs`, `strip` (address or None) and `problem` (why there is none).
-        strip: JPEG of all pictures side by side, squares of equal size, or None.
+            view_index in order of the strip, and why one alone has no image), `pairs`, `strip` (address or None) and `problem` (why there is none).
+        strip: JPEG of all images side by side, squares of equal size, or None.
     """
 
     facts: dict[str, Any]
     strip: bytes | None
 
     def num_bytes(self) -> int:
-        """Size of the pictures and, as text, of the pairs with their nearest patches."""
+        """Size of the images and, as text, of the pairs with their nearest patches."""
         return len(self.strip or b"") + len(json.dumps(self.facts["pairs"], separators=(",", ":")))
 
 
 def show_bags(chosen: Sequence[ChosenBag], results: Path, folder: Path, size: int, budget: int) -> list[dict[str, Any]]:
-    """Describe the chosen bags and write their strips to `folder`/pictures.
+    """Describe the chosen bags and write their strips to `folder`/images.
 
     Args:
         chosen: Bags in order of importance.
         results: Folder with the results of the stages.
         folder: Folder of the page.
-        size: Side in pixels of a picture in a strip; less where pictures were compared at a smaller size.
+        size: Side in pixels of an image in a strip; less where images were compared at a smaller size.
         budget: Bytes of strips and pairs together; the bags behind those that fit have scores alone.
 
     Returns:
@@ -72,7 +72,7 @@ def show_bags(chosen: Sequence[ChosenBag], results: Path, folder: Path, size: in
         if spent > budget:
             bag.facts |= {"pairs": [], "problem": NO_ROOM}
         elif bag.strip is not None:
-            bag.facts["strip"] = f"{PICTURES}/{place:04d}.jpg"
+            bag.facts["strip"] = f"{IMAGES}/{place:04d}.jpg"
             write_bytes(folder / bag.facts["strip"], bag.strip)
     return [shown[bag.source, bag.key].facts for bag in chosen]
 
@@ -82,7 +82,7 @@ def _read_table(table: Path, members: Sequence[ChosenBag], results: Path, size: 
     keys, facts = pa.array([bag.key for bag in members]), table_facts(table)
     rows = open_scores([table]).to_table(list(PAIR_COLUMNS), filter=pc.field("key").isin(keys)).to_pylist()
     classes = _class_names(results / "shards" / f"{facts.get('real_shard', 'unknown')}.parquet", keys)
-    loader, problem = _open_pictures(table, results)
+    loader, problem = _open_images(table, results)
     shown = []
     for bag in members:
         pairs = [_pair(row) for row in rows if row["key"] == bag.key]
@@ -121,8 +121,8 @@ def _class_names(index: Path, keys: pa.Array) -> dict[str, str]:
     return {row["key"]: row["class_name"] for row in real.filter(pc.is_in(real["key"], keys)).to_pylist() if row["class_name"]}
 
 
-def _open_pictures(table: Path, results: Path) -> tuple[BagLoader | None, str | None]:
-    """The pictures behind a score table, or why there are none."""
+def _open_images(table: Path, results: Path) -> tuple[BagLoader | None, str | None]:
+    """The images behind a score table, or why there are none."""
     facts = table_facts(table)
     tars = [results / "shards" / f"{facts.get('real_shard', 'unknown')}.tar"]
     if facts.get("crops") is None:
@@ -139,20 +139,20 @@ def _open_pictures(table: Path, results: Path) -> tuple[BagLoader | None, str | 
 def _draw_strip(loader: BagLoader, key: str, size: int) -> tuple[bytes | None, list[dict[str, Any]], str | None]:
     """(strip, views, None), or (None, no views, why)."""
     try:
-        pictures = loader.load(key).pictures
+        images = loader.load(key).images
     except KeyError:
         return None, [], "its shard no longer holds this bag"
-    sides = [picture.image.width for picture in pictures if picture.image is not None]
-    views = [_view(picture) for picture in pictures]
+    sides = [bag_image.image.width for bag_image in images if bag_image.image is not None]
+    views = [_view(bag_image) for bag_image in images]
     if not sides:
-        return None, views, "no picture of this bag can be read"
+        return None, views, "no image of this bag can be read"
     side = min(size, *sides)
-    strip = Image.new("RGB", (side * len(pictures), side), "#f5f6f8")
-    for place, picture in enumerate(pictures):
-        if picture.image is not None:
-            strip.paste(picture.image.resize((side, side), Image.Resampling.LANCZOS), (place * side, 0))
+    strip = Image.new("RGB", (side * len(images), side), "#f5f6f8")
+    for place, bag_image in enumerate(images):
+        if bag_image.image is not None:
+            strip.paste(bag_image.image.resize((side, side), Image.Resampling.LANCZOS), (place * side, 0))
     return encode_jpeg(strip, STRIP_QUALITY), views, None
 
 
-def _view(picture: Picture) -> dict[str, Any]:
-    return {"index": picture.view_index} | ({"problem": picture.reason} if picture.reason else {})
+def _view(bag_image: BagImage) -> dict[str, Any]:
+    return {"index": bag_image.view_index} | ({"problem": bag_image.reason} if bag_image.reason else {})

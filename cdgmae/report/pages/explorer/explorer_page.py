@@ -1,4 +1,4 @@
-"""The explorer's page: its data as one script, its pictures, and the page itself."""
+"""The explorer's page: its data as one script, its images, and the page itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cdgmae.report.pages.explorer.bag_selection import RULES, SAMPLE_SIZE, SourceChoice, choose_source
-from cdgmae.report.pages.explorer.explorer_bags import PICTURES, show_bags
+from cdgmae.report.pages.explorer.explorer_bags import IMAGES, show_bags
 from cdgmae.report.rendering import write_page
 from cdgmae.settings.report import ReportSettings
 from cdgmae.storage.files.atomic import write_text
@@ -23,24 +23,24 @@ EXPLORER_ASSETS = ("explorer.css", *SCRIPTS)
 """What the page needs in the report's folder of assets, besides what all pages share."""
 
 BUDGET = 8_000_000
-"""Bytes of pictures and nearest patches together."""
+"""Bytes of images and nearest patches together."""
 
 
 def write_explorer(settings: ReportSettings, results: Path, output: Path, summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Write `consistency/index.html` with `data.js` and `pictures/` beside it.
+    """Write `consistency/index.html` with `data.js` and `images/` beside it.
 
     Args:
-        settings: Title, number of bags, size of the pictures.
+        settings: Title, number of bags, size of the images.
         results: Folder with the results of the stages.
         output: Folder of the report, which holds the shared scripts.
         summaries: Rows of the consistency summary; none if the stage has not been run.
 
     Returns:
-        `explorer_bags`: bags in the table, `explorer_pictures`: those with pictures, `explorer_sample`: bags in the distributions.
+        `explorer_bags`: bags in the table, `explorer_images`: those with images, `explorer_sample`: bags in the distributions.
     """
     folder = (output / EXPLORER_PAGE).parent
     (output / EXPLORER_PAGE).unlink(missing_ok=True)
-    shutil.rmtree(folder / PICTURES, ignore_errors=True)
+    shutil.rmtree(folder / IMAGES, ignore_errors=True)
     quota = max(1, settings.consistency_bags // (len(RULES) * max(1, len(summaries))))
     sample_size = SAMPLE_SIZE // max(1, len(summaries))
     choices = [made for row in summaries if (made := choose_source(results, row, quota, sample_size)) is not None]
@@ -48,7 +48,7 @@ def write_explorer(settings: ReportSettings, results: Path, output: Path, summar
     chosen = [choice.bags[place] for place in range(turns) for choice in choices if place < len(choice.bags)]
     bags = show_bags(chosen, results, folder, settings.thumbnail_size, BUDGET)
     facts = {
-        "explorer_bags": len(bags), "explorer_pictures": sum(bag["strip"] is not None for bag in bags),
+        "explorer_bags": len(bags), "explorer_images": sum(bag["strip"] is not None for bag in bags),
         "explorer_sample": sum(len(choice.sample["nps"]) for choice in choices),
     }  # fmt: skip
     data = {"rules": RULES, "sources": [_source(choice) for choice in choices], "bags": bags, "results": str(results)}

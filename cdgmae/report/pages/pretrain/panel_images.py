@@ -14,7 +14,7 @@ from cdgmae.report.training_curves import TrainingFacts
 from cdgmae.storage.files.atomic import write_bytes
 from cdgmae.storage.media.images import encode_jpeg
 
-PICTURES = "panels"
+IMAGES = "panels"
 MAX_WIDTH = 1080
 QUALITY = 75
 MAX_PER_RUN, MIN_PER_RUN = 8, 3
@@ -24,7 +24,7 @@ PANEL_BUDGET = 48
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One picture: the steps taken before it was painted, its file relative to the page, its size in pixels."""
+    """One image: the steps taken before it was painted, its file relative to the page, its size in pixels."""
 
     step: int
     file: str
@@ -55,7 +55,7 @@ def show_panels(folder: Path, runs: list[TrainingFacts], output: Path) -> list[R
         runs: All runs, by name and seed.
         output: Folder of the page.
     """
-    shutil.rmtree(output / PICTURES, ignore_errors=True)
+    shutil.rmtree(output / IMAGES, ignore_errors=True)
     first_seeds = {run.name: run for run in reversed(runs)}
     shown = sorted(first_seeds.values(), key=lambda run: run.name)
     count = min(MAX_PER_RUN, max(MIN_PER_RUN, PANEL_BUDGET // max(1, len(shown))))
@@ -63,14 +63,14 @@ def show_panels(folder: Path, runs: list[TrainingFacts], output: Path) -> list[R
 
 
 def _show_run(folder: Path, run: TrainingFacts, number: int, count: int, output: Path) -> RunPanels:
-    pictures = (folder / run.name / f"seed{run.seed}" / PICTURES).glob("step*.png")
-    found = sorted((int(name[1]), path) for path in pictures if (name := re.fullmatch(r"step(\d+)\.png", path.name)))
+    images = (folder / run.name / f"seed{run.seed}" / IMAGES).glob("step*.png")
+    found = sorted((int(name[1]), path) for path in images if (name := re.fullmatch(r"step(\d+)\.png", path.name)))
     panels = []
     for step, path in (found[place] for place in evenly_spaced(len(found), count)):
         with Image.open(path) as image:
             panel = image.convert("RGB")
         panel.thumbnail((MAX_WIDTH, panel.height), Image.Resampling.LANCZOS)
-        file = f"{PICTURES}/{number:03d}-{step:08d}.jpg"
+        file = f"{IMAGES}/{number:03d}-{step:08d}.jpg"
         write_bytes(output / file, encode_jpeg(panel, QUALITY))
         panels.append(Panel(step, file, *panel.size))
     return RunPanels(run, len(found), panels)

@@ -14,77 +14,77 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from cdgmae.storage.image_shards import BAD, LATER_COLUMNS, OK, PictureRow, PictureShard, PictureShardWriter, index_path
+from cdgmae.storage.image_shards import BAD, LATER_COLUMNS, OK, ImageRow, ImageShard, ImageShardWriter, index_path
 from cdgmae.storage.tables import TableError, file_sha256, table_facts
 from cdgmae.storage.verify import verify_file
 
-PICTURES = {f"key{i}": bytes([i]) * (100 + 300 * i) for i in range(6)}
+IMAGES = {f"key{i}": bytes([i]) * (100 + 300 * i) for i in range(6)}
 
 
-def write(tar: Path, pictures: dict[str, bytes] = PICTURES, view_index: int = 0) -> Path:
-    with PictureShardWriter(tar) as writer:
-        for key, data in pictures.items():
-            writer.add_picture(PictureRow(key, view_index, extension="jpg", class_name="c"), data)
-        writer.add_failure(PictureRow("broken", view_index, status=BAD, reason="empty file"))
+def write(tar: Path, images: dict[str, bytes] = IMAGES, view_index: int = 0) -> Path:
+    with ImageShardWriter(tar) as writer:
+        for key, data in images.items():
+            writer.add_image(ImageRow(key, view_index, extension="jpg", class_name="c"), data)
+        writer.add_failure(ImageRow("broken", view_index, status=BAD, reason="empty file"))
         writer.commit(settings_digest="abc", inputs={"manifest": "123"})
     return tar
 
 
-def test_pictures_come_back_by_offset_and_the_index_says_what_they_are(tmp_path: Path) -> None:
+def test_images_come_back_by_offset_and_the_index_says_what_they_are(tmp_path: Path) -> None:
     tar = write(tmp_path / "0.tar")
-    shard = PictureShard(tar)
-    assert {row.key: shard.read(row) for row in shard.rows(OK)} == PICTURES
+    shard = ImageShard(tar)
+    assert {row.key: shard.read(row) for row in shard.rows(OK)} == IMAGES
     assert [(row.key, row.reason) for row in shard.rows(BAD)] == [("broken", "empty file")]
     for row in shard.rows(OK):
-        assert row.sha256 == hashlib.sha256(PICTURES[row.key]).hexdigest()
+        assert row.sha256 == hashlib.sha256(IMAGES[row.key]).hexdigest()
     facts = table_facts(index_path(tar))
     assert (facts["settings"], facts["inputs"], facts["tar_bytes"]) == ("abc", {"manifest": "123"}, tar.stat().st_size)
     assert facts["tar_sha256"] == file_sha256(tar)
     assert verify_file(tar).ok
 
 
-def test_the_tar_is_an_ordinary_one_and_its_bytes_depend_on_the_pictures_alone(tmp_path: Path) -> None:
+def test_the_tar_is_an_ordinary_one_and_its_bytes_depend_on_the_images_alone(tmp_path: Path) -> None:
     first, second = write(tmp_path / "a.tar"), write(tmp_path / "b.tar")
     assert first.read_bytes() == second.read_bytes()
     listed = subprocess.run(["tar", "-tf", str(first)], capture_output=True, text=True, check=True).stdout.split()
-    assert listed == [f"{key}.0.jpg" for key in PICTURES]
+    assert listed == [f"{key}.0.jpg" for key in IMAGES]
 
 
 def test_indices_of_earlier_versions_read_and_verify(tmp_path: Path) -> None:
     tar = write(tmp_path / "0.tar")
     index = pq.read_table(index_path(tar))
     pq.write_table(index.drop_columns(list(LATER_COLUMNS)), index_path(tar))
-    assert [row.precision for row in PictureShard(tar).rows(OK)] == [None] * len(PICTURES)
-    assert {row.key: PictureShard(tar).read(row) for row in PictureShard(tar).rows(OK)} == PICTURES
+    assert [row.precision for row in ImageShard(tar).rows(OK)] == [None] * len(IMAGES)
+    assert {row.key: ImageShard(tar).read(row) for row in ImageShard(tar).rows(OK)} == IMAGES
     assert verify_file(tar).ok
     index_path(tar).rename(tmp_path / "1.parquet")
     assert "index without its tar" in verify_file(tmp_path / "1.parquet").problems[0]
     pq.write_table(index.select(["key"]), index_path(tar))
     with pytest.raises(TableError, match="is no shard index: it lacks"):
-        PictureShard(tar)
+        ImageShard(tar)
 
 
 def test_leaving_without_commit_leaves_nothing(tmp_path: Path) -> None:
-    with PictureShardWriter(tmp_path / "0.tar") as writer:
-        writer.add_picture(PictureRow("a", 0, extension="jpg"), b"x")
+    with ImageShardWriter(tmp_path / "0.tar") as writer:
+        writer.add_image(ImageRow("a", 0, extension="jpg"), b"x")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_that_make_no_sense_are_refused(tmp_path: Path) -> None:
-    with PictureShardWriter(tmp_path / "0.tar") as writer:
+    with ImageShardWriter(tmp_path / "0.tar") as writer:
         with pytest.raises(ValueError, match="no extension"):
-            writer.add_picture(PictureRow("a", 0), b"x")
+            writer.add_image(ImageRow("a", 0), b"x")
         with pytest.raises(ValueError, match="longer than 100 bytes"):
-            writer.add_picture(PictureRow("a" * 99, 0, extension="jpg"), b"x")
+            writer.add_image(ImageRow("a" * 99, 0, extension="jpg"), b"x")
         with pytest.raises(ValueError, match="needs status 'bad' and a reason"):
-            writer.add_failure(PictureRow("a", 0, status=BAD))
+            writer.add_failure(ImageRow("a", 0, status=BAD))
 
 
 def test_a_tar_without_index_is_incomplete(tmp_path: Path) -> None:
     tar = write(tmp_path / "0.tar")
     index_path(tar).unlink()  # what a kill between the two leaves
     with pytest.raises(TableError, match="rerun the stage"):
-        PictureShard(tar)
+        ImageShard(tar)
     assert "incomplete" in verify_file(tar).problems[0]
 
 
@@ -92,40 +92,40 @@ def test_a_truncated_or_missing_tar_is_named(tmp_path: Path) -> None:
     tar = write(tmp_path / "0.tar")
     tar.write_bytes(tar.read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"0\.tar has 2000 bytes.*truncated"):
-        PictureShard(tar)
+        ImageShard(tar)
     tar.unlink()
     with pytest.raises(ValueError, match="missing although its index is there"):
-        PictureShard(tar)
+        ImageShard(tar)
 
 
 def test_a_tar_cut_while_it_is_open_is_noticed(tmp_path: Path) -> None:
     tar = write(tmp_path / "0.tar")
-    shard = PictureShard(tar)
+    shard = ImageShard(tar)
     tar.write_bytes(tar.read_bytes()[:2000])
     with pytest.raises(ValueError, match="ends before byte"):
         shard.read(list(shard.rows(OK))[-1])
-    with pytest.raises(ValueError, match=r"has no picture \(empty file\)"):
+    with pytest.raises(ValueError, match=r"has no image \(empty file\)"):
         shard.read(next(shard.rows(BAD)))
 
 
 def test_many_threads_and_copies_in_other_processes_read_the_same(tmp_path: Path) -> None:
-    shard = PictureShard(write(tmp_path / "0.tar"))
+    shard = ImageShard(write(tmp_path / "0.tar"))
     rows = list(shard.rows(OK)) * 50
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(shard.read, rows)) == [PICTURES[row.key] for row in rows]
+        assert list(pool.map(shard.read, rows)) == [IMAGES[row.key] for row in rows]
     copy = pickle.loads(pickle.dumps(shard))
-    assert copy.read(rows[0]) == PICTURES[rows[0].key]
+    assert copy.read(rows[0]) == IMAGES[rows[0].key]
 
 
 WRITER = """
 import sys
 from pathlib import Path
-from cdgmae.storage.image_shards import PictureRow, PictureShardWriter
+from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 print("ready", flush=True)
 for attempt in range(10_000):
-    with PictureShardWriter(Path(sys.argv[1])) as writer:
+    with ImageShardWriter(Path(sys.argv[1])) as writer:
         for i in range(20):
-            writer.add_picture(PictureRow(f"k{i}", 0, extension="jpg"), bytes([attempt % 251]) * (1000 + attempt))
+            writer.add_image(ImageRow(f"k{i}", 0, extension="jpg"), bytes([attempt % 251]) * (1000 + attempt))
         writer.commit(settings_digest=str(attempt))
 """
 
@@ -145,7 +145,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_shard_or_none(tmp_path: Pa
             assert verify_file(tar).problems == ()
         else:
             with pytest.raises(TableError):
-                PictureShard(tar)
+                ImageShard(tar)
     write(tar)
     assert verify_file(tar).ok
     assert {path.name for path in tmp_path.iterdir()} == {"0.tar", "0.parquet"}
@@ -153,6 +153,6 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_shard_or_none(tmp_path: Pa
 
 def test_tar_members_and_rows_agree_for_tarfile(tmp_path: Path) -> None:
     tar = write(tmp_path / "0.tar")
-    rows = list(PictureShard(tar).rows(OK))
+    rows = list(ImageShard(tar).rows(OK))
     with tarfile.open(tar) as opened:
         assert [(m.offset_data, m.size) for m in opened] == [(row.offset, row.length) for row in rows]
