@@ -12,12 +12,13 @@ from cdgmae.commands.options import (
     DeviceOption,
     FinishedOption,
     JsonOption,
-    LogIntervalOption,
     PrecisionOption,
     ReuseFinishedOption,
+    RuntimeOption,
     SettingsOption,
     ThreadsOption,
     csv_beside,
+    parse_runtime,
     parse_settings,
     print_result,
 )
@@ -86,15 +87,14 @@ def score(
         int | None,
         typer.Option("--nearest-bags", help="Bags whose nearest patches are stored, for the report's explorer. Default 0."),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per encoder pass. Default 64.")] = None,
     max_bad_fraction: Annotated[
         float | None,
         typer.Option("--max-bad-fraction", help="Fail when more than this share of pairs cannot be scored. Default 0.001."),
     ] = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    log_interval: LogIntervalOption = 30.0,
     finished: FinishedOption = None,
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
@@ -113,17 +113,17 @@ def score(
 
     chosen = parse_settings(
         ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
-        batch_size=batch_size, max_bad_fraction=max_bad_fraction,
+        max_bad_fraction=max_bad_fraction,
     )  # fmt: skip
-    limit_threads(threads)
-    where = pick_device(device)
-    load = cache(lambda: load_encoder(encoder, device=where))  # at the first shard that is not found finished
+    here = parse_runtime(runtime, device, precision, threads)
+    limit_threads(here.thread_limit)
+    load = cache(lambda: load_encoder(encoder, device=pick_device(here.device)))  # at the first shard that is not found finished
 
     def make(tar: Path, target: Path) -> dict[str, Any]:
         view_tar = views / tar.name if views is not None and views.suffix != ".tar" else views
         return score_shard(
-            chosen, tar, view_tar, encoder, target, source=source, device=where, kind=kind, precision=precision,
-            work_dir=work_folder(work, output, target), log_interval_seconds=log_interval, load=load, stop=stop,
+            chosen, tar, view_tar, encoder, target, source=source, runtime=here, kind=kind,
+            work_dir=work_folder(work, output, target), load=load, stop=stop,
             keep=target != output, finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
 

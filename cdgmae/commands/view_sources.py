@@ -13,15 +13,15 @@ from cdgmae.commands.options import (
     DeviceOption,
     FinishedOption,
     JsonOption,
-    LogIntervalOption,
     PrecisionOption,
     ReuseFinishedOption,
+    RuntimeOption,
     SeedOption,
     SettingsOption,
     ShardsOfOneJobOption,
     ThreadsOption,
-    WorkersOption,
     find_shards,
+    parse_runtime,
     parse_settings,
     print_result,
 )
@@ -53,7 +53,8 @@ def embed(
     ],
     output: Annotated[Path, typer.Option(help="Table to write, e.g. results/embeddings/knn/00000.parquet.")],
     settings: SettingsOption = "",
-    device: DeviceOption = "auto",
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
     threads: ThreadsOption = None,
     finished: FinishedOption = None,
     reuse_finished: ReuseFinishedOption = True,
@@ -69,13 +70,13 @@ def embed(
     from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.views.sources.embedding import embed_images
 
-    parsed, chosen = parse_settings(EmbeddingSettings, settings), pick_device(device)
-    limit_threads(threads)
-    load = cache(lambda: load_encoder(encoder, device=chosen))  # at the first shard that is not found finished
+    parsed, here = parse_settings(EmbeddingSettings, settings), parse_runtime(runtime, device, threads=threads)
+    limit_threads(here.thread_limit)
+    load = cache(lambda: load_encoder(encoder, device=pick_device(here.device)))  # at the first shard that is not found finished
 
     def make(tar: Path, target: Path) -> dict[str, Any]:
         return embed_images(
-            parsed, tar, encoder, target, device=chosen, threads=threads or 1, load=load, keep=target != output,
+            parsed, tar, encoder, target, runtime=here, load=load, keep=target != output,
             finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
 
@@ -194,11 +195,10 @@ def sample_pipeline(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows per call of the pipeline; default: that of the settings.")] = None,
     seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
-    workers: WorkersOption = None,
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    log_interval: LogIntervalOption = 30.0,
     finished: FinishedOption = None,
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
@@ -212,7 +212,7 @@ def sample_pipeline(
     "StableDiffusionImageVariationPipeline", "path": "variations", "arguments": {"num_inference_steps": 25}}'
     """
     from cdgmae.commands.several_shards import each_shard, pair_outputs, work_folder
-    from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
+    from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.interrupts import StopRequest
     from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.views.sampling.pipeline_sampler import PipelineRecipe
@@ -220,15 +220,14 @@ def sample_pipeline(
     from cdgmae.views.sampling.sampler import OpenedOnce
 
     parsed = parse_settings(PipelineSettings, settings, batch_size=batch_size)
-    limit_threads(threads)
-    recipe = OpenedOnce(PipelineRecipe(parsed, precision))
-    devices = worker_devices(pick_device(device), workers)
+    here = parse_runtime(runtime, device, precision, threads)
+    limit_threads(here.thread_limit)
+    recipe = OpenedOnce(PipelineRecipe(parsed, here.precision))
 
     def make(tar: Path, target: Path) -> dict[str, Any]:
         return sample_shard(
-            parsed, seed, tar, recipe, target, work_folder(work, output, target), devices=devices, threads=threads,
-            log_interval_seconds=log_interval, stop=stop, keep=target != output,
-            finished=FinishedFolder(finished, reuse_finished),
+            parsed, seed, tar, recipe, target, work_folder(work, output, target), runtime=here, stop=stop,
+            keep=target != output, finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
 
     with StopRequest() as stop:

@@ -9,24 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from cdgmae.commands.options import (
-    CheckpointIntervalOption,
-    CheckpointStepsOption,
-    CompileOption,
     DeviceOption,
     FinishedOption,
     JsonOption,
-    KeepCheckpointsOption,
-    LoaderWorkersOption,
-    LogIntervalOption,
-    MicroBatchOption,
     PrecisionOption,
     ReuseFinishedOption,
+    RuntimeOption,
     SeedOption,
     SettingsOption,
     ShardsOfOneJobOption,
     ThreadsOption,
-    WorkersOption,
     find_shards,
+    parse_runtime,
     parse_settings,
     print_result,
 )
@@ -52,16 +46,11 @@ def train_generator(
     work: Annotated[Path | None, typer.Option(help="Folder for the training state; default: OUTPUT/../.work-OUTPUT.")] = None,
     settings: SettingsOption = "",
     seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    micro_batch_size: MicroBatchOption = None,
-    loader_workers: LoaderWorkersOption = None,
-    compile_model: CompileOption = False,
-    log_interval: LogIntervalOption = 30.0,
-    checkpoint_interval: CheckpointIntervalOption = 900.0,
-    checkpoint_steps: CheckpointStepsOption = None,
-    keep_checkpoints: KeepCheckpointsOption = 2,
+    tracker_dir: Annotated[Path | None, typer.Option(help="Folder for the trackers; left out: none.")] = None,
     finished: FinishedOption = None,
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
@@ -74,25 +63,14 @@ def train_generator(
     state. On several GPUs start it with a launcher, e.g. `accelerate launch --num_processes 8 -m cdgmae views train-generator ...`.
     """
     from cdgmae.generators.train.generator_training import train_generator as train
-    from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.training.machine import Machine
 
     parsed = parse_settings(GeneratorTrainingSettings, settings)
-    limit_threads(threads)
-    machine = Machine(
-        device=pick_device(device),
-        precision=precision,
-        micro_batch_size=micro_batch_size,
-        loader_workers=loader_workers,
-        compile=compile_model,
-        log_interval_seconds=log_interval,
-        checkpoint_interval_seconds=checkpoint_interval,
-        checkpoint_interval_steps=checkpoint_steps,
-        keep_checkpoints=keep_checkpoints,
-    )
+    here = parse_runtime(runtime, device, precision, threads)
+    limit_threads(here.thread_limit)
     with exclusive_writer(output) if is_main_process() else nullcontext():
         result = train(
             parsed,
@@ -101,7 +79,8 @@ def train_generator(
             encoder,
             output,
             work or output.parent / f".work-{output.name}",
-            machine,
+            here,
+            tracker_dir=tracker_dir,
             finished=FinishedFolder(finished, reuse_finished),
         )
     if is_main_process():
@@ -159,12 +138,10 @@ def sample(
     settings: SettingsOption = "",
     batch_size: Annotated[int | None, typer.Option(help="Views sampled together; default: that of the settings.")] = None,
     seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
-    compiled: CompileOption = False,
-    workers: WorkersOption = None,
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    log_interval: LogIntervalOption = 30.0,
     finished: FinishedOption = None,
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
@@ -176,7 +153,7 @@ def sample(
     `views.sources.NAME.sampling` in config.yaml; without any they are the paper's (4 views, 50 DDIM steps, guidance 6).
     """
     from cdgmae.commands.several_shards import each_shard, pair_outputs, work_folder
-    from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
+    from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.interrupts import StopRequest
     from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
@@ -184,15 +161,14 @@ def sample(
     from cdgmae.views.sampling.sampler import OpenedOnce
 
     parsed = parse_settings(SamplingSettings, settings, batch_size=batch_size)
-    limit_threads(threads)
-    recipe = OpenedOnce(GeneratorRecipe(generator, parsed, precision, compiled))
-    devices = worker_devices(pick_device(device), workers)
+    here = parse_runtime(runtime, device, precision, threads)
+    limit_threads(here.thread_limit)
+    recipe = OpenedOnce(GeneratorRecipe(generator, parsed, here.precision, here.compile))
 
     def make(tar: Path, target: Path) -> dict[str, Any]:
         return sample_shard(
-            parsed, seed, tar, recipe, target, work_folder(work, output, target), devices=devices, threads=threads,
-            log_interval_seconds=log_interval, stop=stop, keep=target != output,
-            finished=FinishedFolder(finished, reuse_finished),
+            parsed, seed, tar, recipe, target, work_folder(work, output, target), runtime=here, stop=stop,
+            keep=target != output, finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
 
     with StopRequest() as stop:
