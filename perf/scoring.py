@@ -37,6 +37,7 @@ from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.tables import write_table
 
+ON_CPU = RuntimeSettings(device="cpu")
 ENCODER = "random:vit_base_patch16_224"
 NUM_BAGS, NUM_VIEWS, BATCH_SIZE, ROUNDS = 16, 4, 16, 3
 NUM_SHARDS, ROWS_PER_SHARD = 100, 51_000
@@ -44,7 +45,6 @@ NUM_SHARDS, ROWS_PER_SHARD = 100, 51_000
 MEASURE = """
 import json, resource, subprocess, sys, time
 
-ON_CPU = RuntimeSettings(device="cpu")
 started = time.perf_counter()
 subprocess.run(sys.argv[1:], check=True, capture_output=True)
 elapsed, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
