@@ -23,7 +23,7 @@ def jobs(**section: Any) -> Jobs:
 
 def test_a_source_with_files_is_scored_from_its_view_shards() -> None:
     made = jobs()
-    assert made.scored_views("s_ldm", "00000") == ["results/views/s_ldm/00000.tar"]
+    assert made.scored_views("s_ldm", "00000") == [f"results/views/s_ldm/00000.{kind}" for kind in ("tar", "parquet")]
     assert made.scored_views_flag("s_ldm", "00000") == "--views results/views/s_ldm/00000.tar"
     assert json.loads(made.scoring_settings("s_ldm"))["crops"] is None
     assert made.source_kind("s_ldm") == "s_ldm"
