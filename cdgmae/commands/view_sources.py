@@ -24,14 +24,10 @@ from cdgmae.commands.options import (
     parse_settings,
     print_result,
 )
-from cdgmae.settings.sources import (
-    ClipReadingSettings,
-    EmbeddingSettings,
-    IndexSettings,
-    NeighbourSettings,
-    PipelineSettings,
-    RandomViewsSettings,
-)
+from cdgmae.views.sources.diffusers import PipelineViews
+from cdgmae.views.sources.knn import EmbeddingSettings, IndexSettings, NeighbourViews
+from cdgmae.views.sources.random import RandomViews
+from cdgmae.views.sources.video import ClipViews
 
 ShardsOption = Annotated[Path, typer.Option(help="Folder of all image shards of the data set, e.g. results/shards/imagenet.")]
 EmbeddingsOption = Annotated[
@@ -65,7 +61,7 @@ def embed(
     from cdgmae.runtime.devices import limit_threads, pick_device
     from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.views.sources.embedding import embed_images
+    from cdgmae.views.gathering.embedding import embed_images
 
     parsed, chosen = parse_settings(EmbeddingSettings, settings), pick_device(device)
     limit_threads(threads)
@@ -86,7 +82,7 @@ def index(
 ) -> None:
     """Build the search index from the embedding tables of all shards: exact up to a million images, an inverted file beyond."""
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.views.sources.neighbours import build_index
+    from cdgmae.views.gathering.neighbours import build_index
 
     parsed = parse_settings(IndexSettings, settings)
     with exclusive_writer(output):
@@ -112,9 +108,9 @@ def neighbours(
     """
     from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.views.sources.neighbours import NeighbourSearch, gather_neighbours
+    from cdgmae.views.gathering.neighbours import NeighbourSearch, gather_neighbours
 
-    parsed = parse_settings(NeighbourSettings, settings)
+    parsed = parse_settings(NeighbourViews, settings)
     with exclusive_writer(output):
         search = NeighbourSearch(parsed, find_shards(shards), _tables(embeddings), index, threads=threads or 1)
         result = gather_neighbours(search, shard, output, finished=FinishedFolder(finished, reuse_finished))
@@ -134,10 +130,10 @@ def random(
     """Fill the bags of a shard with other images of the data set, drawn at random (kind `random`; paper, Table 1)."""
     from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.views.sources.copying import DataSetImages
-    from cdgmae.views.sources.random_views import gather_random
+    from cdgmae.views.gathering.copying import DataSetImages
+    from cdgmae.views.gathering.random_views import gather_random
 
-    parsed = parse_settings(RandomViewsSettings, settings)
+    parsed = parse_settings(RandomViews, settings)
     with exclusive_writer(output):
         images = DataSetImages(find_shards(shards))
         result = gather_random(parsed, seed, shard, images, output, finished=FinishedFolder(finished, reuse_finished))
@@ -162,9 +158,9 @@ def video(
     """
     from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.views.sources.clip_frames import read_clips
+    from cdgmae.views.gathering.clip_frames import read_clips
 
-    parsed = parse_settings(ClipReadingSettings, settings, path=clips)
+    parsed = parse_settings(ClipViews, settings, path=clips)
     with exclusive_writer(output):
         result = read_clips(parsed, seed, shard, output, threads=threads or 1, finished=FinishedFolder(finished, reuse_finished))
     print_result(result, as_json)
@@ -207,7 +203,7 @@ def sample_pipeline(
     from cdgmae.views.sampling.pipeline_sampler import PipelineRecipe
     from cdgmae.views.sampling.sample_shard import sample_shard
 
-    parsed = parse_settings(PipelineSettings, settings, batch_size=batch_size)
+    parsed = parse_settings(PipelineViews, settings, batch_size=batch_size)
     limit_threads(threads)
     devices = worker_devices(pick_device(device), workers)
     with exclusive_writer(output):
