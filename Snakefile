@@ -9,7 +9,7 @@ from snakemake.utils import min_version
 from cdgmae import names
 from cdgmae.config import check_config, check_paths
 from cdgmae.jobs import Jobs, export_environment
-from cdgmae.settings.tables import TABLE_ROWS
+from cdgmae.paper import PAPER_TABLES
 
 min_version("9.20")
 
