@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from cdgmae import names
+from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.base import Settings
 from cdgmae.settings.consistency import ConsistencySettings
 from cdgmae.settings.demo import DemoSettings
@@ -24,7 +25,6 @@ from cdgmae.settings.propagation import PropagationSettings
 from cdgmae.settings.report import ReportSettings
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.shards import ShardsSettings
-from cdgmae.settings.tables import SOURCE_TABLES
 from cdgmae.views.sources.registry import ViewsSettings
 
 
@@ -81,7 +81,11 @@ class Config(Settings):
                     yield f"{key}.{field}", getattr(encoder, field), runs
         for table, rows in self.report.tables.items():
             for row, filler in rows.items():
-                yield f"report.tables.{table}.{row}", filler, sources if table in SOURCE_TABLES else self.propagation.encoders
+                yield (
+                    f"report.tables.{table}.{row}",
+                    filler,
+                    sources if PAPER_TABLES[table].is_of_sources else self.propagation.encoders,
+                )
 
     def draws(self, path: str) -> bool:
         """Whether `path` is part of the embedded demo data, which the workflow draws itself."""
@@ -108,7 +112,9 @@ class Config(Settings):
     def _seed_name_problems(self) -> Iterator[str]:
         """Encoders named like another seed of an encoder that stands in a paper table."""
         configured = self.propagation.encoders
-        used = {name for table, rows in self.report.tables.items() if table not in SOURCE_TABLES for name in rows.values()}
+        used = {
+            name for table, rows in self.report.tables.items() if not PAPER_TABLES[table].is_of_sources for name in rows.values()
+        }
         for name in sorted(used & set(configured)):
             for derived, encoder in self.seeds_of_encoder(name).items():
                 if derived in configured and configured[derived] != encoder:

@@ -13,9 +13,11 @@ import pyarrow as pa
 
 from cdgmae import __version__
 from cdgmae.models.encoders.checkpoints import write_encoder, write_model
+from cdgmae.models.onednn import use_onednn
 from cdgmae.pretrain.batches import BagBatches, open_bags
 from cdgmae.pretrain.panels import PanelPainter
 from cdgmae.pretrain.task import PretrainTask, build_model, loop_settings
+from cdgmae.runtime.devices import pick_device
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
@@ -89,7 +91,10 @@ def run_pretrain(
     local_folder = Path(os.path.expandvars(runtime.stage_in)) if runtime.stage_in else None
     store = open_bags(settings, shard_tars, view_tars, score_tables, local_folder)
     batches = BagBatches(store, settings, seed)
-    task, loop = PretrainTask(batches, build_model(settings, seed)), loop_settings(settings, batches.steps_per_epoch)
+    model = build_model(settings, seed)
+    if pick_device(runtime.device).type == "cpu":
+        use_onednn(model)
+    task, loop = PretrainTask(batches, model), loop_settings(settings, batches.steps_per_epoch)
     painter = PanelPainter(task, loop.num_steps, settings.num_panels, work_dir / PANELS_FOLDER)
     result = train(
         task, loop, seed=seed, work_dir=work_dir, runtime=runtime, tracker_dir=tracker_dir, identity=f"{settings.digest()}|{sorted(inputs.values())}",
