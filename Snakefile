@@ -41,6 +41,10 @@ export_environment(CONFIG)
 # How a GPU rule starts its command: here as it is, on a cluster as the profile says (workflow/profiles/slurm). Resources, not params:
 # where a job runs reruns nothing. That `mpi` is there, if only empty, leaves starting processes to the rule itself.
 ON_GPUS = {"mpi": "", "nodes": 1, "tasks_per_node": 1, "launcher": "none"}
+LAUNCH = (
+    "cdgmae cluster launch {resources.launcher} --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node}"
+    " --keep '{output}'"  # what was finished before is put back from work/finished/
+)
 
 
 wildcard_constraints:

@@ -9,10 +9,8 @@ import typer
 
 from cdgmae.commands.options import (
     DeviceOption,
-    FinishedOption,
     JsonOption,
     PrecisionOption,
-    ReuseFinishedOption,
     RuntimeOption,
     SettingsOption,
     ThreadsOption,
@@ -85,8 +83,6 @@ def score(
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Score the view pairs of a shard: every view against its real image, or crops of the real images.
@@ -97,7 +93,6 @@ def score(
     from cdgmae.consistency.scoring import score_shard
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
 
     chosen = parse_settings(
         ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
@@ -107,8 +102,7 @@ def score(
     limit_threads(here.thread_limit)
     with exclusive_writer(output):
         result = score_shard(
-            chosen, real, views, encoder, output, source=source, runtime=here, kind=kind, work_dir=work,
-            finished=FinishedFolder(finished, reuse_finished),
+            chosen, real, views, encoder, output, source=source, runtime=here, kind=kind, work_dir=work
         )  # fmt: skip
     print_result(result, as_json)
 

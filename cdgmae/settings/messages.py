@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, ValidationError
 
 REMOVED_KEYS = {
+    "runtime.reuse_finished": "to have a result made again, delete it and its folder in work/finished/",
     "runtime.shards_per_job": "one job makes one shard; for fewer and longer jobs give the data set a smaller num_shards",
 }
 """Keys of earlier versions -> what to do instead."""
@@ -33,7 +34,7 @@ def _describe(item: dict[str, Any], root: type[BaseModel]) -> list[str]:
         allowed = list(model.model_fields) if model is not None else []
         key = ".".join([*parts, word])
         if key in REMOVED_KEYS:
-            return [f"{key} is gone since it is no longer needed: {REMOVED_KEYS[key]}; delete the key"]
+            return [f"{key} is gone: {REMOVED_KEYS[key]}; delete the key"]
         return [f"{key}: unknown key; allowed: {', '.join(allowed)}{did_you_mean(word, allowed)}"]
     key = ".".join(parts)
     if kind == "missing":

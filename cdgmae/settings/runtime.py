@@ -46,11 +46,6 @@ class RuntimeSettings(Settings):
     compile: bool = Field(
         default=False, description="Compile what is trained or sampled with torch.compile: slower to start, faster to step."
     )
-    reuse_finished: bool = Field(
-        default=True,
-        description="Whether a job whose outputs were deleted takes the finished ones that are kept in work/finished/, if they were made "
-        "from the same; false: it makes them anew.",
-    )
     trackers: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = Field(
         default=["tensorboard"],
         description="Experiment trackers that mirror the metrics of trainings, offline, into logs/trackers/.",
@@ -65,7 +60,6 @@ class RuntimeSettings(Settings):
         """The environment variables through which a workflow's machine settings reach its jobs."""
         return {
             RUNTIME_VARIABLE: self.canonical_json(),
-            "CDGMAE_REUSE_FINISHED": str(int(self.reuse_finished)),
             # glibc returns freed tensors to the kernel at once and faults them in again; keeping up to 256 MiB of free heap took
             # a quarter off the CPU time of small training jobs.
             "MALLOC_TRIM_THRESHOLD_": str(256 << 20),

@@ -7,11 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 
 from cdgmae.runtime.devices import pick_device
-from cdgmae.runtime.distribution import is_main_process, world_size
 from cdgmae.settings.runtime import RuntimeSettings
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -45,23 +43,6 @@ def open_accelerator(runtime: RuntimeSettings, tracker_dir: Path | None = None) 
         log_with=(list(runtime.trackers) or None) if tracker_dir is not None else None,
         project_dir=tracker_dir,
     )
-
-
-def main_process_found(runtime: RuntimeSettings, found: bool) -> bool:
-    """Whether the main process found the result finished; every process must ask, so that all leave together or none does.
-
-    Args:
-        runtime: Where the processes compute.
-        found: What this process found; counts on the main process alone.
-    """
-    if world_size() == 1:
-        return found
-    accelerator = open_accelerator(runtime)
-    vote = torch.tensor(float(found and is_main_process()), device=accelerator.device)
-    agreed = bool(accelerator.reduce(vote, "sum") > 0)
-    if agreed:
-        accelerator.end_training()
-    return agreed
 
 
 def start_trackers(accelerator: Accelerator, runtime: RuntimeSettings, tracker_dir: Path | None, run: str, run_id: str) -> None:

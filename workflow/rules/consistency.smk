@@ -23,13 +23,10 @@ rule score_views:
         encoder=lambda w: JOBS.encoder_reference(CONFIG.consistency.encoder),
         kind=lambda w: JOBS.source_kind(w.source),
         work="work/consistency/{source}/{shard}",
-        finished="work/finished/consistency/{source}",
     message:
         "Score views {wildcards.source}, shard {wildcards.shard}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae consistency score"
+        LAUNCH + " -- cdgmae consistency score"
         " --settings {params.settings:q}"
         " --real {input.real[0]:q}"
         " {params.views}"
@@ -39,7 +36,6 @@ rule score_views:
         " --output {output:q}"
         " --work {params.work:q}"
         " --threads {threads}"
-        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 

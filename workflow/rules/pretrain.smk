@@ -35,13 +35,10 @@ rule pretrain_encoder:
         seed=lambda w: JOBS.run_seed(w.seed),
         work="work/pretrain/{run}/seed{seed}",
         trackers="logs/trackers/{run}/seed{seed}",
-        finished="work/finished/pretrain/{run}/seed{seed}",
     message:
         "Pre-train {wildcards.run}, seed {wildcards.seed}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae pretrain run"
+        LAUNCH + " -- cdgmae pretrain run"
         " --settings {params.settings:q}"
         " --seed {params.seed}"
         " --shards {params.shards:q}"
@@ -51,7 +48,6 @@ rule pretrain_encoder:
         " --work {params.work:q}"
         " --tracker-dir {params.trackers:q}"
         " --threads {threads}"
-        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 

@@ -26,13 +26,10 @@ rule propagate_labels:
         settings=lambda w: JOBS.protocol(w.clip_set).canonical_json(),
         encoder=lambda w: JOBS.encoder_reference(JOBS.judged_encoder(w.encoder)),
         work="work/propagation/{encoder}/{clip_set}",
-        finished="work/finished/propagation/{encoder}",
     message:
         "Propagate labels on {wildcards.clip_set} with {wildcards.encoder}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae propagation run {wildcards.clip_set}"
+        LAUNCH + " -- cdgmae propagation run {wildcards.clip_set}"
         " --settings {params.settings:q}"
         " --encoder {params.encoder:q}"
         " --name {wildcards.encoder}"
@@ -40,7 +37,6 @@ rule propagate_labels:
         " --strips"
         " --work {params.work:q}"
         " --threads {threads}"
-        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 

@@ -35,13 +35,10 @@ rule train_generator:
         seed=CONFIG.seed,
         work="work/views/train_generator/{generator}",
         trackers="logs/trackers/generators/{generator}",
-        finished="work/finished/generators",
     message:
         "Train generator {wildcards.generator}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae views train-generator"
+        LAUNCH + " -- cdgmae views train-generator"
         " --settings {params.settings:q}"
         " --seed {params.seed}"
         " --shards {params.shards:q}"
@@ -50,7 +47,6 @@ rule train_generator:
         " --work {params.work:q}"
         " --tracker-dir {params.trackers:q}"
         " --threads {threads}"
-        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
@@ -79,13 +75,10 @@ rule sample_views:
         settings=lambda w: JOBS.sampling_settings(w.source),
         seed=CONFIG.seed,
         work="work/views/sample/{source}/{shard}",
-        finished="work/finished/views/{source}",
     message:
         "Sample views {wildcards.source}, shard {wildcards.shard}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae views sample"
+        LAUNCH + " -- cdgmae views sample"
         " --settings {params.settings:q}"
         " --seed {params.seed}"
         " --shard {input.real[0]:q}"
@@ -94,7 +87,6 @@ rule sample_views:
         " --work {params.work:q}"
         " --batch-size {resources.batch_size}"
         " --threads {threads}"
-        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
@@ -123,13 +115,10 @@ rule sample_pipeline:
         settings=lambda w: JOBS.pipeline_settings(w.source),
         seed=CONFIG.seed,
         work="work/views/sample/{source}/{shard}",
-        finished="work/finished/views/{source}",
     message:
         "Sample views from a pipeline for {wildcards.source}, shard {wildcards.shard}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae views sample-pipeline"
+        LAUNCH + " -- cdgmae views sample-pipeline"
         " --settings {params.settings:q}"
         " --seed {params.seed}"
         " --shard {input.real[0]:q}"
@@ -137,7 +126,6 @@ rule sample_pipeline:
         " --work {params.work:q}"
         " --batch-size {resources.batch_size}"
         " --threads {threads}"
-        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
@@ -163,19 +151,15 @@ rule embed_images:
     params:
         settings=lambda w: JOBS.source_settings(w.source, "embed"),
         encoder=lambda w: JOBS.encoder_reference(JOBS.source_encoder(w.source)),
-        finished="work/finished/embeddings/{source}",
     message:
         "Embed images for {wildcards.source}, shard {wildcards.shard}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae views embed"
+        LAUNCH + " -- cdgmae views embed"
         " --settings {params.settings:q}"
         " --shard {input.real[0]:q}"
         " --encoder {params.encoder:q}"
         " --output {output:q}"
         " --threads {threads}"
-        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
@@ -236,7 +220,6 @@ rule gather_neighbours:
         settings=lambda w: JOBS.source_settings(w.source, "neighbours"),
         shards=lambda w: names.shards_dir(JOBS.dataset_of(w.source)),
         embeddings=lambda w: names.embeddings_dir(w.source),
-        finished="work/finished/views/{source}",
     message:
         "Gather neighbours {wildcards.source}, shard {wildcards.shard}"
     shell:
@@ -248,7 +231,6 @@ rule gather_neighbours:
         " --index {input.index:q}"
         " --output {output.tar:q}"
         " --threads {threads}"
-        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
@@ -275,7 +257,6 @@ rule gather_random:
         settings=lambda w: JOBS.source_settings(w.source, "random"),
         shards=lambda w: names.shards_dir(JOBS.dataset_of(w.source)),
         seed=CONFIG.seed,
-        finished="work/finished/views/{source}",
     message:
         "Gather random images {wildcards.source}, shard {wildcards.shard}"
     shell:
@@ -285,7 +266,6 @@ rule gather_random:
         " --shard {input.real[0]:q}"
         " --shards {params.shards:q}"
         " --output {output.tar:q}"
-        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
@@ -310,7 +290,6 @@ rule read_clips:
     params:
         settings=lambda w: JOBS.clip_settings(w.source),
         seed=CONFIG.seed,
-        finished="work/finished/views/{source}",
     message:
         "Read clips {wildcards.source}, shard {wildcards.shard}"
     shell:
@@ -320,7 +299,6 @@ rule read_clips:
         " --shard {input.real[0]:q}"
         " --output {output.tar:q}"
         " --threads {threads}"
-        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
