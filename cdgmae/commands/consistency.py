@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cdgmae.commands.options import (
+    ENCODER_HELP,
     DeviceOption,
     FinishedOption,
     JsonOption,
@@ -22,6 +23,7 @@ from cdgmae.commands.options import (
     print_result,
 )
 from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.encoder import parse_encoder
 
 ResultsOption = Annotated[
     Path, typer.Option("--results", help="Folder with summary.parquet and one folder of score tables per source.")
@@ -50,7 +52,7 @@ def score(
         str,
         typer.Option(
             "--encoder",
-            help="Scoring encoder: a file, a timm name, `random:NAME`, or `pixels:P`. Paper: vit_base_patch16_224.mae.",
+            help=f"Scoring encoder. {ENCODER_HELP} Paper: vit_base_patch16_224.mae.",
         ),
     ],
     source: Annotated[str, typer.Option("--source", help="Name of the view source, stored in every row.")],
@@ -116,13 +118,13 @@ def score(
         batch_size=batch_size, max_bad_fraction=max_bad_fraction,
     )  # fmt: skip
     limit_threads(threads)
-    where = pick_device(device)
-    load = cache(lambda: load_encoder(encoder, device=where))  # at the first shard that is not found finished
+    where, chosen_encoder = pick_device(device), parse_encoder(encoder)
+    load = cache(lambda: load_encoder(chosen_encoder, device=where))  # at the first shard that is not found finished
 
     def make(tar: Path, target: Path) -> dict[str, Any]:
         view_tar = views / tar.name if views is not None and views.suffix != ".tar" else views
         return score_shard(
-            chosen, tar, view_tar, encoder, target, source=source, device=where, kind=kind, precision=precision,
+            chosen, tar, view_tar, chosen_encoder, target, source=source, device=where, kind=kind, precision=precision,
             work_dir=work_folder(work, output, target), log_interval_seconds=log_interval, load=load, stop=stop,
             keep=target != output, finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip

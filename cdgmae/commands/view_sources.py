@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cdgmae.commands.options import (
+    ENCODER_HELP,
     DeviceOption,
     FinishedOption,
     JsonOption,
@@ -25,6 +26,7 @@ from cdgmae.commands.options import (
     parse_settings,
     print_result,
 )
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.sources import (
     ClipReadingSettings,
     EmbeddingSettings,
@@ -47,9 +49,7 @@ def embed(
     shard: ShardsOfOneJobOption,
     encoder: Annotated[
         str,
-        typer.Option(
-            help="Encoder to compare images with: encoder.safetensors, a .pth file, a timm name, random:NAME or pixels:P."
-        ),
+        typer.Option(help=f"Encoder to compare images with. {ENCODER_HELP}"),
     ],
     output: Annotated[Path, typer.Option(help="Table to write, e.g. results/embeddings/knn/00000.parquet.")],
     settings: SettingsOption = "",
@@ -69,13 +69,13 @@ def embed(
     from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.views.sources.embedding import embed_images
 
-    parsed, chosen = parse_settings(EmbeddingSettings, settings), pick_device(device)
+    parsed, chosen, judge = parse_settings(EmbeddingSettings, settings), pick_device(device), parse_encoder(encoder)
     limit_threads(threads)
-    load = cache(lambda: load_encoder(encoder, device=chosen))  # at the first shard that is not found finished
+    load = cache(lambda: load_encoder(judge, device=chosen))  # at the first shard that is not found finished
 
     def make(tar: Path, target: Path) -> dict[str, Any]:
         return embed_images(
-            parsed, tar, encoder, target, device=chosen, threads=threads or 1, load=load, keep=target != output,
+            parsed, tar, judge, target, device=chosen, threads=threads or 1, load=load, keep=target != output,
             finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
 

@@ -15,6 +15,7 @@ from cdgmae.commands.pretrain import app as pretrain_app
 from cdgmae.consistency.score_tables import METRICS
 from cdgmae.consistency.scoring import score_shard
 from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.media.images import decode_rgb, encode_jpeg, resize_shorter_side
@@ -70,7 +71,7 @@ def test_near_frames_score_above_far_ones_and_these_above_other_clips(
             views.update({(key, index): image for index, image in enumerate(pair, start=1)})
     tars = [write_shard(tmp_path / f"{name}.tar", images) for name, images in (("real", real), ("views", views))]
     table = tmp_path / "scores.parquet"
-    encoder = str(tmp_path / "run" / "encoder.safetensors")
+    encoder = parse_encoder(str(tmp_path / "run" / "encoder.safetensors"))
     score_shard(ScoringSettings(image_size=SIDE), *tars, encoder, table, source="video", device=CPU)
     means = pq.read_table(table).to_pandas().groupby("view_b")[list(METRICS)].mean()
     for metric in METRICS:

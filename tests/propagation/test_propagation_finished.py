@@ -10,6 +10,7 @@ import torch
 from drawn_clips import write_davis
 
 from cdgmae.propagation.evaluation import run_propagation
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.storage.files.output_cache import FinishedFolder
 
@@ -20,7 +21,7 @@ def test_a_deleted_table_comes_back_without_the_encoder(tmp_path: Path, monkeypa
     def run(**changes: object) -> dict:
         protocol = ProtocolSettings.from_plain({"root": str(root), "input_size": [64, 96], "radius": 4.0, **changes})
         kept = FinishedFolder(tmp_path / "kept")
-        return run_propagation("davis", protocol, "pixels:8", output, device=torch.device("cpu"), finished=kept)
+        return run_propagation("davis", protocol, parse_encoder("pixels:8"), output, device=torch.device("cpu"), finished=kept)
 
     made = run()
     before = output.read_bytes()

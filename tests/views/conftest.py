@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from cdgmae.generators.train.generator_training import train_generator
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.views import GeneratorTrainingSettings
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter
 from cdgmae.training.machine import Machine
@@ -66,6 +67,12 @@ def generator_dir(shard_tar: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("generators")
     output = folder / "animals"
     train_generator(
-        training_settings(), 0, [shard_tar], ENCODER, output, folder / "work", machine=Machine(device=torch.device("cpu"))
+        training_settings(),
+        0,
+        [shard_tar],
+        parse_encoder(ENCODER),
+        output,
+        folder / "work",
+        machine=Machine(device=torch.device("cpu")),
     )
     return output

@@ -24,7 +24,9 @@ for block in BLOCKS.of_sources():
         params:
             settings=block.of(JOBS.scoring_settings),
             views=block.of(JOBS.scored_views_flag),
-            encoder=lambda w: JOBS.encoder_reference(CONFIG.consistency.encoder),
+            encoder=lambda w: JOBS.loadable_encoder(
+                CONFIG.consistency.encoder
+            ).canonical_json(),
             source=block.name,
             kind=block.of(JOBS.source_kind),
             real=block.flags("--real", JOBS.real_shard),

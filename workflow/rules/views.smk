@@ -30,9 +30,9 @@ rule train_generator:
         runtime=2880,
     params:
         settings=lambda w: JOBS.generator_training(w.generator).canonical_json(),
-        encoder=lambda w: JOBS.encoder_reference(
+        encoder=lambda w: JOBS.loadable_encoder(
             JOBS.generator_training(w.generator).encoder
-        ),
+        ).canonical_json(),
         shards=lambda w: names.shards_dir(JOBS.generator_training(w.generator).dataset),
         seed=CONFIG.seed,
         work="work/views/train_generator/{generator}",
@@ -189,7 +189,9 @@ for block in BLOCKS.of_sources("knn"):
             real=block.flags("--shard", JOBS.real_shard),
             folder=block.of(names.embeddings_dir),
             encoder=block.of(
-                lambda source: JOBS.encoder_reference(JOBS.source_encoder(source))
+                lambda source: JOBS.loadable_encoder(
+                    JOBS.source_encoder(source)
+                ).canonical_json()
             ),
             finished=f"work/finished/embeddings/{block.name}",
         message:
