@@ -10,7 +10,7 @@ from cdgmae import names
 from cdgmae.blocks import Blocks, hand_down_profile
 from cdgmae.config import check_config, check_paths
 from cdgmae.jobs import Jobs, export_environment
-from cdgmae.settings.tables import TABLE_ROWS
+from cdgmae.paper import PAPER_TABLES
 
 min_version("9.20")
 

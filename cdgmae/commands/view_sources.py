@@ -27,14 +27,10 @@ from cdgmae.commands.options import (
     print_result,
 )
 from cdgmae.settings.encoder import parse_encoder
-from cdgmae.settings.sources import (
-    ClipReadingSettings,
-    EmbeddingSettings,
-    IndexSettings,
-    NeighbourSettings,
-    PipelineSettings,
-    RandomViewsSettings,
-)
+from cdgmae.views.sources.diffusers import PipelineViews
+from cdgmae.views.sources.knn import EmbeddingSettings, IndexSettings, NeighbourViews
+from cdgmae.views.sources.random import RandomViews
+from cdgmae.views.sources.video import ClipViews
 
 ShardsOption = Annotated[Path, typer.Option(help="Folder of all image shards of the data set, e.g. results/shards/imagenet.")]
 EmbeddingsOption = Annotated[
@@ -67,7 +63,7 @@ def embed(
     from cdgmae.models.encoders.by_name import load_encoder
     from cdgmae.runtime.devices import limit_threads, pick_device
     from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.views.sources.embedding import embed_images
+    from cdgmae.views.gathering.embedding import embed_images
 
     parsed, chosen, judge = parse_settings(EmbeddingSettings, settings), pick_device(device), parse_encoder(encoder)
     limit_threads(threads)
@@ -92,7 +88,7 @@ def index(
 ) -> None:
     """Build the search index from the embedding tables of all shards: exact up to a million images, an inverted file beyond."""
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.views.sources.neighbours import build_index
+    from cdgmae.views.gathering.neighbours import build_index
 
     parsed = parse_settings(IndexSettings, settings)
     with exclusive_writer(output):
@@ -118,9 +114,9 @@ def neighbours(
     """
     from cdgmae.commands.several_shards import each_shard, pair_outputs
     from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.views.sources.neighbours import NeighbourSearch, gather_neighbours
+    from cdgmae.views.gathering.neighbours import NeighbourSearch, gather_neighbours
 
-    parsed, targets = parse_settings(NeighbourSettings, settings), pair_outputs(shard, output, ".tar")
+    parsed, targets = parse_settings(NeighbourViews, settings), pair_outputs(shard, output, ".tar")
     kept = FinishedFolder(finished, reuse_finished)
     search = NeighbourSearch(parsed, find_shards(shards), _tables(embeddings), index, threads=threads or 1)
     print_result(each_shard(targets, output, lambda tar, target: gather_neighbours(search, tar, target, finished=kept)), as_json)
@@ -139,10 +135,10 @@ def random(
     """Fill the bags of one or more shards with other images of the data set, drawn at random (kind `random`; paper, Table 1)."""
     from cdgmae.commands.several_shards import each_shard, pair_outputs
     from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.views.sources.copying import DataSetImages
-    from cdgmae.views.sources.random_views import gather_random
+    from cdgmae.views.gathering.copying import DataSetImages
+    from cdgmae.views.gathering.random_views import gather_random
 
-    parsed, targets = parse_settings(RandomViewsSettings, settings), pair_outputs(shard, output, ".tar")
+    parsed, targets = parse_settings(RandomViews, settings), pair_outputs(shard, output, ".tar")
     images, kept = DataSetImages(find_shards(shards)), FinishedFolder(finished, reuse_finished)
 
     def make(tar: Path, target: Path) -> dict[str, Any]:
@@ -169,9 +165,9 @@ def video(
     """
     from cdgmae.commands.several_shards import each_shard, pair_outputs
     from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.views.sources.clip_frames import read_clips
+    from cdgmae.views.gathering.clip_frames import read_clips
 
-    parsed, targets = parse_settings(ClipReadingSettings, settings, path=clips), pair_outputs(shard, output, ".tar")
+    parsed, targets = parse_settings(ClipViews, settings, path=clips), pair_outputs(shard, output, ".tar")
     kept = FinishedFolder(finished, reuse_finished)
 
     def make(tar: Path, target: Path) -> dict[str, Any]:
@@ -219,7 +215,7 @@ def sample_pipeline(
     from cdgmae.views.sampling.sample_shard import sample_shard
     from cdgmae.views.sampling.sampler import OpenedOnce
 
-    parsed = parse_settings(PipelineSettings, settings, batch_size=batch_size)
+    parsed = parse_settings(PipelineViews, settings, batch_size=batch_size)
     limit_threads(threads)
     recipe = OpenedOnce(PipelineRecipe(parsed, precision))
     devices = worker_devices(pick_device(device), workers)

@@ -12,29 +12,21 @@ from cdgmae.config import ConfigError
 from cdgmae.jobs.shards import ShardJobs
 from cdgmae.settings.base import Settings
 from cdgmae.settings.encoder import EncoderSettings
-from cdgmae.settings.sources import (
-    ClipReadingSettings,
-    DiffusersSourceSettings,
-    EmbeddingSettings,
-    FrameSettings,
-    GeneratorSourceSettings,
-    IndexSettings,
-    KnnSourceSettings,
-    NeighbourSettings,
-    PipelineSettings,
-    RandomViewsSettings,
-    SourceBase,
-    VideoSourceSettings,
-)
 from cdgmae.settings.views import GeneratorTrainingSettings, SamplingSettings
+from cdgmae.views.sources.diffusers import DiffusersSource, PipelineViews
+from cdgmae.views.sources.knn import EmbeddingSettings, IndexSettings, KnnSource, NeighbourViews
+from cdgmae.views.sources.random import RandomViews
+from cdgmae.views.sources.s_ldm import GeneratorSource
+from cdgmae.views.sources.video import VideoSource
+from cdgmae.views.sources.view_source import ViewSource
 
-AnySource = TypeVar("AnySource", bound=SourceBase)
+AnySource = TypeVar("AnySource", bound=ViewSource)
 
 SETTINGS_OF_VERB: dict[str, type[Settings]] = {
     "embed": EmbeddingSettings,
     "index": IndexSettings,
-    "neighbours": NeighbourSettings,
-    "random": RandomViewsSettings,
+    "neighbours": NeighbourViews,
+    "random": RandomViews,
 }
 
 
@@ -103,7 +95,7 @@ class ViewJobs(ShardJobs):
 
     def sampling(self, source: str) -> SamplingSettings:
         """How a source of kind `s_ldm` or `rcg` is sampled."""
-        return self._source(GeneratorSourceSettings, source).sampling
+        return self._source(GeneratorSource, source).sampling
 
     def sampling_settings(self, source: str) -> str:
         """What the views of a source of kind `s_ldm` or `rcg` depend on, as JSON: everything but the batch size."""
@@ -112,12 +104,12 @@ class ViewJobs(ShardJobs):
     def sampling_batch_size(self, source: str) -> int:
         """Rows drawn together: a matter of the machine, so no parameter of the rule."""
         settings = self.config.views.sources[source]
-        return (settings if isinstance(settings, DiffusersSourceSettings) else self.sampling(source)).batch_size
+        return (settings if isinstance(settings, DiffusersSource) else self.sampling(source)).batch_size
 
     def pipeline_settings(self, source: str) -> str:
         """What the views of a source of kind `diffusers` depend on, as JSON: everything but the batch size."""
-        settings = self._source(DiffusersSourceSettings, source)
-        return settings.canonical_json(include=set(PipelineSettings.model_fields) - {"batch_size"})
+        settings = self._source(DiffusersSource, source)
+        return settings.canonical_json(include=set(PipelineViews.model_fields) - {"batch_size"})
 
     def embedding_tables(self, source: str) -> list[str]:
         """The embedding tables of all shards behind a source of kind `knn`."""
@@ -129,19 +121,17 @@ class ViewJobs(ShardJobs):
 
     def source_encoder(self, source: str) -> EncoderSettings:
         """The embedding encoder of a source of kind `knn`."""
-        return self._source(KnnSourceSettings, source).encoder
+        return self._source(KnnSource, source).encoder
 
     def clip_settings(self, source: str) -> str:
         """Settings of a source of kind `video` and how its data set's images were prepared, as JSON."""
-        settings = self._source(VideoSourceSettings, source)
+        settings = self._source(VideoSource, source)
         dataset = self.config.shards.datasets[settings.dataset]
-        frames = {name: getattr(settings, name) for name in FrameSettings.model_fields}
-        images = {name: getattr(dataset, name) for name in ("path", "resize", "image_size", "jpeg_quality", "max_pixels")}
-        return ClipReadingSettings(**frames, **images).canonical_json()
+        return settings.views(dataset).canonical_json()
 
     def pipeline_files(self, source: str) -> list[str]:
         """The folder of a source of kind `diffusers`; nothing for a name on the hub."""
-        path = self._source(DiffusersSourceSettings, source).path
+        path = self._source(DiffusersSource, source).path
         return [path] if path is not None else []
 
     def _source(self, kind: type[AnySource], name: str) -> AnySource:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cdgmae.blocks import base_rule
-from cdgmae.settings.tables import TABLE_ROWS
+from cdgmae.paper import PAPER_TABLES
 from tests.workflow.conftest import RESUME, ROOT, SNAKEMAKE, Workplace, environment
 
 PAPER = ROOT / "workflow/experiments/paper.yaml"
@@ -74,8 +74,8 @@ def test_missing_data_gives_one_message(example_trees: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.xdist_group("browser")  # the tests of the finished report need the same tables
 def test_the_finished_demo_gives_all_tables_without_training(finished: Workplace, with_tables: Workplace) -> None:
-    assert set(finished.planned_jobs("tables")) <= {"tables", *TABLE_ROWS}  # the default target made them all
-    for name in TABLE_ROWS:
+    assert set(finished.planned_jobs("tables")) <= {"tables", *PAPER_TABLES}  # the default target made them all
+    for name in PAPER_TABLES:
         with (with_tables.folder / f"results/tables/{name}.csv").open() as file:
             cells = list(csv.DictReader(file))
         assert any(cell["ours"] for cell in cells), name
