@@ -34,15 +34,18 @@ from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.encoder import parse_encoder
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.tables import write_table
 
+ON_CPU = RuntimeSettings(device="cpu")
 ENCODER = "random:vit_base_patch16_224"
 NUM_BAGS, NUM_VIEWS, BATCH_SIZE, ROUNDS = 16, 4, 16, 3
 NUM_SHARDS, ROWS_PER_SHARD = 100, 51_000
 
 MEASURE = """
 import json, resource, subprocess, sys, time
+
 started = time.perf_counter()
 subprocess.run(sys.argv[1:], check=True, capture_output=True)
 elapsed, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -94,7 +97,7 @@ def measure_stage(folder: Path) -> None:
 
     def stage() -> None:
         scoring.score_shard(
-            settings, real, views, parse_encoder(ENCODER), folder / "scores.parquet", source="benchmark", device=device
+            settings, real, views, parse_encoder(ENCODER), folder / "scores.parquet", source="benchmark", runtime=ON_CPU
         )
 
     forward_seconds, stage_seconds = [], []

@@ -13,15 +13,15 @@ from cdgmae.commands.options import (
     DeviceOption,
     FinishedOption,
     JsonOption,
-    LogIntervalOption,
     PrecisionOption,
     ReuseFinishedOption,
+    RuntimeOption,
     SeedOption,
     SettingsOption,
     ShardOption,
     ThreadsOption,
-    WorkersOption,
     find_shards,
+    parse_runtime,
     parse_settings,
     print_result,
 )
@@ -48,7 +48,8 @@ def embed(
     ],
     output: Annotated[Path, typer.Option(help="Table to write, e.g. results/embeddings/knn/00000.parquet.")],
     settings: SettingsOption = "",
-    device: DeviceOption = "auto",
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
     threads: ThreadsOption = None,
     finished: FinishedOption = None,
     reuse_finished: ReuseFinishedOption = True,
@@ -58,18 +59,17 @@ def embed(
 
     First of three steps of a `knn` source: embed every shard, `index` them together, then fill the bags with `neighbours`.
     """
-    from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.views.gathering.embedding import embed_images
 
-    parsed, chosen = parse_settings(EmbeddingSettings, settings), pick_device(device)
-    limit_threads(threads)
+    parsed, here = parse_settings(EmbeddingSettings, settings), parse_runtime(runtime, device, threads=threads)
+    limit_threads(here.thread_limit)
     with exclusive_writer(output):
         result = embed_images(
-            parsed, shard, parse_encoder(encoder), output, device=chosen, threads=threads or 1,
-            finished=FinishedFolder(finished, reuse_finished),
-        )  # fmt: skip
+            parsed, shard, parse_encoder(encoder), output, runtime=here, finished=FinishedFolder(finished, reuse_finished)
+        )
     print_result(result, as_json)
 
 
@@ -181,11 +181,10 @@ def sample_pipeline(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows per call of the pipeline; default: that of the settings.")] = None,
     seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
-    workers: WorkersOption = None,
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    log_interval: LogIntervalOption = 30.0,
     finished: FinishedOption = None,
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
@@ -198,19 +197,19 @@ def sample_pipeline(
     Example: cdgmae views sample-pipeline --shard 00000.tar --output views/00000.tar --settings '{"pipeline":
     "StableDiffusionImageVariationPipeline", "path": "variations", "arguments": {"num_inference_steps": 25}}'
     """
-    from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
+    from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.views.sampling.pipeline_sampler import PipelineRecipe
     from cdgmae.views.sampling.sample_shard import sample_shard
 
     parsed = parse_settings(PipelineViews, settings, batch_size=batch_size)
-    limit_threads(threads)
-    devices = worker_devices(pick_device(device), workers)
+    here = parse_runtime(runtime, device, precision, threads)
+    limit_threads(here.thread_limit)
     with exclusive_writer(output):
         result = sample_shard(
-            parsed, seed, shard, PipelineRecipe(parsed, precision), output, work or output.parent / f".work-{output.stem}",
-            devices=devices, threads=threads, log_interval_seconds=log_interval,
+            parsed, seed, shard, PipelineRecipe(parsed, here.precision), output, work or output.parent / f".work-{output.stem}",
+            runtime=here,
             finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
     print_result(result, as_json)

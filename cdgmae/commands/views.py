@@ -10,24 +10,18 @@ import typer
 
 from cdgmae.commands.options import (
     ENCODER_HELP,
-    CheckpointIntervalOption,
-    CheckpointStepsOption,
-    CompileOption,
     DeviceOption,
     FinishedOption,
     JsonOption,
-    KeepCheckpointsOption,
-    LoaderWorkersOption,
-    LogIntervalOption,
-    MicroBatchOption,
     PrecisionOption,
     ReuseFinishedOption,
+    RuntimeOption,
     SeedOption,
     SettingsOption,
     ShardOption,
     ThreadsOption,
-    WorkersOption,
     find_shards,
+    parse_runtime,
     parse_settings,
     print_result,
 )
@@ -54,16 +48,11 @@ def train_generator(
     work: Annotated[Path | None, typer.Option(help="Folder for the training state; default: OUTPUT/../.work-OUTPUT.")] = None,
     settings: SettingsOption = "",
     seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    micro_batch_size: MicroBatchOption = None,
-    loader_workers: LoaderWorkersOption = None,
-    compile_model: CompileOption = False,
-    log_interval: LogIntervalOption = 30.0,
-    checkpoint_interval: CheckpointIntervalOption = 900.0,
-    checkpoint_steps: CheckpointStepsOption = None,
-    keep_checkpoints: KeepCheckpointsOption = 2,
+    tracker_dir: Annotated[Path | None, typer.Option(help="Folder for the trackers; left out: none.")] = None,
     finished: FinishedOption = None,
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
@@ -76,25 +65,14 @@ def train_generator(
     state. On several GPUs start it with a launcher, e.g. `accelerate launch --num_processes 8 -m cdgmae views train-generator ...`.
     """
     from cdgmae.generators.train.generator_training import train_generator as train
-    from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.training.machine import Machine
 
     parsed = parse_settings(GeneratorTrainingSettings, settings)
-    limit_threads(threads)
-    machine = Machine(
-        device=pick_device(device),
-        precision=precision,
-        micro_batch_size=micro_batch_size,
-        loader_workers=loader_workers,
-        compile=compile_model,
-        log_interval_seconds=log_interval,
-        checkpoint_interval_seconds=checkpoint_interval,
-        checkpoint_interval_steps=checkpoint_steps,
-        keep_checkpoints=keep_checkpoints,
-    )
+    here = parse_runtime(runtime, device, precision, threads)
+    limit_threads(here.thread_limit)
     with exclusive_writer(output) if is_main_process() else nullcontext():
         result = train(
             parsed,
@@ -103,7 +81,8 @@ def train_generator(
             parse_encoder(encoder),
             output,
             work or output.parent / f".work-{output.name}",
-            machine,
+            here,
+            tracker_dir=tracker_dir,
             finished=FinishedFolder(finished, reuse_finished),
         )
     if is_main_process():
@@ -168,12 +147,10 @@ def sample(
     settings: SettingsOption = "",
     batch_size: Annotated[int | None, typer.Option(help="Views sampled together; default: that of the settings.")] = None,
     seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
-    compiled: CompileOption = False,
-    workers: WorkersOption = None,
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    log_interval: LogIntervalOption = 30.0,
     finished: FinishedOption = None,
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
@@ -184,20 +161,20 @@ def sample(
     started again, with any number of processes and any batch size, only what is missing is made. The settings are those of
     `views.sources.NAME.sampling` in config.yaml; without any they are the paper's (4 views, 50 DDIM steps, guidance 6).
     """
-    from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
+    from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
     from cdgmae.views.sampling.sample_shard import sample_shard
 
     parsed = parse_settings(SamplingSettings, settings, batch_size=batch_size)
-    limit_threads(threads)
-    recipe = GeneratorRecipe(generator, parsed, precision, compiled)
-    devices = worker_devices(pick_device(device), workers)
+    here = parse_runtime(runtime, device, precision, threads)
+    limit_threads(here.thread_limit)
+    recipe = GeneratorRecipe(generator, parsed, here.precision, here.compile)
     with exclusive_writer(output):
         result = sample_shard(
-            parsed, seed, shard, recipe, output, work or output.parent / f".work-{output.stem}", devices=devices,
-            threads=threads, log_interval_seconds=log_interval, finished=FinishedFolder(finished, reuse_finished),
+            parsed, seed, shard, recipe, output, work or output.parent / f".work-{output.stem}", runtime=here,
+            finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
     print_result(result, as_json)
 

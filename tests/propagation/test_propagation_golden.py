@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from formula_checkpoint import write_formula_checkpoint
 from PIL import Image
 
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.runtime import RuntimeSettings
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 CLIPS = Path(__file__).parents[3] / "shared/reference/propagation"
 COMMON = {"queue_length": 5, "radius": 4.0, "temperature": 0.7}
@@ -40,7 +42,7 @@ def expected() -> dict:
 def run(clip_set: str, checkpoint: str, folder: Path) -> dict[str, float]:
     output = folder / f"{clip_set}.parquet"
     return run_propagation(
-        clip_set, PROTOCOLS[clip_set], parse_encoder(checkpoint), output, device=torch.device("cpu"), save_predictions=folder
+        clip_set, PROTOCOLS[clip_set], parse_encoder(checkpoint), output, runtime=ON_CPU, save_predictions=folder
     )
 
 
