@@ -29,6 +29,7 @@ from cdgmae.runtime.devices import pick_device
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
+from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.storage.image_shards import BAD, OK, index_path
 from cdgmae.storage.tables import file_sha256, write_table
@@ -55,7 +56,7 @@ def score_shard(
     settings: ScoringSettings,
     real_tar: Path,
     view_tar: Path | None,
-    encoder_reference: str,
+    encoder_settings: EncoderSettings,
     output: Path,
     *,
     source: str,
@@ -77,7 +78,7 @@ def score_shard(
         settings: What is compared, at which size.
         real_tar: Shard of real images (view_index 0).
         view_tar: Shard of views (view_index >= 1) of the same keys; None for a source of kind `crops`.
-        encoder_reference: See `cdgmae.models.encoders.by_name.load_encoder`.
+        encoder_settings: The scoring encoder.
         output: Parquet file, `SCORE_SCHEMA`, sorted by key, view_a and view_b; appears whole or not at all.
         source: Name of the view source, stored in every row.
         runtime: How to run here.
@@ -100,10 +101,10 @@ def score_shard(
     named = {
         "kind": kind or source,
         "real_shard": f"{real_tar.parent.name}/{real_tar.stem}",
-        "encoder_reference": encoder_reference,
+        "encoder": encoder_settings.text,
     }
-    encoder = load_encoder(encoder_reference, device=device)
-    check_image_size(settings.image_size, encoder, encoder_reference)
+    encoder = load_encoder(encoder_settings, device=device)
+    check_image_size(settings.image_size, encoder, encoder_settings.text)
     embed = Embedder(encoder, final_norm=settings.features == "final_norm", device=device, precision=precision)
     bags = _open_bags(settings, real_tar, view_tar)
     inputs = indices | {"encoder": encoder.digest}
@@ -134,7 +135,7 @@ def _summary(output: Path, table: pa.Table, found: int, facts: dict[str, Any], e
     }  # fmt: skip
 
 
-def check_image_size(image_size: int, encoder: Encoder, reference: str) -> None:
+def check_image_size(image_size: int, encoder: Encoder, name: str) -> None:
     """Refuse an image size that the encoder cannot cut into whole patches.
 
     Raises:
@@ -143,7 +144,7 @@ def check_image_size(image_size: int, encoder: Encoder, reference: str) -> None:
     patch = encoder.patch_size
     if image_size % patch:
         raise ValueError(
-            f"consistency.image_size = {image_size} is not a multiple of the patch size {patch} of encoder {reference!r}; "
+            f"consistency.image_size = {image_size} is not a multiple of the patch size {patch} of encoder {name!r}; "
             f"use {max(patch, round(image_size / patch) * patch)}"
         )
 

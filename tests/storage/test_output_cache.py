@@ -208,7 +208,7 @@ def test_a_table_counts_by_its_rows(tmp_path: Path) -> None:
 
 
 SCRIPT = "import pathlib, sys; pathlib.Path('results/x').mkdir(parents=True, exist_ok=True); {body}"
-MAKE = "pathlib.Path('results/x/a.txt').write_text(sys.argv[1]); open('made', 'a').write(sys.argv[1])"
+MAKE = "pathlib.Path('new').write_text(sys.argv[1]); pathlib.Path('new').replace('results/x/a.txt'); open('made', 'a').write(sys.argv[1])"
 
 
 def launch(folder: Path, body: str, *arguments: str) -> int:

@@ -17,6 +17,7 @@ from cdgmae.generators.train.monitor import Monitor, copy_findings
 from cdgmae.models.encoders.by_name import Encoder, weights_digest
 from cdgmae.models.encoders.projected_encoder import load_conditioning_encoder
 from cdgmae.runtime.distribution import is_main_process
+from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.settings.views import GeneratorTrainingSettings
 from cdgmae.storage.files.atomic import atomic_folder
@@ -36,7 +37,7 @@ def train_generator(
     settings: GeneratorTrainingSettings,
     seed: int,
     shard_tars: list[Path],
-    encoder_reference: str,
+    encoder_settings: EncoderSettings,
     output: Path,
     work_dir: Path,
     runtime: RuntimeSettings = DEFAULT_RUNTIME,
@@ -52,7 +53,7 @@ def train_generator(
         settings: What to train.
         seed: Root of every random draw.
         shard_tars: Image shards of the data set.
-        encoder_reference: Frozen conditioning encoder, as for `load_encoder`.
+        encoder_settings: Frozen conditioning encoder.
         output: The generator folder; appears whole or not at all.
         work_dir: Latents and training state, the same folder for all processes; found again after an interruption and removed
             at the end.
@@ -70,7 +71,7 @@ def train_generator(
     check_training_runtime(runtime)
     inputs = {str(index_path(path)): file_sha256(index_path(path)) for path in shard_tars}
     device = open_accelerator(runtime).device  # under a launcher each process has its own
-    images, encoder = ImageCollection(shard_tars), load_conditioning_encoder(encoder_reference, device=device)
+    images, encoder = ImageCollection(shard_tars), load_conditioning_encoder(encoder_settings, device=device)
     pipeline = build_pipeline(settings, encoder.embed_dim, make_first_stage(images, settings), seed)
     if pipeline.autoencoder is not None:
         pipeline.autoencoder.to(device)
@@ -96,7 +97,7 @@ def train_generator(
         model.to(device)
         monitor.look(settings.num_steps, "averaged", "averaged")
     provenance = {"version": __version__, "seed": seed, "settings": settings.model_dump(mode="json"), "inputs": inputs}
-    digest = _write(output, pipeline.to("cpu"), result, settings, encoder_reference, encoder.digest, provenance, work_dir)
+    digest = _write(output, pipeline.to("cpu"), result, settings, encoder_settings, encoder.digest, provenance, work_dir)
     losses = result.metrics["loss"].to_pylist()
     tail = losses[-max(1, len(losses) // 10) :]
     facts = {
@@ -129,7 +130,7 @@ def _write(
     pipeline: LatentDiffusionPipeline,
     result: TrainingResult,
     settings: GeneratorTrainingSettings,
-    encoder_reference: str,
+    encoder_settings: EncoderSettings,
     encoder_digest: str,
     provenance: dict[str, Any],
     work_dir: Path,
@@ -137,7 +138,7 @@ def _write(
     """Write the generator folder; returns the generator's digest."""
     with atomic_folder(output) as folder:
         facts = write_generator(
-            folder, pipeline, encoder_reference, encoder_digest, image_size=settings.image_size,
+            folder, pipeline, encoder_settings, encoder_digest, image_size=settings.image_size,
             encoder_image_size=settings.encoder_image_size, provenance=provenance,
         )  # fmt: skip
         write_table(folder / METRICS_FILE, result.metrics, METRICS_SCHEMA, settings_digest=settings.digest())

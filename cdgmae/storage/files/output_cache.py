@@ -53,7 +53,8 @@ def identity_of(command: Sequence[str], *, precision: str = "") -> str:
 
     Args:
         command: Program and arguments. Of an argument that names a file or folder (also as `NAME=PATH` and `NAME@PATH`) the content
-            counts, of a shard's tar its index and size. Of paths inside JSON settings, which are the user's, sizes and times count.
+            counts, of a shard's tar its index and size. Files that JSON settings name count alike; of folders, which are the user's,
+            sizes and times do.
         precision: Precision of the networks.
     """
     words: list[Any] = []
@@ -62,7 +63,8 @@ def identity_of(command: Sequence[str], *, precision: str = "") -> str:
         if word in OPTIONS_WITHOUT_INFLUENCE:
             next(arguments, None)
         elif word.startswith("{"):
-            words.append([word, [stats_digest(_files(path)) for path in _paths_in(json.loads(word))]])
+            paths = _paths_in(json.loads(word))
+            words.append([word, [stats_digest(_files(path)) if path.is_dir() else _content(path) for path in paths]])
         else:
             name, path = _path_of(word)
             words.append(word if path is None else [name, _content(path)])

@@ -21,6 +21,7 @@ from cdgmae.models.encoders.by_name import Encoder, load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.runtime.devices import pick_device
 from cdgmae.runtime.progress import ProgressMeter
+from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.storage.image_shards import OK, ImageRow, ImageShard, index_path
 from cdgmae.storage.media.images import ImageError, center_crop, decode_rgb, resize_shorter_side
@@ -45,7 +46,7 @@ def embedding_schema(width: int) -> pa.Schema:
 def embed_images(
     settings: EmbeddingSettings,
     shard_tar: Path,
-    encoder_reference: str,
+    encoder_settings: EncoderSettings,
     output: Path,
     *,
     runtime: RuntimeSettings = DEFAULT_RUNTIME,
@@ -55,7 +56,7 @@ def embed_images(
     Args:
         settings: Image size and batch.
         shard_tar: Image shard.
-        encoder_reference: See `cdgmae.models.encoders.by_name.load_encoder`.
+        encoder_settings: The encoder.
         output: Parquet table to write, see `embedding_schema`.
         runtime: How to run here; `threads` images are decoded at the same time.
 
@@ -67,12 +68,12 @@ def embed_images(
     """
     device = pick_device(runtime.device)
     shard_index = file_sha256(index_path(shard_tar))
-    encoder = load_encoder(encoder_reference, device=device)
+    encoder = load_encoder(encoder_settings, device=device)
     if settings.image_size % encoder.patch_size:
         nearest = max(encoder.patch_size, round(settings.image_size / encoder.patch_size) * encoder.patch_size)
         raise ValueError(
             f"image_size = {settings.image_size} is not a multiple of the patch size {encoder.patch_size} of encoder "
-            f"{encoder_reference!r}; set views.sources.NAME.image_size = {nearest}"
+            f"{encoder_settings.text!r}; set views.sources.NAME.image_size = {nearest}"
         )
     shard = ImageShard(shard_tar)
     rows = sorted(shard.rows(OK), key=lambda row: row.key)
