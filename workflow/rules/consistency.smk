@@ -28,17 +28,19 @@ rule score_views:
     message:
         "Score views {wildcards.source}, shard {wildcards.shard}"
     shell:
-        LAUNCH + " -- cdgmae consistency score"
-        " --settings {params.settings:q}"
-        " --real {input.real[0]:q}"
-        " {params.views}"
-        " --encoder {params.encoder:q}"
-        " --source {wildcards.source}"
-        " --kind {params.kind}"
-        " --output {output:q}"
-        " --work {params.work:q}"
-        " --threads {threads}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae consistency score"
+            " --settings {params.settings:q}"
+            " --real {input.real[0]:q}"
+            " {params.views}"
+            " --encoder {params.encoder:q}"
+            " --source {wildcards.source}"
+            " --kind {params.kind}"
+            " --output {output:q}"
+            " --work {params.work:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule summarise_consistency:

@@ -38,17 +38,19 @@ rule pretrain_encoder:
     message:
         "Pre-train {wildcards.run}, seed {wildcards.seed}"
     shell:
-        LAUNCH + " -- cdgmae pretrain run"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shards {params.shards:q}"
-        " {params.views}"
-        " {params.scores}"
-        " --output $(dirname {output.encoder:q})"
-        " --work {params.work:q}"
-        " --tracker-dir {params.trackers:q}"
-        " --threads {threads}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae pretrain run"
+            " --settings {params.settings:q}"
+            " --seed {params.seed}"
+            " --shards {params.shards:q}"
+            " {params.views}"
+            " {params.scores}"
+            " --output $(dirname {output.encoder:q})"
+            " --work {params.work:q}"
+            " --tracker-dir {params.trackers:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule pretrain:

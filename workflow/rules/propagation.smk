@@ -31,15 +31,17 @@ rule propagate_labels:
     message:
         "Propagate labels on {wildcards.clip_set} with {wildcards.encoder}"
     shell:
-        LAUNCH + " -- cdgmae propagation run {wildcards.clip_set}"
-        " --settings {params.settings:q}"
-        " --encoder {params.encoder:q}"
-        " --name {wildcards.encoder}"
-        " --output $(dirname {output.table:q})"
-        " --strips"
-        " --work {params.work:q}"
-        " --threads {threads}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae propagation run {wildcards.clip_set}"
+            " --settings {params.settings:q}"
+            " --encoder {params.encoder:q}"
+            " --name {wildcards.encoder}"
+            " --output $(dirname {output.table:q})"
+            " --strips"
+            " --work {params.work:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule summarise_propagation:

@@ -38,16 +38,18 @@ rule train_generator:
     message:
         "Train generator {wildcards.generator}"
     shell:
-        LAUNCH + " -- cdgmae views train-generator"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shards {params.shards:q}"
-        " --encoder {params.encoder:q}"
-        " --output {output:q}"
-        " --work {params.work:q}"
-        " --tracker-dir {params.trackers:q}"
-        " --threads {threads}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae views train-generator"
+            " --settings {params.settings:q}"
+            " --seed {params.seed}"
+            " --shards {params.shards:q}"
+            " --encoder {params.encoder:q}"
+            " --output {output:q}"
+            " --work {params.work:q}"
+            " --tracker-dir {params.trackers:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule sample_views:
@@ -78,16 +80,18 @@ rule sample_views:
     message:
         "Sample views {wildcards.source}, shard {wildcards.shard}"
     shell:
-        LAUNCH + " -- cdgmae views sample"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shard {input.real[0]:q}"
-        " --generator {input.generator:q}"
-        " --output {output.tar:q}"
-        " --work {params.work:q}"
-        " --batch-size {resources.batch_size}"
-        " --threads {threads}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae views sample"
+            " --settings {params.settings:q}"
+            " --seed {params.seed}"
+            " --shard {input.real[0]:q}"
+            " --generator {input.generator:q}"
+            " --output {output.tar:q}"
+            " --work {params.work:q}"
+            " --batch-size {resources.batch_size}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule sample_pipeline:
@@ -118,15 +122,17 @@ rule sample_pipeline:
     message:
         "Sample views from a pipeline for {wildcards.source}, shard {wildcards.shard}"
     shell:
-        LAUNCH + " -- cdgmae views sample-pipeline"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shard {input.real[0]:q}"
-        " --output {output.tar:q}"
-        " --work {params.work:q}"
-        " --batch-size {resources.batch_size}"
-        " --threads {threads}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae views sample-pipeline"
+            " --settings {params.settings:q}"
+            " --seed {params.seed}"
+            " --shard {input.real[0]:q}"
+            " --output {output.tar:q}"
+            " --work {params.work:q}"
+            " --batch-size {resources.batch_size}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule embed_images:
@@ -156,13 +162,15 @@ rule embed_images:
     message:
         "Embed images for {wildcards.source}, shard {wildcards.shard}"
     shell:
-        LAUNCH + " -- cdgmae views embed"
-        " --settings {params.settings:q}"
-        " --shard {input.real[0]:q}"
-        " --encoder {params.encoder:q}"
-        " --output {output:q}"
-        " --threads {threads}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae views embed"
+            " --settings {params.settings:q}"
+            " --shard {input.real[0]:q}"
+            " --encoder {params.encoder:q}"
+            " --output {output:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule index_embeddings:
