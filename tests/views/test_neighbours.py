@@ -13,7 +13,7 @@ from cdgmae.storage.image_shards import BAD, ImageRow, ImageShard, ImageShardWri
 from cdgmae.storage.tables import table_facts
 from cdgmae.views.sources.embedding import EmbeddingTable, embed_images
 from cdgmae.views.sources.neighbours import NeighbourSearch, build_index, gather_neighbours
-from tests.views.conftest import ENCODER, image, write_shard
+from tests.generators.conftest import ENCODER, image, write_shard
 
 pytest.importorskip("faiss", reason="kind knn needs faiss: pip install 'cdgmae[knn]'")
 

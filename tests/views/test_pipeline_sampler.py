@@ -34,7 +34,7 @@ from cdgmae.settings.sources import PipelineSettings
 from cdgmae.storage.image_shards import OK, ImageShard
 from cdgmae.views.sampling.pipeline_sampler import PipelineRecipe, PipelineSampler
 from cdgmae.views.sampling.sample_shard import sample_shard
-from tests.views.conftest import image, write_shard
+from tests.generators.conftest import image, write_shard
 
 CPU = torch.device("cpu")
 KEYS = ("ant", "bee", "cat")

@@ -10,7 +10,7 @@ from cdgmae.settings.sources import RandomViewsSettings
 from cdgmae.storage.image_shards import ImageRow, ImageShard, ImageShardWriter
 from cdgmae.views.sources.copying import DataSetImages
 from cdgmae.views.sources.random_views import gather_random
-from tests.views.conftest import KEYS, image, write_shard
+from tests.generators.conftest import KEYS, image, write_shard
 
 
 def gather(tars: list[Path], output: Path, num_views: int = 3, seed: int = 0) -> dict[tuple[str, int], ImageRow]:

@@ -12,7 +12,7 @@ from cdgmae.cli import app
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.storage.image_shards import index_path
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
-from tests.views.conftest import KEYS, write_shard
+from tests.generators.conftest import KEYS, write_shard
 
 SAMPLING = '{"num_views": 2, "num_inference_steps": 2, "batch_size": 8, "max_bad_fraction": 0.1}'
 ENCODER = 'random:{"image_size":16,"patch_size":8,"embed_dim":16,"depth":1,"num_heads":2}'

@@ -34,8 +34,8 @@ from cdgmae.settings.views import UNetSettings
 from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.training.machine import Machine
 from cdgmae.training.metrics import MACHINE_COLUMNS
+from tests.generators.conftest import ENCODER, KEYS, training_settings, write_shard
 from tests.oracles.literal_ddim import alpha_bars
-from tests.views.conftest import ENCODER, KEYS, training_settings, write_shard
 
 CPU = torch.device("cpu")
 UNET = training_settings().unet.model_dump()

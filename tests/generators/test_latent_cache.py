@@ -14,7 +14,7 @@ from cdgmae.generators.train.latent_cache import LatentCache, fill_cache, part_p
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.storage.image_collection import ImageCollection
-from tests.views.conftest import ENCODER, training_settings
+from tests.generators.conftest import ENCODER, training_settings
 
 CPU = torch.device("cpu")
 

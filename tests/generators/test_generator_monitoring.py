@@ -27,7 +27,7 @@ from cdgmae.settings.views import MonitoringSettings
 from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.storage.tables import read_table
 from cdgmae.training.machine import Machine
-from tests.views.conftest import ENCODER, training_settings
+from tests.generators.conftest import ENCODER, training_settings
 
 CPU = torch.device("cpu")
 LOOK = {"held_out_fraction": 0.34, "interval_steps": 2, "num_images": 2, "num_views": 3, "num_inference_steps": 2}
