@@ -22,6 +22,9 @@ logger = logging.getLogger("cdgmae")
 PROBE_IMAGES = 2
 """Images that a first stage is tried on: some hundred thousand values at 256 pixels."""
 
+ONEDNN_WEIGHTS = 1 << 16
+"""Linear layers with at least so many weights go through oneDNN in fp32 on a CPU (`cdgmae.models.onednn`)."""
+
 ALLOWED_LEVELS = 1.0
 """How far pixels of a first stage in half precision may lie from those in fp32, in levels of 255."""
 
@@ -56,7 +59,7 @@ def prepare_for_sampling(
     choose_attention(pipeline.unet, device, kernels)
     for part in parts:
         if device.type == "cpu" and dtype == torch.float32 and not compiled:
-            freeze_to_onednn(part)
+            freeze_to_onednn(part, ONEDNN_WEIGHTS)
         if channels_last_is_faster(device, compiled):
             nn.Module.to(part, memory_format=torch.channels_last)
         if compiled:
