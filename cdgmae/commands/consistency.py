@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cdgmae.commands.options import (
+    ENCODER_HELP,
     DeviceOption,
     FinishedOption,
     JsonOption,
@@ -22,6 +23,7 @@ from cdgmae.commands.options import (
     print_result,
 )
 from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.encoder import parse_encoder
 
 ResultsOption = Annotated[
     Path, typer.Option("--results", help="Folder with summary.parquet and one folder of score tables per source.")
@@ -43,7 +45,7 @@ def score(
         str,
         typer.Option(
             "--encoder",
-            help="Scoring encoder: a file, a timm name, `random:NAME`, or `pixels:P`. Paper: vit_base_patch16_224.mae.",
+            help=f"Scoring encoder. {ENCODER_HELP} Paper: vit_base_patch16_224.mae.",
         ),
     ],
     source: Annotated[str, typer.Option("--source", help="Name of the view source, stored in every row.")],
@@ -107,7 +109,7 @@ def score(
     limit_threads(here.thread_limit)
     with exclusive_writer(output):
         result = score_shard(
-            chosen, real, views, encoder, output, source=source, runtime=here, kind=kind, work_dir=work,
+            chosen, real, views, parse_encoder(encoder), output, source=source, runtime=here, kind=kind, work_dir=work,
             finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
     print_result(result, as_json)

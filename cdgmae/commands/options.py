@@ -19,6 +19,10 @@ from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
+ENCODER_HELP = (
+    "A file (encoder.safetensors, a CropMAE/SiamMAE/MAE/DINO/VideoMAE .pth), a timm name, NAME@FILE (timm's architecture, weights of a file), "
+    "random:NAME, pixels:P (no network), or all fields of an encoder as JSON."
+)
 SettingsOption = Annotated[
     str, typer.Option("--settings", help="The stage's settings as JSON text, or a .json/.yaml file. Other flags override it.")
 ]

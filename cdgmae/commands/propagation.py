@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cdgmae.commands.options import (
+    ENCODER_HELP,
     DeviceOption,
     FinishedOption,
     JsonOption,
@@ -23,6 +24,7 @@ from cdgmae.commands.options import (
     parse_settings,
     print_result,
 )
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.propagation import ProtocolSettings
 
 app = typer.Typer(
@@ -124,8 +126,7 @@ def run(
         str,
         typer.Option(
             "--encoder",
-            help="encoder.safetensors, a CropMAE/SiamMAE/MAE/DINO/VideoMAE .pth, a timm name, NAME@FILE (timm's architecture, weights of a "
-            "file), `random:NAME`, or `pixels:P` (the floor without a network).",
+            help=f"Encoder to judge. {ENCODER_HELP}",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", help="Folder of the results; the table is OUTPUT/CLIP_SET.parquet.")],
@@ -209,7 +210,7 @@ def run(
     only_writer = exclusive_writer(table) if writes_table else nullcontext()
     with only_writer, stop_if_asked("clip", "finished clips are kept") as check_now:
         scores = run_propagation(
-            clip_set.value, protocol, encoder, table,
+            clip_set.value, protocol, parse_encoder(encoder), table,
             runtime=here, name=name, work_dir=work or output / f".{clip_set.value}.work",
             save_predictions=output if save_predictions else None,
             overlays=output if overlays else None, overlay_format=overlays.value if overlays else "gif",

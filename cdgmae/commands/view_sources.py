@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cdgmae.commands.options import (
+    ENCODER_HELP,
     DeviceOption,
     FinishedOption,
     JsonOption,
@@ -24,6 +25,7 @@ from cdgmae.commands.options import (
     parse_settings,
     print_result,
 )
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.views.sources.diffusers import PipelineViews
 from cdgmae.views.sources.knn import EmbeddingSettings, IndexSettings, NeighbourViews
 from cdgmae.views.sources.random import RandomViews
@@ -42,9 +44,7 @@ def embed(
     shard: ShardOption,
     encoder: Annotated[
         str,
-        typer.Option(
-            help="Encoder to compare images with: encoder.safetensors, a .pth file, a timm name, random:NAME or pixels:P."
-        ),
+        typer.Option(help=f"Encoder to compare images with. {ENCODER_HELP}"),
     ],
     output: Annotated[Path, typer.Option(help="Table to write, e.g. results/embeddings/knn/00000.parquet.")],
     settings: SettingsOption = "",
@@ -67,7 +67,9 @@ def embed(
     parsed, here = parse_settings(EmbeddingSettings, settings), parse_runtime(runtime, device, threads=threads)
     limit_threads(here.thread_limit)
     with exclusive_writer(output):
-        result = embed_images(parsed, shard, encoder, output, runtime=here, finished=FinishedFolder(finished, reuse_finished))
+        result = embed_images(
+            parsed, shard, parse_encoder(encoder), output, runtime=here, finished=FinishedFolder(finished, reuse_finished)
+        )
     print_result(result, as_json)
 
 

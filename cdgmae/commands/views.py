@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cdgmae.commands.options import (
+    ENCODER_HELP,
     DeviceOption,
     FinishedOption,
     JsonOption,
@@ -26,6 +27,7 @@ from cdgmae.commands.options import (
 )
 from cdgmae.commands.view_plan import plan
 from cdgmae.commands.view_sources import VERBS
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.views import GeneratorTrainingSettings, SamplingSettings
 
 app = typer.Typer(
@@ -40,7 +42,7 @@ def train_generator(
     shards: Annotated[Path, typer.Option(help="Folder of the image shards to train on, e.g. results/shards/imagenet.")],
     encoder: Annotated[
         str,
-        typer.Option(help="Frozen conditioning encoder: encoder.safetensors, a .pth file, a timm name, random:NAME or pixels:P."),
+        typer.Option(help=f"Frozen conditioning encoder. {ENCODER_HELP}"),
     ],
     output: Annotated[Path, typer.Option(help="Generator folder to write, e.g. results/generators/s_ldm.")],
     work: Annotated[Path | None, typer.Option(help="Folder for the training state; default: OUTPUT/../.work-OUTPUT.")] = None,
@@ -76,7 +78,7 @@ def train_generator(
             parsed,
             seed,
             find_shards(shards),
-            encoder,
+            parse_encoder(encoder),
             output,
             work or output.parent / f".work-{output.name}",
             here,
@@ -94,7 +96,7 @@ def import_generator(
     output: Annotated[Path, typer.Option(help="Generator folder to write, e.g. data/generators/gen_sis.")],
     encoder: Annotated[
         str | None,
-        typer.Option(help="Conditioning encoder it was trained with: a file or a timm name. RCG's lies inside its checkpoint."),
+        typer.Option(help=f"Conditioning encoder it was trained with; RCG's lies inside its checkpoint. {ENCODER_HELP}"),
     ] = None,
     encoder_image_size: Annotated[int, typer.Option(help="Side in pixels at which the encoder sees an image.")] = 224,
     null_condition: Annotated[
@@ -119,7 +121,14 @@ def import_generator(
     from cdgmae.generators.imported.convert import import_generator as convert
     from cdgmae.storage.files.locks import exclusive_writer
 
-    options = ImportOptions(encoder, encoder_image_size, null_condition, normalisation, magnification, ignore or [])
+    options = ImportOptions(
+        parse_encoder(encoder) if encoder else None,
+        encoder_image_size,
+        null_condition,
+        normalisation,
+        magnification,
+        ignore or [],
+    )
     with exclusive_writer(output):
         result = convert(checkpoint, config, output, options)
     print_result(result, as_json)

@@ -24,11 +24,12 @@ from cdgmae.consistency.nearest import with_nearest_patches
 from cdgmae.consistency.pair_images import BagLoader, CropBags, LoadedBag, ViewBags, bad_pair_reason
 from cdgmae.consistency.partial_scores import PartFolder, join_parts, plan_parts
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA, check_scores
-from cdgmae.models.encoders.by_name import Encoder, load_encoder, reference_digest
+from cdgmae.models.encoders.by_name import Encoder, identify_encoder, load_encoder
 from cdgmae.runtime.devices import pick_device
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
+from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.image_shards import BAD, OK, index_path
@@ -56,7 +57,7 @@ def score_shard(
     settings: ScoringSettings,
     real_tar: Path,
     view_tar: Path | None,
-    encoder_reference: str,
+    encoder_settings: EncoderSettings,
     output: Path,
     *,
     source: str,
@@ -82,13 +83,13 @@ def score_shard(
         settings: What is compared, at which size.
         real_tar: Shard of real images (view_index 0).
         view_tar: Shard of views (view_index >= 1) of the same keys; None for a source of kind `crops`.
-        encoder_reference: See `cdgmae.models.encoders.by_name.load_encoder`.
+        encoder_settings: The scoring encoder.
         output: Parquet file, `SCORE_SCHEMA`, sorted by key, view_a and view_b; appears whole or not at all.
         source: Name of the view source, stored in every row.
         runtime: How to run here.
         kind: Kind of the source (section `views`), by which the summary finds its counterpart in the paper; default: its name.
         work_dir: Finished parts of the unfinished table; found again after an interruption and removed at the end.
-        load: Gives the encoder of `encoder_reference` on the same device, for a caller that loads it once for several shards.
+        load: Gives that encoder on the same device, for a caller that loads it once for several shards.
         stop: Says when to stop; the caller's own if it scores several shards, so that they share one time limit.
         keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
         finished: Where the outputs get second names once they are whole, and are looked for first.
@@ -109,15 +110,15 @@ def score_shard(
     named = {
         "kind": kind or source,
         "real_shard": f"{real_tar.parent.name}/{real_tar.stem}",
-        "encoder_reference": encoder_reference,
+        "encoder": encoder_settings.text,
     }
-    inputs = indices | {"encoder": reference_digest(encoder_reference)}
+    inputs = indices | {"encoder": identify_encoder(encoder_settings)}
     made_from = {"pairs": _identity(settings, inputs, source, precision), "settings": settings.digest(), **named}
     copy = finished.copy_of([output], made_from)
     if (restored := copy.restore()) is not None:
         return {**restored, "found_finished": restored["pairs"]}
-    encoder = load() if load is not None else load_encoder(encoder_reference, device=device)
-    check_image_size(settings.image_size, encoder, encoder_reference)
+    encoder = load() if load is not None else load_encoder(encoder_settings, device=device)
+    check_image_size(settings.image_size, encoder, encoder_settings.text)
     embed = Embedder(encoder, final_norm=settings.features == "final_norm", device=device, precision=precision)
     bags = _open_bags(settings, real_tar, view_tar)
     inputs = indices | {"encoder": encoder.digest}
@@ -151,7 +152,7 @@ def _summary(output: Path, table: pa.Table, found: int, facts: dict[str, Any], e
     }  # fmt: skip
 
 
-def check_image_size(image_size: int, encoder: Encoder, reference: str) -> None:
+def check_image_size(image_size: int, encoder: Encoder, name: str) -> None:
     """Refuse an image size that the encoder cannot cut into whole patches.
 
     Raises:
@@ -160,7 +161,7 @@ def check_image_size(image_size: int, encoder: Encoder, reference: str) -> None:
     patch = encoder.patch_size
     if image_size % patch:
         raise ValueError(
-            f"consistency.image_size = {image_size} is not a multiple of the patch size {patch} of encoder {reference!r}; "
+            f"consistency.image_size = {image_size} is not a multiple of the patch size {patch} of encoder {name!r}; "
             f"use {max(patch, round(image_size / patch) * patch)}"
         )
 

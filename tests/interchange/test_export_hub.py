@@ -16,6 +16,7 @@ from cdgmae.cli import app
 from cdgmae.models import CrossViewMAE
 from cdgmae.models.encoders.checkpoints import load_encoder_file, write_encoder
 from cdgmae.propagation.evaluation import run_propagation
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.settings.runtime import RuntimeSettings
@@ -73,7 +74,7 @@ def test_the_card_has_the_scores_of_exactly_these_weights_and_their_protocol(tmp
     run, other = (finished_run(results / f"pretrain/{name}/seed0", seed=seed) for seed, name in enumerate(("cdg", "other")))
     protocol = ProtocolSettings(root=str(write_davis(tmp_path / "davis")), input_size=(32, 48), top_k=3, queue_length=2, radius=2)
     scores = run_propagation(
-        "davis", protocol, str(run / "encoder.safetensors"), results / "propagation/mine/davis.parquet",
+        "davis", protocol, parse_encoder(str(run / "encoder.safetensors")), results / "propagation/mine/davis.parquet",
         runtime=ON_CPU, name="mine", work_dir=tmp_path / "work",
     )  # fmt: skip
     facts = export("--encoder", run, "--output", tmp_path / "hub", "--results", results, "--license", "cc-by-nc-4.0")

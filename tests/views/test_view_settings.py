@@ -11,6 +11,7 @@ import yaml
 from cdgmae.config import check_config
 from cdgmae.generators.folder import load_generator, write_generator
 from cdgmae.jobs import Jobs
+from cdgmae.settings.encoder import parse_encoder
 from tests.generators.conftest import ENCODER
 from tests.views.test_view_sampling import pixels_of, rows_of, sample
 
@@ -37,7 +38,7 @@ def lively_generator(generator_dir: Path, tmp_path_factory: pytest.TempPathFacto
     draw = torch.Generator().manual_seed(0)
     for parameter in generator.pipeline.unet.parameters():
         parameter.data += 0.2 * torch.randn(parameter.shape, generator=draw)
-    write_generator(folder, generator.pipeline, ENCODER, generator.encoder.digest,
+    write_generator(folder, generator.pipeline, parse_encoder(ENCODER), generator.encoder.digest,
                     image_size=16, encoder_image_size=16, provenance={})  # fmt: skip
     return folder
 

@@ -20,7 +20,9 @@ rule score_views:
     params:
         settings=lambda w: JOBS.scoring_settings(w.source),
         views=lambda w: JOBS.scored_views_flag(w.source, w.shard),
-        encoder=lambda w: JOBS.encoder_reference(CONFIG.consistency.encoder),
+        encoder=lambda w: JOBS.loadable_encoder(
+            CONFIG.consistency.encoder
+        ).canonical_json(),
         kind=lambda w: JOBS.source_kind(w.source),
         work="work/consistency/{source}/{shard}",
         finished="work/finished/consistency/{source}",

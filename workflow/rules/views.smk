@@ -28,9 +28,9 @@ rule train_generator:
         runtime=2880,
     params:
         settings=lambda w: JOBS.generator_training(w.generator).canonical_json(),
-        encoder=lambda w: JOBS.encoder_reference(
+        encoder=lambda w: JOBS.loadable_encoder(
             JOBS.generator_training(w.generator).encoder
-        ),
+        ).canonical_json(),
         shards=lambda w: names.shards_dir(JOBS.generator_training(w.generator).dataset),
         seed=CONFIG.seed,
         work="work/views/train_generator/{generator}",
@@ -162,7 +162,9 @@ rule embed_images:
         runtime=240,
     params:
         settings=lambda w: JOBS.source_settings(w.source, "embed"),
-        encoder=lambda w: JOBS.encoder_reference(JOBS.source_encoder(w.source)),
+        encoder=lambda w: JOBS.loadable_encoder(
+            JOBS.source_encoder(w.source)
+        ).canonical_json(),
         finished="work/finished/embeddings/{source}",
     message:
         "Embed images for {wildcards.source}, shard {wildcards.shard}"

@@ -17,10 +17,11 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from cdgmae.models.encoders.by_name import Encoder, load_encoder, reference_digest
+from cdgmae.models.encoders.by_name import Encoder, identify_encoder, load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.runtime.devices import pick_device
 from cdgmae.runtime.progress import ProgressMeter
+from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.image_shards import OK, ImageRow, ImageShard, index_path
@@ -44,7 +45,7 @@ def embedding_schema(width: int) -> pa.Schema:
 
 
 def embed_images(
-    settings: EmbeddingSettings, shard_tar: Path, encoder_reference: str, output: Path, *, runtime: RuntimeSettings = DEFAULT_RUNTIME,
+    settings: EmbeddingSettings, shard_tar: Path, encoder_settings: EncoderSettings, output: Path, *, runtime: RuntimeSettings = DEFAULT_RUNTIME,
     load: Callable[[], Encoder] | None = None, keep: bool = False, finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:  # fmt: skip
     """Embed every image of a shard: the encoder's final-norm CLS token, scaled to length 1.
@@ -52,10 +53,10 @@ def embed_images(
     Args:
         settings: Image size and batch.
         shard_tar: Image shard.
-        encoder_reference: See `cdgmae.models.encoders.by_name.load_encoder`.
+        encoder_settings: The encoder.
         output: Parquet table to write, see `embedding_schema`.
         runtime: How to run here; `threads` images are decoded at the same time.
-        load: Gives the encoder of `encoder_reference` on the same device, for a caller that loads it once for several shards.
+        load: Gives that encoder on the same device, for a caller that loads it once for several shards.
         keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
         finished: Where the outputs get second names once they are whole, and are looked for first.
 
@@ -67,16 +68,16 @@ def embed_images(
     """
     device = pick_device(runtime.device)
     shard_index = file_sha256(index_path(shard_tar))
-    made_from = {"embedding": settings.digest(), "encoder": reference_digest(encoder_reference), "shard": shard_index}
+    made_from = {"embedding": settings.digest(), "encoder": identify_encoder(encoder_settings), "shard": shard_index}
     copy = finished.copy_of([output], made_from)
     if (restored := copy.restore()) is not None:
         return restored
-    encoder = load() if load is not None else load_encoder(encoder_reference, device=device)
+    encoder = load() if load is not None else load_encoder(encoder_settings, device=device)
     if settings.image_size % encoder.patch_size:
         nearest = max(encoder.patch_size, round(settings.image_size / encoder.patch_size) * encoder.patch_size)
         raise ValueError(
             f"image_size = {settings.image_size} is not a multiple of the patch size {encoder.patch_size} of encoder "
-            f"{encoder_reference!r}; set views.sources.NAME.image_size = {nearest}"
+            f"{encoder_settings.text!r}; set views.sources.NAME.image_size = {nearest}"
         )
     shard = ImageShard(shard_tar)
     rows = sorted(shard.rows(OK), key=lambda row: row.key)
