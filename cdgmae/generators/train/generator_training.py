@@ -18,9 +18,9 @@ from cdgmae.models.encoders.by_name import Encoder, reference_digest, weights_di
 from cdgmae.models.encoders.projected_encoder import load_conditioning_encoder
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.views import GeneratorTrainingSettings
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.atomic import atomic_folder
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
-from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import file_sha256, folder_digest, write_table
 from cdgmae.training.loop import TrainingResult, remove_work, train
@@ -73,7 +73,7 @@ def train_generator(
     if machine.main_process_found(restored is not None):
         return restored or {}
     device = machine.accelerator().device  # under a launcher each process has its own
-    images, encoder = ImageCollection(shard_tars), load_conditioning_encoder(encoder_reference, device=device)
+    images, encoder = Bags(shard_tars).usable(), load_conditioning_encoder(encoder_reference, device=device)
     pipeline = build_pipeline(settings, encoder.embed_dim, make_first_stage(images, settings), seed)
     if pipeline.autoencoder is not None:
         pipeline.autoencoder.to(device)
