@@ -19,8 +19,8 @@ from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.settings.views import DrawingSettings
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.atomic import explain_write_errors
-from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path
 from cdgmae.storage.tables import file_sha256
 from cdgmae.views.sampling.batch import Item, rows_of_shard
@@ -63,7 +63,7 @@ def sample_shard(
             views stay in `work_dir`.
     """
     stop, provenance = StopRequest(), recipe.provenance
-    images = ImageCollection([shard_tar])
+    images = Bags([shard_tar]).usable()
     inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar)), "generator": provenance.generator}
     identity = _identity(settings, seed, inputs, recipe)
     rows = rows_of_shard(len(images), settings.num_views, recipe.views_per_row)
@@ -114,7 +114,7 @@ def _identity(settings: DrawingSettings, seed: int, inputs: dict[str, str], reci
 
 
 def _missing_batches(
-    rows: Sequence[Item], images: ImageCollection, finished: FinishedViews, settings: DrawingSettings, views_per_row: int
+    rows: Sequence[Item], images: Bags, finished: FinishedViews, settings: DrawingSettings, views_per_row: int
 ) -> list[list[Item]]:
     """The rows that are not finished, in the cells of a grid over all rows: cell i is always rows i B .. (i + 1) B - 1."""
 
@@ -163,7 +163,7 @@ def _bad_views(finished: FinishedViews, wanted: Sequence[tuple[str, int]], setti
 def _write_shard(
     output_tar: Path,
     finished: FinishedViews,
-    images: ImageCollection,
+    images: Bags,
     settings: DrawingSettings,
     seed: int,
     recipe: SamplerRecipe,
