@@ -25,7 +25,7 @@ from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import file_sha256, folder_digest, write_table
-from cdgmae.training.accelerator import check_training_runtime, main_process_found, open_accelerator
+from cdgmae.training.accelerator import main_process_found, open_accelerator, start_training_compute
 from cdgmae.training.loop import TrainingResult, remove_work, train
 from cdgmae.training.metrics import METRICS_SCHEMA
 from cdgmae.training.schedule import LoopSettings
@@ -71,9 +71,9 @@ def train_generator(
         Interrupted: after a signal, with the finished latents and the state saved.
         ValueError: if the shards hold no usable image, the first stage does not fit, or the loss is not finite.
     """
-    check_training_runtime(runtime)
+    precision = start_training_compute(runtime).precision
     inputs = {str(index_path(path)): file_sha256(index_path(path)) for path in shard_tars}
-    copy = finished.copy_of([output], _made_from(settings, seed, encoder_settings, inputs.values(), runtime))
+    copy = finished.copy_of([output], _made_from(settings, seed, encoder_settings, inputs.values(), precision))
     restored = copy.restore() if is_main_process() else None
     if main_process_found(runtime, restored is not None):
         return restored or {}
@@ -120,13 +120,13 @@ def _made_from(
     seed: int,
     encoder_settings: EncoderSettings,
     inputs: Iterable[str],
-    runtime: RuntimeSettings,
+    precision: str,
 ) -> dict[str, Any]:
     """What a finished generator depends on, known without loading anything."""
     stage = settings.autoencoder.path
     return {
         "training": settings.digest(), "seed": seed, "encoder": identify_encoder(encoder_settings), "inputs": sorted(inputs),
-        "first_stage": folder_digest(Path(stage)) if stage is not None else None, "precision": runtime.precision,
+        "first_stage": folder_digest(Path(stage)) if stage is not None else None, "precision": precision,
     }  # fmt: skip
 
 
