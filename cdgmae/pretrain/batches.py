@@ -14,7 +14,7 @@ from cdgmae.pretrain.augment import MAX_ENLARGED, resize_pixels
 from cdgmae.pretrain.pretext import plan_sample
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.bags import Bag, BagStore
+from cdgmae.storage.bags import Bag, Bags
 from cdgmae.storage.files.local_copy import copy_to_local_disk
 from cdgmae.storage.media.crops import PixelBox, SamplePlan
 from cdgmae.storage.media.images import ImageError
@@ -36,7 +36,7 @@ class BagBatches:
         num_steps: Steps of the whole run.
     """
 
-    def __init__(self, store: BagStore, settings: PretrainRunSettings, seed: int, *, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, store: Bags, settings: PretrainRunSettings, seed: int, *, cache_bytes: int = CACHE_BYTES) -> None:
         """Prepare the order of bags.
 
         Args:
@@ -166,7 +166,7 @@ def open_bags(
     view_tars: Sequence[Path],
     score_tables: Sequence[Path] = (),
     local_folder: Path | None = None,
-) -> BagStore:
+) -> Bags:
     """The bags that a run trains on; those with too few views, or too few that pass `view_filter`, are left out.
 
     Args:
@@ -187,7 +187,7 @@ def open_bags(
     if local_folder is not None:
         local = copy_to_local_disk([*shard_tars, *view_tars], local_folder)
         shard_tars, view_tars = local[: len(shard_tars)], local[len(shard_tars) :]
-    return BagStore(shard_tars, view_tars, min_views=views_needed(settings), weights=weights)
+    return Bags(shard_tars, view_tars).usable(min_views=views_needed(settings), weights=weights)
 
 
 def views_needed(settings: PretrainRunSettings) -> int:

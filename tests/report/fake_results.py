@@ -74,6 +74,8 @@ class FakeResults:
                             key,
                             view,
                             extension="jpg",
+                            width=changed.width,
+                            height=changed.height,
                             generator="s_ldm abc123",
                             sampler="ddim",
                             steps=20,

@@ -154,7 +154,7 @@ def test_what_is_gone_is_said(scored: FakeResults, tmp_path: Path) -> None:
     assert facts["explorer_images"] == 0
     assert {bag["problem"] for bag in data["bags"]} == {
         "shards/demo/00000.tar is not there",
-        "shards/demo/00001.tar is not there",
+        "shards/demo/00001.tar and views/s_ldm/00001.tar are not there",
     }
     assert {bag["class"] for bag in data["bags"]} == {None}
     assert "0 of the 12 bags have images" in page.replace("\n", " ")
@@ -181,7 +181,7 @@ def test_shards_that_no_longer_fit_the_scores_are_said(scored: FakeResults, tmp_
     _, data, _ = write(scored.root, tmp_path)
     problems = {bag["key"][:2]: bag["problem"] for bag in data["bags"]}
     assert problems["n0"] is None
-    assert "have no real image in" in problems["n1"]
+    assert "views without a real image: " in problems["n1"]
 
 
 def test_writing_again_leaves_no_images_behind(scored: FakeResults, tmp_path: Path) -> None:

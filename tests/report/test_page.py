@@ -190,8 +190,8 @@ def test_images_that_are_gone_are_said_to_be_gone(fake: FakeResults, tmp_path: P
     shutil.rmtree(fake.root / "shards")
     (fake.root / "views" / "s_ldm" / "00001.tar").unlink()
     facts, reader = write(fake.root, tmp_path)
-    assert "no image: demo/00000.tar is not there" in reader.text
-    assert "no image: s_ldm/00001.tar is not there" in reader.text
+    assert "no image: shards/demo/00000.tar is not there" in reader.text
+    assert "no image: shards/demo/00001.tar and views/s_ldm/00001.tar are not there" in reader.text
     assert facts["bags"] == 8
 
 

@@ -14,7 +14,7 @@ from cdgmae.storage.files.output_cache import FinishedCopy
 from cdgmae.storage.image_shards import index_path
 from cdgmae.views.gathering.copying import DataSetImages
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
-from tests.views.conftest import ENCODER, KEYS, training_settings, write_shard
+from tests.generators.conftest import ENCODER, KEYS, training_settings, write_shard
 
 SAMPLING = {"num_views": 2, "num_inference_steps": 2, "batch_size": 8}
 

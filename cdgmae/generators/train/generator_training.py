@@ -20,9 +20,9 @@ from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.settings.views import GeneratorTrainingSettings
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.atomic import atomic_folder
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
-from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import file_sha256, folder_digest, write_table
 from cdgmae.training.accelerator import main_process_found, open_accelerator, start_training_compute
@@ -78,7 +78,7 @@ def train_generator(
     if main_process_found(runtime, restored is not None):
         return restored or {}
     device = open_accelerator(runtime).device  # under a launcher each process has its own
-    images, encoder = ImageCollection(shard_tars), load_conditioning_encoder(encoder_settings, device=device)
+    images, encoder = Bags(shard_tars).usable(), load_conditioning_encoder(encoder_settings, device=device)
     pipeline = build_pipeline(settings, encoder.embed_dim, make_first_stage(images, settings), seed)
     if pipeline.autoencoder is not None:
         pipeline.autoencoder.to(device)

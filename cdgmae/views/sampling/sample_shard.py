@@ -20,9 +20,9 @@ from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.settings.views import DrawingSettings
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.atomic import explain_write_errors
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
-from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path, read_index
 from cdgmae.storage.tables import file_sha256, is_made_from, table_facts
 from cdgmae.views.sampling.batch import Item, rows_of_shard
@@ -71,7 +71,7 @@ def sample_shard(
             views stay in `work_dir`.
     """
     stop, provenance = stop or StopRequest(), recipe.provenance
-    images = ImageCollection([shard_tar])
+    images = Bags([shard_tar]).usable()
     inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar)), "generator": provenance.generator}
     identity = _identity(settings, seed, inputs, recipe)
     shard = {"views": identity, "num_views": settings.num_views, "max_bad_fraction": settings.max_bad_fraction}
@@ -139,7 +139,7 @@ def _identity(settings: DrawingSettings, seed: int, inputs: dict[str, str], reci
 
 
 def _missing_batches(
-    rows: Sequence[Item], images: ImageCollection, finished: FinishedViews, settings: DrawingSettings, views_per_row: int
+    rows: Sequence[Item], images: Bags, finished: FinishedViews, settings: DrawingSettings, views_per_row: int
 ) -> list[list[Item]]:
     """The rows that are not finished, in the cells of a grid over all rows: cell i is always rows i B .. (i + 1) B - 1."""
 
@@ -188,7 +188,7 @@ def _bad_views(finished: FinishedViews, wanted: Sequence[tuple[str, int]], setti
 def _write_shard(
     output_tar: Path,
     finished: FinishedViews,
-    images: ImageCollection,
+    images: Bags,
     settings: DrawingSettings,
     seed: int,
     recipe: SamplerRecipe,
