@@ -12,18 +12,21 @@ from cdgmae.commands.options import (
     DeviceOption,
     FinishedOption,
     JsonOption,
+    KeyOption,
+    NumHeadsOption,
     PrecisionOption,
+    PrefixOption,
     ReuseFinishedOption,
     RuntimeOption,
     SettingsOption,
     ThreadsOption,
+    choose_encoder,
     csv_beside,
     parse_runtime,
     parse_settings,
     print_result,
 )
 from cdgmae.settings.consistency import ScoringSettings
-from cdgmae.settings.encoder import parse_encoder
 
 ResultsOption = Annotated[
     Path, typer.Option("--results", help="Folder with summary.parquet and one folder of score tables per source.")
@@ -63,6 +66,9 @@ def score(
     work: Annotated[
         Path | None, typer.Option("--work", help="Folder for finished parts until the table is whole; default: beside OUTPUT.")
     ] = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
+    num_heads: NumHeadsOption = None,
     settings: SettingsOption = "",
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="Side in pixels at which images are compared. Default 224.")
@@ -109,7 +115,7 @@ def score(
     limit_threads(here.thread_limit)
     with exclusive_writer(output):
         result = score_shard(
-            chosen, real, views, parse_encoder(encoder), output, source=source, runtime=here, kind=kind, work_dir=work,
+            chosen, real, views, choose_encoder(encoder, key, prefix, num_heads), output, source=source, runtime=here, kind=kind, work_dir=work,
             finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
     print_result(result, as_json)

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
+from cdgmae.settings.encoder import EncoderSettings, parse_encoder
 from cdgmae.settings.messages import describe_problems
 from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
 
@@ -23,6 +24,17 @@ ENCODER_HELP = (
     "A file (encoder.safetensors, a CropMAE/SiamMAE/MAE/DINO/VideoMAE .pth), a timm name, NAME@FILE (timm's architecture, weights of a file), "
     "random:NAME, pixels:P (no network), or all fields of an encoder as JSON."
 )
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", help="Where the weights lie in the encoder's file, e.g. model_ema; default: averaged before raw ones."),
+]
+PrefixOption = Annotated[
+    str | None,
+    typer.Option("--prefix", help="What the keys of the encoder in its file begin with, e.g. module.momentum_encoder."),
+]
+NumHeadsOption = Annotated[
+    int | None, typer.Option("--num-heads", help="Attention heads of the encoder's file, which no tensor shows.", min=1)
+]
 SettingsOption = Annotated[
     str, typer.Option("--settings", help="The stage's settings as JSON text, or a .json/.yaml file. Other flags override it.")
 ]
@@ -71,6 +83,17 @@ def parse_settings(kind: type[AnySettings], text: str = "", **overrides: Any) ->
         ValueError: naming each key, its value and what is allowed.
     """
     return _parse(kind, text, "--settings", overrides)
+
+
+def choose_encoder(text: str, key: str | None, prefix: str | None, num_heads: int | None) -> EncoderSettings:
+    """An encoder as `parse_encoder` reads it, with what the hand options say about its file.
+
+    Raises:
+        ValueError: as `parse_encoder`, or if the encoder is no file.
+    """
+    said = {"key": key, "prefix": prefix, "num_heads": num_heads}
+    plain = {**parse_encoder(text).model_dump(mode="json"), **{name: value for name, value in said.items() if value is not None}}
+    return parse_encoder(json.dumps(plain))
 
 
 def parse_runtime(

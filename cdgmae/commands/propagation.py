@@ -15,16 +15,19 @@ from cdgmae.commands.options import (
     DeviceOption,
     FinishedOption,
     JsonOption,
+    KeyOption,
+    NumHeadsOption,
+    PrefixOption,
     ReuseFinishedOption,
     RuntimeOption,
     SettingsOption,
     ThreadsOption,
+    choose_encoder,
     csv_beside,
     parse_runtime,
     parse_settings,
     print_result,
 )
-from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.propagation import ProtocolSettings
 
 app = typer.Typer(
@@ -133,6 +136,9 @@ def run(
     root: Annotated[
         str | None, typer.Option("--root", help="Folder of the clips in their official layout; nothing is written into it.")
     ] = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
+    num_heads: NumHeadsOption = None,
     settings: SettingsOption = "",
     resolution: ResolutionOption = None,
     input_size: InputSizeOption = None,
@@ -210,7 +216,7 @@ def run(
     only_writer = exclusive_writer(table) if writes_table else nullcontext()
     with only_writer, stop_if_asked("clip", "finished clips are kept") as check_now:
         scores = run_propagation(
-            clip_set.value, protocol, parse_encoder(encoder), table,
+            clip_set.value, protocol, choose_encoder(encoder, key, prefix, num_heads), table,
             runtime=here, name=name, work_dir=work or output / f".{clip_set.value}.work",
             save_predictions=output if save_predictions else None,
             overlays=output if overlays else None, overlay_format=overlays.value if overlays else "gif",

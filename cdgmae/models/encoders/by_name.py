@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from cdgmae.models.encoders.checkpoints import load_encoder_file, read_checkpoint
+from cdgmae.models.encoders.checkpoint_layouts import check_finite, read_weights
+from cdgmae.models.encoders.checkpoints import load_encoder_file
 from cdgmae.models.encoders.frozen_encoder import Encoder, PixelEncoder, weights_digest
 from cdgmae.models.encoders.vit_encoders import VitEncoder, timm_encoder
 from cdgmae.models.vit import build_vit
@@ -27,7 +28,9 @@ def load_encoder(settings: EncoderSettings, *, device: torch.device) -> Encoder:
     Raises:
         ValueError: if the settings name nothing known, or the file does not hold a complete encoder.
     """
-    return _load(settings).to(device).eval()
+    encoder = _load(settings)
+    check_finite(f"encoder {settings.text}", encoder.state_dict())
+    return encoder.to(device).eval()
 
 
 def identify_encoder(settings: EncoderSettings) -> str:
@@ -59,8 +62,8 @@ def _from_file(settings: EncoderSettings, path: Path) -> Encoder:
             "or TIMM_NAME@FILE for the weights of a timm architecture"
         )
     if settings.timm is not None:
-        return timm_encoder(settings.timm, state=read_checkpoint(path)[0])
-    return VitEncoder(load_encoder_file(path))
+        return timm_encoder(settings.timm, state=read_weights(path, settings).state)
+    return VitEncoder(load_encoder_file(path, settings))
 
 
 def _random_encoder(architecture: VitSettings | str) -> Encoder:
