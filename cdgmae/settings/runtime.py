@@ -17,8 +17,8 @@ class RuntimeSettings(Settings):
     """Section `runtime`: the one object that says how a job runs here; whatever trains, samples, scores or propagates takes it."""
 
     removed_keys: ClassVar[Mapping[str, str]] = {
-        "shards_per_job": "is gone since it is no longer needed: one job makes one shard; for fewer and longer jobs give the data set a "
-        "smaller num_shards; delete the key",
+        "shards_per_job": "is gone: one job makes one shard; for fewer and longer jobs give the data set a smaller num_shards; delete the key",
+        "reuse_finished": "is gone: to have a result made again, delete it and its folder in work/finished/; delete the key",
         "stage_in": "is called local_copy now; rename the key",
     }
 
@@ -62,11 +62,6 @@ class RuntimeSettings(Settings):
     compile: bool = Field(
         default=False, description="Compile what is trained or sampled with torch.compile: slower to start, faster to step."
     )
-    reuse_finished: bool = Field(
-        default=True,
-        description="Whether a job whose outputs were deleted takes the finished ones that are kept in work/finished/, if they were made "
-        "from the same; false: it makes them anew.",
-    )
     process_group_timeout_minutes: float = Field(
         default=60.0,
         gt=0,
@@ -87,7 +82,6 @@ class RuntimeSettings(Settings):
         """The environment variables through which a workflow's machine settings reach its jobs."""
         return {
             RUNTIME_VARIABLE: self.canonical_json(),
-            "CDGMAE_REUSE_FINISHED": str(int(self.reuse_finished)),
             # glibc returns freed tensors to the kernel at once and faults them in again; keeping up to 256 MiB of free heap took
             # a quarter off the CPU time of small training jobs.
             "MALLOC_TRIM_THRESHOLD_": str(256 << 20),

@@ -8,12 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from cdgmae.runtime.compute import Compute, start_compute
-from cdgmae.runtime.distribution import is_main_process, world_size
 from cdgmae.settings.runtime import RuntimeSettings
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -48,23 +46,6 @@ def open_accelerator(runtime: RuntimeSettings, tracker_dir: Path | None = None) 
         project_dir=tracker_dir,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=runtime.process_group_timeout_minutes))],
     )
-
-
-def main_process_found(runtime: RuntimeSettings, found: bool) -> bool:
-    """Whether the main process found the result finished; every process must ask, so that all leave together or none does.
-
-    Args:
-        runtime: Where the processes compute.
-        found: What this process found; counts on the main process alone.
-    """
-    if world_size() == 1:
-        return found
-    accelerator = open_accelerator(runtime)
-    vote = torch.tensor(float(found and is_main_process()), device=accelerator.device)
-    agreed = bool(accelerator.reduce(vote, "sum") > 0)
-    if agreed:
-        accelerator.end_training()
-    return agreed
 
 
 def start_trackers(accelerator: Accelerator, runtime: RuntimeSettings, tracker_dir: Path | None, run: str, run_id: str) -> None:

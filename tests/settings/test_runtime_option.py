@@ -61,7 +61,7 @@ def test_no_command_has_an_option_of_its_own_for_a_machine_setting() -> None:
     """So a new machine setting touches `RuntimeSettings` alone."""
     for name, command in commands(get_command(app)).items():
         options = {parameter.name for parameter in command.params}
-        doubled = options & (set(RuntimeSettings.model_fields) - HAND_OPTIONS - {"reuse_finished"})
+        doubled = options & (set(RuntimeSettings.model_fields) - HAND_OPTIONS)
         assert not doubled, f"{name}: {doubled}"
 
 
