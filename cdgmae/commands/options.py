@@ -50,8 +50,8 @@ RuntimeOption = Annotated[
         "'{\"compile\": true}'. The other options override it.",
     ),
 ]  # fmt: skip
-DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
-PrecisionOption = Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+PrecisionOption = Annotated[str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; all cores if left out.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")]
 

@@ -25,7 +25,7 @@ from cdgmae.consistency.pair_images import BagLoader, CropBags, LoadedBag, ViewB
 from cdgmae.consistency.partial_scores import PartFolder, join_parts, plan_parts
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA, check_scores
 from cdgmae.models.encoders.by_name import Encoder, load_encoder
-from cdgmae.runtime.devices import pick_device
+from cdgmae.runtime.compute import start_compute
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
@@ -93,7 +93,8 @@ def score_shard(
         Interrupted: after a signal, with all finished parts kept.
         ValueError: if shards do not belong together, image_size does not suit the encoder, or too many pairs are bad.
     """
-    device, precision = pick_device(runtime.device), runtime.precision
+    compute = start_compute(runtime)
+    device, precision = compute.device, compute.precision
     if view_tar is None and settings.crops is None:
         settings = settings.model_copy(update={"crops": CropDrawSettings()})
     tars = {"real": real_tar} | ({"views": view_tar} if view_tar is not None else {})

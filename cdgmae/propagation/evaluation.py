@@ -21,7 +21,8 @@ from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
 from cdgmae.propagation.measures.scores import table_scores
 from cdgmae.propagation.output.clip_strips import collect_strips
 from cdgmae.propagation.output.predictions import ClipOutputs
-from cdgmae.runtime.devices import pick_device, worker_devices
+from cdgmae.runtime.compute import start_compute
+from cdgmae.runtime.devices import worker_devices
 from cdgmae.runtime.distribution import is_main_process, rank, world_size
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.encoder import EncoderSettings
@@ -79,7 +80,7 @@ def run_propagation(
     """
     if strips is not None and work_dir is None:
         raise ValueError("strips are kept in the work folder until all clips are done; give one (--work)")
-    devices = worker_devices(pick_device(runtime.device), runtime.workers)
+    devices = worker_devices(start_compute(runtime, precision=protocol.precision, exact=True).device, runtime.workers)
     outputs = ClipOutputs(save_predictions, overlays, overlay_format, strips is not None)
     clips = read_clips(clip_set, Path(protocol.root), protocol.resolution)
     encoder = frozen_encoder(encoder_settings, devices[0] if len(devices) == 1 else torch.device("cpu"), protocol)

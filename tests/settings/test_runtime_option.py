@@ -27,7 +27,7 @@ def commands(group: typer.core.TyperGroup, name: str = "") -> dict[str, typer.co
 
 
 def test_what_the_configuration_says_is_what_a_job_gets_from_its_environment() -> None:
-    config = check_config(changed("runtime", {"stage_in": "$TMPDIR/shards", "workers": 3, "compile": True, "trackers": []}))
+    config = check_config(changed("runtime", {"local_copy": "$TMPDIR/shards", "workers": 3, "compile": True, "trackers": []}))
     environment = config.runtime.environment()
     assert parse_runtime(environment[RUNTIME_VARIABLE]) == config.runtime
     assert parse_runtime(environment[RUNTIME_VARIABLE]).thread_limit == 4

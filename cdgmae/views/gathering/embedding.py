@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from cdgmae.models.encoders.by_name import Encoder, load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
-from cdgmae.runtime.devices import pick_device
+from cdgmae.runtime.compute import start_compute
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
@@ -66,7 +66,7 @@ def embed_images(
     Raises:
         ValueError: if the encoder cannot be loaded or does not take `image_size`.
     """
-    device = pick_device(runtime.device)
+    device = start_compute(runtime, precision="fp32").device
     shard_index = file_sha256(index_path(shard_tar))
     encoder = load_encoder(encoder_settings, device=device)
     if settings.image_size % encoder.patch_size:
