@@ -17,7 +17,7 @@ from cdgmae.storage.image_shards import BAD, OK, ImageShard
 from cdgmae.storage.media.clips import split_frame_name
 from cdgmae.views.gathering.clip_frames import later_frames, read_clips
 from cdgmae.views.sources.video import ClipViews, FrameSettings
-from tests.views.conftest import write_shard
+from tests.generators.conftest import write_shard
 
 pytest.importorskip("av", reason="video files need PyAV: pip install 'cdgmae[video]'")
 from tests.video_files import number_of, write_frames, write_video

@@ -28,7 +28,7 @@ from cdgmae.views.sampling.batch import Item, ViewMaker
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe, GeneratorSampler
 from cdgmae.views.sampling.sample_shard import sample_shard
 from cdgmae.views.sampling.view_journal import DATA_SUFFIX, MadeView, journal_path
-from tests.views.conftest import KEYS, write_shard
+from tests.generators.conftest import KEYS, write_shard
 
 CPU = torch.device("cpu")
 ON_CPU = RuntimeSettings(device="cpu")

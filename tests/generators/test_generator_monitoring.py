@@ -28,7 +28,7 @@ from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import MonitoringSettings
 from cdgmae.storage.bags import Bags
 from cdgmae.storage.tables import read_table
-from tests.views.conftest import ENCODER, training_settings
+from tests.generators.conftest import ENCODER, training_settings
 
 CPU = torch.device("cpu")
 ON_CPU = RuntimeSettings(device="cpu")

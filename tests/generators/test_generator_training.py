@@ -34,8 +34,8 @@ from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import UNetSettings
 from cdgmae.storage.bags import Bags
 from cdgmae.training.metrics import MACHINE_COLUMNS
+from tests.generators.conftest import ENCODER, KEYS, training_settings, write_shard
 from tests.oracles.literal_ddim import alpha_bars
-from tests.views.conftest import ENCODER, KEYS, training_settings, write_shard
 
 CPU = torch.device("cpu")
 ON_CPU = RuntimeSettings(device="cpu")

@@ -15,7 +15,7 @@ from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.storage.bags import Bags
-from tests.views.conftest import ENCODER, training_settings
+from tests.generators.conftest import ENCODER, training_settings
 
 CPU = torch.device("cpu")
 
