@@ -24,6 +24,7 @@ from cdgmae.generators.folder import Generator, GeneratorFacts
 from cdgmae.generators.parts.condition_projector import ConditionProjector
 from cdgmae.generators.pipeline import LatentDiffusionPipeline, noise_schedule
 from cdgmae.models.encoders.by_name import load_encoder
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.views import SamplingSettings
 from cdgmae.storage.media.images import encode_jpeg
 from cdgmae.views.sampling.generator_sampler import DTYPES, GeneratorSampler
@@ -132,7 +133,7 @@ def main() -> None:
     batches = [int(number) for number in (options.batches or ("16,32,64,128" if gpu else "8")).split(",")]
     pipeline, plain = build_pipeline(size).to(device), build_pipeline(size).to(device)
     torch.nn.Module.to(plain.unet, DTYPES[precision])
-    encoder = load_encoder(ENCODER, device=device)
+    encoder = load_encoder(parse_encoder(ENCODER), device=device)
     generator = Generator(pipeline, encoder, GeneratorFacts("", "", "", 64, 4 * size.latent_side, {}))
     embeddings = torch.randn(size.images, 384, generator=torch.Generator().manual_seed(1)).to(device)
     seeds = list(range(size.images * VIEWS))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from functools import cache
 from typing import TypeVar
 
 from cdgmae import names
@@ -28,15 +25,6 @@ SETTINGS_OF_VERB: dict[str, type[Settings]] = {
     "neighbours": NeighbourViews,
     "random": RandomViews,
 }
-
-
-@cache
-def _is_older(path: str, other: str) -> bool:
-    """Whether both files exist and the first was written before the second; asked once, when the workflow is planned."""
-    try:
-        return os.stat(path).st_mtime_ns <= os.stat(other).st_mtime_ns
-    except OSError:
-        return False
 
 
 class ViewJobs(ShardJobs):
@@ -67,26 +55,14 @@ class ViewJobs(ShardJobs):
         """The data set behind a view source."""
         return self.config.views.sources[source].dataset
 
-    def real_shard(self, source: str, shard: str) -> str:
-        """The shard of real images beside a view shard."""
-        return self.shard_file(self.dataset_of(source), shard)
+    def real_files(self, source: str, shard: str) -> list[str]:
+        """The shard of real images beside a view shard: its tar, then its index."""
+        folder = names.shards_dir(self.dataset_of(source))
+        return [f"{folder}/{shard}.tar", f"{folder}/{shard}.parquet"]
 
-    def gate_of(self, source: str, ancient: Callable[[str], str]) -> str:
-        """The gate of the data set behind a view source, marked by Snakemake's `ancient` if its shards are those of the manifest.
-
-        Snakemake does not look at the parameters of jobs behind one that must run, and never runs them for an ancient file alone:
-        while shards of a new manifest are still to be written, their views would count as up to date.
-        """
-        gate = self.shard_gate(self.dataset_of(source))
-        return ancient(gate) if _is_older(self.manifest_of(source), gate) else gate
-
-    def manifest_of(self, source: str) -> str:
-        """The manifest of the data set behind a view source: newer than its views, they are made again."""
-        return f"{names.shards_dir(self.dataset_of(source))}/{names.MANIFEST}"
-
-    def packing_of(self, source: str) -> str:
-        """What decides the bytes of the images behind a view source, as JSON."""
-        return self.packing_settings(self.dataset_of(source))
+    def all_real_images(self, source: str) -> str:
+        """The summary that changes with any shard of the data set behind a source whose bags are filled from all of them."""
+        return self.shard_gate(self.dataset_of(source))
 
     def source_pattern(self, *kinds: str) -> str:
         """A pattern of the names of all sources of these kinds: it says which rule fills which bags."""
@@ -146,10 +122,10 @@ class ViewJobs(ShardJobs):
         return settings
 
     def view_files(self, source: str) -> list[str]:
-        """The tars of all view shards of a source; none for a source without files."""
+        """Tar and index of all view shards of a source; none for a source without files."""
         if not self.config.views.sources[source].has_files:
             return []
-        return [f"{names.views_dir(source)}/{shard}.tar" for shard in self.shard_names(self.dataset_of(source))]
+        return names.shard_files(names.views_dir(source), self.config.shards.datasets[self.dataset_of(source)].num_shards)
 
     def all_view_files(self) -> list[str]:
         """The view shards of all sources."""

@@ -11,7 +11,7 @@ import yaml
 from cdgmae.config import check_config
 from cdgmae.generators.folder import load_generator, write_generator
 from cdgmae.jobs import Jobs
-from cdgmae.settings.runtime import RuntimeSettings
+from cdgmae.settings.encoder import parse_encoder
 from tests.views.conftest import ENCODER
 from tests.views.test_view_sampling import pixels_of, rows_of, sample
 
@@ -31,12 +31,6 @@ def test_the_batch_size_is_no_parameter_of_the_rule() -> None:
     assert Jobs(check_config(values)).sampling_settings("s_ldm") != before.sampling_settings("s_ldm")
 
 
-def test_machine_settings_reach_the_command_line() -> None:
-    assert RuntimeSettings().environment()["CDGMAE_WORKERS"] == ""
-    environment = RuntimeSettings(workers=3, compile=True).environment()
-    assert (environment["CDGMAE_WORKERS"], environment["CDGMAE_COMPILE"]) == ("3", "1")
-
-
 @pytest.fixture(scope="module")
 def lively_generator(generator_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A generator with random weights in all layers: a training of six steps leaves the deep ones almost without effect."""
@@ -44,7 +38,7 @@ def lively_generator(generator_dir: Path, tmp_path_factory: pytest.TempPathFacto
     draw = torch.Generator().manual_seed(0)
     for parameter in generator.pipeline.unet.parameters():
         parameter.data += 0.2 * torch.randn(parameter.shape, generator=draw)
-    write_generator(folder, generator.pipeline, ENCODER, generator.encoder.digest,
+    write_generator(folder, generator.pipeline, parse_encoder(ENCODER), generator.encoder.digest,
                     image_size=16, encoder_image_size=16, provenance={})  # fmt: skip
     return folder
 

@@ -24,7 +24,9 @@ rule propagate_labels:
         runtime=480,
     params:
         settings=lambda w: JOBS.protocol(w.clip_set).canonical_json(),
-        encoder=lambda w: JOBS.encoder_reference(JOBS.judged_encoder(w.encoder)),
+        encoder=lambda w: JOBS.loadable_encoder(
+            JOBS.judged_encoder(w.encoder)
+        ).canonical_json(),
         work="work/propagation/{encoder}/{clip_set}",
         finished="work/finished/propagation/{encoder}",
     message:

@@ -19,8 +19,8 @@ class FoundFile(NamedTuple):
     byte_size: int
 
 
-def find_files(root: Path, extensions: frozenset[str]) -> Iterator[FoundFile]:
-    """All files below `root` with one of the endings: a folder's files by name, then its subfolders by name.
+def find_files(root: Path, extensions: frozenset[str] | None = None) -> Iterator[FoundFile]:
+    """All files below `root`, or those with one of the endings: a folder's files by name, then its subfolders by name.
 
     Names are compared by code point. Hidden files and folders are skipped, links are followed, and a link back to a folder above
     itself is not entered. Links that lead nowhere are listed with size 0, so that they end as a row with a reason.
@@ -50,7 +50,7 @@ def find_files(root: Path, extensions: frozenset[str]) -> Iterator[FoundFile]:
         pending.extend((os.path.join(relative, name), above | {identity}) for name in reversed(subfolders))
 
 
-def _scan(folder: str, extensions: frozenset[str]) -> tuple[list[tuple[str, int]], list[str]]:
+def _scan(folder: str, extensions: frozenset[str] | None) -> tuple[list[tuple[str, int]], list[str]]:
     """Sorted (name, size) of the wanted files of one folder, and its sorted subfolders."""
     files: list[tuple[str, int]] = []
     subfolders: list[str] = []
@@ -64,7 +64,7 @@ def _scan(folder: str, extensions: frozenset[str]) -> tuple[list[tuple[str, int]
                 is_folder = False
             if is_folder:
                 subfolders.append(entry.name)
-            elif os.path.splitext(entry.name)[1].lower() in extensions:
+            elif extensions is None or os.path.splitext(entry.name)[1].lower() in extensions:
                 files.append((entry.name, _size(entry)))
     files.sort()
     subfolders.sort()

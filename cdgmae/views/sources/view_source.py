@@ -84,6 +84,9 @@ class ViewSource(Settings):
     on_gpu: ClassVar[bool] = False
     """Whether its views are drawn by a network: such jobs want a GPU, and keep finished views in their work folder."""
 
+    reads_all_shards: ClassVar[bool] = False
+    """Whether a job reads the images of the whole data set, not only of its own shard."""
+
     dataset: Name = Field(description="Data set of section `shards` whose images are the bags' real images.")
 
     @property
@@ -141,6 +144,8 @@ class ViewSource(Settings):
 
 class CopiedSource(ViewSource):
     """A source that fills bags with other images of the data set."""
+
+    reads_all_shards: ClassVar[bool] = True
 
     def problems(self, dataset: DatasetSettings, num_images: int | None) -> Iterator[str]:
         """A bag cannot hold more images than there are."""
