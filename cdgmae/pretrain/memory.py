@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cdgmae.models.cross_view_mae import CrossViewMAE
-from cdgmae.pretrain.task import reconstruct
+from cdgmae.pretrain.reconstruction import reconstruct
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.training.loader import equal_parts
 from cdgmae.training.memory import MemoryNeed, trace_memory
@@ -63,16 +63,22 @@ def blank_batch(settings: PretrainRunSettings, samples: int) -> dict[str, Tensor
     return {name: torch.empty(shape, dtype=dtype, device="meta") for name, (shape, dtype) in shapes.items()}
 
 
-def describe_memory(settings: PretrainRunSettings, precision: str = "bf16") -> dict[str, float | int | None]:
-    """What a run needs per sample, and per card of `CARDS` its micro-batch and memory where one GPU takes the whole batch.
+def describe_memory(settings: PretrainRunSettings, micro_batch_size: int | None = None) -> dict[str, float | int | None]:
+    """What a run needs in bf16 per sample, and on each of `CARDS` its micro-batch and memory where one GPU takes the whole batch.
 
-    A micro-batch is None where not one sample fits. Several GPUs share the batch, and need no more.
+    Several GPUs share the batch, and need no more.
+
+    Args:
+        settings: The run.
+        micro_batch_size: The machine setting of this name; None: as many samples as fit. A micro-batch is None where the GPU is too small.
     """
-    need = run_memory(settings, precision)
+    need = run_memory(settings, "bf16")
     row: dict[str, float | int | None] = {"mib_per_sample": need.per_sample / 2**20, "gib_besides": need.fixed / 2**30}
     for card, gib in CARDS.items():
         largest = need.largest_micro_batch(int(gib * 2**30))
-        size = equal_parts(settings.effective_batch_size, largest) if largest else None
-        row[f"micro_batch_{card}gb"] = size
-        row[f"memory_gib_{card}gb"] = None if size is None else need.of(size) / 2**30
+        limit = micro_batch_size or largest
+        size = equal_parts(settings.effective_batch_size, limit) if limit else None
+        fits = size is not None and size <= largest
+        row[f"micro_batch_{card}gb"] = size if fits else None
+        row[f"memory_gib_{card}gb"] = need.of(size) / 2**30 if size is not None and fits else None
     return row

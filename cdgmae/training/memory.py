@@ -116,7 +116,8 @@ def _traced_peak(model: nn.Module, loss: Loss, batch: Batch, precision: str) -> 
             inputs = {name: torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda") for name, tensor in batch.items()}
             result = torch.func.functional_call(step, weights, (inputs,))
     del result  # until here it holds what the backward pass would need
-    return live.peak
+    peak: int = live.peak
+    return peak
 
 
 class _Step(nn.Module):
@@ -165,11 +166,11 @@ class _LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, uncounted: Iterable[Tensor]) -> None:
-        super().__init__()
-        self._known: Any = WeakIdKeyDictionary()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._known: Any = WeakIdKeyDictionary()
         for tensor in uncounted:
             self._known[tensor.untyped_storage()] = True
-        self._live = self.peak = 0
+        self._live, self.peak = 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         outputs = func(*args, **(kwargs or {}))

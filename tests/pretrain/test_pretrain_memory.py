@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from typer.testing import CliRunner
 
+from cdgmae.cli import app
 from cdgmae.models import CrossViewMAE
 from cdgmae.pretrain.batches import BagBatches
 from cdgmae.pretrain.memory import CARDS, blank_batch, describe_memory, run_memory
-from cdgmae.pretrain.task import reconstruct
+from cdgmae.pretrain.reconstruction import reconstruct
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import BagStore
 from cdgmae.training.memory import MARGIN, _Autocast, _FusedAttention
@@ -91,3 +96,21 @@ def test_blank_batches_have_the_form_of_real_ones(tmp_path: Path, options: dict[
     assert {name: tensor.dtype for name, tensor in real.items()} == {name: tensor.dtype for name, tensor in blank.items()}
     for name in set(real) - {"pixels"}:
         assert real[name].shape == blank[name].shape, name
+
+
+def test_the_command_says_micro_batch_and_memory_of_every_run(tmp_path: Path) -> None:
+    paper = Path(__file__).parents[2] / "workflow/experiments/paper.yaml"
+    arguments = ["pretrain", "flops", "--images", "1281167", "--config"]
+    rows = json.loads(CliRunner().invoke(app, [*arguments, str(paper), "--json"]).stdout.splitlines()[-1])["runs"]
+    for name, settings in (("cdg_a1", A1), ("cdg_a3", A3)):
+        assert {key: rows[name][key] for key in describe_memory(settings)} == describe_memory(settings)
+    assert rows["cropmae"]["micro_batch_24gb"] == 256
+    text = CliRunner().invoke(app, [*arguments, str(paper), "--run", "cdg_a3"]).stdout
+    assert re.search(r"micro_batch_80gb +512", text)
+    small = yaml.safe_load(paper.read_text())
+    small["runtime"]["micro_batch_size"] = 300
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
+    rows = json.loads(CliRunner().invoke(app, [*arguments, str(tmp_path / "small.yaml"), "--json"]).stdout.splitlines()[-1])[
+        "runs"
+    ]
+    assert [rows["cdg_a3"][f"micro_batch_{card}gb"] for card in CARDS] == [None, 256, 256]

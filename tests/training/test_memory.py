@@ -33,7 +33,6 @@ def test_bytes_of_a_small_network_are_those_counted_by_hand() -> None:
     model.requires_grad_(False)
     frozen = trace_memory(model, mean_square, batch_of, "fp32", ema=False)
     assert frozen.fixed == pytest.approx(CONTEXT_BYTES + 4 * parameters, abs=16)
-    assert frozen.per_sample < need.per_sample
 
 
 def test_tracing_leaves_model_and_autocast_as_they_were() -> None:
