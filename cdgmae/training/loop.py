@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from cdgmae.runtime.devices import pick_device
+from cdgmae.runtime.compute import Compute, start_compute
 from cdgmae.runtime.distribution import is_main_process, world_size
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
@@ -135,14 +135,15 @@ def train(
         Interrupted: after SIGTERM, SIGUSR1 or the time limit, with the state saved.
         ValueError: if the loss is not finite or explodes, with a report in `work_dir`; the last saved state stays.
     """
-    identity = f"{identity}|{settings}|seed={seed}|{runtime.precision}"
+    compute = start_compute(runtime)
+    identity = f"{identity}|{settings}|seed={seed}|{compute.precision}"
     state = load_state(work_dir, identity) or TrainingState(identity)
-    device = pick_device(runtime.device)
-    micro_batches = choose_micro_batches(task, runtime, device)
-    # forked before the accelerator, as NCCL's documentation asks: a process that talks to the network must not be
+    micro_batches = choose_micro_batches(task, runtime, compute)
+    # Forked before the process group: NCCL's threads and a fork can wait for each other without end.
     loaded = load_micro_batches(
-        task, micro_batches, state.step, settings.num_steps, loader_workers(runtime, device), pin_memory=device.type == "cuda"
-    )
+        task, micro_batches, state.step, settings.num_steps, loader_workers(runtime, compute.device),
+        pin_memory=compute.device.type == "cuda",
+    )  # fmt: skip
     accelerator = open_accelerator(runtime, tracker_dir)
     session = _open_session(task, settings, seed, work_dir, runtime, accelerator, state)
     start_trackers(accelerator, runtime, tracker_dir, label, run_id=f"{integer_seed(0, identity, 0):016x}")
@@ -208,15 +209,15 @@ def _check_same_state(accelerator: Accelerator, step: int) -> None:
             )
 
 
-def choose_micro_batches(task: TrainingTask, runtime: RuntimeSettings, device: torch.device) -> list[range]:
+def choose_micro_batches(task: TrainingTask, runtime: RuntimeSettings, compute: Compute) -> list[range]:
     """This process's micro-batches of every step: on a GPU as large as its memory allows, unless the size is given.
 
     Raises:
         ValueError: if there are more processes than samples, or not one sample fits into the GPU's memory.
     """
     limit = runtime.micro_batch_size
-    if limit is None and device.type == "cuda":
-        limit = fitting_micro_batch(task.memory(runtime.precision), device)
+    if limit is None and compute.device.type == "cuda":
+        limit = fitting_micro_batch(task.memory(compute.precision), compute.device)
     return cut_micro_batches(process_share(task.batch_size), limit)
 
 
@@ -274,16 +275,24 @@ def _take_step(
     norm = accelerator.clip_grad_norm_(session.model.parameters(), limit)
     optimizer.step()
     if session.state.ema is not None:
-        _update_ema(session.task.model, session.state.ema, settings.ema_decay or 0.0)
+        was_taken = norm.isfinite() if accelerator.scaler is not None else None  # else loss scaling has skipped the step
+        _update_ema(session.task.model, session.state.ema, settings.ema_decay or 0.0, was_taken)
     session.state.step = step + 1
     return _Taken(step, rate, total, torch.as_tensor(norm, dtype=torch.float32, device=total.device), waited)
 
 
 @torch.no_grad()
-def _update_ema(model: nn.Module, average: dict[str, Tensor], decay: float) -> None:
+def _update_ema(model: nn.Module, average: dict[str, Tensor], decay: float, was_taken: Tensor | None = None) -> None:
+    """Move the average towards the weights, unless the step was skipped, which `was_taken` says without waiting for the device."""
     weights = model.state_dict()
     floating = [name for name, tensor in weights.items() if tensor.is_floating_point()]
-    torch._foreach_lerp_([average[name] for name in floating], [weights[name] for name in floating], 1.0 - decay)
+    averages, now = [average[name] for name in floating], [weights[name] for name in floating]
+    if was_taken is None:
+        torch._foreach_lerp_(averages, now, 1.0 - decay)
+        return
+    moves = torch._foreach_sub(now, averages)
+    torch._foreach_mul_(moves, was_taken * (1.0 - decay))
+    torch._foreach_add_(averages, moves)
 
 
 def _reading_due(session: _Session) -> bool:

@@ -187,7 +187,7 @@ def test_real_images_without_views_are_counted(score: Callable[..., Any]) -> Non
 def test_views_of_other_shards_are_refused(score: Callable[..., Any]) -> None:
     real, views = bags(3, 1)
     del real["k2", 0]
-    with pytest.raises(ValueError, match=r"'k2' have no real image.*rerun the views stage"):
+    with pytest.raises(ValueError, match=r"views without a real image: .*'k2'; .*rerun the views stage"):
         score(real, views)
 
 

@@ -20,7 +20,7 @@ from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.settings.runtime import RuntimeSettings
-from cdgmae.storage.bags import BagStore
+from cdgmae.storage.bags import Bags
 from tests.pretrain.drawn_bags import RUN, write_bags
 from tests.propagation.drawn_clips import write_davis
 
@@ -120,7 +120,7 @@ def test_exported_bags_are_bags_of_this_package_too(tmp_path: Path, results_with
     export("--bags", "s_ldm", "--config", ROOT / "config.yaml", "--results", results_with_bags, "--output", tmp_path / "hub")
     result = CliRunner().invoke(app, ["verify", str(tmp_path / "hub"), "--json"])
     assert result.exit_code == 0, result.output
-    store = BagStore([tmp_path / "hub/real/00000.tar"], [tmp_path / "hub/views/00000.tar"])
+    store = Bags([tmp_path / "hub/real/00000.tar"], [tmp_path / "hub/views/00000.tar"]).usable()
     assert len(store) == 6
 
 

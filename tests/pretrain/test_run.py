@@ -15,7 +15,7 @@ from cdgmae.pretrain.task import PretrainTask
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.runtime import RuntimeSettings
-from cdgmae.storage.bags import BagStore
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.tables import read_table
 from tests.pretrain.drawn_bags import RUN, write_bags
 
@@ -83,7 +83,7 @@ def test_too_few_bags_and_too_few_views_are_refused(tmp_path: Path) -> None:
         train_into(tmp_path, reals, views)
     other, _ = write_bags(tmp_path / "other", num_bags=2)
     with pytest.raises(ValueError, match="views without a real image"):
-        BagStore(other, views)
+        Bags(other, views).usable()
 
 
 def test_crops_and_plain_mae_train_on_real_images_alone(tmp_path: Path) -> None:

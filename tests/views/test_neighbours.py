@@ -14,7 +14,7 @@ from cdgmae.storage.tables import table_facts
 from cdgmae.views.gathering.embedding import EmbeddingTable, embed_images
 from cdgmae.views.gathering.neighbours import NeighbourSearch, build_index, gather_neighbours
 from cdgmae.views.sources.knn import EmbeddingSettings, IndexSettings, NeighbourViews
-from tests.views.conftest import ENCODER, image, write_shard
+from tests.generators.conftest import ENCODER, image, write_shard
 
 pytest.importorskip("faiss", reason="kind knn needs faiss: pip install 'cdgmae[knn]'")
 

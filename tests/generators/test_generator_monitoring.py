@@ -26,9 +26,9 @@ from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import MonitoringSettings
-from cdgmae.storage.image_collection import ImageCollection
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.tables import read_table
-from tests.views.conftest import ENCODER, training_settings
+from tests.generators.conftest import ENCODER, training_settings
 
 CPU = torch.device("cpu")
 ON_CPU = RuntimeSettings(device="cpu")
@@ -41,7 +41,7 @@ def train(folder: Path, tar: Path, **changes: object) -> dict:
 
 
 def task_and_monitor(tar: Path, folder: Path, **changes: object) -> tuple[GeneratorTask, Monitor]:
-    settings, images = training_settings(**changes), ImageCollection([tar])
+    settings, images = training_settings(**changes), Bags([tar]).usable()
     pipeline = build_pipeline(settings, 16, make_first_stage(images, settings), 0)
     cache = fill_cache(
         folder / "cache", "test", images, load_encoder(parse_encoder(ENCODER), device=CPU), pipeline, settings, CPU
@@ -75,7 +75,7 @@ def test_grid_has_the_real_image_first_and_looking_leaves_the_random_state_alone
     grid = Image.open(tmp_path / "samples" / "step00000002.png")
     assert grid.size == (4 * 18 - 2, 2 * 18 - 2)
     real = Image.open(tmp_path / "samples" / "step00000002.png").crop((0, 0, 16, 16))
-    first = ImageCollection([shard_tar]).image(int(task.examples.held_out[0])).resize((21, 16), Image.Resampling.BICUBIC)
+    first = Bags([shard_tar]).usable().image(int(task.examples.held_out[0])).resize((21, 16), Image.Resampling.BICUBIC)
     centre = np.asarray(first.crop((2, 0, 18, 16)), dtype=float)
     assert np.abs(np.asarray(real, dtype=float) - centre).mean() < 8
 

@@ -32,11 +32,11 @@ from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.encoder import EncoderSettings, VitSettings, parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import UNetSettings
-from cdgmae.storage.image_collection import ImageCollection
+from cdgmae.storage.bags import Bags
 from cdgmae.training.memory import CONTEXT_BYTES
 from cdgmae.training.metrics import MACHINE_COLUMNS
+from tests.generators.conftest import ENCODER, KEYS, training_settings, write_shard
 from tests.oracles.literal_ddim import alpha_bars
-from tests.views.conftest import ENCODER, KEYS, training_settings, write_shard
 
 CPU = torch.device("cpu")
 ON_CPU = RuntimeSettings(device="cpu")
@@ -146,7 +146,7 @@ def test_other_recipes_train(shard_tar: Path, tmp_path: Path, changes: dict) -> 
 @pytest.fixture
 def examples_of(tmp_path: Path) -> Callable[[Path], TrainingExamples]:
     def make(tar: Path) -> TrainingExamples:
-        settings, images = training_settings(), ImageCollection([tar])
+        settings, images = training_settings(), Bags([tar]).usable()
         pipeline = build_pipeline(settings, 16, make_first_stage(images, settings), 0)
         cache = fill_cache(
             tmp_path / "cache", "test", images, load_encoder(parse_encoder(ENCODER), device=CPU), pipeline, settings, CPU
@@ -159,7 +159,7 @@ def examples_of(tmp_path: Path) -> Callable[[Path], TrainingExamples]:
 def test_mirrored_examples_are_those_of_the_mirrored_image(
     shard_tar: Path, examples_of: Callable[[Path], TrainingExamples]
 ) -> None:
-    cache, images = examples_of(shard_tar).cache, ImageCollection([shard_tar])
+    cache, images = examples_of(shard_tar).cache, Bags([shard_tar]).usable()
     assert images.keys == list(KEYS)
     mirrored = squares([images.image(2)], 16).flip(-1)
     torch.testing.assert_close(
@@ -220,7 +220,7 @@ def test_memory_of_a_training_is_traced_and_leaves_the_task_as_it_was(
     shard_tar: Path, examples_of: Callable[[Path], TrainingExamples]
 ) -> None:
     settings = training_settings()
-    pipeline = build_pipeline(settings, 16, make_first_stage(ImageCollection([shard_tar]), settings), 0)
+    pipeline = build_pipeline(settings, 16, make_first_stage(Bags([shard_tar]).usable(), settings), 0)
     model = Denoiser(pipeline.unet, pipeline.projector)
     task = GeneratorTask(model, pipeline.scheduler, examples_of(shard_tar), settings, 0)
     need, half = task.memory("fp32"), task.memory("bf16")
@@ -232,7 +232,7 @@ def test_memory_of_a_training_is_traced_and_leaves_the_task_as_it_was(
 
 
 def test_weights_follow_the_spread_of_the_components(shard_tar: Path) -> None:
-    stage = make_first_stage(ImageCollection([shard_tar]), training_settings())
+    stage = make_first_stage(Bags([shard_tar]).usable(), training_settings())
     assert isinstance(stage, PatchAutoencoder)
     assert component_weights(stage, 0.0) is None
     assert component_weights(None, 1.0) is None
