@@ -113,8 +113,8 @@ def _measured(
         raise ValueError(
             f"no shard of {jobs.dataset_of(source)} exists yet, so there is nothing to measure with; run `snakemake shards`"
         )
-    settings = jobs.sampling(source)
-    recipe = GeneratorRecipe(root / jobs.generator_folder(source), settings, precision, compiled)
+    settings = jobs.generator_source(source).sampling
+    recipe = GeneratorRecipe(root / jobs.generator_source(source).inputs(source, jobs.config)["generator"], settings, precision, compiled)
     rate = measure_rate(settings, jobs.config.seed, tars[0], recipe, pick_device(device))
     return replace(rate, bytes=bytes_per_view) if bytes_per_view else rate
 
@@ -127,5 +127,5 @@ def _estimated_bytes(jobs: Jobs, source: str, root: Path, tars: list[Path]) -> f
         raise ValueError(
             "without shards the size of a view cannot be estimated: give --bytes-per-view (about 40000 at 256 pixels)"
         )
-    facts: Any = read_facts(root / jobs.generator_folder(source))
+    facts: Any = read_facts(root / jobs.generator_source(source).inputs(source, jobs.config)["generator"])
     return stored_bytes_per_view(tars, facts.image_size)

@@ -73,6 +73,16 @@ class KnnSource(CopiedSource, EmbeddingSettings, NeighbourViews, IndexSettings):
     encoder: EncoderSettings = Field(description="Encoder whose CLS tokens are compared by cosine similarity.")
 
     @property
+    def embedding(self) -> EmbeddingSettings:
+        """What an embedding table depends on besides the encoder."""
+        return EmbeddingSettings(image_size=self.image_size, batch_size=self.batch_size)
+
+    @property
+    def index(self) -> IndexSettings:
+        """What the search index depends on besides the tables."""
+        return IndexSettings(exact_up_to=self.exact_up_to, num_probes=self.num_probes)
+
+    @property
     def encoder_settings(self) -> EncoderSettings | None:
         """The embedding encoder."""
         return self.encoder
