@@ -33,15 +33,18 @@ from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.tables import write_table
 
+ON_CPU = RuntimeSettings(device="cpu")
 ENCODER = "random:vit_base_patch16_224"
 NUM_BAGS, NUM_VIEWS, BATCH_SIZE, ROUNDS = 16, 4, 16, 3
 NUM_SHARDS, ROWS_PER_SHARD = 100, 51_000
 
 MEASURE = """
 import json, resource, subprocess, sys, time
+
 started = time.perf_counter()
 subprocess.run(sys.argv[1:], check=True, capture_output=True)
 elapsed, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -92,7 +95,7 @@ def measure_stage(folder: Path) -> None:
             encoder.tokens(pixels_BCHW)
 
     def stage() -> None:
-        scoring.score_shard(settings, real, views, ENCODER, folder / "scores.parquet", source="benchmark", device=device)
+        scoring.score_shard(settings, real, views, ENCODER, folder / "scores.parquet", source="benchmark", runtime=ON_CPU)
 
     forward_seconds, stage_seconds = [], []
     with mock.patch.object(scoring, "load_encoder", return_value=encoder):

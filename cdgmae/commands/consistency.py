@@ -11,12 +11,13 @@ from cdgmae.commands.options import (
     DeviceOption,
     FinishedOption,
     JsonOption,
-    LogIntervalOption,
     PrecisionOption,
     ReuseFinishedOption,
+    RuntimeOption,
     SettingsOption,
     ThreadsOption,
     csv_beside,
+    parse_runtime,
     parse_settings,
     print_result,
 )
@@ -76,15 +77,14 @@ def score(
         int | None,
         typer.Option("--nearest-bags", help="Bags whose nearest patches are stored, for the report's explorer. Default 0."),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per encoder pass. Default 64.")] = None,
     max_bad_fraction: Annotated[
         float | None,
         typer.Option("--max-bad-fraction", help="Fail when more than this share of pairs cannot be scored. Default 0.001."),
     ] = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    log_interval: LogIntervalOption = 30.0,
     finished: FinishedOption = None,
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
@@ -95,19 +95,20 @@ def score(
     moment and started again, it goes on from its last finished part and ends with the same table.
     """
     from cdgmae.consistency.scoring import score_shard
-    from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
 
     chosen = parse_settings(
         ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
-        batch_size=batch_size, max_bad_fraction=max_bad_fraction,
+        max_bad_fraction=max_bad_fraction,
     )  # fmt: skip
-    limit_threads(threads)
+    here = parse_runtime(runtime, device, precision, threads)
+    limit_threads(here.thread_limit)
     with exclusive_writer(output):
         result = score_shard(
-            chosen, real, views, encoder, output, source=source, device=pick_device(device), kind=kind, precision=precision,
-            work_dir=work, log_interval_seconds=log_interval, finished=FinishedFolder(finished, reuse_finished),
+            chosen, real, views, encoder, output, source=source, runtime=here, kind=kind, work_dir=work,
+            finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
     print_result(result, as_json)
 

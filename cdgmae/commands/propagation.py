@@ -15,9 +15,11 @@ from cdgmae.commands.options import (
     FinishedOption,
     JsonOption,
     ReuseFinishedOption,
+    RuntimeOption,
     SettingsOption,
     ThreadsOption,
     csv_beside,
+    parse_runtime,
     parse_settings,
     print_result,
 )
@@ -105,12 +107,6 @@ ScoredSizeOption = Annotated[
 ProtocolPrecisionOption = Annotated[
     str | None, typer.Option("--precision", help="fp32 (default, as published) or bf16: arithmetic of the encoder.")
 ]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--workers", help="Processes that compute clips, each with its own encoder. Default: one per visible GPU, one on a CPU."
-    ),
-]
 ShareOption = Annotated[
     str | None,
     typer.Option(
@@ -180,8 +176,8 @@ def run(
             "--work", help="Folder of finished clips: an interrupted run continues from it. Default OUTPUT/.CLIP_SET.work."
         ),
     ] = None,
-    device: DeviceOption = "auto",
-    workers: WorkersOption = None,
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
     share: ShareOption = None,
     threads: ThreadsOption = None,
     finished: FinishedOption = None,
@@ -195,7 +191,7 @@ def run(
     it. An interrupted run continues with the missing clips. Under `cdgmae cluster launch` each process takes a share of the clips.
     """
     from cdgmae.propagation.evaluation import run_propagation
-    from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
@@ -205,7 +201,8 @@ def run(
         top_k=top_k, queue_length=queue_length, radius=radius, temperature=temperature,
         restrict_first_frame=restrict_first_frame, restart_every=restart_every, scored_size=scored_size, precision=precision,
     )  # fmt: skip
-    limit_threads(threads)
+    here = parse_runtime(runtime, device, threads=threads)
+    limit_threads(here.thread_limit)
     table = output / f"{clip_set.value}.parquet"
     part = parse_share(share)
     writes_table = is_main_process() and not part  # shares and ranks run side by side
@@ -213,12 +210,11 @@ def run(
     with only_writer, stop_if_asked("clip", "finished clips are kept") as check_now:
         scores = run_propagation(
             clip_set.value, protocol, encoder, table,
-            device=pick_device(device), name=name, work_dir=work or output / f".{clip_set.value}.work",
+            runtime=here, name=name, work_dir=work or output / f".{clip_set.value}.work",
             save_predictions=output if save_predictions else None,
             overlays=output if overlays else None, overlay_format=overlays.value if overlays else "gif",
             strips=output / "strips" / clip_set.value if strips else None,
-            after_clip=check_now, workers=workers, share=part,
-            finished=FinishedFolder(finished, reuse_finished),
+            after_clip=check_now, share=part, finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
     print_result(dict(scores) if as_json or part else {**scores, "table": table}, as_json)
 

@@ -25,9 +25,11 @@ from cdgmae.consistency.pair_images import BagLoader, CropBags, LoadedBag, ViewB
 from cdgmae.consistency.partial_scores import PartFolder, join_parts, plan_parts
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA, check_scores
 from cdgmae.models.encoders.by_name import Encoder, load_encoder, reference_digest
+from cdgmae.runtime.devices import pick_device
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
+from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.image_shards import BAD, OK, index_path
 from cdgmae.storage.tables import file_sha256, is_made_from, read_table, write_table
@@ -58,11 +60,9 @@ def score_shard(
     output: Path,
     *,
     source: str,
-    device: torch.device,
+    runtime: RuntimeSettings = DEFAULT_RUNTIME,
     kind: str | None = None,
     work_dir: Path | None = None,
-    precision: str = "fp32",
-    log_interval_seconds: float = 30.0,
     load: Callable[[], Encoder] | None = None,
     stop: StopRequest | None = None,
     keep: bool = False,
@@ -85,12 +85,10 @@ def score_shard(
         encoder_reference: See `cdgmae.models.encoders.by_name.load_encoder`.
         output: Parquet file, `SCORE_SCHEMA`, sorted by key, view_a and view_b; appears whole or not at all.
         source: Name of the view source, stored in every row.
-        device: Where to compute.
+        runtime: How to run here.
         kind: Kind of the source (section `views`), by which the summary finds its counterpart in the paper; default: its name.
         work_dir: Finished parts of the unfinished table; found again after an interruption and removed at the end.
-        precision: Autocast precision of the encoder: fp32, bf16 or fp16.
-        log_interval_seconds: Time between two progress lines.
-        load: Gives the encoder of `encoder_reference` on `device`, for a caller that loads it once for several shards.
+        load: Gives the encoder of `encoder_reference` on the same device, for a caller that loads it once for several shards.
         stop: Says when to stop; the caller's own if it scores several shards, so that they share one time limit.
         keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
         finished: Where the outputs get second names once they are whole, and are looked for first.
@@ -103,6 +101,7 @@ def score_shard(
         Interrupted: after a signal, with all finished parts kept.
         ValueError: if shards do not belong together, image_size does not suit the encoder, or too many pairs are bad.
     """
+    device, precision = pick_device(runtime.device), runtime.precision
     if view_tar is None and settings.crops is None:
         settings = settings.model_copy(update={"crops": CropDrawSettings()})
     tars = {"real": real_tar} | ({"views": view_tar} if view_tar is not None else {})
@@ -133,7 +132,7 @@ def score_shard(
     parts = PartFolder(work_dir or output.parent / f".work-{output.stem}", _identity(settings, inputs, source, precision))
     job = _Job(bags, embed, settings.batch_size, source, stop or StopRequest())
     with job.stop:
-        table, found = _score_parts(job, parts, f"score {source} {output.stem}", log_interval_seconds)
+        table, found = _score_parts(job, parts, f"score {source} {output.stem}", runtime.log_interval_seconds)
     _check_bad_fraction(table, settings.max_bad_fraction, view_tar or real_tar)
     table = with_nearest_patches(table, bags, embed, settings.nearest_bags)
     check_scores(table)

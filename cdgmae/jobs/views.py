@@ -44,7 +44,9 @@ class ViewJobs(ShardJobs):
 
     def sources_on_gpu(self, on_gpu: bool) -> str:
         """A pattern of the names of the sources whose views are made on a GPU, or of those that are not: each has its rule."""
-        return _pattern([name for name, source in self.config.views.sources.items() if source.has_files and source.on_gpu == on_gpu])
+        return _pattern(
+            [name for name, source in self.config.views.sources.items() if source.has_files and source.on_gpu == on_gpu]
+        )
 
     def sources_of_kind(self, kind: str) -> str:
         """A pattern of the names of all sources of a kind."""
@@ -85,6 +87,10 @@ class ViewJobs(ShardJobs):
         if not isinstance(settings, GeneratorSource):
             raise ConfigError(f"views.sources.{source} is of kind {settings.kind}, which samples no generator")
         return settings
+
+    def generator_folder(self, source: str) -> str:
+        """The generator folder that a source samples from: the given one, or the one trained in this DAG."""
+        return self.generator_source(source).inputs(source, self.config)["generator"]
 
     def knn_source(self, source: str) -> KnnSource:
         """A source of kind `knn`.

@@ -21,10 +21,11 @@ from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
 from cdgmae.propagation.measures.scores import table_scores
 from cdgmae.propagation.output.clip_strips import collect_strips
 from cdgmae.propagation.output.predictions import ClipOutputs
-from cdgmae.runtime.devices import worker_devices
+from cdgmae.runtime.devices import pick_device, worker_devices
 from cdgmae.runtime.distribution import is_main_process, rank, world_size
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.tables import stats_digest, write_table
 
@@ -39,7 +40,7 @@ def run_propagation(
     encoder_reference: str,
     output: Path,
     *,
-    device: torch.device,
+    runtime: RuntimeSettings = DEFAULT_RUNTIME,
     name: str | None = None,
     work_dir: Path | None = None,
     save_predictions: Path | None = None,
@@ -47,7 +48,6 @@ def run_propagation(
     overlay_format: str = "gif",
     strips: Path | None = None,
     after_clip: Callable[[str], None] | None = None,
-    workers: int | None = None,
     share: tuple[int, int] | None = None,
     finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, float]:
@@ -60,7 +60,7 @@ def run_propagation(
         protocol: Where the clips lie and how labels are propagated.
         encoder_reference: As `cdgmae.models.encoders.by_name.load_encoder` takes it.
         output: Table to write (.parquet), see `cdgmae.propagation.measures.score_schema.TABLE_SCHEMA`.
-        device: Where the encoder and the affinities are computed.
+        runtime: How to run here: one process per visible GPU, or `workers`; without either this process alone computes.
         name: Encoder name in the table; the reference if left out.
         work_dir: Folder of part files: finished clips are found there again; they are removed once the table is written.
         save_predictions: Folder below which masks/ or joints/ are written.
@@ -68,7 +68,6 @@ def run_propagation(
         overlay_format: gif or mp4.
         strips: Folder for a strip of every clip, see `cdgmae.propagation.output.clip_strips`; needs a `work_dir`.
         after_clip: Called with a clip's name once its part is safe; may raise to stop the job.
-        workers: Processes that compute clips; None: one per visible GPU if `device` is `cuda`, else this process alone.
         share: (k, n): compute only the clips k, k + n, k + 2n, ... and leave their parts in `work_dir`, without a table.
         finished: Where the table and the strips get a second name once they are whole, and are looked for first; without effect where a
             share is computed, or masks, joints or overlays are written.
@@ -83,7 +82,7 @@ def run_propagation(
     """
     if strips is not None and work_dir is None:
         raise ValueError("strips are kept in the work folder until all clips are done; give one (--work)")
-    devices = worker_devices(device, workers)
+    devices = worker_devices(pick_device(runtime.device), runtime.workers)
     outputs = ClipOutputs(save_predictions, overlays, overlay_format, strips is not None)
     clips = read_clips(clip_set, Path(protocol.root), protocol.resolution)
     made_from = {

@@ -9,6 +9,7 @@ from cdgmae import names
 from cdgmae.config import Config
 from cdgmae.jobs import Jobs
 
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One job of the workflow.

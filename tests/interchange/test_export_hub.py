@@ -18,9 +18,12 @@ from cdgmae.models.encoders.checkpoints import load_encoder_file, write_encoder
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.bags import BagStore
 from tests.pretrain.drawn_bags import RUN, write_bags
 from tests.propagation.drawn_clips import write_davis
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,7 +74,7 @@ def test_the_card_has_the_scores_of_exactly_these_weights_and_their_protocol(tmp
     protocol = ProtocolSettings(root=str(write_davis(tmp_path / "davis")), input_size=(32, 48), top_k=3, queue_length=2, radius=2)
     scores = run_propagation(
         "davis", protocol, str(run / "encoder.safetensors"), results / "propagation/mine/davis.parquet",
-        device=torch.device("cpu"), name="mine", work_dir=tmp_path / "work",
+        runtime=ON_CPU, name="mine", work_dir=tmp_path / "work",
     )  # fmt: skip
     facts = export("--encoder", run, "--output", tmp_path / "hub", "--results", results, "--license", "cc-by-nc-4.0")
     assert facts["clip_sets"] == ["davis"]

@@ -23,7 +23,7 @@ SETTINGS = RUN.model_copy(update={"epochs": 2})
 def command(folder: Path, *more: object) -> list[str]:
     arguments = [
         "pretrain", "run", "--shards", folder / "shards", "--views", folder / "views", "--output", folder / "out", "--work",
-        folder / "work", "--finished", folder / "kept", "--settings", SETTINGS.canonical_json(), "--device", "cpu", "--trackers", "",
+        folder / "work", "--finished", folder / "kept", "--settings", SETTINGS.canonical_json(), "--device", "cpu", "--runtime", '{"trackers": []}',
         *more, "--json",
     ]  # fmt: skip
     return [str(argument) for argument in arguments]

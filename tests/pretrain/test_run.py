@@ -13,9 +13,9 @@ from cdgmae.models import load_encoder
 from cdgmae.pretrain.run import run_pretrain
 from cdgmae.pretrain.task import PretrainTask
 from cdgmae.settings.pretrain import PretrainRunSettings
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.bags import BagStore
 from cdgmae.storage.tables import read_table
-from cdgmae.training.machine import Machine
 from tests.pretrain.drawn_bags import RUN, write_bags
 
 CPU = torch.device("cpu")
@@ -24,8 +24,8 @@ CPU = torch.device("cpu")
 def train_into(
     folder: Path, reals: list[Path], views: list[Path], settings: PretrainRunSettings = RUN, every: float = 1e9
 ) -> dict[str, object]:
-    machine = Machine(device=CPU, checkpoint_interval_seconds=every)
-    return run_pretrain(settings, 5, reals, views, folder / "out", folder / "work", machine)
+    runtime = RuntimeSettings(device="cpu", checkpoint_interval_seconds=every)
+    return run_pretrain(settings, 5, reals, views, folder / "out", folder / "work", runtime)
 
 
 def test_run_writes_the_declared_files_and_lowers_the_loss(tmp_path: Path) -> None:

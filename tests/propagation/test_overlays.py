@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from drawn_clips import write_davis, write_jhmdb
 from PIL import Image
 
@@ -15,8 +14,9 @@ from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.propagation.output import overlays
 from cdgmae.propagation.output.overlays import CAPTION_HEIGHT, joint_images, label_colours, paint_ids
 from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.runtime import RuntimeSettings
 
-CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 GREY = np.full((40, 60, 3), 100, dtype=np.uint8)
 
 
@@ -64,7 +64,7 @@ def test_every_clip_gets_a_video_with_all_its_frames(tmp_path: Path, overlay_for
     protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips")), input_size=(64, 96))
     run_propagation(
         "davis", protocol, "pixels:16", tmp_path / "t.parquet",
-        device=CPU, overlays=tmp_path / "out", overlay_format=overlay_format,
+        runtime=ON_CPU, overlays=tmp_path / "out", overlay_format=overlay_format,
     )  # fmt: skip
     files = sorted((tmp_path / "out/overlays").iterdir())
     assert [path.name for path in files] == [f"one.{overlay_format}", f"two.{overlay_format}"]
@@ -85,5 +85,5 @@ def test_formats_that_cannot_be_written_are_refused_before_the_job(tmp_path: Pat
         with pytest.raises(ValueError, match=words):
             run_propagation(
                 "davis", ProtocolSettings(root="nowhere"), "pixels:16", tmp_path / "t.parquet",
-                device=CPU, overlays=tmp_path, overlay_format=overlay_format,
+                runtime=ON_CPU, overlays=tmp_path, overlay_format=overlay_format,
             )  # fmt: skip

@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 from drawn_clips import write_davis
 
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.files.output_cache import FinishedFolder
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 
 def test_a_deleted_table_comes_back_without_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,7 +22,7 @@ def test_a_deleted_table_comes_back_without_the_encoder(tmp_path: Path, monkeypa
     def run(**changes: object) -> dict:
         protocol = ProtocolSettings.from_plain({"root": str(root), "input_size": [64, 96], "radius": 4.0, **changes})
         kept = FinishedFolder(tmp_path / "kept")
-        return run_propagation("davis", protocol, "pixels:8", output, device=torch.device("cpu"), finished=kept)
+        return run_propagation("davis", protocol, "pixels:8", output, runtime=ON_CPU, finished=kept)
 
     made = run()
     before = output.read_bytes()

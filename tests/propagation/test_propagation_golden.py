@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from formula_checkpoint import write_formula_checkpoint
 from PIL import Image
 
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.runtime import RuntimeSettings
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 CLIPS = Path(__file__).parents[3] / "shared/reference/propagation"
 COMMON = {"queue_length": 5, "radius": 4.0, "temperature": 0.7}
@@ -38,7 +40,7 @@ def expected() -> dict:
 
 def run(clip_set: str, checkpoint: str, folder: Path) -> dict[str, float]:
     output = folder / f"{clip_set}.parquet"
-    return run_propagation(clip_set, PROTOCOLS[clip_set], checkpoint, output, device=torch.device("cpu"), save_predictions=folder)
+    return run_propagation(clip_set, PROTOCOLS[clip_set], checkpoint, output, runtime=ON_CPU, save_predictions=folder)
 
 
 def test_davis_masks_pixel_for_pixel_and_j_and_f_per_object(tmp_path: Path, checkpoint: str, expected: dict) -> None:

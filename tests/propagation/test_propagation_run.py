@@ -27,9 +27,10 @@ from cdgmae.propagation.measures.scores import SCORE_COLUMNS, table_scores
 from cdgmae.propagation.output.table5_display import read_display, render_display
 from cdgmae.settings.encoder import VitSettings
 from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.tables import table_facts
 
-CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 PIXELS = "pixels:8"
 
 
@@ -44,7 +45,7 @@ def jhmdb_protocol(root: Path) -> ProtocolSettings:
 def test_blocks_that_move_by_whole_patches_are_followed(tmp_path: Path) -> None:
     # one vote: raw pixels find the moved block; decoding from the grid rounds its corners off
     protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips")), input_size=(64, 96), radius=4.0, top_k=1)
-    scores = run_propagation("davis", protocol, PIXELS, tmp_path / "davis.parquet", device=CPU, name="floor")
+    scores = run_propagation("davis", protocol, PIXELS, tmp_path / "davis.parquet", runtime=ON_CPU, name="floor")
     assert list(scores) == ["J&F", "J", "F"]
     assert scores["J"] > 80
     assert scores["J&F"] == pytest.approx((scores["J"] + scores["F"]) / 2)
@@ -53,7 +54,7 @@ def test_blocks_that_move_by_whole_patches_are_followed(tmp_path: Path) -> None:
 def test_static_joints_are_all_found_on_a_fine_grid(tmp_path: Path) -> None:
     root = write_jhmdb(tmp_path / "clips")
     scores = run_propagation(
-        "jhmdb", ProtocolSettings(root=str(root), input_size=(320, 320)), PIXELS, tmp_path / "t.parquet", device=CPU
+        "jhmdb", ProtocolSettings(root=str(root), input_size=(320, 320)), PIXELS, tmp_path / "t.parquet", runtime=ON_CPU
     )
     assert list(scores) == ["PCK@0.1", "PCK@0.2", "PCK@0.3", "PCK@0.4", "PCK@0.5"]
     assert set(scores.values()) == {100.0}
@@ -65,7 +66,7 @@ def test_static_joints_are_all_found_on_a_fine_grid(tmp_path: Path) -> None:
 def test_vit_small_8_uses_the_40_by_40_grid_and_finds_all_static_joints(tmp_path: Path) -> None:
     root = write_jhmdb(tmp_path / "clips", ("still",), frames=3)
     protocol, encoder = read_protocol("jhmdb", "", root=str(root)), 'random:{"patch_size": 8}'
-    scores = run_propagation("jhmdb", protocol, encoder, tmp_path / "t.parquet", device=CPU, save_predictions=tmp_path)
+    scores = run_propagation("jhmdb", protocol, encoder, tmp_path / "t.parquet", runtime=ON_CPU, save_predictions=tmp_path)
     assert set(scores.values()) == {100.0}
     joints = pq.read_table(tmp_path / "joints/still.parquet").to_pylist()
     assert [joints[0]["cell_x"], joints[0]["cell_y"]] == pytest.approx([20 * 40 / 96, 13 * 40 / 64], abs=0.5)
@@ -75,7 +76,7 @@ def test_vit_small_8_uses_the_40_by_40_grid_and_finds_all_static_joints(tmp_path
 def test_the_table_holds_a_row_per_item_with_its_protocol(tmp_path: Path) -> None:
     protocol = davis_protocol(write_davis(tmp_path / "clips"))
     output = tmp_path / "results/davis.parquet"
-    scores = run_propagation("davis", protocol, PIXELS, output, device=CPU, name="floor")
+    scores = run_propagation("davis", protocol, PIXELS, output, runtime=ON_CPU, name="floor")
     table = pq.read_table(output)
     assert table.schema.equals(TABLE_SCHEMA)
     rows = table.to_pylist()
@@ -95,7 +96,7 @@ def test_the_table_holds_a_row_per_item_with_its_protocol(tmp_path: Path) -> Non
 def test_vip_counts_every_class_of_every_clip(tmp_path: Path) -> None:
     output = tmp_path / "vip.parquet"
     protocol = ProtocolSettings(root=str(write_vip(tmp_path / "clips")), input_size=96, top_k=10)
-    scores = run_propagation("vip", protocol, PIXELS, output, device=CPU)
+    scores = run_propagation("vip", protocol, PIXELS, output, runtime=ON_CPU)
     rows = pq.read_table(output).to_pylist()
     assert len(rows) == 2 * 20
     present = {row["item"] for row in rows if row["union"]}
@@ -107,14 +108,14 @@ def test_vip_counts_every_class_of_every_clip(tmp_path: Path) -> None:
 
 def test_predictions_are_written_on_request(tmp_path: Path) -> None:
     protocol = davis_protocol(write_davis(tmp_path / "clips"))
-    run_propagation("davis", protocol, PIXELS, tmp_path / "davis.parquet", device=CPU, save_predictions=tmp_path / "out")
+    run_propagation("davis", protocol, PIXELS, tmp_path / "davis.parquet", runtime=ON_CPU, save_predictions=tmp_path / "out")
     masks = sorted((tmp_path / "out/masks/two").iterdir())
     assert [path.name for path in masks] == [f"{t:05d}.png" for t in range(5)]
     image = Image.open(masks[0])
     assert (image.mode, image.size) == ("P", (96, 64))
     assert set(np.unique(np.asarray(image))) == {0, 1, 2}
     jhmdb = jhmdb_protocol(write_jhmdb(tmp_path / "poses"))
-    run_propagation("jhmdb", jhmdb, PIXELS, tmp_path / "jhmdb.parquet", device=CPU, save_predictions=tmp_path / "out")
+    run_propagation("jhmdb", jhmdb, PIXELS, tmp_path / "jhmdb.parquet", runtime=ON_CPU, save_predictions=tmp_path / "out")
     joints = pq.read_table(tmp_path / "out/joints/run_1.parquet").to_pylist()
     assert len(joints) == 4 * 15
     assert joints[16] | {"x": 0, "y": 0} == joints[16] | {
@@ -135,7 +136,7 @@ class KilledError(Exception):
 def test_an_interrupted_run_continues_with_the_missing_clips(tmp_path: Path) -> None:
     protocol = davis_protocol(write_davis(tmp_path / "clips", ("one", "two", "three")))
     whole, work = tmp_path / "whole.parquet", tmp_path / "work"
-    expected = run_propagation("davis", protocol, PIXELS, whole, device=CPU)
+    expected = run_propagation("davis", protocol, PIXELS, whole, runtime=ON_CPU)
     output, done = tmp_path / "davis.parquet", []
 
     def kill_after_first(clip: str) -> None:
@@ -143,10 +144,10 @@ def test_an_interrupted_run_continues_with_the_missing_clips(tmp_path: Path) -> 
         raise KilledError
 
     with pytest.raises(KilledError):
-        run_propagation("davis", protocol, PIXELS, output, device=CPU, work_dir=work, after_clip=kill_after_first)
+        run_propagation("davis", protocol, PIXELS, output, runtime=ON_CPU, work_dir=work, after_clip=kill_after_first)
     assert not output.exists()
     assert len(list(work.iterdir())) == 1
-    assert run_propagation("davis", protocol, PIXELS, output, device=CPU, work_dir=work, after_clip=done.append) == expected
+    assert run_propagation("davis", protocol, PIXELS, output, runtime=ON_CPU, work_dir=work, after_clip=done.append) == expected
     assert done == ["one", "two", "three"]
     assert pq.read_table(output).equals(pq.read_table(whole))
     assert not work.exists()
@@ -161,7 +162,7 @@ def test_finished_clips_are_redone_when_what_made_them_changed(tmp_path: Path, c
         raise KilledError
 
     with pytest.raises(KilledError):
-        run_propagation("davis", protocol, encoder, tmp_path / "t.parquet", device=CPU, work_dir=work, after_clip=kill)
+        run_propagation("davis", protocol, encoder, tmp_path / "t.parquet", runtime=ON_CPU, work_dir=work, after_clip=kill)
     predictions = overlays = None
     if change == "protocol":
         protocol = protocol.model_copy(update={"top_k": 3})
@@ -176,7 +177,7 @@ def test_finished_clips_are_redone_when_what_made_them_changed(tmp_path: Path, c
     done: list[str] = []
     run_propagation(
         "davis", protocol, encoder, tmp_path / "t.parquet",
-        device=CPU, work_dir=work, after_clip=done.append, save_predictions=predictions, overlays=overlays,
+        runtime=ON_CPU, work_dir=work, after_clip=done.append, save_predictions=predictions, overlays=overlays,
     )  # fmt: skip
     assert done == ["one", "two"]
 
@@ -186,7 +187,7 @@ def test_nothing_is_written_into_a_read_only_data_folder(tmp_path: Path) -> None
     for path in [root, *root.rglob("*")]:
         path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
     before = snapshot(root)
-    run_propagation("davis", davis_protocol(root), PIXELS, tmp_path / "t.parquet", device=CPU, work_dir=tmp_path / "work")
+    run_propagation("davis", davis_protocol(root), PIXELS, tmp_path / "t.parquet", runtime=ON_CPU, work_dir=tmp_path / "work")
     assert snapshot(root) == before
     for path in [root, *root.rglob("*")]:
         path.chmod(path.stat().st_mode | stat.S_IWUSR)
@@ -195,14 +196,14 @@ def test_nothing_is_written_into_a_read_only_data_folder(tmp_path: Path) -> None
 def test_two_runs_give_the_same_table(tmp_path: Path) -> None:
     protocol = davis_protocol(write_davis(tmp_path / "clips"))
     for name in ("a", "b"):
-        run_propagation("davis", protocol, PIXELS, tmp_path / f"{name}.parquet", device=CPU)
+        run_propagation("davis", protocol, PIXELS, tmp_path / f"{name}.parquet", runtime=ON_CPU)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
 def test_an_input_size_that_does_not_fit_the_encoder_stops_before_any_clip(tmp_path: Path) -> None:
     protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips")), input_size=(60, 96))
     with pytest.raises(ValueError, match=r"clip one .* patch size 8; set input_size \(--input-size\) to 56x96 or 64x96"):
-        run_propagation("davis", protocol, PIXELS, tmp_path / "t.parquet", device=CPU)
+        run_propagation("davis", protocol, PIXELS, tmp_path / "t.parquet", runtime=ON_CPU)
 
 
 def test_a_frame_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
@@ -221,7 +222,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         ("fine", "davis", davis, PIXELS), ("coarse", "davis", davis, "pixels:16"), ("fine", "jhmdb", jhmdb, PIXELS)
     ]:  # fmt: skip
         made.append(folder / name / f"{clip_set}.parquet")
-        run_propagation(clip_set, protocol, encoder, made[-1], device=CPU, name=name)
+        run_propagation(clip_set, protocol, encoder, made[-1], runtime=ON_CPU, name=name)
     return made
 
 
@@ -322,7 +323,7 @@ def test_summary_warns_of_scores_that_do_not_compare(
             root=str(root), input_size=(64, 96), temperature=0.7 - 0.2 * place * (change == "temperature")
         )
         tables.append(tmp_path / f"{place}.parquet")
-        run_propagation("davis", protocol, PIXELS, tables[-1], device=CPU, name=f"e{place}")
+        run_propagation("davis", protocol, PIXELS, tables[-1], runtime=ON_CPU, name=f"e{place}")
     with caplog.at_level("WARNING", logger="cdgmae"):
         summarise(tables, tmp_path / "s.parquet", tmp_path / "s.csv")
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]

@@ -22,10 +22,12 @@ from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.propagation.measures.scorers import make_scorer
 from cdgmae.settings.encoder import VitSettings
 from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.tables import table_facts
 from tests.oracles.propagation_oracle import literal_clip_labels
 
 CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 SMALL_VIT = f"random:{VitSettings(image_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2).canonical_json()}"
 
 
@@ -53,7 +55,7 @@ def test_davis_can_be_scored_at_the_input_size(tmp_path: Path) -> None:
     for size in ("annotation", "input"):
         protocol = ProtocolSettings(root=root, input_size=(128, 160), radius=4.0, scored_size=size)
         output = tmp_path / f"{size}.parquet"
-        run_propagation("davis", protocol, "pixels:8", output, device=CPU, save_predictions=tmp_path / size)
+        run_propagation("davis", protocol, "pixels:8", output, runtime=ON_CPU, save_predictions=tmp_path / size)
         tables.append(pq.read_table(output).to_pylist())
         assert table_facts(output)["protocol"]["scored_size"] == size
     assert {(row["scored_height"], row["scored_width"]) for row in tables[0]} == {(64, 96)}
@@ -112,7 +114,7 @@ def test_the_joint_grid_follows_the_patch_size_and_static_joints_are_all_found(
     root = write_jhmdb(tmp_path / "clips", ("run_1",), frames=3)
     protocol = ProtocolSettings(root=str(root), input_size=(320, 320))
     scores = run_propagation(
-        "jhmdb", protocol, f"random:{vit.canonical_json()}", tmp_path / "t.parquet", device=CPU, save_predictions=tmp_path
+        "jhmdb", protocol, f"random:{vit.canonical_json()}", tmp_path / "t.parquet", runtime=ON_CPU, save_predictions=tmp_path
     )
     assert set(scores.values()) == {100.0}
     joints = pq.read_table(tmp_path / "joints/run_1.parquet")

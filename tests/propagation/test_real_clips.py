@@ -11,7 +11,6 @@ from formula_checkpoint import write_formula_checkpoint
 
 from cdgmae.commands.propagation import read_protocol
 from cdgmae.propagation.evaluation import run_propagation
-from cdgmae.runtime.devices import pick_device
 
 CLIPS = Path(__file__).parents[3] / "shared/data"
 
@@ -29,7 +28,7 @@ def expected() -> dict:
 def run(clip_set: str, folder: Path) -> tuple[dict[str, float], list[dict]]:
     checkpoint, output = write_formula_checkpoint(folder / "formula.pth"), folder / "table.parquet"
     protocol = read_protocol(clip_set, "", root=str(CLIPS / clip_set.upper()))
-    scores = run_propagation(clip_set, protocol, str(checkpoint), output, device=pick_device("auto"))
+    scores = run_propagation(clip_set, protocol, str(checkpoint), output)
     return scores, pq.read_table(output).to_pylist()
 
 

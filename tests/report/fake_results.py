@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from PIL import Image
 
 from cdgmae.consistency.consistency_summary import summarise
@@ -18,11 +17,14 @@ from cdgmae.consistency.scoring import score_shard
 from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA
 from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
 from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.files.atomic import write_bytes, write_text
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter
 from cdgmae.storage.media.images import encode_jpeg
 from cdgmae.storage.tables import write_table
 from cdgmae.training.metrics import METRICS_SCHEMA
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 SIZE = 48
 NASTY = '<script>alert("x")</script>'
@@ -92,7 +94,7 @@ class FakeResults:
         tables = [folder / "s_ldm" / f"{shard:05d}.parquet" for shard in range(2)]
         for table in tables:
             tars = [self.root / stage / f"{table.stem}.tar" for stage in ("shards/demo", "views/s_ldm")]
-            score_shard(settings, *tars, "pixels:8", table, source="s_ldm", device=torch.device("cpu"))
+            score_shard(settings, *tars, "pixels:8", table, source="s_ldm", runtime=ON_CPU)
         summarise(tables, folder / "summary.parquet", folder / "summary.csv")
 
     def write_runs(self) -> None:

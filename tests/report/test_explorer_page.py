@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from fake_results import NASTY, SIZE, FakeResults
 from PIL import Image
 
@@ -23,8 +22,11 @@ from cdgmae.report.pages.explorer.explorer_bags import NO_ROOM, show_bags
 from cdgmae.report.pages.explorer.explorer_page import write_explorer
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.report import ReportSettings
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.tables import read_table
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 PATCHES = 36
 """Patches of 8 x 8 pixels of the made-up images."""
@@ -99,9 +101,7 @@ def test_crops_are_drawn_again_from_the_real_images(fake: FakeResults, tmp_path:
     folder = fake.root / "consistency"
     table = folder / "crops" / "00000.parquet"
     settings = ScoringSettings(image_size=32, nearest_bags=3)
-    score_shard(
-        settings, fake.root / "shards/demo/00000.tar", None, "pixels:8", table, source="crops", device=torch.device("cpu")
-    )
+    score_shard(settings, fake.root / "shards/demo/00000.tar", None, "pixels:8", table, source="crops", runtime=ON_CPU)
     summarise([table], folder / "summary.parquet", folder / "summary.csv")
     _, data, _ = write(fake.root, tmp_path)
     assert len(data["bags"]) == 6
@@ -116,9 +116,7 @@ def test_bags_share_the_page_between_sources(scored: FakeResults, tmp_path: Path
     folder = scored.root / "consistency"
     crops = folder / "crops" / "00000.parquet"
     settings = ScoringSettings(image_size=32)
-    score_shard(
-        settings, scored.root / "shards/demo/00000.tar", None, "pixels:8", crops, source="crops", device=torch.device("cpu")
-    )
+    score_shard(settings, scored.root / "shards/demo/00000.tar", None, "pixels:8", crops, source="crops", runtime=ON_CPU)
     summarise([crops, *sorted(folder.glob("s_ldm/*.parquet"))], folder / "summary.parquet", folder / "summary.csv")
     _, data, _ = write(scored.root, tmp_path, consistency_bags=10)
     counts = {source: sum(bag["source"] == source for bag in data["bags"]) for source in ("crops", "s_ldm")}

@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 from fake_results import NASTY, FakeResults
 from PIL import Image
 from typer.testing import CliRunner
@@ -22,6 +21,9 @@ from cdgmae.report.bag_thumbnails import show_bags
 from cdgmae.report.page import write_report
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.report import ReportSettings
+from cdgmae.settings.runtime import RuntimeSettings
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 VOID = {"meta", "link", "img", "br"}
 
@@ -127,7 +129,7 @@ def test_pairs_of_two_views_and_crops_do_not_change_the_shown_bags(fake: FakeRes
     bags.append(show_bags(fake.root, "s_ldm", ReportSettings(), tmp_path))
     assert bags[0] == bags[1] is not None
     real_tar, crops = fake.root / "shards" / "demo" / "00000.tar", fake.root / "consistency" / "crops" / "00000.parquet"
-    score_shard(ScoringSettings(image_size=32), real_tar, None, "pixels:8", crops, source="crops", device=torch.device("cpu"))
+    score_shard(ScoringSettings(image_size=32), real_tar, None, "pixels:8", crops, source="crops", runtime=ON_CPU)
     assert show_bags(fake.root, "crops", ReportSettings(), tmp_path) is None
 
 

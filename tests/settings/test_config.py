@@ -104,11 +104,6 @@ def test_runs_that_choose_views_by_score_wait_for_the_score_tables_and_for_nothi
         check_config(values)
 
 
-def test_folder_for_local_copies_reaches_the_jobs_environment() -> None:
-    config = check_config(changed("runtime.stage_in", "$TMPDIR/shards"))
-    assert config.runtime.environment()["CDGMAE_STAGE_IN"] == "$TMPDIR/shards"
-
-
 def test_run_settings_are_defaults_with_the_runs_own_keys_on_top() -> None:
     config = check_config(changed("pretrain.defaults.epochs", 7))
     assert config.pretrain.runs["cdg"].epochs == 7

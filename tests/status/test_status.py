@@ -160,7 +160,7 @@ def test_logs_of_real_jobs_that_stop_early_or_fail_are_understood(config: Config
     def state_after(*arguments: str) -> JobState:
         (tmp_path / job.log).parent.mkdir(parents=True, exist_ok=True)
         with (tmp_path / job.log).open("w") as log:
-            environment = {**os.environ, "CDGMAE_TIME_LIMIT": "0", "CDGMAE_TRACKERS": ""}
+            environment = {**os.environ, "CDGMAE_TIME_LIMIT": "0", "CDGMAE_RUNTIME": '{"trackers": []}'}
             subprocess.run([*command, *arguments], stdout=log, stderr=log, env=environment, check=False)
         return judge(job, tmp_path, time.time())
 

@@ -12,9 +12,11 @@ import torch
 from PIL import Image
 
 from cdgmae.generators.train.generator_training import train_generator
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import GeneratorTrainingSettings
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter
-from cdgmae.training.machine import Machine
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 ENCODER = 'random:{"image_size":16,"patch_size":8,"embed_dim":16,"depth":1,"num_heads":2}'
 KEYS = ("ant", "bee", "cat", "dog", "eel", "fox")
@@ -65,7 +67,5 @@ def shard_tar(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def generator_dir(shard_tar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("generators")
     output = folder / "animals"
-    train_generator(
-        training_settings(), 0, [shard_tar], ENCODER, output, folder / "work", machine=Machine(device=torch.device("cpu"))
-    )
+    train_generator(training_settings(), 0, [shard_tar], ENCODER, output, folder / "work", ON_CPU)
     return output

@@ -23,19 +23,20 @@ from cdgmae.generators.train.latent_cache import fill_cache
 from cdgmae.generators.train.monitor import Monitor, held_out_loss
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import MonitoringSettings
 from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.storage.tables import read_table
-from cdgmae.training.machine import Machine
 from tests.views.conftest import ENCODER, training_settings
 
 CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 LOOK = {"held_out_fraction": 0.34, "interval_steps": 2, "num_images": 2, "num_views": 3, "num_inference_steps": 2}
 
 
 def train(folder: Path, tar: Path, **changes: object) -> dict:
     settings = training_settings(**changes)
-    return train_generator(settings, 0, [tar], ENCODER, folder / "generator", folder / "work", Machine(CPU))
+    return train_generator(settings, 0, [tar], ENCODER, folder / "generator", folder / "work", ON_CPU)
 
 
 def task_and_monitor(tar: Path, folder: Path, **changes: object) -> tuple[GeneratorTask, Monitor]:
@@ -122,7 +123,7 @@ def test_a_learned_first_stage_is_used_frozen_and_goes_into_the_folder(shard_tar
     original = (VQModel if kind == "vq" else AutoencoderKL).from_pretrained(tmp_path / "stage").state_dict()
     assert all(torch.equal(tensor, original[name]) for name, tensor in pipeline.autoencoder.state_dict().items())
     again = training_settings(autoencoder={"kind": "folder", "path": str(tmp_path / "generator" / "autoencoder")})
-    assert train_generator(again, 0, [shard_tar], ENCODER, tmp_path / "more", tmp_path / "work", Machine(CPU))["steps"] == 6
+    assert train_generator(again, 0, [shard_tar], ENCODER, tmp_path / "more", tmp_path / "work", ON_CPU)["steps"] == 6
 
 
 def test_first_stages_that_do_not_fit_are_refused(shard_tar: Path, tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_first_stages_that_do_not_fit_are_refused(shard_tar: Path, tmp_path: Pat
 @pytest.mark.slow
 def test_two_processes_train_the_same_generator(shard_tar: Path, tmp_path: Path) -> None:
     settings = training_settings(monitoring=LOOK, learning_rate=1e-4)
-    alone = train_generator(settings, 0, [shard_tar], ENCODER, tmp_path / "alone", tmp_path / "work", Machine(CPU))
+    alone = train_generator(settings, 0, [shard_tar], ENCODER, tmp_path / "alone", tmp_path / "work", ON_CPU)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "cdgmae", "views", "train-generator",
         "--settings", settings.canonical_json(), "--shards", str(shard_tar.parent), "--encoder", ENCODER,

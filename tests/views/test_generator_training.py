@@ -30,21 +30,20 @@ from cdgmae.models.normalisation import squares
 from cdgmae.models.vit import build_vit
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.encoder import VitSettings
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import UNetSettings
 from cdgmae.storage.image_collection import ImageCollection
-from cdgmae.training.machine import Machine
 from cdgmae.training.metrics import MACHINE_COLUMNS
 from tests.oracles.literal_ddim import alpha_bars
 from tests.views.conftest import ENCODER, KEYS, training_settings, write_shard
 
 CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 UNET = training_settings().unet.model_dump()
 
 
 def train(folder: Path, tars: list[Path], encoder: str = ENCODER, **changes: object) -> dict:
-    return train_generator(
-        training_settings(**changes), 0, tars, encoder, folder / "generator", folder / "work", machine=Machine(device=CPU)
-    )
+    return train_generator(training_settings(**changes), 0, tars, encoder, folder / "generator", folder / "work", ON_CPU)
 
 
 def test_generator_folder_stands_alone(shard_tar: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from cdgmae.generators.imported.convert import ImportOptions, import_generator
 from cdgmae.generators.imported.original_checkpoint import ImportRefused
 from cdgmae.generators.imported.original_config import read_original_config
 from cdgmae.generators.pipeline import LatentDiffusionPipeline, predict
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import SamplingSettings
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
 from cdgmae.views.sampling.sample_shard import sample_shard
@@ -42,6 +43,7 @@ from tests.views.original_files import (
 )
 
 CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 UNET, STAGE = "model.diffusion_model", "first_stage_model"
 
 
@@ -113,7 +115,7 @@ def test_rcg_checkpoint_converts_with_its_encoder_and_samples(shard_tar: Path, t
         {"num_views": 1, "num_inference_steps": 1, "guidance_scale": 1.0, "eta": 1.0, "batch_size": 6}
     )
     recipe, output = GeneratorRecipe(tmp_path / "generator", sampling), tmp_path / "views" / "00000.tar"
-    sampled = sample_shard(sampling, 0, shard_tar, recipe, output, tmp_path / "work", devices=[CPU])
+    sampled = sample_shard(sampling, 0, shard_tar, recipe, output, tmp_path / "work", runtime=ON_CPU)
     assert (sampled["views"], sampled["bad"]) == (6, 0)
     with pytest.raises(ValueError, match="no null condition; use guidance_scale 1"):
         generator.pipeline.sample_latents(embeddings, torch.zeros(2, 4, 8, 8), 1, 2.0)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShard, ImageShardWriter, index_path
 from cdgmae.storage.tables import table_facts
 from cdgmae.views.gathering.embedding import EmbeddingTable, embed_images
@@ -17,14 +17,16 @@ from tests.views.conftest import ENCODER, image, write_shard
 
 pytest.importorskip("faiss", reason="kind knn needs faiss: pip install 'cdgmae[knn]'")
 
-CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 KEYS = tuple(f"k{number:03d}" for number in range(200))
 
 
 def embed(tars: list[Path], folder: Path, encoder: str = ENCODER) -> list[Path]:
     tables = []
     for tar in tars:
-        embed_images(EmbeddingSettings(image_size=16, batch_size=32), tar, encoder, folder / f"{tar.stem}.parquet", device=CPU)
+        embed_images(
+            EmbeddingSettings(image_size=16, batch_size=32), tar, encoder, folder / f"{tar.stem}.parquet", runtime=ON_CPU
+        )
         tables.append(folder / f"{tar.stem}.parquet")
     return tables
 
@@ -132,4 +134,4 @@ def test_what_does_not_belong_together_is_refused(whole: Path, tmp_path: Path) -
     with pytest.raises(ValueError, match="made from other shards; delete results/embeddings"):
         NeighbourSearch(NeighbourViews(), [whole, other], both, tmp_path / "index.faiss")
     with pytest.raises(ValueError, match=r"image_size = 20 is not a multiple of the patch size 8.*image_size = 16"):
-        embed_images(EmbeddingSettings(image_size=20), whole, "pixels:8", tmp_path / "e.parquet", device=CPU)
+        embed_images(EmbeddingSettings(image_size=20), whole, "pixels:8", tmp_path / "e.parquet", runtime=ON_CPU)

@@ -30,6 +30,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 
 from cdgmae.commands.views import app
 from cdgmae.runtime.interrupts import Interrupted
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import OK, ImageShard
 from cdgmae.views.sampling.pipeline_sampler import PipelineRecipe, PipelineSampler
 from cdgmae.views.sampling.sample_shard import sample_shard
@@ -37,6 +38,7 @@ from cdgmae.views.sources.diffusers import PipelineViews
 from tests.views.conftest import image, write_shard
 
 CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 KEYS = ("ant", "bee", "cat")
 
 
@@ -125,7 +127,7 @@ def video_settings(folder: Path, **changes: object) -> PipelineViews:
 
 def sample(settings: PipelineViews, tar: Path, output: Path, seed: int = 0) -> dict:
     work = output.with_suffix(".work")
-    return sample_shard(settings, seed, tar, PipelineRecipe(settings), output, work, devices=[CPU])
+    return sample_shard(settings, seed, tar, PipelineRecipe(settings), output, work, runtime=ON_CPU)
 
 
 def pixels_of(tar: Path) -> dict[tuple[str, int], np.ndarray]:

@@ -19,6 +19,7 @@ from cdgmae.generators.folder import FACTS_FILE, embed, load_generator, write_ge
 from cdgmae.models.normalisation import squares
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.runtime.seeds import integer_seed
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import SamplingSettings
 from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, index_path
@@ -30,6 +31,7 @@ from cdgmae.views.sampling.view_journal import DATA_SUFFIX, MadeView, journal_pa
 from tests.views.conftest import KEYS, write_shard
 
 CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 JOURNAL = journal_path(Path(), 0)
 DATA = JOURNAL.with_suffix(DATA_SUFFIX)
 
@@ -44,7 +46,15 @@ def sample(
 ) -> dict:
     settings = sampling(**changes)
     recipe = GeneratorRecipe(generator, settings)
-    return sample_shard(settings, seed, tar, recipe, folder / name, folder / f"work-{name}", devices=[CPU] * processes)
+    return sample_shard(
+        settings,
+        seed,
+        tar,
+        recipe,
+        folder / name,
+        folder / f"work-{name}",
+        runtime=RuntimeSettings(device="cpu", workers=processes),
+    )
 
 
 def rows_of(tar: Path) -> list[ImageRow]:
@@ -120,7 +130,7 @@ def finished_work(tar: Path, generator: Path, folder: Path) -> Path:
     work = folder / "work-00000.tar"
     recipe = GeneratorRecipe(generator, sampling())
     with pytest.raises(ValueError, match="blocked"):
-        sample_shard(sampling(), 0, tar, recipe, folder / "blocked" / "00000.tar", work, devices=[CPU])
+        sample_shard(sampling(), 0, tar, recipe, folder / "blocked" / "00000.tar", work, runtime=ON_CPU)
     return work
 
 

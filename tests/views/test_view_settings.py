@@ -11,7 +11,6 @@ import yaml
 from cdgmae.config import check_config
 from cdgmae.generators.folder import load_generator, write_generator
 from cdgmae.jobs import Jobs
-from cdgmae.settings.runtime import RuntimeSettings
 from tests.views.conftest import ENCODER
 from tests.views.test_view_sampling import pixels_of, rows_of, sample
 
@@ -29,12 +28,6 @@ def test_the_batch_size_is_no_parameter_of_the_rule() -> None:
     assert (before.sampling_batch_size("s_ldm"), after.sampling_batch_size("s_ldm")) == (60, 7)
     sampling["reuse_interval"] = 2
     assert Jobs(check_config(values)).sampling_settings("s_ldm") != before.sampling_settings("s_ldm")
-
-
-def test_machine_settings_reach_the_command_line() -> None:
-    assert RuntimeSettings().environment()["CDGMAE_WORKERS"] == ""
-    environment = RuntimeSettings(workers=3, compile=True).environment()
-    assert (environment["CDGMAE_WORKERS"], environment["CDGMAE_COMPILE"]) == ("3", "1")
 
 
 @pytest.fixture(scope="module")

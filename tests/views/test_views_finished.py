@@ -59,7 +59,7 @@ def test_deleted_views_come_back_without_a_model(
     before = delete(output)
     with monkeypatch.context() as patched:
         patched.delattr(GeneratorRecipe, "open")
-        facts = sample(tar, generator_dir, output, "--batch-size", 2, "--precision", "bf16", "--workers", 2)
+        facts = sample(tar, generator_dir, output, "--batch-size", 2, "--precision", "bf16", "--runtime", '{"workers": 2}')
         assert delete(output) == before
     assert facts["restored"]
     assert (made["found_finished"], facts["found_finished"], facts["views"]) == (0, 6, 6)

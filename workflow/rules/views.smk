@@ -34,6 +34,7 @@ rule train_generator:
         shards=lambda w: names.shards_dir(JOBS.generator_training(w.generator).dataset),
         seed=CONFIG.seed,
         work="work/views/train_generator/{generator}",
+        trackers="logs/trackers/generators/{generator}",
         finished="work/finished/generators",
     message:
         "Train generator {wildcards.generator}"
@@ -47,6 +48,7 @@ rule train_generator:
         " --encoder {params.encoder:q}"
         " --output {output:q}"
         " --work {params.work:q}"
+        " --tracker-dir {params.trackers:q}"
         " --threads {threads}"
         " --finished {params.finished:q}"
         " > {log} 2>&1"

@@ -17,14 +17,15 @@ from cdgmae.generators.train.monitor import Monitor, copy_findings
 from cdgmae.models.encoders.by_name import Encoder, reference_digest, weights_digest
 from cdgmae.models.encoders.projected_encoder import load_conditioning_encoder
 from cdgmae.runtime.distribution import is_main_process
+from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.settings.views import GeneratorTrainingSettings
 from cdgmae.storage.files.atomic import atomic_folder
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import file_sha256, folder_digest, write_table
+from cdgmae.training.accelerator import check_training_runtime, main_process_found, open_accelerator
 from cdgmae.training.loop import TrainingResult, remove_work, train
-from cdgmae.training.machine import Machine
 from cdgmae.training.metrics import METRICS_SCHEMA
 from cdgmae.training.schedule import LoopSettings
 
@@ -39,8 +40,9 @@ def train_generator(
     encoder_reference: str,
     output: Path,
     work_dir: Path,
-    machine: Machine,
+    runtime: RuntimeSettings = DEFAULT_RUNTIME,
     *,
+    tracker_dir: Path | None = None,
     finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:
     """Train a generator and write its folder.
@@ -56,7 +58,8 @@ def train_generator(
         output: The generator folder; appears whole or not at all.
         work_dir: Latents and training state, the same folder for all processes; found again after an interruption and removed
             at the end.
-        machine: How to run here.
+        runtime: How to run here.
+        tracker_dir: Folder for the trackers of `runtime`; None: no trackers.
         finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
@@ -67,19 +70,20 @@ def train_generator(
         Interrupted: after a signal, with the finished latents and the state saved.
         ValueError: if the shards hold no usable image, the first stage does not fit, or the loss is not finite.
     """
+    check_training_runtime(runtime)
     inputs = {str(index_path(path)): file_sha256(index_path(path)) for path in shard_tars}
-    copy = finished.copy_of([output], _made_from(settings, seed, encoder_reference, inputs.values(), machine))
+    copy = finished.copy_of([output], _made_from(settings, seed, encoder_reference, inputs.values(), runtime))
     restored = copy.restore() if is_main_process() else None
-    if machine.main_process_found(restored is not None):
+    if main_process_found(runtime, restored is not None):
         return restored or {}
-    device = machine.accelerator().device  # under a launcher each process has its own
+    device = open_accelerator(runtime).device  # under a launcher each process has its own
     images, encoder = ImageCollection(shard_tars), load_conditioning_encoder(encoder_reference, device=device)
     pipeline = build_pipeline(settings, encoder.embed_dim, make_first_stage(images, settings), seed)
     if pipeline.autoencoder is not None:
         pipeline.autoencoder.to(device)
     cache = fill_cache(
         work_dir / LATENTS_FOLDER, _latents_identity(settings, pipeline, encoder, inputs.values()), images, encoder, pipeline,
-        settings, device, log_interval_seconds=machine.log_interval_seconds,
+        settings, device, log_interval_seconds=runtime.log_interval_seconds,
     )  # fmt: skip
     if settings.whiten_condition:
         pipeline.projector.whiten(embeddings_to_whiten_with(cache))
@@ -89,7 +93,7 @@ def train_generator(
     task = GeneratorTask(model, pipeline.scheduler, examples, settings, seed, weights_C)
     monitor = Monitor(task, pipeline, images, settings.monitoring, work_dir) if settings.monitoring else None
     result = train(
-        task, _loop_settings(settings), seed=seed, work_dir=work_dir, machine=machine, label="generator", observe=monitor,
+        task, _loop_settings(settings), seed=seed, work_dir=work_dir, runtime=runtime, tracker_dir=tracker_dir, label="generator", observe=monitor,
         identity=f"{settings.digest()}|{encoder.digest}|{sorted(inputs.values())}",
     )  # fmt: skip
     if not is_main_process():
@@ -111,13 +115,13 @@ def train_generator(
 
 
 def _made_from(
-    settings: GeneratorTrainingSettings, seed: int, encoder_reference: str, inputs: Iterable[str], machine: Machine
+    settings: GeneratorTrainingSettings, seed: int, encoder_reference: str, inputs: Iterable[str], runtime: RuntimeSettings
 ) -> dict[str, Any]:
     """What a finished generator depends on, known without loading anything."""
     stage = settings.autoencoder.path
     return {
         "training": settings.digest(), "seed": seed, "encoder": reference_digest(encoder_reference), "inputs": sorted(inputs),
-        "first_stage": folder_digest(Path(stage)) if stage is not None else None, "precision": machine.precision,
+        "first_stage": folder_digest(Path(stage)) if stage is not None else None, "precision": runtime.precision,
     }  # fmt: skip
 
 

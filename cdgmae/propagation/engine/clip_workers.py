@@ -117,7 +117,7 @@ def computed_clips(
     except BrokenProcessPool:
         raise ValueError(
             f"one of {len(devices)} worker processes was killed, most often for lack of memory; finished clips are kept: "
-            "run the same command again, with fewer --workers if memory was short"
+            "run the same command again, with a lower runtime.workers if memory was short"
         ) from None
 
 

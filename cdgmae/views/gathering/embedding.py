@@ -19,7 +19,9 @@ from torch.nn import functional as F
 
 from cdgmae.models.encoders.by_name import Encoder, load_encoder, reference_digest
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
+from cdgmae.runtime.devices import pick_device
 from cdgmae.runtime.progress import ProgressMeter
+from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.image_shards import OK, ImageRow, ImageShard, index_path
 from cdgmae.storage.media.images import ImageError, center_crop, decode_rgb, resize_shorter_side
@@ -42,7 +44,7 @@ def embedding_schema(width: int) -> pa.Schema:
 
 
 def embed_images(
-    settings: EmbeddingSettings, shard_tar: Path, encoder_reference: str, output: Path, *, device: torch.device, threads: int = 1,
+    settings: EmbeddingSettings, shard_tar: Path, encoder_reference: str, output: Path, *, runtime: RuntimeSettings = DEFAULT_RUNTIME,
     load: Callable[[], Encoder] | None = None, keep: bool = False, finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:  # fmt: skip
     """Embed every image of a shard: the encoder's final-norm CLS token, scaled to length 1.
@@ -52,9 +54,8 @@ def embed_images(
         shard_tar: Image shard.
         encoder_reference: See `cdgmae.models.encoders.by_name.load_encoder`.
         output: Parquet table to write, see `embedding_schema`.
-        device: Where to compute.
-        threads: Images decoded at the same time.
-        load: Gives the encoder of `encoder_reference` on `device`, for a caller that loads it once for several shards.
+        runtime: How to run here; `threads` images are decoded at the same time.
+        load: Gives the encoder of `encoder_reference` on the same device, for a caller that loads it once for several shards.
         keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
         finished: Where the outputs get second names once they are whole, and are looked for first.
 
@@ -64,6 +65,7 @@ def embed_images(
     Raises:
         ValueError: if the encoder cannot be loaded or does not take `image_size`.
     """
+    device = pick_device(runtime.device)
     shard_index = file_sha256(index_path(shard_tar))
     made_from = {"embedding": settings.digest(), "encoder": reference_digest(encoder_reference), "shard": shard_index}
     copy = finished.copy_of([output], made_from)
@@ -83,7 +85,7 @@ def embed_images(
         reasons = read_table(output, ["reason"])["reason"]
         return copy.keep(_facts(output, len(rows), len(rows) - reasons.null_count, encoder))
     table: list[dict[str, Any]] = []
-    with ThreadPoolExecutor(threads) as pool, ProgressMeter(f"embed {shard_tar.stem}", len(rows), unit="images") as meter:
+    with ThreadPoolExecutor(runtime.threads) as pool, ProgressMeter(f"embed {shard_tar.stem}", len(rows), unit="images") as meter:
         waiting = iter(rows)
         while batch := list(islice(waiting, settings.batch_size)):
             table.extend(_embed_batch(batch, shard, encoder, settings.image_size, device, pool))

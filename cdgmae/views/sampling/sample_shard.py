@@ -14,10 +14,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from cdgmae.runtime.devices import pick_device, worker_devices
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
+from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.settings.views import DrawingSettings
 from cdgmae.storage.files.atomic import explain_write_errors
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
@@ -42,9 +42,7 @@ def sample_shard(
     output_tar: Path,
     work_dir: Path,
     *,
-    devices: Sequence[torch.device],
-    threads: int | None = None,
-    log_interval_seconds: float = 30.0,
+    runtime: RuntimeSettings = DEFAULT_RUNTIME,
     stop: StopRequest | None = None,
     keep: bool = False,
     finished: FinishedFolder = NOTHING_KEPT,
@@ -58,9 +56,7 @@ def sample_shard(
         recipe: What draws the views.
         output_tar: View shard to write; its index goes beside it.
         work_dir: Finished views of the unfinished shard; found again after an interruption and removed at the end.
-        devices: Where to draw: one process per device; a single one is this process.
-        threads: CPU threads of all processes together.
-        log_interval_seconds: Time between two progress lines.
+        runtime: How to run here: one process per device, or `workers`; a single one is this process.
         stop: Says when to stop; the caller's own if it makes several shards, so that they share one time limit.
         keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
         finished: Where the outputs get second names once they are whole, and are looked for first.
@@ -93,10 +89,10 @@ def sample_shard(
         task = DrawingTask(recipe, settings, seed, shard_tar, work_dir, identity, batches)
         meter = ProgressMeter(
             f"views {output_tar.stem}", len(rows), done=len(rows) - sum(map(len, batches)), unit="rows",
-            interval_seconds=log_interval_seconds,
+            interval_seconds=runtime.log_interval_seconds,
         )  # fmt: skip
         with stop:
-            _draw(task, devices, stop, threads, meter)
+            _draw(task, runtime, stop, meter)
         made = FinishedViews(work_dir, identity)
     missing = sum(view not in made for view in wanted)
     if missing:
@@ -155,17 +151,16 @@ def _missing_batches(
     return [cell for cell in cells if cell]
 
 
-def _draw(
-    task: DrawingTask, devices: Sequence[torch.device], stop: StopRequest, threads: int | None, meter: ProgressMeter
-) -> None:
+def _draw(task: DrawingTask, runtime: RuntimeSettings, stop: StopRequest, meter: ProgressMeter) -> None:
     """Draw all batches of the task, in this process or in several."""
+    devices = worker_devices(pick_device(runtime.device), runtime.workers)
 
     def finished(number: int) -> None:
         meter.advance(len(task.batches[number]))
 
     with meter:
         if len(devices) > 1:
-            draw_with_processes(task, devices, stop.reason, finished, threads)
+            draw_with_processes(task, devices, stop.reason, finished, runtime.thread_limit)
             return
         try:
             draw_batches(task, 0, devices[0], iter(range(len(task.batches))), Stopper(stop.reason), finished)

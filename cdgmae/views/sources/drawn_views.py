@@ -22,13 +22,10 @@ class DrawnViews(ViewSettings, DrawingSettings):
 
     def make(self, job: ViewJob) -> dict[str, Any]:
         """Draw every view that is not finished yet; see `sample_shard`."""
-        from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
+        from cdgmae.runtime.devices import limit_threads
         from cdgmae.views.sampling.sample_shard import sample_shard
 
-        runtime = job.runtime
-        limit_threads(runtime.threads)
+        limit_threads(job.runtime.thread_limit)
         return sample_shard(
-            self, job.seed, job.shard, self.recipe(job), job.output, job.work,
-            devices=worker_devices(pick_device(runtime.device), runtime.workers), threads=runtime.threads,
-            log_interval_seconds=runtime.log_interval_seconds,
-        )  # fmt: skip
+            self, job.seed, job.shard, self.recipe(job), job.output, job.work, runtime=job.runtime, finished=job.finished
+        )

@@ -50,7 +50,7 @@ class NeighbourViews(ViewSettings):
         index = job.input("index")
         tables = embedding_tables(index.parent)
         search = NeighbourSearch(self, shards_beside(job.shard), tables, index, threads=job.runtime.threads)
-        return gather_neighbours(search, job.shard, job.output)
+        return gather_neighbours(search, job.shard, job.output, finished=job.finished)
 
 
 class IndexSettings(Settings):

@@ -19,7 +19,9 @@ class RandomViews(ViewSettings):
         from cdgmae.views.gathering.copying import DataSetImages, shards_beside
         from cdgmae.views.gathering.random_views import gather_random
 
-        return gather_random(self, job.seed, job.shard, DataSetImages(shards_beside(job.shard)), job.output)
+        return gather_random(
+            self, job.seed, job.shard, DataSetImages(shards_beside(job.shard)), job.output, finished=job.finished
+        )
 
 
 class RandomSource(CopiedSource, RandomViews):

@@ -21,6 +21,7 @@ from cdgmae.settings.shards import DatasetSettings
 
 if TYPE_CHECKING:
     from cdgmae.config import Config
+    from cdgmae.storage.files.output_cache import FinishedFolder
 
 BAD_VIEWS = "The stage fails when more than this share of the views is bad."
 NUM_VIEWS = "Views per bag besides the real image, M."
@@ -37,6 +38,7 @@ class ViewJob:
         work: Folder for finished views until the shard is whole.
         inputs: What else the kind reads, by the names of `ViewSource.inputs`.
         runtime: Device, precision, threads, processes.
+        finished: Where the output gets a second name once it is whole, and is looked for first.
     """
 
     seed: int
@@ -45,6 +47,7 @@ class ViewJob:
     work: Path
     inputs: Mapping[str, Path]
     runtime: RuntimeSettings
+    finished: FinishedFolder
 
     def input(self, name: str) -> Path:
         """One of `inputs`.
