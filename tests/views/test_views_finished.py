@@ -30,9 +30,9 @@ def run(*arguments: object) -> dict:
 
 
 def sample(tar: Path, generator: Path, output: Path, *more: object, **changes: object) -> dict:
-    settings = json.dumps({**SAMPLING, **changes})
+    settings = json.dumps({"kind": "s_ldm", **SAMPLING, **changes})
     return run(
-        "views", "sample", "--shard", tar, "--generator", generator, "--output", output, "--settings", settings, "--device", "cpu",
+        "views", "make", "--shard", tar, "--input", f"generator={generator}", "--output", output, "--settings", settings, "--device", "cpu",
         "--work", output.parent / "work", "--finished", output.parent / "kept", *more,
     )  # fmt: skip
 
@@ -90,22 +90,6 @@ def test_a_kill_between_commit_and_record_loses_no_view(
     assert not (output.parent / "work").exists()
 
 
-def test_a_shard_of_several_is_found_alone(generator_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tars = [write_shard(tmp_path / "real" / f"0000{n}.tar", KEYS[2 * n : 2 * n + 2]) for n in range(2)]
-    output, common = tmp_path / "views", ("--generator", generator_dir, "--settings", json.dumps(SAMPLING), "--device", "cpu")
-
-    def sample_both() -> dict:
-        shards = ("--shard", tars[0], "--shard", tars[1])
-        return run("views", "sample", *shards, *common, "--output", output, "--finished", tmp_path / "kept")
-
-    assert "restored" not in sample_both()
-    before = [delete(output / tar.name) for tar in tars]
-    (tmp_path / "kept" / "00001.tar").write_bytes(b"damaged")
-    assert (facts := sample_both())["restored"] == 1
-    assert (facts["views"], facts["found_finished"]) == (8, 4)
-    assert [delete(output / tar.name) for tar in tars] == before
-
-
 def test_deleted_embeddings_come_back_without_the_encoder(tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "embeddings" / "00000.parquet"
 
@@ -130,8 +114,8 @@ def test_deleted_random_views_come_back_without_reading_a_image(
 
     def fill(seed: int = 0) -> dict:
         return run(
-            "views", "random", "--shard", tar, "--shards", tar.parent, "--output", output, "--seed", seed,
-            "--settings", '{"num_views": 1}', "--finished", tmp_path / "kept",
+            "views", "make", "--shard", tar, "--output", output, "--seed", seed, "--settings", '{"kind": "random", "num_views": 1}',
+            "--finished", tmp_path / "kept",
         )  # fmt: skip
 
     fill()
@@ -152,8 +136,8 @@ def test_deleted_neighbours_come_back_without_a_search(tar: Path, tmp_path: Path
 
     def fill() -> dict:
         return run(
-            "views", "neighbours", "--shard", tar, "--shards", tar.parent, "--embeddings", embeddings, "--output", output,
-            "--index", embeddings / "index.faiss", "--settings", '{"num_views": 1}', "--finished", tmp_path / "kept",
+            "views", "make", "--shard", tar, "--input", f"index={embeddings / 'index.faiss'}", "--output", output,
+            "--settings", '{"kind": "knn", "num_views": 1}', "--finished", tmp_path / "kept",
         )  # fmt: skip
 
     fill()
@@ -175,9 +159,9 @@ def test_deleted_frames_come_back_until_a_clip_changes(tmp_path: Path, monkeypat
     run("shards", "write", "--settings", json.dumps(layout), "--output", tmp_path / "real", "--num-shards", 1)
 
     def read() -> dict:
-        settings = json.dumps({"num_views": 2, "frame_gap": [2, 6], "path": str(clips)})
+        settings = json.dumps({"kind": "video", "num_views": 2, "frame_gap": [2, 6], "path": str(clips)})
         real = tmp_path / "real" / "00000.tar"
-        return run("views", "video", "--shard", real, "--settings", settings, "--output", output, "--finished", tmp_path / "kept")
+        return run("views", "make", "--shard", real, "--settings", settings, "--output", output, "--finished", tmp_path / "kept")
 
     read()
     before = delete(output)
