@@ -33,6 +33,7 @@ from cdgmae.propagation.engine.frames import read_frame
 from cdgmae.propagation.engine.resizing import resize_bilinear
 from cdgmae.propagation.measures.masks import davis_palette
 from cdgmae.propagation.measures.scorers import ObjectScorer
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.propagation import ProtocolSettings
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -97,9 +98,9 @@ def run_once(way: str, patch: int, num_frames: int, device: torch.device, precis
         clip = draw_clip(Path(folder), num_frames)
         grid = (SIDES[0] // patch, SIDES[1] // patch)
         encoder = (
-            load_encoder(ENCODERS[patch], device=device)
+            load_encoder(parse_encoder(ENCODERS[patch]), device=device)
             if way == "literal"
-            else frozen_encoder(ENCODERS[patch], device, protocol)
+            else frozen_encoder(parse_encoder(ENCODERS[patch]), device, protocol)
         )
         if device.type == "cuda":
             evaluate_clip(clip, ObjectScorer(clip, SIDES, grid, ()), encoder, protocol, device)  # warm up

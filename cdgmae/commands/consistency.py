@@ -8,14 +8,17 @@ from typing import Annotated
 import typer
 
 from cdgmae.commands.options import (
+    ENCODER_HELP,
     DeviceOption,
-    FinishedOption,
     JsonOption,
+    KeyOption,
+    NumHeadsOption,
     PrecisionOption,
-    ReuseFinishedOption,
+    PrefixOption,
     RuntimeOption,
     SettingsOption,
     ThreadsOption,
+    choose_encoder,
     csv_beside,
     parse_runtime,
     parse_settings,
@@ -43,7 +46,7 @@ def score(
         str,
         typer.Option(
             "--encoder",
-            help="Scoring encoder: a file, a timm name, `random:NAME`, or `pixels:P`. Paper: vit_base_patch16_224.mae.",
+            help=f"Scoring encoder. {ENCODER_HELP} Paper: vit_base_patch16_224.mae.",
         ),
     ],
     source: Annotated[str, typer.Option("--source", help="Name of the view source, stored in every row.")],
@@ -61,6 +64,9 @@ def score(
     work: Annotated[
         Path | None, typer.Option("--work", help="Folder for finished parts until the table is whole; default: beside OUTPUT.")
     ] = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
+    num_heads: NumHeadsOption = None,
     settings: SettingsOption = "",
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="Side in pixels at which images are compared. Default 224.")
@@ -85,8 +91,6 @@ def score(
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Score the view pairs of a shard: every view against its real image, or crops of the real images.
@@ -97,7 +101,6 @@ def score(
     from cdgmae.consistency.scoring import score_shard
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
 
     chosen = parse_settings(
         ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
@@ -107,8 +110,7 @@ def score(
     limit_threads(here.thread_limit)
     with exclusive_writer(output):
         result = score_shard(
-            chosen, real, views, encoder, output, source=source, runtime=here, kind=kind, work_dir=work,
-            finished=FinishedFolder(finished, reuse_finished),
+            chosen, real, views, choose_encoder(encoder, key, prefix, num_heads), output, source=source, runtime=here, kind=kind, work_dir=work,
         )  # fmt: skip
     print_result(result, as_json)
 

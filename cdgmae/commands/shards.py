@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 
 from cdgmae.commands.options import (
-    FinishedOption,
     JsonOption,
-    ReuseFinishedOption,
     SeedOption,
     ThreadsOption,
     parse_settings,
@@ -89,8 +87,6 @@ def write(
         Path | None, typer.Option("--manifest", help="Write only the shard that --output names.", rich_help_panel=_ONE)
     ] = None,
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Write shards: a whole data set (manifest, all shards, summary), or a single shard of a manifest.
@@ -101,22 +97,16 @@ def write(
     """
     from cdgmae.shards.packing import write_dataset, write_shard
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
 
     flags = {"path": root, "layout": layout, "resize": resize, "image_size": image_size, "jpeg_quality": jpeg_quality}
     if not settings and root is None:
         raise ValueError("nothing to pack: give --root FOLDER (all images of a folder), or --settings and --manifest (one shard)")
     dataset = parse_settings(DatasetSettings, settings, **flags, num_shards=num_shards, max_bad_fraction=max_bad_fraction)
-    if manifest is None and finished is not None:
-        raise ValueError(
-            "--finished keeps single shards, which --manifest names; without it every whole shard of --output is kept"
-        )
     if manifest is not None:
         limited = "max_bad_fraction" in dataset.model_fields_set
         with exclusive_writer(output):
             result = write_shard(
-                dataset, manifest, _shard_of(output), output, threads=threads, stop_early=limited,
-                finished=FinishedFolder(finished, reuse_finished),
+                dataset, manifest, _shard_of(output), output, threads=threads, stop_early=limited
             )  # fmt: skip
     else:
         wanted = dataset.num_shards if "num_shards" in dataset.model_fields_set else None

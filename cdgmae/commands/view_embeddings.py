@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from cdgmae.commands.options import (
+    ENCODER_HELP,
     DeviceOption,
-    FinishedOption,
     JsonOption,
-    ReuseFinishedOption,
     RuntimeOption,
     SeedOption,
     SettingsOption,
@@ -21,6 +20,7 @@ from cdgmae.commands.options import (
     parse_settings,
     print_result,
 )
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.views.sources.knn import EmbeddingSettings, IndexSettings
 
 EmbeddingsOption = Annotated[
@@ -32,17 +32,13 @@ def embed(
     shard: ShardOption,
     encoder: Annotated[
         str,
-        typer.Option(
-            help="Encoder to compare images with: encoder.safetensors, a .pth file, a timm name, random:NAME or pixels:P."
-        ),
+        typer.Option(help=f"Encoder to compare images with. {ENCODER_HELP}"),
     ],
     output: Annotated[Path, typer.Option(help="Table to write, e.g. results/embeddings/knn/00000.parquet.")],
     settings: SettingsOption = "",
     runtime: RuntimeOption = "",
     device: DeviceOption = None,
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Embed every image of a shard for the nearest-neighbour search: the encoder's CLS token, scaled to length 1.
@@ -51,13 +47,12 @@ def embed(
     """
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.views.gathering.embedding import embed_images
 
     parsed, here = parse_settings(EmbeddingSettings, settings), parse_runtime(runtime, device, threads=threads)
     limit_threads(here.thread_limit)
     with exclusive_writer(output):
-        result = embed_images(parsed, shard, encoder, output, runtime=here, finished=FinishedFolder(finished, reuse_finished))
+        result = embed_images(parsed, shard, parse_encoder(encoder), output, runtime=here)
     print_result(result, as_json)
 
 

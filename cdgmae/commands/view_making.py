@@ -10,10 +10,8 @@ import typer
 
 from cdgmae.commands.options import (
     DeviceOption,
-    FinishedOption,
     JsonOption,
     PrecisionOption,
-    ReuseFinishedOption,
     RuntimeOption,
     SeedOption,
     ShardOption,
@@ -44,7 +42,8 @@ def make(
         list[str] | None,
         typer.Option(
             "--input",
-            help="NAME=PATH, what the kind reads: generator=FOLDER (s_ldm, rcg), index=FILE of `cdgmae views index` (knn).",
+            help="NAME=PATH, what the kind reads: generator=FOLDER (s_ldm, rcg), index=FILE of `cdgmae views index` (knn), "
+            "shards=FOLDER of all image shards (knn, random, folder; default: that of --shard).",
         ),
     ] = None,
     work: Annotated[
@@ -58,8 +57,6 @@ def make(
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Fill the bags of one shard with the views of a source of any kind.
@@ -70,13 +67,11 @@ def make(
     batch size, only what is missing is made.
     """
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
 
     views = parse_views(settings, batch_size)
     job = ViewJob(
         seed=seed, shard=shard, output=output, work=work or output.parent / f".work-{output.stem}",
         inputs=parse_inputs(inputs or []), runtime=parse_runtime(runtime, device, precision, threads),
-        finished=FinishedFolder(finished, reuse_finished),
     )  # fmt: skip
     with exclusive_writer(output):
         result = views.make(job)

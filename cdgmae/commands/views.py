@@ -9,11 +9,10 @@ from typing import Annotated
 import typer
 
 from cdgmae.commands.options import (
+    ENCODER_HELP,
     DeviceOption,
-    FinishedOption,
     JsonOption,
     PrecisionOption,
-    ReuseFinishedOption,
     RuntimeOption,
     SeedOption,
     SettingsOption,
@@ -26,6 +25,7 @@ from cdgmae.commands.options import (
 from cdgmae.commands.view_embeddings import embed, index
 from cdgmae.commands.view_making import make
 from cdgmae.commands.view_plan import plan
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.views import GeneratorTrainingSettings
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ def train_generator(
     shards: Annotated[Path, typer.Option(help="Folder of the image shards to train on, e.g. results/shards/imagenet.")],
     encoder: Annotated[
         str,
-        typer.Option(help="Frozen conditioning encoder: encoder.safetensors, a .pth file, a timm name, random:NAME or pixels:P."),
+        typer.Option(help=f"Frozen conditioning encoder. {ENCODER_HELP}"),
     ],
     output: Annotated[Path, typer.Option(help="Generator folder to write, e.g. results/generators/s_ldm.")],
     work: Annotated[Path | None, typer.Option(help="Folder for the training state; default: OUTPUT/../.work-OUTPUT.")] = None,
@@ -51,8 +51,6 @@ def train_generator(
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
     tracker_dir: Annotated[Path | None, typer.Option(help="Folder for the trackers; left out: none.")] = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Train a self-supervised latent diffusion model on image shards.
@@ -66,7 +64,6 @@ def train_generator(
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
 
     parsed = parse_settings(GeneratorTrainingSettings, settings)
     here = parse_runtime(runtime, device, precision, threads)
@@ -76,12 +73,11 @@ def train_generator(
             parsed,
             seed,
             find_shards(shards),
-            encoder,
+            parse_encoder(encoder),
             output,
             work or output.parent / f".work-{output.name}",
             here,
             tracker_dir=tracker_dir,
-            finished=FinishedFolder(finished, reuse_finished),
         )
     if is_main_process():
         print_result(result, as_json)
@@ -94,7 +90,7 @@ def import_generator(
     output: Annotated[Path, typer.Option(help="Generator folder to write, e.g. data/generators/gen_sis.")],
     encoder: Annotated[
         str | None,
-        typer.Option(help="Conditioning encoder it was trained with: a file or a timm name. RCG's lies inside its checkpoint."),
+        typer.Option(help=f"Conditioning encoder it was trained with; RCG's lies inside its checkpoint. {ENCODER_HELP}"),
     ] = None,
     encoder_image_size: Annotated[int, typer.Option(help="Side in pixels at which the encoder sees an image.")] = 224,
     null_condition: Annotated[
@@ -119,7 +115,14 @@ def import_generator(
     from cdgmae.generators.imported.convert import import_generator as convert
     from cdgmae.storage.files.locks import exclusive_writer
 
-    options = ImportOptions(encoder, encoder_image_size, null_condition, normalisation, magnification, ignore or [])
+    options = ImportOptions(
+        parse_encoder(encoder) if encoder else None,
+        encoder_image_size,
+        null_condition,
+        normalisation,
+        magnification,
+        ignore or [],
+    )
     with exclusive_writer(output):
         result = convert(checkpoint, config, output, options)
     print_result(result, as_json)

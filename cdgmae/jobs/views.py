@@ -69,8 +69,10 @@ class ViewJobs(ShardJobs):
         return [*summary, *settings.inputs(source, self.config).values()]
 
     def view_input_flags(self, source: str) -> str:
-        """The same for the command line, `--input NAME=PATH` each."""
-        inputs = self.config.views.sources[source].inputs(source, self.config)
+        """The same for the command line, `--input NAME=PATH` each; of the whole data set its folder."""
+        settings = self.config.views.sources[source]
+        inputs = {"shards": names.shards_dir(settings.dataset)} if settings.reads_all_shards else {}
+        inputs |= settings.inputs(source, self.config)
         return " ".join(f"--input {shlex.quote(f'{name}={path}')}" for name, path in inputs.items())
 
     def _views(self, source: str) -> ViewSettings:

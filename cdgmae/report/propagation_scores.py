@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cdgmae.names import CLIP_SETS
+from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.storage.tables import TableError, read_table, table_facts
 
 SUMMARY_NAME = "summary.parquet"
@@ -33,7 +34,7 @@ class EncoderScores:
         kind: `trained`, `random` (random weights) or `pixels` (no network).
         scores: Column -> percentage, None where the clip set was not run.
         sequences: Clip set -> number of sequences behind the score, where the table is there and says so.
-        reference: What the encoder is: a file, a timm name, or random weights and their architecture; empty if not recorded.
+        text: What the encoder is: a file, a timm name, or random weights and their architecture; empty if not recorded.
         protocols: Clip set -> the protocol's settings, as far as recorded.
     """
 
@@ -41,7 +42,7 @@ class EncoderScores:
     kind: str
     scores: dict[str, float | None]
     sequences: dict[str, int]
-    reference: str
+    text: str
     protocols: dict[str, dict[str, Any]]
 
 
@@ -154,17 +155,12 @@ def _read_encoder(folder: Path, row: dict[str, Any]) -> EncoderScores:
     name = str(row["encoder"])
     tables = {clip_set: folder / name / f"{clip_set}.parquet" for clip_set in CLIP_SETS}
     facts = {clip_set: table_facts(path) for clip_set, path in tables.items() if path.is_file()}
-    reference = next((str(known) for values in facts.values() for known in values.get("inputs", {})), "")
+    recorded = [values["encoder_settings"] for values in facts.values() if "encoder_settings" in values]
+    judged = EncoderSettings.from_plain(recorded[0]) if recorded else None
     sequences = {clip_set: count for clip_set in facts if (count := _count_sequences(tables[clip_set])) is not None}
     protocols = {clip_set: dict(values["protocol"]) for clip_set, values in facts.items() if "protocol" in values}
     scores = {column: row.get(column) for column in SCORES}
-    return EncoderScores(name, _kind(name, reference), scores, sequences, reference, protocols)
-
-
-def _kind(name: str, reference: str) -> str:
-    """From what the encoder is where that is recorded, else from its name."""
-    word = reference.partition(":")[0] if reference else name.partition("_")[0]
-    return word if word in ("random", "pixels") else "trained"
+    return EncoderScores(name, judged.kind if judged else "trained", scores, sequences, judged.text if judged else "", protocols)
 
 
 def _count_sequences(path: Path) -> int | None:

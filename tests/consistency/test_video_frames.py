@@ -14,6 +14,7 @@ from cdgmae.commands.pretrain import app as pretrain_app
 from cdgmae.consistency.score_tables import METRICS
 from cdgmae.consistency.scoring import score_shard
 from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
@@ -71,7 +72,7 @@ def test_near_frames_score_above_far_ones_and_these_above_other_clips(
     tars = [write_shard(tmp_path / f"{name}.tar", images) for name, images in (("real", real), ("views", views))]
     table = tmp_path / "scores.parquet"
     encoder = str(tmp_path / "run" / "encoder.safetensors")
-    score_shard(ScoringSettings(image_size=SIDE), *tars, encoder, table, source="video", runtime=ON_CPU)
+    score_shard(ScoringSettings(image_size=SIDE), *tars, parse_encoder(encoder), table, source="video", runtime=ON_CPU)
     means = pq.read_table(table).to_pandas().groupby("view_b")[list(METRICS)].mean()
     for metric in METRICS:
         near, far, other = means[metric]

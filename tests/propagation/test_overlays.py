@@ -13,6 +13,7 @@ from cdgmae.propagation.benchmarks.layouts import read_clips
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.propagation.output import overlays
 from cdgmae.propagation.output.overlays import CAPTION_HEIGHT, joint_images, label_colours, paint_ids
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.settings.runtime import RuntimeSettings
 
@@ -63,7 +64,7 @@ def test_every_clip_gets_a_video_with_all_its_frames(tmp_path: Path, overlay_for
         av = pytest.importorskip("av", reason="PyAV (the extra `video`) is not installed")
     protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips")), input_size=(64, 96))
     run_propagation(
-        "davis", protocol, "pixels:16", tmp_path / "t.parquet",
+        "davis", protocol, parse_encoder("pixels:16"), tmp_path / "t.parquet",
         runtime=ON_CPU, overlays=tmp_path / "out", overlay_format=overlay_format,
     )  # fmt: skip
     files = sorted((tmp_path / "out/overlays").iterdir())
@@ -84,6 +85,6 @@ def test_formats_that_cannot_be_written_are_refused_before_the_job(tmp_path: Pat
     for overlay_format, words in (("mp4", r"pip install cdgmae\[video\]"), ("webm", "allowed are gif, mp4")):
         with pytest.raises(ValueError, match=words):
             run_propagation(
-                "davis", ProtocolSettings(root="nowhere"), "pixels:16", tmp_path / "t.parquet",
+                "davis", ProtocolSettings(root="nowhere"), parse_encoder("pixels:16"), tmp_path / "t.parquet",
                 runtime=ON_CPU, overlays=tmp_path, overlay_format=overlay_format,
             )  # fmt: skip

@@ -12,6 +12,7 @@ from formula_checkpoint import write_formula_checkpoint
 from PIL import Image
 
 from cdgmae.propagation.evaluation import run_propagation
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.settings.runtime import RuntimeSettings
 
@@ -40,7 +41,9 @@ def expected() -> dict:
 
 def run(clip_set: str, checkpoint: str, folder: Path) -> dict[str, float]:
     output = folder / f"{clip_set}.parquet"
-    return run_propagation(clip_set, PROTOCOLS[clip_set], checkpoint, output, runtime=ON_CPU, save_predictions=folder)
+    return run_propagation(
+        clip_set, PROTOCOLS[clip_set], parse_encoder(checkpoint), output, runtime=ON_CPU, save_predictions=folder
+    )
 
 
 def test_davis_masks_pixel_for_pixel_and_j_and_f_per_object(tmp_path: Path, checkpoint: str, expected: dict) -> None:

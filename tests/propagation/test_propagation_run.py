@@ -25,7 +25,7 @@ from cdgmae.propagation.measures.encoder_summary import summarise
 from cdgmae.propagation.measures.score_schema import PCK_COLUMNS, SIZE_COLUMNS, TABLE_SCHEMA
 from cdgmae.propagation.measures.scores import SCORE_COLUMNS, table_scores
 from cdgmae.propagation.output.table5_display import read_display, render_display
-from cdgmae.settings.encoder import VitSettings
+from cdgmae.settings.encoder import VitSettings, parse_encoder
 from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.tables import table_facts
@@ -45,7 +45,7 @@ def jhmdb_protocol(root: Path) -> ProtocolSettings:
 def test_blocks_that_move_by_whole_patches_are_followed(tmp_path: Path) -> None:
     # one vote: raw pixels find the moved block; decoding from the grid rounds its corners off
     protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips")), input_size=(64, 96), radius=4.0, top_k=1)
-    scores = run_propagation("davis", protocol, PIXELS, tmp_path / "davis.parquet", runtime=ON_CPU, name="floor")
+    scores = run_propagation("davis", protocol, parse_encoder(PIXELS), tmp_path / "davis.parquet", runtime=ON_CPU, name="floor")
     assert list(scores) == ["J&F", "J", "F"]
     assert scores["J"] > 80
     assert scores["J&F"] == pytest.approx((scores["J"] + scores["F"]) / 2)
@@ -54,7 +54,11 @@ def test_blocks_that_move_by_whole_patches_are_followed(tmp_path: Path) -> None:
 def test_static_joints_are_all_found_on_a_fine_grid(tmp_path: Path) -> None:
     root = write_jhmdb(tmp_path / "clips")
     scores = run_propagation(
-        "jhmdb", ProtocolSettings(root=str(root), input_size=(320, 320)), PIXELS, tmp_path / "t.parquet", runtime=ON_CPU
+        "jhmdb",
+        ProtocolSettings(root=str(root), input_size=(320, 320)),
+        parse_encoder(PIXELS),
+        tmp_path / "t.parquet",
+        runtime=ON_CPU,
     )
     assert list(scores) == ["PCK@0.1", "PCK@0.2", "PCK@0.3", "PCK@0.4", "PCK@0.5"]
     assert set(scores.values()) == {100.0}
@@ -66,7 +70,9 @@ def test_static_joints_are_all_found_on_a_fine_grid(tmp_path: Path) -> None:
 def test_vit_small_8_uses_the_40_by_40_grid_and_finds_all_static_joints(tmp_path: Path) -> None:
     root = write_jhmdb(tmp_path / "clips", ("still",), frames=3)
     protocol, encoder = read_protocol("jhmdb", "", root=str(root)), 'random:{"patch_size": 8}'
-    scores = run_propagation("jhmdb", protocol, encoder, tmp_path / "t.parquet", runtime=ON_CPU, save_predictions=tmp_path)
+    scores = run_propagation(
+        "jhmdb", protocol, parse_encoder(encoder), tmp_path / "t.parquet", runtime=ON_CPU, save_predictions=tmp_path
+    )
     assert set(scores.values()) == {100.0}
     joints = pq.read_table(tmp_path / "joints/still.parquet").to_pylist()
     assert [joints[0]["cell_x"], joints[0]["cell_y"]] == pytest.approx([20 * 40 / 96, 13 * 40 / 64], abs=0.5)
@@ -76,7 +82,7 @@ def test_vit_small_8_uses_the_40_by_40_grid_and_finds_all_static_joints(tmp_path
 def test_the_table_holds_a_row_per_item_with_its_protocol(tmp_path: Path) -> None:
     protocol = davis_protocol(write_davis(tmp_path / "clips"))
     output = tmp_path / "results/davis.parquet"
-    scores = run_propagation("davis", protocol, PIXELS, output, runtime=ON_CPU, name="floor")
+    scores = run_propagation("davis", protocol, parse_encoder(PIXELS), output, runtime=ON_CPU, name="floor")
     table = pq.read_table(output)
     assert table.schema.equals(TABLE_SCHEMA)
     rows = table.to_pylist()
@@ -96,7 +102,7 @@ def test_the_table_holds_a_row_per_item_with_its_protocol(tmp_path: Path) -> Non
 def test_vip_counts_every_class_of_every_clip(tmp_path: Path) -> None:
     output = tmp_path / "vip.parquet"
     protocol = ProtocolSettings(root=str(write_vip(tmp_path / "clips")), input_size=96, top_k=10)
-    scores = run_propagation("vip", protocol, PIXELS, output, runtime=ON_CPU)
+    scores = run_propagation("vip", protocol, parse_encoder(PIXELS), output, runtime=ON_CPU)
     rows = pq.read_table(output).to_pylist()
     assert len(rows) == 2 * 20
     present = {row["item"] for row in rows if row["union"]}
@@ -108,14 +114,18 @@ def test_vip_counts_every_class_of_every_clip(tmp_path: Path) -> None:
 
 def test_predictions_are_written_on_request(tmp_path: Path) -> None:
     protocol = davis_protocol(write_davis(tmp_path / "clips"))
-    run_propagation("davis", protocol, PIXELS, tmp_path / "davis.parquet", runtime=ON_CPU, save_predictions=tmp_path / "out")
+    run_propagation(
+        "davis", protocol, parse_encoder(PIXELS), tmp_path / "davis.parquet", runtime=ON_CPU, save_predictions=tmp_path / "out"
+    )
     masks = sorted((tmp_path / "out/masks/two").iterdir())
     assert [path.name for path in masks] == [f"{t:05d}.png" for t in range(5)]
     image = Image.open(masks[0])
     assert (image.mode, image.size) == ("P", (96, 64))
     assert set(np.unique(np.asarray(image))) == {0, 1, 2}
     jhmdb = jhmdb_protocol(write_jhmdb(tmp_path / "poses"))
-    run_propagation("jhmdb", jhmdb, PIXELS, tmp_path / "jhmdb.parquet", runtime=ON_CPU, save_predictions=tmp_path / "out")
+    run_propagation(
+        "jhmdb", jhmdb, parse_encoder(PIXELS), tmp_path / "jhmdb.parquet", runtime=ON_CPU, save_predictions=tmp_path / "out"
+    )
     joints = pq.read_table(tmp_path / "out/joints/run_1.parquet").to_pylist()
     assert len(joints) == 4 * 15
     assert joints[16] | {"x": 0, "y": 0} == joints[16] | {
@@ -136,7 +146,7 @@ class KilledError(Exception):
 def test_an_interrupted_run_continues_with_the_missing_clips(tmp_path: Path) -> None:
     protocol = davis_protocol(write_davis(tmp_path / "clips", ("one", "two", "three")))
     whole, work = tmp_path / "whole.parquet", tmp_path / "work"
-    expected = run_propagation("davis", protocol, PIXELS, whole, runtime=ON_CPU)
+    expected = run_propagation("davis", protocol, parse_encoder(PIXELS), whole, runtime=ON_CPU)
     output, done = tmp_path / "davis.parquet", []
 
     def kill_after_first(clip: str) -> None:
@@ -144,10 +154,15 @@ def test_an_interrupted_run_continues_with_the_missing_clips(tmp_path: Path) -> 
         raise KilledError
 
     with pytest.raises(KilledError):
-        run_propagation("davis", protocol, PIXELS, output, runtime=ON_CPU, work_dir=work, after_clip=kill_after_first)
+        run_propagation(
+            "davis", protocol, parse_encoder(PIXELS), output, runtime=ON_CPU, work_dir=work, after_clip=kill_after_first
+        )
     assert not output.exists()
     assert len(list(work.iterdir())) == 1
-    assert run_propagation("davis", protocol, PIXELS, output, runtime=ON_CPU, work_dir=work, after_clip=done.append) == expected
+    assert (
+        run_propagation("davis", protocol, parse_encoder(PIXELS), output, runtime=ON_CPU, work_dir=work, after_clip=done.append)
+        == expected
+    )
     assert done == ["one", "two", "three"]
     assert pq.read_table(output).equals(pq.read_table(whole))
     assert not work.exists()
@@ -156,18 +171,20 @@ def test_an_interrupted_run_continues_with_the_missing_clips(tmp_path: Path) -> 
 @pytest.mark.parametrize("change", ["protocol", "encoder", "data", "predictions", "overlays"])
 def test_finished_clips_are_redone_when_what_made_them_changed(tmp_path: Path, change: str) -> None:
     root = write_davis(tmp_path / "clips")
-    protocol, encoder, work = davis_protocol(root), PIXELS, tmp_path / "work"
+    protocol, encoder, work = davis_protocol(root), parse_encoder(PIXELS), tmp_path / "work"
 
     def kill(clip: str) -> None:
         raise KilledError
 
     with pytest.raises(KilledError):
-        run_propagation("davis", protocol, encoder, tmp_path / "t.parquet", runtime=ON_CPU, work_dir=work, after_clip=kill)
+        run_propagation(
+            "davis", protocol, parse_encoder(encoder), tmp_path / "t.parquet", runtime=ON_CPU, work_dir=work, after_clip=kill
+        )
     predictions = overlays = None
     if change == "protocol":
         protocol = protocol.model_copy(update={"top_k": 3})
     elif change == "encoder":
-        encoder = "pixels:16"
+        encoder = parse_encoder("pixels:16")
     elif change == "data":
         (root / "JPEGImages/480p/one/00001.jpg").write_bytes((root / "JPEGImages/480p/two/00001.jpg").read_bytes())
     elif change == "predictions":
@@ -176,7 +193,7 @@ def test_finished_clips_are_redone_when_what_made_them_changed(tmp_path: Path, c
         overlays = tmp_path / "out"
     done: list[str] = []
     run_propagation(
-        "davis", protocol, encoder, tmp_path / "t.parquet",
+        "davis", protocol, parse_encoder(encoder), tmp_path / "t.parquet",
         runtime=ON_CPU, work_dir=work, after_clip=done.append, save_predictions=predictions, overlays=overlays,
     )  # fmt: skip
     assert done == ["one", "two"]
@@ -187,7 +204,9 @@ def test_nothing_is_written_into_a_read_only_data_folder(tmp_path: Path) -> None
     for path in [root, *root.rglob("*")]:
         path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
     before = snapshot(root)
-    run_propagation("davis", davis_protocol(root), PIXELS, tmp_path / "t.parquet", runtime=ON_CPU, work_dir=tmp_path / "work")
+    run_propagation(
+        "davis", davis_protocol(root), parse_encoder(PIXELS), tmp_path / "t.parquet", runtime=ON_CPU, work_dir=tmp_path / "work"
+    )
     assert snapshot(root) == before
     for path in [root, *root.rglob("*")]:
         path.chmod(path.stat().st_mode | stat.S_IWUSR)
@@ -196,14 +215,14 @@ def test_nothing_is_written_into_a_read_only_data_folder(tmp_path: Path) -> None
 def test_two_runs_give_the_same_table(tmp_path: Path) -> None:
     protocol = davis_protocol(write_davis(tmp_path / "clips"))
     for name in ("a", "b"):
-        run_propagation("davis", protocol, PIXELS, tmp_path / f"{name}.parquet", runtime=ON_CPU)
+        run_propagation("davis", protocol, parse_encoder(PIXELS), tmp_path / f"{name}.parquet", runtime=ON_CPU)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
 def test_an_input_size_that_does_not_fit_the_encoder_stops_before_any_clip(tmp_path: Path) -> None:
     protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips")), input_size=(60, 96))
     with pytest.raises(ValueError, match=r"clip one .* patch size 8; set input_size \(--input-size\) to 56x96 or 64x96"):
-        run_propagation("davis", protocol, PIXELS, tmp_path / "t.parquet", runtime=ON_CPU)
+        run_propagation("davis", protocol, parse_encoder(PIXELS), tmp_path / "t.parquet", runtime=ON_CPU)
 
 
 def test_a_frame_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
@@ -222,7 +241,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         ("fine", "davis", davis, PIXELS), ("coarse", "davis", davis, "pixels:16"), ("fine", "jhmdb", jhmdb, PIXELS)
     ]:  # fmt: skip
         made.append(folder / name / f"{clip_set}.parquet")
-        run_propagation(clip_set, protocol, encoder, made[-1], runtime=ON_CPU, name=name)
+        run_propagation(clip_set, protocol, parse_encoder(encoder), made[-1], runtime=ON_CPU, name=name)
     return made
 
 
@@ -274,11 +293,18 @@ def test_a_published_checkpoint_and_every_flag_work_without_a_config(tmp_path: P
         app,
         ["run", "davis", "--encoder", str(tmp_path / "cropmae.pth"), "--root", str(root), "--output", str(tmp_path / "out"),
          "--resolution", "480p", "--input-size", "96", "--top-k", "5", "--queue-length", "3", "--radius", "4", "--temperature", "0.5",
-         "--save-predictions", "--overlays", "gif", "--device", "cpu"],
+         "--save-predictions", "--overlays", "gif", "--device", "cpu", "--key", "model", "--prefix", "", "--num-heads", "3"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert f"table  {tmp_path / 'out/davis.parquet'}" in result.output.replace("\n", "")
-    protocol = table_facts(tmp_path / "out/davis.parquet")["protocol"]
+    facts = table_facts(tmp_path / "out/davis.parquet")
+    assert facts["encoder_settings"] == {
+        "checkpoint": str(tmp_path / "cropmae.pth"),
+        "key": "model",
+        "prefix": "",
+        "num_heads": 3,
+    }
+    protocol = facts["protocol"]
     chosen = {name: protocol[name] for name in ("input_size", "top_k", "queue_length", "radius", "temperature")}
     assert chosen == {"input_size": 96, "top_k": 5, "queue_length": 3, "radius": 4, "temperature": 0.5}
     assert (tmp_path / "out/masks/one/00002.png").is_file()
@@ -323,7 +349,7 @@ def test_summary_warns_of_scores_that_do_not_compare(
             root=str(root), input_size=(64, 96), temperature=0.7 - 0.2 * place * (change == "temperature")
         )
         tables.append(tmp_path / f"{place}.parquet")
-        run_propagation("davis", protocol, PIXELS, tables[-1], runtime=ON_CPU, name=f"e{place}")
+        run_propagation("davis", protocol, parse_encoder(PIXELS), tables[-1], runtime=ON_CPU, name=f"e{place}")
     with caplog.at_level("WARNING", logger="cdgmae"):
         summarise(tables, tmp_path / "s.parquet", tmp_path / "s.csv")
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]

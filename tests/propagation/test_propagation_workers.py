@@ -18,6 +18,7 @@ from cdgmae.commands.propagation import app, parse_share
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.runtime.devices import worker_devices
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.settings.runtime import RuntimeSettings
 
@@ -29,7 +30,7 @@ def test_two_processes_stop_on_a_signal_and_continue_to_the_table_of_one(tmp_pat
     names = tuple(f"clip{number}" for number in range(10))
     root = write_davis(tmp_path / "clips", names, frames=8, step=2)
     protocol = ProtocolSettings(root=str(root), input_size=(128, 192), radius=6.0)
-    run_propagation("davis", protocol, PIXELS, tmp_path / "one/davis.parquet", runtime=ON_CPU)
+    run_propagation("davis", protocol, parse_encoder(PIXELS), tmp_path / "one/davis.parquet", runtime=ON_CPU)
     command = [
         sys.executable, "-m", "cdgmae.cli", "propagation", "run", "davis", "--settings", protocol.canonical_json(), "--encoder", PIXELS,
         "--output", str(tmp_path / "two"), "--work", str(tmp_path / "work"), "--device", "cpu", "--runtime", '{"workers": 2}', "--threads", "2",
@@ -46,7 +47,7 @@ def test_two_processes_stop_on_a_signal_and_continue_to_the_table_of_one(tmp_pat
     run_propagation(
         "davis",
         protocol,
-        PIXELS,
+        parse_encoder(PIXELS),
         tmp_path / "two/davis.parquet",
         runtime=ON_CPU,
         work_dir=tmp_path / "work",
@@ -63,7 +64,7 @@ def test_an_error_in_a_worker_process_reaches_the_user(tmp_path: Path) -> None:
         run_propagation(
             "davis",
             protocol,
-            PIXELS,
+            parse_encoder(PIXELS),
             tmp_path / "t.parquet",
             runtime=RuntimeSettings(device="cpu", workers=2),
             save_predictions=tmp_path / "file",
@@ -93,20 +94,22 @@ def test_shares_meet_in_the_work_folder(tmp_path: Path) -> None:
     scores = run_propagation(
         "davis",
         protocol,
-        PIXELS,
+        parse_encoder(PIXELS),
         tmp_path / "davis.parquet",
         runtime=ON_CPU,
         work_dir=tmp_path / ".davis.work",
         after_clip=done.append,
     )
     assert done == []
-    assert scores == run_propagation("davis", protocol, PIXELS, tmp_path / "whole.parquet", runtime=ON_CPU)
+    assert scores == run_propagation("davis", protocol, parse_encoder(PIXELS), tmp_path / "whole.parquet", runtime=ON_CPU)
 
 
 def test_shares_that_are_none_are_refused(tmp_path: Path) -> None:
     protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips")), input_size=(64, 96))
     with pytest.raises(ValueError, match="share 2/2: give K/N with K from 0 to N - 1"):
-        run_propagation("davis", protocol, PIXELS, tmp_path / "t.parquet", runtime=ON_CPU, work_dir=tmp_path, share=(2, 2))
+        run_propagation(
+            "davis", protocol, parse_encoder(PIXELS), tmp_path / "t.parquet", runtime=ON_CPU, work_dir=tmp_path, share=(2, 2)
+        )
     for text in ("2", "a/b", "-1/2"):
         with pytest.raises(ValueError, match="give K/N"):
             parse_share(text)
@@ -122,13 +125,13 @@ def test_ranks_of_one_job_share_out_the_clips_and_the_first_writes_the_table(
 ) -> None:
     root = write_davis(tmp_path / "clips", ("one", "two", "three"), frames=3)
     protocol = ProtocolSettings(root=str(root), input_size=(64, 96))
-    run_propagation("davis", protocol, PIXELS, tmp_path / "one/davis.parquet", runtime=ON_CPU)
+    run_propagation("davis", protocol, parse_encoder(PIXELS), tmp_path / "one/davis.parquet", runtime=ON_CPU)
     monkeypatch.setenv("WORLD_SIZE", "2")
     done: dict[str, list[str]] = {"0": [], "1": []}
     for number in ("1", "0"):
         monkeypatch.setenv("RANK", number)
         facts = run_propagation(
-            "davis", protocol, PIXELS, tmp_path / "two/davis.parquet", runtime=ON_CPU, work_dir=tmp_path / "work",
+            "davis", protocol, parse_encoder(PIXELS), tmp_path / "two/davis.parquet", runtime=ON_CPU, work_dir=tmp_path / "work",
             after_clip=done[number].append,
         )  # fmt: skip
         assert (facts == {"clips": 1}) == (number == "1")
@@ -144,7 +147,7 @@ def test_ranks_of_one_job_share_out_the_clips_and_the_first_writes_the_table(
         run_propagation(
             "davis",
             protocol,
-            PIXELS,
+            parse_encoder(PIXELS),
             tmp_path / "three/davis.parquet",
             runtime=ON_CPU,
             work_dir=tmp_path / "work",

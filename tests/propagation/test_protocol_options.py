@@ -20,7 +20,7 @@ from cdgmae.propagation.engine.frames import embed_frames, read_frame
 from cdgmae.propagation.engine.resizing import resize_bilinear
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.propagation.measures.scorers import make_scorer
-from cdgmae.settings.encoder import VitSettings
+from cdgmae.settings.encoder import VitSettings, parse_encoder
 from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.tables import table_facts
@@ -37,10 +37,10 @@ def test_masks_equal_those_of_the_literal_protocol_with_recomputed_padding(tmp_p
     )
     clip = read_clips("davis", Path(protocol.root), "480p")[0]
     streaming, literal = (make_scorer("davis", clip, (64, 96), (8, 12), protocol, range(len(clip.frames))) for _ in range(2))
-    evaluate_clip(clip, streaming, frozen_encoder(SMALL_VIT, CPU, protocol), protocol, CPU)
+    evaluate_clip(clip, streaming, frozen_encoder(parse_encoder(SMALL_VIT), CPU, protocol), protocol, CPU)
     frames = [normalise(resize_bilinear(read_frame(path).float() / 255, (64, 96))[None])[0] for path in clip.frames]
     labels = literal_clip_labels(
-        frames, load_encoder(SMALL_VIT, device=CPU).tokens, literal.first_labels(), (8, 12),
+        frames, load_encoder(parse_encoder(SMALL_VIT), device=CPU).tokens, literal.first_labels(), (8, 12),
         top_k=7, queue_length=3, radius=4.0, temperature=0.7,
     )  # fmt: skip
     for frame, labels_NC in enumerate(labels):
@@ -55,7 +55,7 @@ def test_davis_can_be_scored_at_the_input_size(tmp_path: Path) -> None:
     for size in ("annotation", "input"):
         protocol = ProtocolSettings(root=root, input_size=(128, 160), radius=4.0, scored_size=size)
         output = tmp_path / f"{size}.parquet"
-        run_propagation("davis", protocol, "pixels:8", output, runtime=ON_CPU, save_predictions=tmp_path / size)
+        run_propagation("davis", protocol, parse_encoder("pixels:8"), output, runtime=ON_CPU, save_predictions=tmp_path / size)
         tables.append(pq.read_table(output).to_pylist())
         assert table_facts(output)["protocol"]["scored_size"] == size
     assert {(row["scored_height"], row["scored_width"]) for row in tables[0]} == {(64, 96)}
@@ -97,7 +97,7 @@ def test_flags_of_the_protocol_are_written_beside_the_scores(tmp_path: Path) -> 
 
 def test_bf16_features_are_unit_vectors_near_those_of_fp32(tmp_path: Path) -> None:
     frames = sorted(write_davis(tmp_path / "clips", ("one",), frames=2).rglob("*.jpg"))
-    encoder = load_encoder(SMALL_VIT, device=CPU)
+    encoder = load_encoder(parse_encoder(SMALL_VIT), device=CPU)
     exact, rounded = (
         torch.stack(list(embed_frames(frames, (64, 96), encoder, CPU, precision))) for precision in ("fp32", "bf16")
     )
@@ -114,7 +114,12 @@ def test_the_joint_grid_follows_the_patch_size_and_static_joints_are_all_found(
     root = write_jhmdb(tmp_path / "clips", ("run_1",), frames=3)
     protocol = ProtocolSettings(root=str(root), input_size=(320, 320))
     scores = run_propagation(
-        "jhmdb", protocol, f"random:{vit.canonical_json()}", tmp_path / "t.parquet", runtime=ON_CPU, save_predictions=tmp_path
+        "jhmdb",
+        protocol,
+        parse_encoder(f"random:{vit.canonical_json()}"),
+        tmp_path / "t.parquet",
+        runtime=ON_CPU,
+        save_predictions=tmp_path,
     )
     assert set(scores.values()) == {100.0}
     joints = pq.read_table(tmp_path / "joints/run_1.parquet")

@@ -11,6 +11,7 @@ from formula_checkpoint import write_formula_checkpoint
 
 from cdgmae.commands.propagation import read_protocol
 from cdgmae.propagation.evaluation import run_propagation
+from cdgmae.settings.encoder import parse_encoder
 
 CLIPS = Path(__file__).parents[3] / "shared/data"
 
@@ -28,7 +29,7 @@ def expected() -> dict:
 def run(clip_set: str, folder: Path) -> tuple[dict[str, float], list[dict]]:
     checkpoint, output = write_formula_checkpoint(folder / "formula.pth"), folder / "table.parquet"
     protocol = read_protocol(clip_set, "", root=str(CLIPS / clip_set.upper()))
-    scores = run_propagation(clip_set, protocol, str(checkpoint), output)
+    scores = run_propagation(clip_set, protocol, parse_encoder(str(checkpoint)), output)
     return scores, pq.read_table(output).to_pylist()
 
 

@@ -17,6 +17,7 @@ from cdgmae.consistency.scoring import score_shard
 from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA
 from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
 from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.files.atomic import write_bytes, write_text
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter
@@ -73,6 +74,8 @@ class FakeResults:
                             key,
                             view,
                             extension="jpg",
+                            width=changed.width,
+                            height=changed.height,
                             generator="s_ldm abc123",
                             sampler="ddim",
                             steps=20,
@@ -94,7 +97,7 @@ class FakeResults:
         tables = [folder / "s_ldm" / f"{shard:05d}.parquet" for shard in range(2)]
         for table in tables:
             tars = [self.root / stage / f"{table.stem}.tar" for stage in ("shards/demo", "views/s_ldm")]
-            score_shard(settings, *tars, "pixels:8", table, source="s_ldm", runtime=ON_CPU)
+            score_shard(settings, *tars, parse_encoder("pixels:8"), table, source="s_ldm", runtime=ON_CPU)
         summarise(tables, folder / "summary.parquet", folder / "summary.csv")
 
     def write_runs(self) -> None:
@@ -125,7 +128,9 @@ class FakeResults:
         """A summary with the given percentages and one DAVIS table per encoder."""
         folder = self.root / "propagation"
         for encoder in scores:
-            reference = 'random:{"depth":4}' if encoder == "random" else f"results/pretrain/{encoder}/seed0/encoder.safetensors"
+            judged = parse_encoder(
+                'random:{"depth":4}' if encoder == "random" else f"results/pretrain/{encoder}/seed0/encoder.safetensors"
+            )
             common = {"encoder": encoder, "clip_set": "davis", "item": 1, "item_name": "1", "frames": 14, "protocol": "p"}
             shares = {
                 name: {"J_mean": 0.2 + 0.1 * place, "F_mean": 0.3 + 0.1 * place}
@@ -134,7 +139,8 @@ class FakeResults:
             rows = [{**common, **shares[name], "sequence": name, "encoder_digest": "d"} for name in ("clip0", "clip1", "clip2")]
             write_table(
                 folder / encoder / "davis.parquet", rows, TABLE_SCHEMA,
-                inputs={reference: "d"}, extra={"protocol": {"name": "label propagation", "top_k": 7}},
+                inputs={judged.text: "d"},
+                extra={"protocol": {"name": "label propagation", "top_k": 7}, "encoder_settings": judged.model_dump(mode="json")},
             )  # fmt: skip
             self.write_strips(encoder, "davis", shares)
         write_table(folder / "summary.parquet", [{"encoder": name, **values} for name, values in scores.items()], SUMMARY_SCHEMA)

@@ -150,8 +150,8 @@ def test_each_job_waits_for_what_its_source_reads() -> None:
         "near": [summary, "results/embeddings/near/index.faiss"], "frames": [],
     }  # fmt: skip
     assert {source: jobs.view_inputs(source) for source in expected} == expected
-    assert jobs.view_input_flags("near") == "--input index=results/embeddings/near/index.faiss"
-    assert jobs.view_input_flags("far") == ""
+    assert jobs.view_input_flags("near") == "--input shards=results/shards/demo --input index=results/embeddings/near/index.faiss"
+    assert jobs.view_input_flags("frames") == ""
     assert jobs.encoder_files(jobs.knn_source("near").encoder) == ["results/pretrain/conditioning/seed0/encoder.safetensors"]
     assert (jobs.sources_on_gpu(True), jobs.sources_on_gpu(False)) == ("s_ldm|svd|rcg", "near|far|frames")
     assert (jobs.sources_of_kind("knn"), Jobs(check_config(DEMO)).sources_of_kind("knn")) == ("near", "(?!)")

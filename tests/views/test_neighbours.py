@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShard, ImageShardWriter, index_path
 from cdgmae.storage.tables import table_facts
 from cdgmae.views.gathering.embedding import EmbeddingTable, embed_images
 from cdgmae.views.gathering.neighbours import NeighbourSearch, build_index, gather_neighbours
 from cdgmae.views.sources.knn import EmbeddingSettings, IndexSettings, NeighbourViews
-from tests.views.conftest import ENCODER, image, write_shard
+from tests.generators.conftest import ENCODER, image, write_shard
 
 pytest.importorskip("faiss", reason="kind knn needs faiss: pip install 'cdgmae[knn]'")
 
@@ -25,7 +26,11 @@ def embed(tars: list[Path], folder: Path, encoder: str = ENCODER) -> list[Path]:
     tables = []
     for tar in tars:
         embed_images(
-            EmbeddingSettings(image_size=16, batch_size=32), tar, encoder, folder / f"{tar.stem}.parquet", runtime=ON_CPU
+            EmbeddingSettings(image_size=16, batch_size=32),
+            tar,
+            parse_encoder(encoder),
+            folder / f"{tar.stem}.parquet",
+            runtime=ON_CPU,
         )
         tables.append(folder / f"{tar.stem}.parquet")
     return tables
@@ -134,4 +139,4 @@ def test_what_does_not_belong_together_is_refused(whole: Path, tmp_path: Path) -
     with pytest.raises(ValueError, match="made from other shards; delete results/embeddings"):
         NeighbourSearch(NeighbourViews(), [whole, other], both, tmp_path / "index.faiss")
     with pytest.raises(ValueError, match=r"image_size = 20 is not a multiple of the patch size 8.*image_size = 16"):
-        embed_images(EmbeddingSettings(image_size=20), whole, "pixels:8", tmp_path / "e.parquet", runtime=ON_CPU)
+        embed_images(EmbeddingSettings(image_size=20), whole, parse_encoder("pixels:8"), tmp_path / "e.parquet", runtime=ON_CPU)

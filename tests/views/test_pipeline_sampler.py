@@ -35,7 +35,7 @@ from cdgmae.storage.image_shards import OK, ImageShard
 from cdgmae.views.sampling.pipeline_sampler import PipelineRecipe, PipelineSampler
 from cdgmae.views.sampling.sample_shard import sample_shard
 from cdgmae.views.sources.diffusers import PipelineViews
-from tests.views.conftest import image, write_shard
+from tests.generators.conftest import image, write_shard
 
 CPU = torch.device("cpu")
 ON_CPU = RuntimeSettings(device="cpu")

@@ -27,7 +27,7 @@ from cdgmae.storage.verify import verify_file
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe, GeneratorSampler
 from cdgmae.views.sampling.sample_shard import sample_shard
 from cdgmae.views.sampling.view_journal import DATA_SUFFIX, JOURNAL_SUFFIX
-from tests.views.conftest import KEYS, image, write_shard
+from tests.generators.conftest import KEYS, image, write_shard
 from tests.views.test_view_sampling import CPU, finished_work, rows_of, sampling
 
 ON_CPU = RuntimeSettings(device="cpu")

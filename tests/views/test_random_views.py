@@ -10,7 +10,7 @@ from cdgmae.storage.image_shards import ImageRow, ImageShard, ImageShardWriter
 from cdgmae.views.gathering.copying import DataSetImages
 from cdgmae.views.gathering.random_views import gather_random
 from cdgmae.views.sources.random import RandomViews
-from tests.views.conftest import KEYS, image, write_shard
+from tests.generators.conftest import KEYS, image, write_shard
 
 
 def gather(tars: list[Path], output: Path, num_views: int = 3, seed: int = 0) -> dict[tuple[str, int], ImageRow]:

@@ -14,7 +14,7 @@ import pytest
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED
 from cdgmae.storage.image_shards import index_path
 from cdgmae.views.sampling.view_journal import JOURNAL_SUFFIX
-from tests.views.conftest import KEYS, write_shard
+from tests.generators.conftest import KEYS, write_shard
 from tests.views.forked import ForkedCommand
 from tests.views.test_view_sampling import pixels_of, rows_of, sample, sampling
 

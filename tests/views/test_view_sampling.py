@@ -21,14 +21,14 @@ from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import SamplingSettings
-from cdgmae.storage.image_collection import ImageCollection
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, index_path
 from cdgmae.storage.tables import table_facts
 from cdgmae.views.sampling.batch import Item, ViewMaker
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe, GeneratorSampler
 from cdgmae.views.sampling.sample_shard import sample_shard
 from cdgmae.views.sampling.view_journal import DATA_SUFFIX, MadeView, journal_path
-from tests.views.conftest import KEYS, write_shard
+from tests.generators.conftest import KEYS, write_shard
 
 CPU = torch.device("cpu")
 ON_CPU = RuntimeSettings(device="cpu")
@@ -96,7 +96,7 @@ def test_views_follow_the_contract(straight: Path, generator_dir: Path) -> None:
 
 
 def test_views_are_what_the_formula_says(straight: Path, shard_tar: Path, generator_dir: Path) -> None:
-    generator, images = load_generator(generator_dir, device=CPU), ImageCollection([shard_tar])
+    generator, images = load_generator(generator_dir, device=CPU), Bags([shard_tar]).usable()
     noise = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(integer_seed(0, "views", "dog", 2)))
     embedding = embed(generator.encoder, squares([images.image(3)], 16))
     decoded = generator.pipeline.images(generator.pipeline.sample_latents(embedding, noise[None], 3, 2.0))
@@ -208,7 +208,7 @@ def starts_low(stream: str, view: MadeView) -> bool:
 
 
 def test_samples_that_are_not_finite_are_tried_once_more(shard_tar: Path, generator_dir: Path) -> None:
-    generator, images = load_generator(generator_dir, device=CPU), ImageCollection([shard_tar])
+    generator, images = load_generator(generator_dir, device=CPU), Bags([shard_tar]).usable()
     poison(generator.pipeline.unet, 3)
     settings = sampling(batch_size=24, num_views=4)
     maker = ViewMaker(

@@ -20,27 +20,27 @@ rule score_views:
     params:
         settings=lambda w: JOBS.scoring_settings(w.source),
         views=lambda w: JOBS.scored_views_flag(w.source, w.shard),
-        encoder=lambda w: JOBS.encoder_reference(CONFIG.consistency.encoder),
+        encoder=lambda w: JOBS.loadable_encoder(
+            CONFIG.consistency.encoder
+        ).canonical_json(),
         kind=lambda w: JOBS.source_kind(w.source),
         work="work/consistency/{source}/{shard}",
-        finished="work/finished/consistency/{source}",
     message:
         "Score views {wildcards.source}, shard {wildcards.shard}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae consistency score"
-        " --settings {params.settings:q}"
-        " --real {input.real[0]:q}"
-        " {params.views}"
-        " --encoder {params.encoder:q}"
-        " --source {wildcards.source}"
-        " --kind {params.kind}"
-        " --output {output:q}"
-        " --work {params.work:q}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae consistency score"
+            " --settings {params.settings:q}"
+            " --real {input.real[0]:q}"
+            " {params.views}"
+            " --encoder {params.encoder:q}"
+            " --source {wildcards.source}"
+            " --kind {params.kind}"
+            " --output {output:q}"
+            " --work {params.work:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule summarise_consistency:

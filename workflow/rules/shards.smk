@@ -45,7 +45,6 @@ rule write_shard:
         runtime=60,
     params:
         settings=lambda w: JOBS.packing_settings(w.dataset),
-        finished="work/finished/shards/{dataset}",
     message:
         "Write {wildcards.dataset}, shard {wildcards.shard}"
     shell:
@@ -54,7 +53,6 @@ rule write_shard:
         " --manifest {input.manifest:q}"
         " --output {output.tar:q}"
         " --threads {threads}"
-        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 

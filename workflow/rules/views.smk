@@ -28,30 +28,28 @@ rule train_generator:
         runtime=2880,
     params:
         settings=lambda w: JOBS.generator_training(w.generator).canonical_json(),
-        encoder=lambda w: JOBS.encoder_reference(
+        encoder=lambda w: JOBS.loadable_encoder(
             JOBS.generator_training(w.generator).encoder
-        ),
+        ).canonical_json(),
         shards=lambda w: names.shards_dir(JOBS.generator_training(w.generator).dataset),
         seed=CONFIG.seed,
         work="work/views/train_generator/{generator}",
         trackers="logs/trackers/generators/{generator}",
-        finished="work/finished/generators",
     message:
         "Train generator {wildcards.generator}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae views train-generator"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shards {params.shards:q}"
-        " --encoder {params.encoder:q}"
-        " --output {output:q}"
-        " --work {params.work:q}"
-        " --tracker-dir {params.trackers:q}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae views train-generator"
+            " --settings {params.settings:q}"
+            " --seed {params.seed}"
+            " --shards {params.shards:q}"
+            " --encoder {params.encoder:q}"
+            " --output {output:q}"
+            " --work {params.work:q}"
+            " --tracker-dir {params.trackers:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule make_views:
@@ -80,23 +78,21 @@ rule make_views:
         inputs=lambda w: JOBS.view_input_flags(w.source),
         seed=CONFIG.seed,
         work="work/views/make/{source}/{shard}",
-        finished="work/finished/views/{source}",
     message:
         "Make views {wildcards.source}, shard {wildcards.shard}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae views make"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shard {input.real[0]:q}"
-        " {params.inputs}"
-        " --output {output.tar:q}"
-        " --work {params.work:q}"
-        " --batch-size {resources.batch_size}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae views make"
+            " --settings {params.settings:q}"
+            " --seed {params.seed}"
+            " --shard {input.real[0]:q}"
+            " {params.inputs}"
+            " --output {output.tar:q}"
+            " --work {params.work:q}"
+            " --batch-size {resources.batch_size}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 # The same without a GPU, for sources that fill bags with images that exist.
@@ -139,21 +135,21 @@ rule embed_images:
         runtime=240,
     params:
         settings=lambda w: JOBS.knn_source(w.source).embedding.canonical_json(),
-        encoder=lambda w: JOBS.encoder_reference(JOBS.knn_source(w.source).encoder),
-        finished="work/finished/embeddings/{source}",
+        encoder=lambda w: JOBS.loadable_encoder(
+            JOBS.knn_source(w.source).encoder
+        ).canonical_json(),
     message:
         "Embed images for {wildcards.source}, shard {wildcards.shard}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae views embed"
-        " --settings {params.settings:q}"
-        " --shard {input.real[0]:q}"
-        " --encoder {params.encoder:q}"
-        " --output {output:q}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae views embed"
+            " --settings {params.settings:q}"
+            " --shard {input.real[0]:q}"
+            " --encoder {params.encoder:q}"
+            " --output {output:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule index_embeddings:

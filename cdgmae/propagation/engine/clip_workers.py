@@ -26,6 +26,7 @@ from cdgmae.propagation.measures.score_schema import SIZE_COLUMNS
 from cdgmae.propagation.measures.scorers import Scorer, make_scorer
 from cdgmae.propagation.output.predictions import ClipOutputs
 from cdgmae.runtime.devices import limit_threads
+from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.propagation import ProtocolSettings
 
 Rows = list[dict[str, Any]]
@@ -38,14 +39,14 @@ class ClipWork:
     Attributes:
         clip_set: davis, vip or jhmdb.
         protocol: How labels are propagated.
-        encoder_reference: As `cdgmae.models.encoders.by_name.load_encoder` takes it.
+        encoder_settings: The frozen encoder.
         parts: Where the rows of finished clips are kept.
         outputs: What is written besides.
     """
 
     clip_set: str
     protocol: ProtocolSettings
-    encoder_reference: str
+    encoder_settings: EncoderSettings
     parts: PartFiles
     outputs: ClipOutputs
 
@@ -83,9 +84,9 @@ def evaluate_clip(clip: Clip, scorer: Scorer, encoder: Encoder, protocol: Protoc
             scorer.add(frame, labels_NC)
 
 
-def frozen_encoder(reference: str, device: torch.device, protocol: ProtocolSettings) -> Encoder:
+def frozen_encoder(settings: EncoderSettings, device: torch.device, protocol: ProtocolSettings) -> Encoder:
     """The encoder on its device, its float32 products on a CPU left to oneDNN."""
-    encoder = load_encoder(reference, device=device)
+    encoder = load_encoder(settings, device=device)
     if protocol.precision == "fp32":
         freeze_to_onednn(encoder)
     return encoder
@@ -151,7 +152,7 @@ def _start_worker(work: ClipWork, places: SimpleQueue[str], threads: int) -> Non
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limit_threads(threads)
     device = torch.device(places.get())
-    _STATE.update(work=work, device=device, encoder=frozen_encoder(work.encoder_reference, device, work.protocol))
+    _STATE.update(work=work, device=device, encoder=frozen_encoder(work.encoder_settings, device, work.protocol))
 
 
 def _end_with_parent() -> None:

@@ -26,6 +26,4 @@ class DrawnViews(ViewSettings, DrawingSettings):
         from cdgmae.views.sampling.sample_shard import sample_shard
 
         limit_threads(job.runtime.thread_limit)
-        return sample_shard(
-            self, job.seed, job.shard, self.recipe(job), job.output, job.work, runtime=job.runtime, finished=job.finished
-        )
+        return sample_shard(self, job.seed, job.shard, self.recipe(job), job.output, job.work, runtime=job.runtime)

@@ -44,13 +44,12 @@ class NeighbourViews(ViewSettings):
 
     def make(self, job: ViewJob) -> dict[str, Any]:
         """Fill each bag with the image's neighbours; the embedding tables lie beside the input `index`."""
-        from cdgmae.views.gathering.copying import shards_beside
         from cdgmae.views.gathering.neighbours import NeighbourSearch, embedding_tables, gather_neighbours
 
         index = job.input("index")
         tables = embedding_tables(index.parent)
-        search = NeighbourSearch(self, shards_beside(job.shard), tables, index, threads=job.runtime.threads)
-        return gather_neighbours(search, job.shard, job.output, finished=job.finished)
+        search = NeighbourSearch(self, job.all_shards, tables, index, threads=job.runtime.threads)
+        return gather_neighbours(search, job.shard, job.output)
 
 
 class IndexSettings(Settings):

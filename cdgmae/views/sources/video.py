@@ -74,7 +74,7 @@ class ClipViews(ViewSettings, FrameSettings):
         """Add later frames of each clip; see `read_clips`."""
         from cdgmae.views.gathering.clip_frames import read_clips
 
-        return read_clips(self, job.seed, job.shard, job.output, threads=job.runtime.threads, finished=job.finished)
+        return read_clips(self, job.seed, job.shard, job.output, threads=job.runtime.threads)
 
 
 class VideoSource(ViewSource, FrameSettings):

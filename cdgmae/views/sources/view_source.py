@@ -21,7 +21,6 @@ from cdgmae.settings.shards import DatasetSettings
 
 if TYPE_CHECKING:
     from cdgmae.config import Config
-    from cdgmae.storage.files.output_cache import FinishedFolder
 
 BAD_VIEWS = "The stage fails when more than this share of the views is bad."
 NUM_VIEWS = "Views per bag besides the real image, M."
@@ -33,12 +32,11 @@ class ViewJob:
 
     Attributes:
         seed: Root of every random draw.
-        shard: Image shard with the real images; the data set's other shards lie beside it.
+        shard: Image shard with the real images.
         output: View shard to write; its index goes beside it.
         work: Folder for finished views until the shard is whole.
         inputs: What else the kind reads, by the names of `ViewSource.inputs`.
         runtime: Device, precision, threads, processes.
-        finished: Where the output gets a second name once it is whole, and is looked for first.
     """
 
     seed: int
@@ -47,7 +45,11 @@ class ViewJob:
     work: Path
     inputs: Mapping[str, Path]
     runtime: RuntimeSettings
-    finished: FinishedFolder
+
+    @property
+    def all_shards(self) -> list[Path]:
+        """All image shards of the data set: those of input `shards`, or those beside `shard`."""
+        return sorted(self.inputs.get("shards", self.shard.parent).glob("*.tar"))
 
     def input(self, name: str) -> Path:
         """One of `inputs`.

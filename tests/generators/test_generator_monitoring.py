@@ -23,11 +23,12 @@ from cdgmae.generators.train.latent_cache import fill_cache
 from cdgmae.generators.train.monitor import Monitor, held_out_loss
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import MonitoringSettings
-from cdgmae.storage.image_collection import ImageCollection
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.tables import read_table
-from tests.views.conftest import ENCODER, training_settings
+from tests.generators.conftest import ENCODER, training_settings
 
 CPU = torch.device("cpu")
 ON_CPU = RuntimeSettings(device="cpu")
@@ -36,13 +37,15 @@ LOOK = {"held_out_fraction": 0.34, "interval_steps": 2, "num_images": 2, "num_vi
 
 def train(folder: Path, tar: Path, **changes: object) -> dict:
     settings = training_settings(**changes)
-    return train_generator(settings, 0, [tar], ENCODER, folder / "generator", folder / "work", ON_CPU)
+    return train_generator(settings, 0, [tar], parse_encoder(ENCODER), folder / "generator", folder / "work", ON_CPU)
 
 
 def task_and_monitor(tar: Path, folder: Path, **changes: object) -> tuple[GeneratorTask, Monitor]:
-    settings, images = training_settings(**changes), ImageCollection([tar])
+    settings, images = training_settings(**changes), Bags([tar]).usable()
     pipeline = build_pipeline(settings, 16, make_first_stage(images, settings), 0)
-    cache = fill_cache(folder / "cache", "test", images, load_encoder(ENCODER, device=CPU), pipeline, settings, CPU)
+    cache = fill_cache(
+        folder / "cache", "test", images, load_encoder(parse_encoder(ENCODER), device=CPU), pipeline, settings, CPU
+    )
     task = GeneratorTask(Denoiser(pipeline.unet, pipeline.projector), pipeline.scheduler, split(cache, 0.34, 0), settings, 0)
     return task, Monitor(task, pipeline, images, MonitoringSettings.from_plain(LOOK), folder)
 
@@ -72,7 +75,7 @@ def test_grid_has_the_real_image_first_and_looking_leaves_the_random_state_alone
     grid = Image.open(tmp_path / "samples" / "step00000002.png")
     assert grid.size == (4 * 18 - 2, 2 * 18 - 2)
     real = Image.open(tmp_path / "samples" / "step00000002.png").crop((0, 0, 16, 16))
-    first = ImageCollection([shard_tar]).image(int(task.examples.held_out[0])).resize((21, 16), Image.Resampling.BICUBIC)
+    first = Bags([shard_tar]).usable().image(int(task.examples.held_out[0])).resize((21, 16), Image.Resampling.BICUBIC)
     centre = np.asarray(first.crop((2, 0, 18, 16)), dtype=float)
     assert np.abs(np.asarray(real, dtype=float) - centre).mean() < 8
 
@@ -123,7 +126,9 @@ def test_a_learned_first_stage_is_used_frozen_and_goes_into_the_folder(shard_tar
     original = (VQModel if kind == "vq" else AutoencoderKL).from_pretrained(tmp_path / "stage").state_dict()
     assert all(torch.equal(tensor, original[name]) for name, tensor in pipeline.autoencoder.state_dict().items())
     again = training_settings(autoencoder={"kind": "folder", "path": str(tmp_path / "generator" / "autoencoder")})
-    assert train_generator(again, 0, [shard_tar], ENCODER, tmp_path / "more", tmp_path / "work", ON_CPU)["steps"] == 6
+    assert (
+        train_generator(again, 0, [shard_tar], parse_encoder(ENCODER), tmp_path / "more", tmp_path / "work", ON_CPU)["steps"] == 6
+    )
 
 
 def test_first_stages_that_do_not_fit_are_refused(shard_tar: Path, tmp_path: Path) -> None:
@@ -142,7 +147,7 @@ def test_first_stages_that_do_not_fit_are_refused(shard_tar: Path, tmp_path: Pat
 @pytest.mark.slow
 def test_two_processes_train_the_same_generator(shard_tar: Path, tmp_path: Path) -> None:
     settings = training_settings(monitoring=LOOK, learning_rate=1e-4)
-    alone = train_generator(settings, 0, [shard_tar], ENCODER, tmp_path / "alone", tmp_path / "work", ON_CPU)
+    alone = train_generator(settings, 0, [shard_tar], parse_encoder(ENCODER), tmp_path / "alone", tmp_path / "work", ON_CPU)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "cdgmae", "views", "train-generator",
         "--settings", settings.canonical_json(), "--shards", str(shard_tar.parent), "--encoder", ENCODER,

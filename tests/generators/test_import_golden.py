@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cdgmae.generators.imported.convert import ImportOptions, import_generator
 from cdgmae.generators.pipeline import LatentDiffusionPipeline, predict
+from tests.generators.original_files import config_file, networks
 from tests.oracles.formula_weights import formula_normal, formula_tensor
 from tests.oracles.literal_ldm import Weights, linear
-from tests.views.original_files import config_file, networks
 
 CASE = json.loads((Path(__file__).parent / "ldm_small_golden.json").read_text())
 

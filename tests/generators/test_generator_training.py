@@ -29,13 +29,13 @@ from cdgmae.models.encoders.checkpoints import write_encoder
 from cdgmae.models.normalisation import squares
 from cdgmae.models.vit import build_vit
 from cdgmae.runtime.interrupts import Interrupted
-from cdgmae.settings.encoder import VitSettings
+from cdgmae.settings.encoder import EncoderSettings, VitSettings, parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import UNetSettings
-from cdgmae.storage.image_collection import ImageCollection
+from cdgmae.storage.bags import Bags
 from cdgmae.training.metrics import MACHINE_COLUMNS
+from tests.generators.conftest import ENCODER, KEYS, training_settings, write_shard
 from tests.oracles.literal_ddim import alpha_bars
-from tests.views.conftest import ENCODER, KEYS, training_settings, write_shard
 
 CPU = torch.device("cpu")
 ON_CPU = RuntimeSettings(device="cpu")
@@ -43,7 +43,9 @@ UNET = training_settings().unet.model_dump()
 
 
 def train(folder: Path, tars: list[Path], encoder: str = ENCODER, **changes: object) -> dict:
-    return train_generator(training_settings(**changes), 0, tars, encoder, folder / "generator", folder / "work", ON_CPU)
+    return train_generator(
+        training_settings(**changes), 0, tars, parse_encoder(encoder), folder / "generator", folder / "work", ON_CPU
+    )
 
 
 def test_generator_folder_stands_alone(shard_tar: Path, tmp_path: Path) -> None:
@@ -54,7 +56,7 @@ def test_generator_folder_stands_alone(shard_tar: Path, tmp_path: Path) -> None:
     encoder_file.unlink()
     generator = load_generator(tmp_path / "generator", device=CPU)
     assert generator.facts.digest == facts["digest"]
-    assert generator.facts.encoder == "encoder.safetensors"
+    assert generator.facts.encoder == EncoderSettings(checkpoint="encoder.safetensors")
     recorded = json.loads((tmp_path / "generator" / "cdgmae.json").read_text())["provenance"]
     assert recorded["settings"] == training_settings().model_dump(mode="json")
     assert len(recorded["inputs"]) == 1
@@ -69,7 +71,9 @@ def test_weights_of_a_named_architecture_are_copied_too(shard_tar: Path, tmp_pat
     save_file(timm.create_model(name, num_classes=0).state_dict(), weights)
     train(tmp_path, [shard_tar], f"{name}@{weights}")
     weights.unlink()
-    assert load_generator(tmp_path / "generator", device=CPU).facts.encoder == f"{name}@encoder.safetensors"
+    assert load_generator(tmp_path / "generator", device=CPU).facts.encoder == EncoderSettings(
+        timm=name, checkpoint="encoder.safetensors"
+    )
 
 
 def test_damaged_or_foreign_folders_are_refused(generator_dir: Path, tmp_path: Path) -> None:
@@ -78,7 +82,7 @@ def test_damaged_or_foreign_folders_are_refused(generator_dir: Path, tmp_path: P
     copy = tmp_path / "copy"
     shutil.copytree(generator_dir, copy)
     facts = json.loads((copy / "cdgmae.json").read_text())
-    (copy / "cdgmae.json").write_text(json.dumps({**facts, "encoder": ENCODER.replace('"depth":1', '"depth":2')}))
+    (copy / "cdgmae.json").write_text(json.dumps({**facts, "encoder": {"random": {**facts["encoder"]["random"], "depth": 2}}}))
     with pytest.raises(ValueError, match="conditioning encoder's weights"):
         load_generator(copy, device=CPU)
     (copy / "cdgmae.json").write_text(json.dumps(facts))
@@ -141,9 +145,11 @@ def test_other_recipes_train(shard_tar: Path, tmp_path: Path, changes: dict) -> 
 @pytest.fixture
 def examples_of(tmp_path: Path) -> Callable[[Path], TrainingExamples]:
     def make(tar: Path) -> TrainingExamples:
-        settings, images = training_settings(), ImageCollection([tar])
+        settings, images = training_settings(), Bags([tar]).usable()
         pipeline = build_pipeline(settings, 16, make_first_stage(images, settings), 0)
-        cache = fill_cache(tmp_path / "cache", "test", images, load_encoder(ENCODER, device=CPU), pipeline, settings, CPU)
+        cache = fill_cache(
+            tmp_path / "cache", "test", images, load_encoder(parse_encoder(ENCODER), device=CPU), pipeline, settings, CPU
+        )
         return split(cache, 0.0, 0)
 
     return make
@@ -152,10 +158,12 @@ def examples_of(tmp_path: Path) -> Callable[[Path], TrainingExamples]:
 def test_mirrored_examples_are_those_of_the_mirrored_image(
     shard_tar: Path, examples_of: Callable[[Path], TrainingExamples]
 ) -> None:
-    cache, images = examples_of(shard_tar).cache, ImageCollection([shard_tar])
+    cache, images = examples_of(shard_tar).cache, Bags([shard_tar]).usable()
     assert images.keys == list(KEYS)
     mirrored = squares([images.image(2)], 16).flip(-1)
-    torch.testing.assert_close(cache.embeddings([1], [2])[0], embed(load_encoder(ENCODER, device=CPU), mirrored)[0])
+    torch.testing.assert_close(
+        cache.embeddings([1], [2])[0], embed(load_encoder(parse_encoder(ENCODER), device=CPU), mirrored)[0]
+    )
     latents = cache.latents([0] * 6 + [1] * 6, [*range(6), *range(6)])
     assert latents.shape == (12, 4, 8, 8)
     assert float(latents.std()) == pytest.approx(1.0, abs=0.1)
@@ -208,7 +216,7 @@ def test_loss_is_the_squared_error_of_the_stated_target(
 
 
 def test_weights_follow_the_spread_of_the_components(shard_tar: Path) -> None:
-    stage = make_first_stage(ImageCollection([shard_tar]), training_settings())
+    stage = make_first_stage(Bags([shard_tar]).usable(), training_settings())
     assert isinstance(stage, PatchAutoencoder)
     assert component_weights(stage, 0.0) is None
     assert component_weights(None, 1.0) is None

@@ -25,9 +25,8 @@ from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import SamplingSettings
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
 from cdgmae.views.sampling.sample_shard import sample_shard
-from tests.oracles.literal_ldm import Weights, linear, literal_decode, literal_encode, literal_grid_tokens, literal_unet
-from tests.views.conftest import ENCODER
-from tests.views.original_files import (
+from tests.generators.conftest import ENCODER
+from tests.generators.original_files import (
     ENCODER_DIM,
     LDM4,
     LDM8,
@@ -41,6 +40,7 @@ from tests.views.original_files import (
     rcg_checkpoint,
     zoomldm_checkpoint,
 )
+from tests.oracles.literal_ldm import Weights, linear, literal_decode, literal_encode, literal_grid_tokens, literal_unet
 
 CPU = torch.device("cpu")
 ON_CPU = RuntimeSettings(device="cpu")

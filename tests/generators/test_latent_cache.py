@@ -13,16 +13,19 @@ from cdgmae.generators.train.generator_batches import embeddings_to_whiten_with,
 from cdgmae.generators.train.latent_cache import LatentCache, fill_cache, part_path
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
-from cdgmae.storage.image_collection import ImageCollection
-from tests.views.conftest import ENCODER, training_settings
+from cdgmae.settings.encoder import parse_encoder
+from cdgmae.storage.bags import Bags
+from tests.generators.conftest import ENCODER, training_settings
 
 CPU = torch.device("cpu")
 
 
 def fill(folder: Path, tar: Path, part: int = 2, identity: str = "a", **changes: object) -> LatentCache:
-    settings, images = training_settings(**changes), ImageCollection([tar])
+    settings, images = training_settings(**changes), Bags([tar]).usable()
     pipeline = build_pipeline(settings, 16, make_first_stage(images, settings), 0)
-    return fill_cache(folder, identity, images, load_encoder(ENCODER, device=CPU), pipeline, settings, CPU, part=part)
+    return fill_cache(
+        folder, identity, images, load_encoder(parse_encoder(ENCODER), device=CPU), pipeline, settings, CPU, part=part
+    )
 
 
 def content(cache: LatentCache) -> torch.Tensor:
