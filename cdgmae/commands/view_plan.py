@@ -52,7 +52,8 @@ def plan(
     jobs, numbers = Jobs(load_config(config)), _gpu_numbers(gpus)
     source = _sampled_source(jobs, source)
     dataset, root = jobs.dataset_of(source), config.parent
-    tars = [tar for tar in (root / file for file in jobs.shard_files(dataset)) if tar.with_suffix(".parquet").is_file()]
+    folder = root / names.shards_dir(dataset)
+    tars = [folder / f"{name}.tar" for name in jobs.shard_names(dataset) if (folder / f"{name}.parquet").is_file()]
     num_shards = len(jobs.shard_names(dataset))
     origin = "--images"
     if images is None:
