@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from cdgmae.runtime.compute import start_compute
 from cdgmae.runtime.distribution import is_main_process, world_size
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
+from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.runtime.workers import loader_workers
@@ -135,7 +136,9 @@ def train(
     session = _open_session(task, settings, seed, work_dir, runtime, accelerator, identity)
     start_trackers(accelerator, runtime, tracker_dir, label, run_id=f"{integer_seed(0, identity, 0):016x}")
     try:
-        _take_all_steps(session, label, observe)
+        parts = parts_of_step(task.batch_size, runtime.micro_batch_size)
+        with explain_memory(accelerator.device, "runtime.micro_batch_size", max(map(len, parts))):
+            _take_all_steps(session, label, observe)
         model = accelerator.unwrap_model(session.model, keep_torch_compile=False).cpu()
         average = session.state.ema and {name: tensor.cpu() for name, tensor in session.state.ema.items()}
         metrics = session.metrics.table() if session.metrics is not None else METRICS_SCHEMA.empty_table()
