@@ -15,7 +15,7 @@ class ShardJobs(EncoderJobs):
 
     def listing_settings(self, dataset: str) -> str:
         """What decides the manifest, as JSON."""
-        return self.config.shards.datasets[dataset].canonical_json(include={"path", "layout", "num_shards"})
+        return self.config.shards.datasets[dataset].canonical_json(include={"path", "layout", "num_shards", "image_extension"})
 
     def packing_settings(self, dataset: str) -> str:
         """What decides the bytes of a shard, as JSON: everything but the tolerance for bad images."""
@@ -23,7 +23,9 @@ class ShardJobs(EncoderJobs):
 
     def gate_settings(self, dataset: str) -> str:
         """What decides whether a data set passes, as JSON."""
-        return self.config.shards.datasets[dataset].canonical_json(include={"path", "layout", "num_shards", "max_bad_fraction"})
+        return self.config.shards.datasets[dataset].canonical_json(
+            include={"path", "layout", "num_shards", "image_extension", "max_bad_fraction"}
+        )
 
     def shard_names(self, dataset: str) -> list[str]:
         """All shards of a data set."""
