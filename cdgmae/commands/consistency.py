@@ -10,13 +10,11 @@ import typer
 from cdgmae.commands.options import (
     ENCODER_HELP,
     DeviceOption,
-    FinishedOption,
     JsonOption,
     KeyOption,
     NumHeadsOption,
     PrecisionOption,
     PrefixOption,
-    ReuseFinishedOption,
     RuntimeOption,
     SettingsOption,
     ThreadsOption,
@@ -93,8 +91,6 @@ def score(
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Score the view pairs of a shard: every view against its real image, or crops of the real images.
@@ -105,7 +101,6 @@ def score(
     from cdgmae.consistency.scoring import score_shard
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
 
     chosen = parse_settings(
         ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
@@ -116,7 +111,6 @@ def score(
     with exclusive_writer(output):
         result = score_shard(
             chosen, real, views, choose_encoder(encoder, key, prefix, num_heads), output, source=source, runtime=here, kind=kind, work_dir=work,
-            finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
     print_result(result, as_json)
 

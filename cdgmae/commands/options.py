@@ -50,24 +50,9 @@ RuntimeOption = Annotated[
         "'{\"compile\": true}'. The other options override it.",
     ),
 ]  # fmt: skip
-DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
-PrecisionOption = Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+PrecisionOption = Annotated[str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; all cores if left out.")]
-FinishedOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--finished",
-        help="Folder in which the finished output gets a second name, under which it is found when the first is deleted. Both are the same "
-        "file: it takes no space until the first name is deleted. Left out: nothing is kept.",
-    ),
-]
-ReuseFinishedOption = Annotated[
-    bool,
-    typer.Option(
-        "--reuse-finished/--no-reuse-finished", envvar="CDGMAE_REUSE_FINISHED",
-        help="Put back what --finished holds if it was made from the same, or make it anew.",
-    ),
-]  # fmt: skip
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")]
 
 

@@ -13,10 +13,8 @@ from rich.table import Table
 
 from cdgmae.commands.options import (
     DeviceOption,
-    FinishedOption,
     JsonOption,
     PrecisionOption,
-    ReuseFinishedOption,
     RuntimeOption,
     SeedOption,
     SettingsOption,
@@ -55,8 +53,6 @@ def run(
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
     tracker_dir: Annotated[Path | None, typer.Option(help="Folder for the trackers; default: OUTPUT/trackers.")] = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Train one run; killed at any moment and started again, it goes on from its last saved state.
@@ -69,7 +65,6 @@ def run(
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
 
     parsed = parse_settings(PretrainRunSettings, settings)
     if parsed.trains_on_views and views is None:
@@ -87,7 +82,6 @@ def run(
             here,
             score_tables=find_tables(consistency) if consistency is not None and parsed.needs_scores else [],
             tracker_dir=tracker_dir or output / "trackers",
-            finished=FinishedFolder(finished, reuse_finished),
         )
     if is_main_process():
         print_result(result, as_json)

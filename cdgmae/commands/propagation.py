@@ -13,12 +13,10 @@ import typer
 from cdgmae.commands.options import (
     ENCODER_HELP,
     DeviceOption,
-    FinishedOption,
     JsonOption,
     KeyOption,
     NumHeadsOption,
     PrefixOption,
-    ReuseFinishedOption,
     RuntimeOption,
     SettingsOption,
     ThreadsOption,
@@ -187,8 +185,6 @@ def run(
     device: DeviceOption = None,
     share: ShareOption = None,
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Propagate labels through every clip of one benchmark and measure them.
@@ -201,7 +197,6 @@ def run(
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
 
     protocol = read_protocol(
         clip_set.value, settings, root=root, resolution=resolution, input_size=parse_input_size(input_size),
@@ -221,7 +216,7 @@ def run(
             save_predictions=output if save_predictions else None,
             overlays=output if overlays else None, overlay_format=overlays.value if overlays else "gif",
             strips=output / "strips" / clip_set.value if strips else None,
-            after_clip=check_now, share=part, finished=FinishedFolder(finished, reuse_finished),
+            after_clip=check_now, share=part
         )  # fmt: skip
     print_result(dict(scores) if as_json or part else {**scores, "table": table}, as_json)
 

@@ -104,7 +104,7 @@ def _measured(
 ) -> Rate:
     from dataclasses import replace
 
-    from cdgmae.runtime.devices import pick_device
+    from cdgmae.runtime.compute import start_compute
     from cdgmae.views.sampling.cost import measure_rate
     from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
 
@@ -113,8 +113,9 @@ def _measured(
             f"no shard of {jobs.dataset_of(source)} exists yet, so there is nothing to measure with; run `snakemake shards`"
         )
     settings = jobs.sampling(source)
-    recipe = GeneratorRecipe(root / jobs.generator_folder(source), settings, runtime.precision, runtime.compile)
-    rate = measure_rate(settings, jobs.config.seed, tars[0], recipe, pick_device(runtime.device))
+    compute = start_compute(runtime)
+    recipe = GeneratorRecipe(root / jobs.generator_folder(source), settings, compute.precision, runtime.compile)
+    rate = measure_rate(settings, jobs.config.seed, tars[0], recipe, compute.device)
     return replace(rate, bytes=bytes_per_view) if bytes_per_view else rate
 
 

@@ -11,10 +11,8 @@ import typer
 from cdgmae.commands.options import (
     ENCODER_HELP,
     DeviceOption,
-    FinishedOption,
     JsonOption,
     PrecisionOption,
-    ReuseFinishedOption,
     RuntimeOption,
     SeedOption,
     SettingsOption,
@@ -51,8 +49,6 @@ def embed(
     runtime: RuntimeOption = "",
     device: DeviceOption = None,
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Embed every image of a shard for the nearest-neighbour search: the encoder's CLS token, scaled to length 1.
@@ -61,15 +57,12 @@ def embed(
     """
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.views.gathering.embedding import embed_images
 
     parsed, here = parse_settings(EmbeddingSettings, settings), parse_runtime(runtime, device, threads=threads)
     limit_threads(here.thread_limit)
     with exclusive_writer(output):
-        result = embed_images(
-            parsed, shard, parse_encoder(encoder), output, runtime=here, finished=FinishedFolder(finished, reuse_finished)
-        )
+        result = embed_images(parsed, shard, parse_encoder(encoder), output, runtime=here)
     print_result(result, as_json)
 
 
@@ -99,8 +92,6 @@ def neighbours(
     output: OutputOption,
     settings: SettingsOption = "",
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Fill the bags of a shard with each image's nearest neighbours in the data set (kind `knn`; paper, Tables 1 and 3).
@@ -108,13 +99,12 @@ def neighbours(
     Passed over: the image itself, equal files, and near-duplicates above `duplicate_similarity`.
     """
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.views.gathering.neighbours import NeighbourSearch, gather_neighbours
 
     parsed = parse_settings(NeighbourViews, settings)
     with exclusive_writer(output):
         search = NeighbourSearch(parsed, find_shards(shards), _tables(embeddings), index, threads=threads or 1)
-        result = gather_neighbours(search, shard, output, finished=FinishedFolder(finished, reuse_finished))
+        result = gather_neighbours(search, shard, output)
     print_result(result, as_json)
 
 
@@ -124,20 +114,17 @@ def random(
     output: OutputOption,
     settings: SettingsOption = "",
     seed: SeedOption = 0,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Fill the bags of a shard with other images of the data set, drawn at random (kind `random`; paper, Table 1)."""
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.views.gathering.copying import DataSetImages
     from cdgmae.views.gathering.random_views import gather_random
 
     parsed = parse_settings(RandomViews, settings)
     with exclusive_writer(output):
         images = DataSetImages(find_shards(shards))
-        result = gather_random(parsed, seed, shard, images, output, finished=FinishedFolder(finished, reuse_finished))
+        result = gather_random(parsed, seed, shard, images, output)
     print_result(result, as_json)
 
 
@@ -148,8 +135,6 @@ def video(
     settings: SettingsOption = "",
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Fill the bags of a shard with later frames of their clips, in temporal order (kind `video`; SiamMAE).
@@ -158,12 +143,11 @@ def video(
     `frame_gap` the later frames lie at drawn distances (SiamMAE: 4 to 47), with `frame_step` at equal ones.
     """
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.views.gathering.clip_frames import read_clips
 
     parsed = parse_settings(ClipViews, settings, path=clips)
     with exclusive_writer(output):
-        result = read_clips(parsed, seed, shard, output, threads=threads or 1, finished=FinishedFolder(finished, reuse_finished))
+        result = read_clips(parsed, seed, shard, output, threads=threads or 1)
     print_result(result, as_json)
 
 
@@ -185,8 +169,6 @@ def sample_pipeline(
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Sample the views of a shard from any image-conditioned diffusers pipeline (kind `diffusers`).
@@ -199,7 +181,6 @@ def sample_pipeline(
     """
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.views.sampling.pipeline_sampler import PipelineRecipe
     from cdgmae.views.sampling.sample_shard import sample_shard
 
@@ -209,8 +190,7 @@ def sample_pipeline(
     with exclusive_writer(output):
         result = sample_shard(
             parsed, seed, shard, PipelineRecipe(parsed, here.precision), output, work or output.parent / f".work-{output.stem}",
-            runtime=here,
-            finished=FinishedFolder(finished, reuse_finished),
+            runtime=here
         )  # fmt: skip
     print_result(result, as_json)
 

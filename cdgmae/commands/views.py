@@ -11,10 +11,8 @@ import typer
 from cdgmae.commands.options import (
     ENCODER_HELP,
     DeviceOption,
-    FinishedOption,
     JsonOption,
     PrecisionOption,
-    ReuseFinishedOption,
     RuntimeOption,
     SeedOption,
     SettingsOption,
@@ -53,8 +51,6 @@ def train_generator(
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
     tracker_dir: Annotated[Path | None, typer.Option(help="Folder for the trackers; left out: none.")] = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Train a self-supervised latent diffusion model on image shards.
@@ -68,7 +64,6 @@ def train_generator(
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
 
     parsed = parse_settings(GeneratorTrainingSettings, settings)
     here = parse_runtime(runtime, device, precision, threads)
@@ -83,7 +78,6 @@ def train_generator(
             work or output.parent / f".work-{output.name}",
             here,
             tracker_dir=tracker_dir,
-            finished=FinishedFolder(finished, reuse_finished),
         )
     if is_main_process():
         print_result(result, as_json)
@@ -151,8 +145,6 @@ def sample(
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Sample the views of every image of a shard.
@@ -163,7 +155,6 @@ def sample(
     """
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
     from cdgmae.views.sampling.sample_shard import sample_shard
 
@@ -173,8 +164,7 @@ def sample(
     recipe = GeneratorRecipe(generator, parsed, here.precision, here.compile)
     with exclusive_writer(output):
         result = sample_shard(
-            parsed, seed, shard, recipe, output, work or output.parent / f".work-{output.stem}", runtime=here,
-            finished=FinishedFolder(finished, reuse_finished),
+            parsed, seed, shard, recipe, output, work or output.parent / f".work-{output.stem}", runtime=here
         )  # fmt: skip
     print_result(result, as_json)
 

@@ -21,6 +21,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from cdgmae.runtime.compute import start_compute
 from cdgmae.runtime.distribution import is_main_process, world_size
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
@@ -130,7 +131,7 @@ def train(
         ValueError: if the loss is not finite or explodes, with a report in `work_dir`; the last saved state stays.
     """
     accelerator = open_accelerator(runtime, tracker_dir)
-    identity = f"{identity}|{settings}|seed={seed}|{runtime.precision}"
+    identity = f"{identity}|{settings}|seed={seed}|{start_compute(runtime).precision}"
     session = _open_session(task, settings, seed, work_dir, runtime, accelerator, identity)
     start_trackers(accelerator, runtime, tracker_dir, label, run_id=f"{integer_seed(0, identity, 0):016x}")
     try:
@@ -251,16 +252,24 @@ def _take_step(session: _Session, step: int, loaded: Iterator[Part], num_parts: 
     norm = accelerator.clip_grad_norm_(session.model.parameters(), limit)
     optimizer.step()
     if session.state.ema is not None:
-        _update_ema(session.task.model, session.state.ema, settings.ema_decay or 0.0)
+        was_taken = norm.isfinite() if accelerator.scaler is not None else None  # else loss scaling has skipped the step
+        _update_ema(session.task.model, session.state.ema, settings.ema_decay or 0.0, was_taken)
     session.state.step = step + 1
     return _Taken(step, rate, total, torch.as_tensor(norm, dtype=torch.float32, device=total.device), waited)
 
 
 @torch.no_grad()
-def _update_ema(model: nn.Module, average: dict[str, Tensor], decay: float) -> None:
+def _update_ema(model: nn.Module, average: dict[str, Tensor], decay: float, was_taken: Tensor | None = None) -> None:
+    """Move the average towards the weights, unless the step was skipped, which `was_taken` says without waiting for the device."""
     weights = model.state_dict()
     floating = [name for name, tensor in weights.items() if tensor.is_floating_point()]
-    torch._foreach_lerp_([average[name] for name in floating], [weights[name] for name in floating], 1.0 - decay)
+    averages, now = [average[name] for name in floating], [weights[name] for name in floating]
+    if was_taken is None:
+        torch._foreach_lerp_(averages, now, 1.0 - decay)
+        return
+    moves = torch._foreach_sub(now, averages)
+    torch._foreach_mul_(moves, was_taken * (1.0 - decay))
+    torch._foreach_add_(averages, moves)
 
 
 def _reading_due(session: _Session) -> bool:

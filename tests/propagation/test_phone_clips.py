@@ -55,7 +55,7 @@ def test_frames_that_lie_on_their_side_are_judged_as_they_are_seen(tmp_path: Pat
 
 
 def test_masks_of_the_stored_pixels_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match=r"phone/00000\.png.*256x192"):
+    with pytest.raises(LayoutError, match=r"Annotations/480p/phone: annotations.*192x256"):
         read_clips("davis", phone_clip(tmp_path, exif=True, masks_upright=False))
 
 

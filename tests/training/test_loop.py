@@ -7,6 +7,7 @@ import math
 import os
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,9 @@ from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.tables import read_table
 from cdgmae.training import metrics as metrics_module
-from cdgmae.training.accelerator import check_training_runtime
+from cdgmae.training.accelerator import open_accelerator, start_training_compute
 from cdgmae.training.failures import FAILURE_FILE, USUAL_STEPS, LossWatch
-from cdgmae.training.loop import METRICS_FOLDER, Observer, TrainingResult, train
+from cdgmae.training.loop import METRICS_FOLDER, Observer, TrainingResult, _update_ema, train
 from cdgmae.training.schedule import LoopSettings, learning_rate, parameter_groups
 from cdgmae.training.state import STATE_PATTERN, load_state
 
@@ -189,7 +190,23 @@ def test_bf16_follows_fp32_and_keeps_full_precision_weights(tmp_path: Path) -> N
 
 def test_fp16_is_refused_on_a_cpu() -> None:
     with pytest.raises(ValueError, match="fp16 needs a GPU; use bf16 or fp32"):
-        check_training_runtime(RuntimeSettings(device="cpu", precision="fp16"))
+        start_training_compute(RuntimeSettings(device="cpu", precision="fp16"))
+
+
+def test_the_average_stays_where_loss_scaling_skipped_the_step() -> None:
+    model, average = nn.Linear(2, 1, bias=False), {"weight": torch.zeros(1, 2)}
+    nn.init.ones_(model.weight)
+    _update_ema(model, average, 0.75, torch.tensor(math.inf).isfinite())
+    assert average["weight"].tolist() == [[0.0, 0.0]]
+    plain = {"weight": torch.zeros(1, 2)}
+    _update_ema(model, average, 0.75, torch.tensor(3.0).isfinite())
+    _update_ema(model, plain, 0.75)
+    assert average["weight"].tolist() == plain["weight"].tolist() == [[0.25, 0.25]]
+
+
+def test_processes_wait_for_each_other_as_long_as_the_settings_say() -> None:
+    accelerator = open_accelerator(RuntimeSettings(device="cpu", process_group_timeout_minutes=90))
+    assert accelerator.init_handler.timeout == timedelta(minutes=90)
 
 
 @pytest.mark.parametrize("factor", [math.nan, 1e6])
@@ -230,7 +247,7 @@ def test_tracker_mirrors_the_metrics_and_goes_on_after_a_resume(tmp_path: Path) 
 def test_a_tracker_that_is_not_installed_is_refused_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="trackers wandb: not installed; `pip install wandb`, or leave them out"):
-        check_training_runtime(RuntimeSettings(device="cpu", trackers=["wandb"]))
+        start_training_compute(RuntimeSettings(device="cpu", trackers=["wandb"]))
 
 
 def test_learning_rate_warms_up_from_zero_then_follows_the_cosine() -> None:

@@ -35,23 +35,21 @@ rule train_generator:
         seed=CONFIG.seed,
         work="work/views/train_generator/{generator}",
         trackers="logs/trackers/generators/{generator}",
-        finished="work/finished/generators",
     message:
         "Train generator {wildcards.generator}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae views train-generator"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shards {params.shards:q}"
-        " --encoder {params.encoder:q}"
-        " --output {output:q}"
-        " --work {params.work:q}"
-        " --tracker-dir {params.trackers:q}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae views train-generator"
+            " --settings {params.settings:q}"
+            " --seed {params.seed}"
+            " --shards {params.shards:q}"
+            " --encoder {params.encoder:q}"
+            " --output {output:q}"
+            " --work {params.work:q}"
+            " --tracker-dir {params.trackers:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule sample_views:
@@ -79,23 +77,21 @@ rule sample_views:
         settings=lambda w: JOBS.sampling_settings(w.source),
         seed=CONFIG.seed,
         work="work/views/sample/{source}/{shard}",
-        finished="work/finished/views/{source}",
     message:
         "Sample views {wildcards.source}, shard {wildcards.shard}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae views sample"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shard {input.real[0]:q}"
-        " --generator {input.generator:q}"
-        " --output {output.tar:q}"
-        " --work {params.work:q}"
-        " --batch-size {resources.batch_size}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae views sample"
+            " --settings {params.settings:q}"
+            " --seed {params.seed}"
+            " --shard {input.real[0]:q}"
+            " --generator {input.generator:q}"
+            " --output {output.tar:q}"
+            " --work {params.work:q}"
+            " --batch-size {resources.batch_size}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule sample_pipeline:
@@ -123,22 +119,20 @@ rule sample_pipeline:
         settings=lambda w: JOBS.pipeline_settings(w.source),
         seed=CONFIG.seed,
         work="work/views/sample/{source}/{shard}",
-        finished="work/finished/views/{source}",
     message:
         "Sample views from a pipeline for {wildcards.source}, shard {wildcards.shard}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae views sample-pipeline"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shard {input.real[0]:q}"
-        " --output {output.tar:q}"
-        " --work {params.work:q}"
-        " --batch-size {resources.batch_size}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae views sample-pipeline"
+            " --settings {params.settings:q}"
+            " --seed {params.seed}"
+            " --shard {input.real[0]:q}"
+            " --output {output.tar:q}"
+            " --work {params.work:q}"
+            " --batch-size {resources.batch_size}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule embed_images:
@@ -165,20 +159,18 @@ rule embed_images:
         encoder=lambda w: JOBS.loadable_encoder(
             JOBS.source_encoder(w.source)
         ).canonical_json(),
-        finished="work/finished/embeddings/{source}",
     message:
         "Embed images for {wildcards.source}, shard {wildcards.shard}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae views embed"
-        " --settings {params.settings:q}"
-        " --shard {input.real[0]:q}"
-        " --encoder {params.encoder:q}"
-        " --output {output:q}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae views embed"
+            " --settings {params.settings:q}"
+            " --shard {input.real[0]:q}"
+            " --encoder {params.encoder:q}"
+            " --output {output:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule index_embeddings:
@@ -238,7 +230,6 @@ rule gather_neighbours:
         settings=lambda w: JOBS.source_settings(w.source, "neighbours"),
         shards=lambda w: names.shards_dir(JOBS.dataset_of(w.source)),
         embeddings=lambda w: names.embeddings_dir(w.source),
-        finished="work/finished/views/{source}",
     message:
         "Gather neighbours {wildcards.source}, shard {wildcards.shard}"
     shell:
@@ -250,7 +241,6 @@ rule gather_neighbours:
         " --index {input.index:q}"
         " --output {output.tar:q}"
         " --threads {threads}"
-        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
@@ -277,7 +267,6 @@ rule gather_random:
         settings=lambda w: JOBS.source_settings(w.source, "random"),
         shards=lambda w: names.shards_dir(JOBS.dataset_of(w.source)),
         seed=CONFIG.seed,
-        finished="work/finished/views/{source}",
     message:
         "Gather random images {wildcards.source}, shard {wildcards.shard}"
     shell:
@@ -287,7 +276,6 @@ rule gather_random:
         " --shard {input.real[0]:q}"
         " --shards {params.shards:q}"
         " --output {output.tar:q}"
-        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
@@ -312,7 +300,6 @@ rule read_clips:
     params:
         settings=lambda w: JOBS.clip_settings(w.source),
         seed=CONFIG.seed,
-        finished="work/finished/views/{source}",
     message:
         "Read clips {wildcards.source}, shard {wildcards.shard}"
     shell:
@@ -322,7 +309,6 @@ rule read_clips:
         " --shard {input.real[0]:q}"
         " --output {output.tar:q}"
         " --threads {threads}"
-        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 

@@ -13,9 +13,8 @@ from cdgmae.models.encoders.frozen_encoder import Encoder, PixelEncoder, weights
 from cdgmae.models.encoders.vit_encoders import VitEncoder, timm_encoder
 from cdgmae.models.vit import build_vit
 from cdgmae.settings.encoder import EncoderSettings, VitSettings
-from cdgmae.storage.tables import file_sha256
 
-__all__ = ["Encoder", "identify_encoder", "load_encoder", "weights_digest"]
+__all__ = ["Encoder", "load_encoder", "weights_digest"]
 
 
 def load_encoder(settings: EncoderSettings, *, device: torch.device) -> Encoder:
@@ -31,16 +30,6 @@ def load_encoder(settings: EncoderSettings, *, device: torch.device) -> Encoder:
     encoder = _load(settings)
     check_finite(f"encoder {settings.text}", encoder.state_dict())
     return encoder.to(device).eval()
-
-
-def identify_encoder(settings: EncoderSettings) -> str:
-    """Tells encoders apart without loading one: the settings and the SHA-256 of their file.
-
-    Unlike `Encoder.digest` it differs between two files with the same weights.
-    """
-    if settings.checkpoint is None or not Path(settings.checkpoint).is_file():
-        return settings.canonical_json()
-    return settings.model_copy(update={"checkpoint": file_sha256(Path(settings.checkpoint))}).canonical_json()
 
 
 def _load(settings: EncoderSettings) -> Encoder:
