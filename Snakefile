@@ -38,10 +38,6 @@ JOBS = Jobs(CONFIG)
 # Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
 export_environment(CONFIG)
 
-# How a GPU rule starts its command: here as it is, on a cluster as the profile says (workflow/profiles/slurm). Resources, not params:
-# where a job runs reruns nothing. That `mpi` is there, if only empty, leaves starting processes to the rule itself.
-ON_GPUS = {"mpi": "", "nodes": 1, "tasks_per_node": 1, "launcher": "none"}
-
 
 wildcard_constraints:
     dataset="[A-Za-z0-9_-]+",
@@ -66,6 +62,7 @@ rule all:
         [names.paper_table(table, "html") for table in JOBS.named_tables()],
 
 
+include: "workflow/rules/common.smk"
 include: "workflow/rules/demo.smk"
 include: "workflow/rules/shards.smk"
 include: "workflow/rules/views.smk"

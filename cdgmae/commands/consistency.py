@@ -10,20 +10,21 @@ import typer
 from cdgmae.commands.options import (
     ENCODER_HELP,
     DeviceOption,
-    FinishedOption,
     JsonOption,
+    KeyOption,
+    NumHeadsOption,
     PrecisionOption,
-    ReuseFinishedOption,
+    PrefixOption,
     RuntimeOption,
     SettingsOption,
     ThreadsOption,
+    choose_encoder,
     csv_beside,
     parse_runtime,
     parse_settings,
     print_result,
 )
 from cdgmae.settings.consistency import ScoringSettings
-from cdgmae.settings.encoder import parse_encoder
 
 ResultsOption = Annotated[
     Path, typer.Option("--results", help="Folder with summary.parquet and one folder of score tables per source.")
@@ -63,6 +64,9 @@ def score(
     work: Annotated[
         Path | None, typer.Option("--work", help="Folder for finished parts until the table is whole; default: beside OUTPUT.")
     ] = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
+    num_heads: NumHeadsOption = None,
     settings: SettingsOption = "",
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="Side in pixels at which images are compared. Default 224.")
@@ -87,8 +91,6 @@ def score(
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Score the view pairs of a shard: every view against its real image, or crops of the real images.
@@ -99,7 +101,6 @@ def score(
     from cdgmae.consistency.scoring import score_shard
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
 
     chosen = parse_settings(
         ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
@@ -109,8 +110,7 @@ def score(
     limit_threads(here.thread_limit)
     with exclusive_writer(output):
         result = score_shard(
-            chosen, real, views, parse_encoder(encoder), output, source=source, runtime=here, kind=kind, work_dir=work,
-            finished=FinishedFolder(finished, reuse_finished),
+            chosen, real, views, choose_encoder(encoder, key, prefix, num_heads), output, source=source, runtime=here, kind=kind, work_dir=work,
         )  # fmt: skip
     print_result(result, as_json)
 

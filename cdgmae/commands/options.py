@@ -14,6 +14,7 @@ from rich.console import Console
 
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
+from cdgmae.settings.encoder import EncoderSettings, parse_encoder
 from cdgmae.settings.messages import describe_problems
 from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
 
@@ -23,6 +24,17 @@ ENCODER_HELP = (
     "A file (encoder.safetensors, a CropMAE/SiamMAE/MAE/DINO/VideoMAE .pth), a timm name, NAME@FILE (timm's architecture, weights of a file), "
     "random:NAME, pixels:P (no network), or all fields of an encoder as JSON."
 )
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", help="Where the weights lie in the encoder's file, e.g. model_ema; default: averaged before raw ones."),
+]
+PrefixOption = Annotated[
+    str | None,
+    typer.Option("--prefix", help="What the keys of the encoder in its file begin with, e.g. module.momentum_encoder."),
+]
+NumHeadsOption = Annotated[
+    int | None, typer.Option("--num-heads", help="Attention heads of the encoder's file, which no tensor shows.", min=1)
+]
 SettingsOption = Annotated[
     str, typer.Option("--settings", help="The stage's settings as JSON text, or a .json/.yaml file. Other flags override it.")
 ]
@@ -38,24 +50,9 @@ RuntimeOption = Annotated[
         "'{\"compile\": true}'. The other options override it.",
     ),
 ]  # fmt: skip
-DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
-PrecisionOption = Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+PrecisionOption = Annotated[str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; all cores if left out.")]
-FinishedOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--finished",
-        help="Folder in which the finished output gets a second name, under which it is found when the first is deleted. Both are the same "
-        "file: it takes no space until the first name is deleted. Left out: nothing is kept.",
-    ),
-]
-ReuseFinishedOption = Annotated[
-    bool,
-    typer.Option(
-        "--reuse-finished/--no-reuse-finished", envvar="CDGMAE_REUSE_FINISHED",
-        help="Put back what --finished holds if it was made from the same, or make it anew.",
-    ),
-]  # fmt: skip
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")]
 
 
@@ -70,7 +67,19 @@ def parse_settings(kind: type[AnySettings], text: str = "", **overrides: Any) ->
     Raises:
         ValueError: naming each key, its value and what is allowed.
     """
-    return _parse(kind, text, "--settings", overrides)
+    values, origin = read_values(text, "--settings")
+    return check_values(kind, {**values, **_given(overrides)}, origin)
+
+
+def choose_encoder(text: str, key: str | None, prefix: str | None, num_heads: int | None) -> EncoderSettings:
+    """An encoder as `parse_encoder` reads it, with what the hand options say about its file.
+
+    Raises:
+        ValueError: as `parse_encoder`, or if the encoder is no file.
+    """
+    said = {"key": key, "prefix": prefix, "num_heads": num_heads}
+    plain = {**parse_encoder(text).model_dump(mode="json"), **{name: value for name, value in said.items() if value is not None}}
+    return parse_encoder(json.dumps(plain))
 
 
 def parse_runtime(
@@ -81,10 +90,21 @@ def parse_runtime(
     Raises:
         ValueError: naming each key, its value and what is allowed.
     """
-    return _parse(RuntimeSettings, text, "--runtime", {"device": device, "precision": precision, "threads": threads})
+    values, origin = read_values(text, "--runtime")
+    by_hand = {"device": device, "precision": precision, "threads": threads}
+    return check_values(RuntimeSettings, {**values, **_given(by_hand)}, origin)
 
 
-def _parse(kind: type[AnySettings], text: str, option: str, overrides: Mapping[str, Any]) -> AnySettings:
+def read_values(text: str, option: str) -> tuple[dict[str, Any], str]:
+    """Plain values from JSON text or a file, and what to blame for them: the option or the file.
+
+    Args:
+        text: JSON text, the name of a .json/.yaml file, or empty for none.
+        option: Name of the option.
+
+    Raises:
+        ValueError: if they cannot be read or are no mapping.
+    """
     origin = option
     if text and not text.lstrip().startswith("{"):
         origin = text
@@ -99,11 +119,23 @@ def _parse(kind: type[AnySettings], text: str, option: str, overrides: Mapping[s
             raise ValueError(f"{option} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{origin} must hold a mapping of settings, found {type(values).__name__}")
-    values.update({name: value for name, value in overrides.items() if value is not None})
+    return values, origin
+
+
+def check_values(kind: type[AnySettings], values: Mapping[str, Any], origin: str) -> AnySettings:
+    """Settings from plain values.
+
+    Raises:
+        ValueError: naming each key, its value and what is allowed.
+    """
     try:
-        return kind.from_plain(values)
+        return kind.from_plain(dict(values))
     except ValidationError as error:
         raise ValueError(f"{origin}: " + "; ".join(describe_problems(error, kind))) from None
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def find_shards(folder: Path) -> list[Path]:

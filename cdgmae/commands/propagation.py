@@ -13,18 +13,19 @@ import typer
 from cdgmae.commands.options import (
     ENCODER_HELP,
     DeviceOption,
-    FinishedOption,
     JsonOption,
-    ReuseFinishedOption,
+    KeyOption,
+    NumHeadsOption,
+    PrefixOption,
     RuntimeOption,
     SettingsOption,
     ThreadsOption,
+    choose_encoder,
     csv_beside,
     parse_runtime,
     parse_settings,
     print_result,
 )
-from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.propagation import ProtocolSettings
 
 app = typer.Typer(
@@ -133,6 +134,9 @@ def run(
     root: Annotated[
         str | None, typer.Option("--root", help="Folder of the clips in their official layout; nothing is written into it.")
     ] = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
+    num_heads: NumHeadsOption = None,
     settings: SettingsOption = "",
     resolution: ResolutionOption = None,
     input_size: InputSizeOption = None,
@@ -181,8 +185,6 @@ def run(
     device: DeviceOption = None,
     share: ShareOption = None,
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Propagate labels through every clip of one benchmark and measure them.
@@ -195,7 +197,6 @@ def run(
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
 
     protocol = read_protocol(
         clip_set.value, settings, root=root, resolution=resolution, input_size=parse_input_size(input_size),
@@ -210,12 +211,12 @@ def run(
     only_writer = exclusive_writer(table) if writes_table else nullcontext()
     with only_writer, stop_if_asked("clip", "finished clips are kept") as check_now:
         scores = run_propagation(
-            clip_set.value, protocol, parse_encoder(encoder), table,
+            clip_set.value, protocol, choose_encoder(encoder, key, prefix, num_heads), table,
             runtime=here, name=name, work_dir=work or output / f".{clip_set.value}.work",
             save_predictions=output if save_predictions else None,
             overlays=output if overlays else None, overlay_format=overlays.value if overlays else "gif",
             strips=output / "strips" / clip_set.value if strips else None,
-            after_clip=check_now, share=part, finished=FinishedFolder(finished, reuse_finished),
+            after_clip=check_now, share=part
         )  # fmt: skip
     print_result(dict(scores) if as_json or part else {**scores, "table": table}, as_json)
 

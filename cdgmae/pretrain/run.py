@@ -17,15 +17,13 @@ from cdgmae.models.onednn import use_onednn
 from cdgmae.pretrain.batches import BagBatches, open_bags
 from cdgmae.pretrain.panels import PanelPainter
 from cdgmae.pretrain.task import PretrainTask, build_model, loop_settings
-from cdgmae.runtime.devices import pick_device
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.storage.files.atomic import atomic_folder, write_text
-from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import file_sha256, write_table
-from cdgmae.training.accelerator import check_training_runtime, main_process_found
+from cdgmae.training.accelerator import start_training_compute
 from cdgmae.training.loop import TrainingResult, remove_work, train
 from cdgmae.training.metrics import METRICS_SCHEMA
 
@@ -35,8 +33,6 @@ RUN_METRICS_SCHEMA = pa.schema(
 """`METRICS_SCHEMA` with the epoch (fractional, at the start of the step) as second column."""
 
 PANELS_FOLDER = "panels"
-OUTPUTS = ("model.safetensors", "config.json", "metrics.parquet", PANELS_FOLDER, "encoder.safetensors")
-"""What a run writes; `encoder.safetensors`, which later stages wait for, is the last."""
 
 
 def run_pretrain(
@@ -51,7 +47,6 @@ def run_pretrain(
     *,
     score_tables: Sequence[Path] = (),
     tracker_dir: Path | None = None,
-    finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, object]:
     """Pre-train one run with one seed.
 
@@ -69,7 +64,6 @@ def run_pretrain(
         label: Name of the run in progress lines and trackers.
         score_tables: Tables of stage `consistency`, for a run that filters or weighs views.
         tracker_dir: Folder for the trackers of `runtime`; None: no trackers.
-        finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
         steps, first and last loss (means over up to 20 steps), number of bags and the encoder's path; empty on other processes
@@ -79,20 +73,15 @@ def run_pretrain(
         ValueError: if shards are incomplete, bags are too few, or the loss is not finite or explodes.
         Interrupted: if asked to stop; run it again to go on.
     """
-    check_training_runtime(runtime)
+    compute = start_training_compute(runtime)
     inputs = {
         f"{path.parent.name}/{path.name}": file_sha256(index_path(path)) for path in (*shard_tars, *view_tars, *score_tables)
     }
-    made_from = {"run": settings.digest(), "seed": seed, "inputs": sorted(inputs.values()), "precision": runtime.precision}
-    copy = finished.copy_of([output / name for name in OUTPUTS], made_from)
-    restored = copy.restore() if is_main_process() else None
-    if main_process_found(runtime, restored is not None):
-        return restored or {}
-    local_folder = Path(os.path.expandvars(runtime.stage_in)) if runtime.stage_in else None
+    local_folder = Path(os.path.expandvars(runtime.local_copy)) if runtime.local_copy else None
     store = open_bags(settings, shard_tars, view_tars, score_tables, local_folder)
     batches = BagBatches(store, settings, seed)
     model = build_model(settings, seed)
-    if pick_device(runtime.device).type == "cpu":
+    if compute.device.type == "cpu":
         use_onednn(model)
     task, loop = PretrainTask(batches, model), loop_settings(settings, batches.steps_per_epoch)
     painter = PanelPainter(task, loop.num_steps, settings.num_panels, work_dir / PANELS_FOLDER)
@@ -115,7 +104,6 @@ def run_pretrain(
         "last_loss": sum(losses[-window:]) / window,
         "encoder": str(output / "encoder.safetensors"),
     }
-    copy.keep(facts)
     remove_work(work_dir)
     return facts
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from cdgmae.models.encoders.by_name import Encoder, identify_encoder
+from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.propagation.benchmarks.labelled_clip import Clip
 from cdgmae.propagation.benchmarks.layouts import read_clips
 from cdgmae.propagation.engine.clip_results import PROTOCOL, PartFiles
@@ -21,14 +21,14 @@ from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
 from cdgmae.propagation.measures.scores import table_scores
 from cdgmae.propagation.output.clip_strips import collect_strips
 from cdgmae.propagation.output.predictions import ClipOutputs
-from cdgmae.runtime.devices import pick_device, worker_devices
+from cdgmae.runtime.compute import start_compute
+from cdgmae.runtime.devices import worker_devices
 from cdgmae.runtime.distribution import is_main_process, rank, world_size
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
-from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
-from cdgmae.storage.tables import stats_digest, write_table
+from cdgmae.storage.tables import write_table
 
 logger = logging.getLogger("cdgmae")
 
@@ -50,7 +50,6 @@ def run_propagation(
     strips: Path | None = None,
     after_clip: Callable[[str], None] | None = None,
     share: tuple[int, int] | None = None,
-    finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, float]:
     """Propagate the labels of every clip's first frame with a frozen encoder and measure them.
 
@@ -70,8 +69,6 @@ def run_propagation(
         strips: Folder for a strip of every clip, see `cdgmae.propagation.output.clip_strips`; needs a `work_dir`.
         after_clip: Called with a clip's name once its part is safe; may raise to stop the job.
         share: (k, n): compute only the clips k, k + n, k + 2n, ... and leave their parts in `work_dir`, without a table.
-        finished: Where the table and the strips get a second name once they are whole, and are looked for first; without effect where a
-            share is computed, or masks, joints or overlays are written.
 
     Returns:
         J&F, J, F (DAVIS), mIoU (VIP) or PCK@0.1 .. PCK@0.5 (JHMDB), all in percent; for a share, and on other processes than the first,
@@ -83,17 +80,9 @@ def run_propagation(
     """
     if strips is not None and work_dir is None:
         raise ValueError("strips are kept in the work folder until all clips are done; give one (--work)")
-    devices = worker_devices(pick_device(runtime.device), runtime.workers)
+    devices = worker_devices(start_compute(runtime, precision=protocol.precision, exact=True).device, runtime.workers)
     outputs = ClipOutputs(save_predictions, overlays, overlay_format, strips is not None)
     clips = read_clips(clip_set, Path(protocol.root), protocol.resolution)
-    made_from = {
-        "protocol": [PROTOCOL, clip_set, protocol.digest()], "encoder": [encoder_settings.text, identify_encoder(encoder_settings)], "name": name,
-        "clips": [(clip.name, stats_digest((*clip.frames, *clip.labels))) for clip in clips],
-    }  # fmt: skip
-    keepable = share is None and save_predictions is None and overlays is None
-    copy = (finished if keepable else NOTHING_KEPT).copy_of([output] if strips is None else [strips, output], made_from)
-    if (restored := copy.restore()) is not None:
-        return restored
     encoder = frozen_encoder(encoder_settings, devices[0] if len(devices) == 1 else torch.device("cpu"), protocol)
     for clip in clips:
         grid_of(input_sides(protocol.input_size, *clip.frame_size), encoder.patch_size, f"clip {clip.name}")
@@ -130,7 +119,7 @@ def run_propagation(
             "clip_set": clip_set,
         },
     )  # fmt: skip
-    scores = copy.keep(table_scores(table_rows))
+    scores = table_scores(table_rows)
     parts.remove(clips)
     return scores
 

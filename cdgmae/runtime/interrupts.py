@@ -25,6 +25,10 @@ class Interrupted(RuntimeError):
     """The job stopped early with its state saved; the command line turns this into `EXIT_INTERRUPTED`."""
 
 
+class NodeProblem(ValueError):
+    """Something is wrong with this node, not with the command: another one may do it."""
+
+
 class StopRequest:
     """Collects reasons to stop while it is entered (`with StopRequest() as stop:`): SIGTERM, SIGUSR1, or a deadline.
 

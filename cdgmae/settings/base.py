@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +26,9 @@ class Settings(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=False)
+
+    removed_keys: ClassVar[Mapping[str, str]] = {}
+    """Keys of earlier versions -> what became of them, as the end of a sentence."""
 
     def canonical_json(self, *, include: set[str] | None = None, exclude: set[str] | None = None) -> str:
         """JSON with sorted keys and no spaces, of all fields or some: equal settings give equal text."""

@@ -72,6 +72,19 @@ class EncoderSettings(Settings):
         default=None,
         description="An encoder file: `encoder.safetensors` of this package, or a CropMAE/SiamMAE/MAE/DINO/VideoMAE `.pth`.",
     )
+    key: str | None = Field(
+        default=None,
+        description="Where the weights lie in the checkpoint, e.g. `model_ema` or `student` (levels joined by /); left out: averaged weights "
+        "before raw ones, and the log says which.",
+    )
+    prefix: str | None = Field(
+        default=None, description="What the keys of the encoder in the checkpoint begin with, e.g. `module.momentum_encoder.`."
+    )
+    num_heads: int | None = Field(
+        default=None,
+        ge=1,
+        description="Attention heads of the checkpoint's network, which no tensor shows: MoCo-v3's ViT-S has 12, others 6.",
+    )
     random_like: Name | None = Field(
         default=None, description="Random weights with the architecture of this run: the untrained floor."
     )
@@ -87,6 +100,11 @@ class EncoderSettings(Settings):
         ways = [name for name in WAYS if getattr(self, name) is not None]
         if len(ways) != 1 and ways != ["timm", "checkpoint"]:
             raise ValueError(f"name exactly one of {', '.join(WAYS)}; found {', '.join(ways) if ways else 'none'}")
+        said = [name for name in ("key", "prefix", "num_heads") if getattr(self, name) is not None]
+        if said and self.checkpoint is None:
+            raise ValueError(f"{', '.join(said)} say what lies in a checkpoint file; give checkpoint too, or leave them out")
+        if self.num_heads is not None and self.timm is not None:
+            raise ValueError("num_heads does not go with timm, whose architecture has its own; leave out one of them")
         return self
 
     @model_serializer(mode="wrap")

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ValidationError
-
-REMOVED_KEYS = {
-    "runtime.shards_per_job": "one job makes one shard; for fewer and longer jobs give the data set a smaller num_shards",
-}
-"""Keys of earlier versions -> what to do instead."""
 
 
 def describe_problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
@@ -32,8 +27,9 @@ def _describe(item: dict[str, Any], root: type[BaseModel]) -> list[str]:
         model = _model_in(annotation)
         allowed = list(model.model_fields) if model is not None else []
         key = ".".join([*parts, word])
-        if key in REMOVED_KEYS:
-            return [f"{key} is gone since it is no longer needed: {REMOVED_KEYS[key]}; delete the key"]
+        removed: Mapping[str, str] = getattr(model, "removed_keys", {})
+        if word in removed:
+            return [f"{key} {removed[word]}"]
         return [f"{key}: unknown key; allowed: {', '.join(allowed)}{did_you_mean(word, allowed)}"]
     key = ".".join(parts)
     if kind == "missing":

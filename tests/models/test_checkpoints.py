@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cdgmae.models import CrossViewMAE, load_encoder
-from cdgmae.models.encoders.checkpoints import CheckpointError, encoder_part, write_encoder, write_model
+from cdgmae.models.encoders.checkpoint_files import CheckpointError
+from cdgmae.models.encoders.checkpoints import encoder_part, write_encoder, write_model
 from cdgmae.settings.encoder import ARCHITECTURES, VitSettings, parse_encoder
 
 DIMENSIONS = {"img_size": 32, "patch_size": 8, "embed_dim": 192, "depth": 2, "num_heads": 3}

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from cdgmae.models import CrossViewMAE, load_encoder
-from cdgmae.models.encoders.checkpoints import CheckpointError, encoder_part, read_checkpoint, write_encoder
+from cdgmae.models.encoders.checkpoint_files import CheckpointError
+from cdgmae.models.encoders.checkpoint_layouts import read_weights
+from cdgmae.models.encoders.checkpoints import encoder_part, write_encoder
 from cdgmae.models.positions import resize_positions, sincos_positions
 from cdgmae.settings.encoder import VitSettings, parse_encoder
 
@@ -60,8 +62,8 @@ class Foreign:
 
 def test_unsafe_truncated_and_partial_files_are_refused(tmp_path: Path) -> None:
     torch.save({"model": Foreign()}, tmp_path / "unsafe.pth")
-    with pytest.raises(CheckpointError, match="loaded safely"):
-        read_checkpoint(tmp_path / "unsafe.pth")
+    with pytest.raises(CheckpointError, match=r"holds objects of .*Foreign, which are not loaded"):
+        read_weights(tmp_path / "unsafe.pth")
     write_encoder(tmp_path / "whole.safetensors", small_model().state_dict(), SMALL, {})
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"cut\.safetensors cannot be read"):

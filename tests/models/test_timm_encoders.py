@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional as F
 
 from cdgmae.models.encoders.by_name import load_encoder
-from cdgmae.models.encoders.checkpoints import CheckpointError
+from cdgmae.models.encoders.checkpoint_files import CheckpointError
 from cdgmae.models.encoders.video_checkpoints import sinusoid_positions
 from cdgmae.models.encoders.vit_encoders import RenormalisedEncoder, VitEncoder, timm_encoder
 from cdgmae.models.normalisation import normalise

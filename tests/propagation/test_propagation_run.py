@@ -293,11 +293,18 @@ def test_a_published_checkpoint_and_every_flag_work_without_a_config(tmp_path: P
         app,
         ["run", "davis", "--encoder", str(tmp_path / "cropmae.pth"), "--root", str(root), "--output", str(tmp_path / "out"),
          "--resolution", "480p", "--input-size", "96", "--top-k", "5", "--queue-length", "3", "--radius", "4", "--temperature", "0.5",
-         "--save-predictions", "--overlays", "gif", "--device", "cpu"],
+         "--save-predictions", "--overlays", "gif", "--device", "cpu", "--key", "model", "--prefix", "", "--num-heads", "3"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert f"table  {tmp_path / 'out/davis.parquet'}" in result.output.replace("\n", "")
-    protocol = table_facts(tmp_path / "out/davis.parquet")["protocol"]
+    facts = table_facts(tmp_path / "out/davis.parquet")
+    assert facts["encoder_settings"] == {
+        "checkpoint": str(tmp_path / "cropmae.pth"),
+        "key": "model",
+        "prefix": "",
+        "num_heads": 3,
+    }
+    protocol = facts["protocol"]
     chosen = {name: protocol[name] for name in ("input_size", "top_k", "queue_length", "radius", "temperature")}
     assert chosen == {"input_size": 96, "top_k": 5, "queue_length": 3, "radius": 4, "temperature": 0.5}
     assert (tmp_path / "out/masks/one/00002.png").is_file()

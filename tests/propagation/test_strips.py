@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from cdgmae.propagation.output.clip_strips import GAP, LONGER_SIDE, strip_frames
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.settings.runtime import RuntimeSettings
-from cdgmae.storage.files.output_cache import FinishedFolder
 
 ON_CPU = RuntimeSettings(device="cpu")
 WRITERS = {"davis": write_davis, "vip": write_vip, "jhmdb": write_jhmdb}
@@ -90,19 +88,6 @@ def test_strips_of_finished_clips_survive_an_interruption(tmp_path: Path) -> Non
     run_propagation("davis", protocol, parse_encoder("pixels:16"), tmp_path / "t.parquet", after_clip=done.append, **outputs)
     assert done == ["two", "three"]
     assert sorted(path.stem for path in (tmp_path / "strips").glob("*.jpg")) == ["one", "three", "two"]
-
-
-def test_deleted_strips_come_back_with_their_table(tmp_path: Path) -> None:
-    protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips", frames=3)), input_size=(64, 96))
-    strips, table = tmp_path / "strips/davis", tmp_path / "davis.parquet"
-    outputs = {"runtime": ON_CPU, "work_dir": tmp_path / "work", "strips": strips, "finished": FinishedFolder(tmp_path / "kept")}
-    made = run_propagation("davis", protocol, parse_encoder("pixels:16"), table, **outputs)
-    before = {path.name: path.read_bytes() for path in strips.iterdir()}
-    shutil.rmtree(strips)
-    table.unlink()
-    assert run_propagation("davis", protocol, parse_encoder("pixels:16"), table, **outputs) == {**made, "restored": True}
-    assert {path.name: path.read_bytes() for path in strips.iterdir()} == before
-    assert table.is_file()
 
 
 def test_the_command_writes_strips_where_the_report_looks_for_them(tmp_path: Path) -> None:

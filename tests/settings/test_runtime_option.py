@@ -27,7 +27,7 @@ def commands(group: typer.core.TyperGroup, name: str = "") -> dict[str, typer.co
 
 
 def test_what_the_configuration_says_is_what_a_job_gets_from_its_environment() -> None:
-    config = check_config(changed("runtime", {"stage_in": "$TMPDIR/shards", "workers": 3, "compile": True, "trackers": []}))
+    config = check_config(changed("runtime", {"local_copy": "$TMPDIR/shards", "workers": 3, "compile": True, "trackers": []}))
     environment = config.runtime.environment()
     assert parse_runtime(environment[RUNTIME_VARIABLE]) == config.runtime
     assert parse_runtime(environment[RUNTIME_VARIABLE]).thread_limit == 4
@@ -61,7 +61,7 @@ def test_no_command_has_an_option_of_its_own_for_a_machine_setting() -> None:
     """So a new machine setting touches `RuntimeSettings` alone."""
     for name, command in commands(get_command(app)).items():
         options = {parameter.name for parameter in command.params}
-        doubled = options & (set(RuntimeSettings.model_fields) - HAND_OPTIONS - {"reuse_finished"})
+        doubled = options & (set(RuntimeSettings.model_fields) - HAND_OPTIONS)
         assert not doubled, f"{name}: {doubled}"
 
 

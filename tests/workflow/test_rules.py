@@ -37,7 +37,7 @@ def test_rule_has_every_section_and_calls_the_command_line(name: str) -> None:
     for section in ("output:", "threads:", "resources:", "log:", "benchmark:", "conda:", "message:", "shell:"):
         assert section in body, section
     assert "retries:" not in body
-    assert '"cdgmae ' in body
+    assert re.search(r'^ +"cdgmae \w+ ', body, re.MULTILINE)
     assert f"logs/{name}/" in body
     assert f"benchmarks/{name}/" in body
 

@@ -17,6 +17,8 @@ rule score_views:
         **ON_GPUS,
         mem_mb=8000,
         runtime=240,
+        batch_size=CONFIG.consistency.batch_size,
+        max_bad_fraction=str(CONFIG.consistency.max_bad_fraction),
     params:
         settings=lambda w: JOBS.scoring_settings(w.source),
         views=lambda w: JOBS.scored_views_flag(w.source, w.shard),
@@ -25,24 +27,24 @@ rule score_views:
         ).canonical_json(),
         kind=lambda w: JOBS.source_kind(w.source),
         work="work/consistency/{source}/{shard}",
-        finished="work/finished/consistency/{source}",
     message:
         "Score views {wildcards.source}, shard {wildcards.shard}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae consistency score"
-        " --settings {params.settings:q}"
-        " --real {input.real[0]:q}"
-        " {params.views}"
-        " --encoder {params.encoder:q}"
-        " --source {wildcards.source}"
-        " --kind {params.kind}"
-        " --output {output:q}"
-        " --work {params.work:q}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae consistency score"
+            " --settings {params.settings:q}"
+            " --real {input.real[0]:q}"
+            " {params.views}"
+            " --encoder {params.encoder:q}"
+            " --source {wildcards.source}"
+            " --kind {params.kind}"
+            " --output {output:q}"
+            " --work {params.work:q}"
+            " --batch-size {resources.batch_size}"
+            " --max-bad-fraction {resources.max_bad_fraction}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule summarise_consistency:

@@ -28,22 +28,20 @@ rule propagate_labels:
             JOBS.judged_encoder(w.encoder)
         ).canonical_json(),
         work="work/propagation/{encoder}/{clip_set}",
-        finished="work/finished/propagation/{encoder}",
     message:
         "Propagate labels on {wildcards.clip_set} with {wildcards.encoder}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae propagation run {wildcards.clip_set}"
-        " --settings {params.settings:q}"
-        " --encoder {params.encoder:q}"
-        " --name {wildcards.encoder}"
-        " --output $(dirname {output.table:q})"
-        " --strips"
-        " --work {params.work:q}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae propagation run {wildcards.clip_set}"
+            " --settings {params.settings:q}"
+            " --encoder {params.encoder:q}"
+            " --name {wildcards.encoder}"
+            " --output $(dirname {output.table:q})"
+            " --strips"
+            " --work {params.work:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule summarise_propagation:

@@ -14,7 +14,7 @@ from cdgmae.generators.train.denoising_task import Denoiser, GeneratorTask
 from cdgmae.generators.train.generator_batches import embeddings_to_whiten_with, make_first_stage, split
 from cdgmae.generators.train.latent_cache import fill_cache
 from cdgmae.generators.train.monitor import Monitor, copy_findings
-from cdgmae.models.encoders.by_name import Encoder, identify_encoder, weights_digest
+from cdgmae.models.encoders.by_name import Encoder, weights_digest
 from cdgmae.models.encoders.projected_encoder import load_conditioning_encoder
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.encoder import EncoderSettings
@@ -22,10 +22,9 @@ from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.settings.views import GeneratorTrainingSettings
 from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.atomic import atomic_folder
-from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.image_shards import index_path
-from cdgmae.storage.tables import file_sha256, folder_digest, write_table
-from cdgmae.training.accelerator import check_training_runtime, main_process_found, open_accelerator
+from cdgmae.storage.tables import file_sha256, write_table
+from cdgmae.training.accelerator import open_accelerator, start_training_compute
 from cdgmae.training.loop import TrainingResult, remove_work, train
 from cdgmae.training.metrics import METRICS_SCHEMA
 from cdgmae.training.schedule import LoopSettings
@@ -44,7 +43,6 @@ def train_generator(
     runtime: RuntimeSettings = DEFAULT_RUNTIME,
     *,
     tracker_dir: Path | None = None,
-    finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:
     """Train a generator and write its folder.
 
@@ -61,7 +59,6 @@ def train_generator(
             at the end.
         runtime: How to run here.
         tracker_dir: Folder for the trackers of `runtime`; None: no trackers.
-        finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
         Facts: folder, digest, steps, images, parameters, final loss (mean of the last tenth of the steps); empty on other
@@ -71,12 +68,8 @@ def train_generator(
         Interrupted: after a signal, with the finished latents and the state saved.
         ValueError: if the shards hold no usable image, the first stage does not fit, or the loss is not finite.
     """
-    check_training_runtime(runtime)
+    start_training_compute(runtime)
     inputs = {str(index_path(path)): file_sha256(index_path(path)) for path in shard_tars}
-    copy = finished.copy_of([output], _made_from(settings, seed, encoder_settings, inputs.values(), runtime))
-    restored = copy.restore() if is_main_process() else None
-    if main_process_found(runtime, restored is not None):
-        return restored or {}
     device = open_accelerator(runtime).device  # under a launcher each process has its own
     images, encoder = Bags(shard_tars).usable(), load_conditioning_encoder(encoder_settings, device=device)
     pipeline = build_pipeline(settings, encoder.embed_dim, make_first_stage(images, settings), seed)
@@ -107,27 +100,12 @@ def train_generator(
     digest = _write(output, pipeline.to("cpu"), result, settings, encoder_settings, encoder.digest, provenance, work_dir)
     losses = result.metrics["loss"].to_pylist()
     tail = losses[-max(1, len(losses) // 10) :]
-    facts = copy.keep({
+    facts = {
         "output": str(output), "digest": digest, "steps": len(losses), "images": len(images),
         "parameters": sum(parameter.numel() for parameter in pipeline.unet.parameters()), "final_loss": sum(tail) / len(tail),
-    })  # fmt: skip
+    }  # fmt: skip
     remove_work(work_dir)
     return facts
-
-
-def _made_from(
-    settings: GeneratorTrainingSettings,
-    seed: int,
-    encoder_settings: EncoderSettings,
-    inputs: Iterable[str],
-    runtime: RuntimeSettings,
-) -> dict[str, Any]:
-    """What a finished generator depends on, known without loading anything."""
-    stage = settings.autoencoder.path
-    return {
-        "training": settings.digest(), "seed": seed, "encoder": identify_encoder(encoder_settings), "inputs": sorted(inputs),
-        "first_stage": folder_digest(Path(stage)) if stage is not None else None, "precision": runtime.precision,
-    }  # fmt: skip
 
 
 def _latents_identity(

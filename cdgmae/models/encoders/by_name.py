@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from cdgmae.models.encoders.checkpoints import load_encoder_file, read_checkpoint
+from cdgmae.models.encoders.checkpoint_layouts import check_finite, read_weights
+from cdgmae.models.encoders.checkpoints import load_encoder_file
 from cdgmae.models.encoders.frozen_encoder import Encoder, PixelEncoder, weights_digest
 from cdgmae.models.encoders.vit_encoders import VitEncoder, timm_encoder
 from cdgmae.models.vit import build_vit
 from cdgmae.settings.encoder import EncoderSettings, VitSettings
-from cdgmae.storage.tables import file_sha256
 
-__all__ = ["Encoder", "identify_encoder", "load_encoder", "weights_digest"]
+__all__ = ["Encoder", "load_encoder", "weights_digest"]
 
 
 def load_encoder(settings: EncoderSettings, *, device: torch.device) -> Encoder:
@@ -27,17 +27,9 @@ def load_encoder(settings: EncoderSettings, *, device: torch.device) -> Encoder:
     Raises:
         ValueError: if the settings name nothing known, or the file does not hold a complete encoder.
     """
-    return _load(settings).to(device).eval()
-
-
-def identify_encoder(settings: EncoderSettings) -> str:
-    """Tells encoders apart without loading one: the settings and the SHA-256 of their file.
-
-    Unlike `Encoder.digest` it differs between two files with the same weights.
-    """
-    if settings.checkpoint is None or not Path(settings.checkpoint).is_file():
-        return settings.canonical_json()
-    return settings.model_copy(update={"checkpoint": file_sha256(Path(settings.checkpoint))}).canonical_json()
+    encoder = _load(settings)
+    check_finite(f"encoder {settings.text}", encoder.state_dict())
+    return encoder.to(device).eval()
 
 
 def _load(settings: EncoderSettings) -> Encoder:
@@ -59,8 +51,8 @@ def _from_file(settings: EncoderSettings, path: Path) -> Encoder:
             "or TIMM_NAME@FILE for the weights of a timm architecture"
         )
     if settings.timm is not None:
-        return timm_encoder(settings.timm, state=read_checkpoint(path)[0])
-    return VitEncoder(load_encoder_file(path))
+        return timm_encoder(settings.timm, state=read_weights(path, settings).state)
+    return VitEncoder(load_encoder_file(path, settings))
 
 
 def _random_encoder(architecture: VitSettings | str) -> Encoder:

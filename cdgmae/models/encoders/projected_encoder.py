@@ -14,7 +14,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cdgmae.models.encoders.by_name import Encoder, load_encoder, weights_digest
-from cdgmae.models.encoders.checkpoints import ARCHITECTURE_KEY, load_encoder_file, read_checkpoint, write_model
+from cdgmae.models.encoders.checkpoint_layouts import read_weights
+from cdgmae.models.encoders.checkpoints import ARCHITECTURE_KEY, load_encoder_file, write_model
 from cdgmae.models.encoders.vit_encoders import VitEncoder
 from cdgmae.settings.encoder import EncoderSettings, VitSettings
 
@@ -69,8 +70,9 @@ def load_conditioning_encoder(settings: EncoderSettings, *, device: torch.device
     path = Path(settings.checkpoint or "")
     if path.suffix != ".safetensors" or not path.is_file():
         return load_encoder(settings, device=device)
-    state, facts = read_checkpoint(path)
-    if facts.get(HEAD_KEY) != HEAD_KIND:
+    weights = read_weights(path, settings)
+    state = weights.state
+    if weights.facts.get(HEAD_KEY) != HEAD_KIND:
         return load_encoder(settings, device=device)
     head = projection_head(head_widths(state, HEAD_PREFIX))
     head.load_state_dict({key.removeprefix(HEAD_PREFIX): value for key, value in state.items() if key.startswith(HEAD_PREFIX)})
