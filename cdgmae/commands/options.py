@@ -67,7 +67,8 @@ def parse_settings(kind: type[AnySettings], text: str = "", **overrides: Any) ->
     Raises:
         ValueError: naming each key, its value and what is allowed.
     """
-    return _parse(kind, text, "--settings", overrides)
+    values, origin = read_values(text, "--settings")
+    return check_values(kind, {**values, **_given(overrides)}, origin)
 
 
 def choose_encoder(text: str, key: str | None, prefix: str | None, num_heads: int | None) -> EncoderSettings:
@@ -89,10 +90,21 @@ def parse_runtime(
     Raises:
         ValueError: naming each key, its value and what is allowed.
     """
-    return _parse(RuntimeSettings, text, "--runtime", {"device": device, "precision": precision, "threads": threads})
+    values, origin = read_values(text, "--runtime")
+    by_hand = {"device": device, "precision": precision, "threads": threads}
+    return check_values(RuntimeSettings, {**values, **_given(by_hand)}, origin)
 
 
-def _parse(kind: type[AnySettings], text: str, option: str, overrides: Mapping[str, Any]) -> AnySettings:
+def read_values(text: str, option: str) -> tuple[dict[str, Any], str]:
+    """Plain values from JSON text or a file, and what to blame for them: the option or the file.
+
+    Args:
+        text: JSON text, the name of a .json/.yaml file, or empty for none.
+        option: Name of the option.
+
+    Raises:
+        ValueError: if they cannot be read or are no mapping.
+    """
     origin = option
     if text and not text.lstrip().startswith("{"):
         origin = text
@@ -107,11 +119,23 @@ def _parse(kind: type[AnySettings], text: str, option: str, overrides: Mapping[s
             raise ValueError(f"{option} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{origin} must hold a mapping of settings, found {type(values).__name__}")
-    values.update({name: value for name, value in overrides.items() if value is not None})
+    return values, origin
+
+
+def check_values(kind: type[AnySettings], values: Mapping[str, Any], origin: str) -> AnySettings:
+    """Settings from plain values.
+
+    Raises:
+        ValueError: naming each key, its value and what is allowed.
+    """
     try:
-        return kind.from_plain(values)
+        return kind.from_plain(dict(values))
     except ValidationError as error:
         raise ValueError(f"{origin}: " + "; ".join(describe_problems(error, kind))) from None
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def find_shards(folder: Path) -> list[Path]:

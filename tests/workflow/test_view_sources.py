@@ -24,8 +24,6 @@ def test_each_kind_of_source_has_its_rules_and_is_scored_by_the_same_one(tmp_pat
     place.write_config(config)
     jobs = place.planned_jobs("consistency")
     expected = {
-        "embed_images": 2, "index_embeddings": 1, "gather_neighbours": 2, "gather_random": 2, "read_clips": 1, "sample_pipeline": 2,
-        "score_views": 7,
+        "embed_images": 2, "index_embeddings": 1, "gather_views": 5, "make_views": 2, "score_views": 7,
     }  # fmt: skip
     assert {name: jobs[name] for name in expected} == expected
-    assert jobs["sample_views"] == 0
