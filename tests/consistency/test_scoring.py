@@ -29,7 +29,7 @@ from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.bags import Bag
 from cdgmae.storage.image_shards import ImageShard
 from cdgmae.storage.media.crops import plan_crop_pair
-from cdgmae.storage.media.images import encode_jpeg
+from cdgmae.storage.media.images import NAMED_FORMATS, encode_jpeg
 from cdgmae.storage.tables import table_facts
 from tests.consistency.drawn_bags import PATCH, SIZE, TINY_VIT, Images, bags, draw_image, png, shifted, write_shard
 
@@ -142,7 +142,7 @@ def test_unreadable_images_become_rows_with_a_reason(score: Callable[..., Any], 
     assert facts["bad"] == 5
     assert rows["k0", 1]["reason"].startswith("view: corrupt or truncated image")
     assert rows["k1", 2]["reason"] == "view: generation failed: not finite"
-    assert {rows["k2", view]["reason"] for view in (1, 2, 3)} == {"real image: not a JPEG, PNG or WebP image"}
+    assert {rows["k2", view]["reason"] for view in (1, 2, 3)} == {f"real image: not an image of a known format ({NAMED_FORMATS})"}
     assert all(rows["k0", 1][name] is None for name in ("gs", "ls", "nps", "nps_reverse"))
     assert rows["k0", 2]["status"] == "ok"
     assert rows["k0", 2]["nps"] is not None
