@@ -39,6 +39,7 @@ BEHIND = [
     (r"pretrain_encoder (\w+) 0", [r"propagate_labels \1 \w+", r"write_report"]),
     (r"propagate_labels \w+ \w+", [r"summarise_propagation", r"write_report"]),
     (r"propagate_labels cdg \w+", [r"write_table table4"]),
+    (r"summarise_(consistency|propagation)", [r"write_report"]),
 ]  # fmt: skip
 """Pattern of a job -> patterns of those that read what it writes."""
 
@@ -167,7 +168,7 @@ CHANGES = {
     "views.sources.near.num_views": (1, [r"gather_views near \d+"]),
     "views.sources.near.duplicate_similarity": (0.9, [r"gather_views near \d+"]),
     "views.sources.far.num_views": (1, [r"gather_views far \d+"]),
-    "views.sources.far.max_bad_fraction": (0.5, []),
+    "views.sources.near.max_bad_fraction": (0.5, []),
     "consistency.image_size": (96, [r"score_views \w+ \d+"]),
     "consistency.batch_size": (8, []),
     "consistency.max_bad_fraction": (0.5, []),
@@ -239,7 +240,7 @@ def test_images_are_told_apart_as_configured(tree: Workplace, notice: str, chang
     image = tree.folder / "photos/cats/1.jpg"
     before, config = image.stat(), set_key(photos_config(), "shards.datasets.photos.notice", notice)
     with configured(tree, config):
-        done = tree.run("--touch", "--quiet", "all", "results/shards/photos/manifest.parquet")
+        done = tree.run("results/shards/photos/manifest.parquet", "--touch", "--quiet", "all")
         assert done.returncode == 0, done.stderr[-2000:]
         image.write_bytes(change)
         assert ("write_manifest photos" in planned(tree, "results/shards/photos/manifest.parquet")) == seen

@@ -1,8 +1,8 @@
 # Stage propagation: every encoder on every clip set, training-free, then one row per encoder.
 rule propagate_labels:
     input:
-        demo=lambda w: JOBS.demo_inputs(JOBS.protocol(w.clip_set).root),
-        encoder=lambda w: JOBS.encoder_files(JOBS.judged_encoder(w.encoder)),
+        demo=of(propagation.set_inputs),
+        encoder=of(propagation.judged_files),
     output:
         table=report(
             "results/propagation/{encoder}/{clip_set}.parquet",
@@ -23,10 +23,8 @@ rule propagate_labels:
         mem_mb=8000,
         runtime=480,
     params:
-        settings=lambda w: JOBS.protocol(w.clip_set).canonical_json(),
-        encoder=lambda w: JOBS.loadable_encoder(
-            JOBS.judged_encoder(w.encoder)
-        ).canonical_json(),
+        settings=of(propagation.protocol),
+        encoder=of(propagation.loadable_encoder),
         work="work/propagation/{encoder}/{clip_set}",
     message:
         "Propagate labels on {wildcards.clip_set} with {wildcards.encoder}"
@@ -46,7 +44,7 @@ rule propagate_labels:
 
 rule summarise_propagation:
     input:
-        JOBS.propagation_tables(),
+        propagation.propagation_tables(CONFIG),
     output:
         table="results/propagation/summary.parquet",
         csv=report(
@@ -76,4 +74,4 @@ rule summarise_propagation:
 
 rule propagation:
     input:
-        "results/propagation/summary.parquet",
+        propagation.results(CONFIG),
