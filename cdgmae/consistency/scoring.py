@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from cdgmae.consistency.embedding import EmbeddedBag, Embedder, embed_bags, read_ahead
+from cdgmae.consistency.embedding import EmbeddedBag, Embedder, embed_bags
 from cdgmae.consistency.metrics import global_similarity, local_similarity, nearest_patch_similarity
 from cdgmae.consistency.nearest import with_nearest_patches
 from cdgmae.consistency.pair_images import BagLoader, CropBags, LoadedBag, ViewBags, bad_pair_reason
@@ -28,6 +28,7 @@ from cdgmae.models.encoders.by_name import Encoder, load_encoder
 from cdgmae.runtime.compute import start_compute
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
+from cdgmae.runtime.read_ahead import read_ahead
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
