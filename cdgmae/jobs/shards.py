@@ -16,7 +16,7 @@ class ShardJobs(EncoderJobs):
 
     def listing_settings(self, dataset: str) -> str:
         """What decides the manifest, as JSON."""
-        return self.config.shards.datasets[dataset].canonical_json(include={"path", "layout", "num_shards"})
+        return self.config.shards.datasets[dataset].canonical_json(include={"path", "layout", "num_shards", "image_extension"})
 
     def packing_settings(self, dataset: str) -> str:
         """What decides the bytes of a shard, as JSON: everything but the tolerance for bad images and how changes are noticed."""
@@ -33,7 +33,7 @@ class ShardJobs(EncoderJobs):
 
     def gate_settings(self, dataset: str) -> str:
         """What decides what is summarised, as JSON."""
-        return self.config.shards.datasets[dataset].canonical_json(include={"path", "layout", "num_shards"})
+        return self.config.shards.datasets[dataset].canonical_json(include={"path", "layout", "num_shards", "image_extension"})
 
     def shard_names(self, dataset: str) -> list[str]:
         """All shards of a data set."""

@@ -12,6 +12,9 @@ from cdgmae.settings.base import Settings
 RUNTIME_VARIABLE = "CDGMAE_RUNTIME"
 """Environment variable from which `--runtime` takes its default: the section as JSON."""
 
+RUN_VARIABLE = "CDGMAE_WORKFLOW_RUN"
+"""Environment variable with the name of one run of the workflow, from the start of snakemake to its end."""
+
 
 class RuntimeSettings(Settings):
     """Section `runtime`: the one object that says how a job runs here; whatever trains, samples, scores or propagates takes it."""
@@ -45,8 +48,9 @@ class RuntimeSettings(Settings):
     micro_batch_size: int | None = Field(
         default=None,
         ge=1,
-        description="Largest number of samples in one forward pass; gradients are accumulated over the parts of a batch. null: a "
-        "device takes its whole share of the batch at once. Lower it when memory runs out; results stay the same.",
+        description="Largest number of samples in one forward pass; gradients are accumulated over the parts of a batch, which are equal "
+        "where its size allows it. null: as many as fit into the GPU's memory (`cdgmae pretrain flops` says how many), on a CPU all. "
+        "Lower it when memory runs out; results stay the same up to rounding and, on a GPU, the draws of dropout.",
     )
     loader_workers: int | None = Field(
         default=None,

@@ -25,6 +25,11 @@ class DatasetSettings(Settings):
         "files and folders of frames at any depth; each clip gives one image, a frame drawn at random, and view source kind "
         "`video` adds later frames of it.",
     )
+    image_extension: str | None = Field(
+        default=None,
+        description="Layout `webdataset`: which member of a sample is its image, e.g. `jpg` or `rgb.png`; left out: the plainest one (`x.jpg` "
+        "before `x.seg.png`). Other images of a sample are left out and listed.",
+    )
     frames_after: int = Field(
         default=48,
         ge=0,

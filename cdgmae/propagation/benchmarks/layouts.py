@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,8 @@ from cdgmae.propagation.benchmarks.jhmdb_layout import read_jhmdb
 from cdgmae.propagation.benchmarks.labelled_clip import Clip, LayoutError, listed_names, mask_clip, raise_problems
 from cdgmae.propagation.measures.masks import VOID, Annotation, davis_palette, read_annotation
 from cdgmae.propagation.measures.part_measures import NUM_PARTS
+from cdgmae.storage.files.tree_listing import is_foreign
+from cdgmae.storage.media.clips import temporal_key
 
 DAVIS_RESOLUTIONS = ("480p", "Full-Resolution")
 DAVIS_LISTING = "ImageSets/2017/val.txt"
@@ -159,7 +160,7 @@ def read_vip(root: Path) -> list[Clip]:
     if (root / VIP_LISTING).is_file():
         names = listed_names(root / VIP_LISTING, problems)
     else:
-        names = sorted((path.name for path in images.iterdir() if path.is_dir()), key=_natural)
+        names = sorted((path.name for path in images.iterdir() if path.is_dir() and not is_foreign(path.name)), key=temporal_key)
         if not names:
             problems.append(f"{images}: no folders of frames")
     clips = []
@@ -186,8 +187,3 @@ def _vip_parts(clip: Clip) -> list[str]:
         if odd
         else []
     )
-
-
-def _natural(name: str) -> list[int | str]:
-    """Sort key that puts videos2 before videos10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]

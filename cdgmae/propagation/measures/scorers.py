@@ -6,6 +6,7 @@ Shapes: N cells of the grid, C labels of a clip, H W image.
 from __future__ import annotations
 
 import io
+import logging
 from collections import defaultdict
 from collections.abc import Container, Iterator
 from typing import Any, Protocol
@@ -43,6 +44,8 @@ from cdgmae.propagation.measures.part_measures import NUM_PARTS, PART_NAMES, par
 from cdgmae.propagation.measures.score_schema import HITS, PCK_COLUMNS
 from cdgmae.propagation.output.overlays import joint_image, joint_images, mask_image, mask_images
 from cdgmae.settings.propagation import ProtocolSettings
+
+logger = logging.getLogger("cdgmae")
 
 
 class Scorer(Protocol):
@@ -159,6 +162,7 @@ class ObjectScorer(MaskScorer):
         super().__init__(clip, sides, grid, kept_frames)
         ids = self.first.ids_HW
         self.at_input_size = at_input_size
+        self.later_objects_seen = False
         self.num_objects = int(ids[ids != VOID].max(initial=0))
         self.regions: dict[int, list[float]] = defaultdict(list)
         self.boundaries: dict[int, list[float]] = defaultdict(list)
@@ -176,11 +180,24 @@ class ObjectScorer(MaskScorer):
         if not 0 < frame < len(self.clip.frames) - 1:
             return
         predicted = resize_nearest(decoded, self.scored_size)
-        truth = resize_like_pillow(self.truth(frame), self.scored_size)
+        annotated = self.truth(frame)
+        self._mention_later_objects(frame, annotated)
+        truth = resize_like_pillow(annotated, self.scored_size)
         for item in range(1, self.num_objects + 1):
             mask, true_mask = predicted == item, truth == item
             self.regions[item].append(region_similarity(mask, true_mask))
             self.boundaries[item].append(boundary_accuracy(mask, true_mask))
+
+    def _mention_later_objects(self, frame: int, ids_HW: Ids) -> None:
+        """Say once per clip that objects which appear after its first frame are not measured."""
+        if self.later_objects_seen or not ((ids_HW > self.num_objects) & (ids_HW != VOID)).any():
+            return
+        self.later_objects_seen = True
+        logger.info(
+            "clip %s: objects that appear after the first frame (e.g. in frame %d) are left out, as officially",
+            self.clip.name,
+            frame,
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per object."""
