@@ -27,6 +27,7 @@ from cdgmae.consistency.scoring.similarities import global_similarity, local_sim
 from cdgmae.models.encoders.by_name import Encoder, load_encoder
 from cdgmae.runtime.compute import start_compute
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
+from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
 from cdgmae.settings.encoder import EncoderSettings
@@ -194,10 +195,11 @@ def _score_parts(job: _Job, parts: PartFolder, label: str, log_interval_seconds:
 def _score_bags(job: _Job, loaded: Iterator[LoadedBag]) -> pa.Table | None:
     """The rows of some bags, in order; None if the job was asked to stop meanwhile."""
     rows: list[dict[str, Any]] = []
-    for bags in embed_bags(loaded, job.embed, job.batch_size):
-        rows.extend(_score_pairs(bags, job.bags))
-        if job.stop.reason():
-            return None
+    with explain_memory(job.embed.device, "consistency.batch_size", job.batch_size):
+        for bags in embed_bags(loaded, job.embed, job.batch_size):
+            rows.extend(_score_pairs(bags, job.bags))
+            if job.stop.reason():
+                return None
     common = {"source": job.source, "encoder": job.embed.encoder.digest}
     return pa.Table.from_pylist([{**row, **common} for row in rows], schema=SCORE_SCHEMA)
 
