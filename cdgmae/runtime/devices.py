@@ -8,7 +8,7 @@ import torch
 
 from cdgmae.runtime.distribution import local_rank, local_world_size
 from cdgmae.runtime.environment import driver_version
-from cdgmae.runtime.interrupts import NodeProblem
+from cdgmae.runtime.interrupts import TransientProblem
 
 SLURM_GPU_VARIABLES = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE")
 """Where Slurm says which GPUs a job or step got; Snakemake's executor leaves some of them in place, `srun` sets them anew."""
@@ -21,7 +21,7 @@ def pick_device(name: str = "auto") -> torch.device:
     takes the GPU of its local rank, or the only one that it sees. `cuda:N` is that GPU, here and for whatever says `cuda` later on.
 
     Raises:
-        NodeProblem: if a GPU was asked for, or given by Slurm, and torch sees none.
+        TransientProblem: if a GPU was asked for, or given by Slurm, and torch sees none.
         ValueError: if there is no GPU of that number, or a node has fewer GPUs than processes.
     """
     if name == "cpu":
@@ -30,7 +30,7 @@ def pick_device(name: str = "auto") -> torch.device:
         given = slurm_gpus()
         if name == "auto" and given is None:
             return torch.device("cpu")
-        raise NodeProblem(why_no_gpu(given or f"`device: {name}` was asked for"))
+        raise TransientProblem(why_no_gpu(given or f"`device: {name}` was asked for"))
     index = torch.device(name).index if name != "auto" else None
     if local_world_size() > 1:
         index = _index_of_rank(index)

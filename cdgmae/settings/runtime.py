@@ -12,6 +12,9 @@ from cdgmae.settings.base import Settings
 RUNTIME_VARIABLE = "CDGMAE_RUNTIME"
 """Environment variable from which `--runtime` takes its default: the section as JSON."""
 
+RUN_VARIABLE = "CDGMAE_WORKFLOW_RUN"
+"""Environment variable with the name of one run of the workflow, from the start of snakemake to its end."""
+
 
 class RuntimeSettings(Settings):
     """Section `runtime`: the one object that says how a job runs here; whatever trains, samples, scores or propagates takes it."""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from cdgmae.runtime.compute import Compute, start_compute
 from cdgmae.runtime.distribution import is_main_process, world_size
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
+from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.runtime.workers import loader_workers
@@ -148,7 +149,8 @@ def train(
     session = _open_session(task, settings, seed, work_dir, runtime, accelerator, state)
     start_trackers(accelerator, runtime, tracker_dir, label, run_id=f"{integer_seed(0, identity, 0):016x}")
     try:
-        _take_all_steps(session, label, loaded, len(micro_batches), observe)
+        with explain_memory(accelerator.device, "runtime.micro_batch_size", max(map(len, micro_batches))):
+            _take_all_steps(session, label, loaded, len(micro_batches), observe)
         model = accelerator.unwrap_model(session.model, keep_torch_compile=False).cpu()
         average = session.state.ema and {name: tensor.cpu() for name, tensor in session.state.ema.items()}
         metrics = session.metrics.table() if session.metrics is not None else METRICS_SCHEMA.empty_table()

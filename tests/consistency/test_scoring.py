@@ -12,13 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from cdgmae.consistency import scoring
-from cdgmae.consistency.pair_images import cut_crops, prepare_image
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA
+from cdgmae.consistency.scoring import score_shard as scoring
+from cdgmae.consistency.scoring.pair_images import cut_crops, prepare_image
 from cdgmae.models.encoders.by_name import PixelEncoder, VitEncoder, load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.pretrain.augment import finish_views
 from cdgmae.pretrain.pretext import plan_sample
+from cdgmae.runtime.interrupts import OutOfDeviceMemory
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
 from cdgmae.settings.crops import CropPairSettings
@@ -285,6 +286,15 @@ def test_bf16_scores_stay_near_fp32_and_say_so(score: Callable[..., Any]) -> Non
     for metric in METRICS:
         np.testing.assert_allclose(rough[metric].to_numpy(), exact[metric].to_numpy(), atol=0.02)
     assert rough["ls"] != exact["ls"]
+
+
+def test_too_little_memory_names_the_batch_size(score: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def embed(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(scoring.Embedder, "__call__", embed)
+    with pytest.raises(OutOfDeviceMemory, match=r"Lower consistency\.batch_size \(now 4\)"):
+        score(*bags(1, 1))
 
 
 def test_nearest_patches_of_chosen_bags_tell_where_each_patch_went(score: Callable[..., Any]) -> None:

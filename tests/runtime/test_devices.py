@@ -14,7 +14,7 @@ from cdgmae.commands.options import parse_runtime
 from cdgmae.runtime import compute, environment
 from cdgmae.runtime.compute import resolve_precision, start_compute
 from cdgmae.runtime.devices import pick_device
-from cdgmae.runtime.interrupts import NodeProblem
+from cdgmae.runtime.interrupts import TransientProblem
 from cdgmae.settings.runtime import RuntimeSettings
 
 DRIVER = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\nGCC version: 12\n"
@@ -68,7 +68,7 @@ def test_a_gpu_that_slurm_gave_and_torch_does_not_see_is_refused(
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     said = rf"Slurm gave this job a GPU \({next(iter(given))}=.*torch {torch.__version__[:4]}.*driver here is 550\.54\.15"
-    with pytest.raises(NodeProblem, match=said) as caught:
+    with pytest.raises(TransientProblem, match=said) as caught:
         pick_device("auto")
     assert f"CUDA {torch.version.cuda}" in str(caught.value) or torch.version.cuda is None
     assert "say `device: cpu`" in str(caught.value)
@@ -87,7 +87,9 @@ def test_without_a_gpu_from_slurm_auto_is_the_cpu_and_cuda_is_refused(
     monkeypatch.setenv("SLURM_JOB_GPUS", "0")  # left over in a shell
     assert pick_device("auto") == torch.device("cpu")
     for name in ("cuda", "cuda:1"):
-        with pytest.raises(NodeProblem, match=f"`device: {name}` was asked for, but torch sees none.*driver here is not loaded"):
+        with pytest.raises(
+            TransientProblem, match=f"`device: {name}` was asked for, but torch sees none.*driver here is not loaded"
+        ):
             pick_device(name)
 
 

@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from cdgmae.runtime.compute import Compute
-from cdgmae.runtime.interrupts import Interrupted
+from cdgmae.runtime.interrupts import Interrupted, OutOfDeviceMemory
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.tables import read_table
 from cdgmae.training import loop
@@ -197,6 +197,16 @@ def test_bf16_follows_fp32_and_keeps_full_precision_weights(tmp_path: Path) -> N
 def test_fp16_is_refused_on_a_cpu() -> None:
     with pytest.raises(ValueError, match="fp16 needs a GPU; use bf16 or fp32"):
         start_training_compute(RuntimeSettings(device="cpu", precision="fp16"))
+
+
+def test_too_little_memory_names_the_micro_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loss(*_: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    task = RegressionTask()
+    monkeypatch.setattr(task, "loss", loss)
+    with pytest.raises(OutOfDeviceMemory, match=r"Tried to allocate 2\.00 GiB\. Lower runtime\.micro_batch_size \(now 3\)"):
+        run(task, tmp_path, micro_batch_size=3)
 
 
 def test_the_average_stays_where_loss_scaling_skipped_the_step() -> None:

@@ -83,5 +83,8 @@ class GeneratorTask:
                 target = noise
         prediction = model(noisy, timesteps, batch["embeddings"], batch["dropped"])
         squared_BChw = (prediction.float() - target).square()
-        error: Tensor = (squared_BChw * self.weights_C11.to(squared_BChw.device)).mean()
+        self.weights_C11 = self.weights_C11.to(
+            squared_BChw.device
+        )  # copied once: another copy would wait for the device at each step
+        error: Tensor = (squared_BChw * self.weights_C11).mean()
         return error

@@ -26,6 +26,8 @@ from cdgmae.propagation.measures.score_schema import SIZE_COLUMNS
 from cdgmae.propagation.measures.scorers import Scorer, make_scorer
 from cdgmae.propagation.output.predictions import ClipOutputs
 from cdgmae.runtime.devices import limit_threads
+from cdgmae.runtime.interrupts import TransientProblem
+from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.propagation import ProtocolSettings
 
@@ -60,7 +62,10 @@ class ClipWork:
             grid = grid_of(sides, encoder.patch_size, f"clip {clip.name}")
             kept_frames = self.outputs.kept_frames(len(clip.frames))
             scorer = make_scorer(self.clip_set, clip, sides, grid, self.protocol, kept_frames)
-            evaluate_clip(clip, scorer, encoder, self.protocol, device)
+            with explain_memory(
+                device, "runtime.workers where processes share a GPU, or queue_length or input_size of the evaluation set"
+            ):
+                evaluate_clip(clip, scorer, encoder, self.protocol, device)
             self.outputs.write(clip, scorer, self.parts)
             sizes = dict(zip(SIZE_COLUMNS, (*sides, *scorer.scored_size), strict=True))
             rows = [{**row, **sizes} for row in scorer.rows()]
@@ -116,7 +121,7 @@ def computed_clips(
     try:
         yield from _from_pool(work, sorted(clips, key=lambda clip: -len(clip.frames)), devices)
     except BrokenProcessPool:
-        raise ValueError(
+        raise TransientProblem(
             f"one of {len(devices)} worker processes was killed, most often for lack of memory; finished clips are kept: "
             "run the same command again, with a lower runtime.workers if memory was short"
         ) from None

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from cdgmae.models.encoders.by_name import Encoder, load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.runtime.compute import start_compute
+from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
@@ -82,7 +83,8 @@ def embed_images(
     with ThreadPoolExecutor(runtime.threads) as pool, ProgressMeter(f"embed {shard_tar.stem}", len(rows), unit="images") as meter:
         waiting = iter(rows)
         while batch := list(islice(waiting, settings.batch_size)):
-            table.extend(_embed_batch(batch, shard, encoder, settings.image_size, device, pool))
+            with explain_memory(device, "batch_size of this view source", settings.batch_size):
+                table.extend(_embed_batch(batch, shard, encoder, settings.image_size, device, pool))
             meter.advance(len(batch))
     write_table(output, table, embedding_schema(encoder.embed_dim), settings_digest=settings.digest(), inputs=inputs)
     bad = sum(row["reason"] is not None for row in table)
