@@ -19,6 +19,8 @@ from torch.utils._pytree import tree_leaves
 CUDA = torch.device("cuda")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+ANSWER_READ = "the answer of a check is read from the device"
+
 
 class Tracer(TorchDispatchMode):
     """Computes as usual what lies on the CPU, traces what lies on the fake GPU, and notes what would wait.
@@ -39,6 +41,9 @@ class Tracer(TorchDispatchMode):
         ):
             with unset_fake_temporarily():
                 return operation(*arguments, **options)
+        if operation is torch.ops.aten._local_scalar_dense.default and given[0].dtype == torch.bool:
+            self.waits.append(ANSWER_READ)
+            return True  # what a check asks for, e.g. whether all is finite
         result = operation(*arguments, **options)
         name, kinds = (
             operation.overloadpacket.__name__,
