@@ -35,8 +35,7 @@ class ReportJobs(PropagationJobs):
         fillers = dict.fromkeys(name for fillers_of_row in self.table_rows(table).values() for name in fillers_of_row)
         if table in SOURCE_TABLES:
             return [file for source in fillers for file in self.score_tables(source)]
-        protocols = self.config.propagation.protocols
-        return [names.propagation_table(encoder, clip_set) for encoder in fillers for clip_set in protocols]
+        return [names.propagation_table(encoder, name) for encoder in fillers for name in self.config.propagation.datasets]
 
     def judged_encoders(self) -> list[str]:
         """The encoders that the default target judges: those of section `propagation`, and their other seeds that a named table needs."""

@@ -11,12 +11,11 @@ from pathlib import Path
 from cdgmae import names
 from cdgmae.consistency.consistency_summary import describe_sources
 from cdgmae.pretrain.flops import table_8
-from cdgmae.propagation.measures.scores import table_scores
+from cdgmae.propagation.benchmarks.registry import BENCHMARKS, find_measure, table_scores
 from cdgmae.report.paper_tables import PaperRow, PaperTable
 from cdgmae.settings.tables import SOURCE_TABLES
 from cdgmae.storage.tables import read_table
 
-CLIP_SET_OF = {"J&F": "davis", "J": "davis", "F": "davis", "mIoU": "vip", "PCK@0.1": "jhmdb", "PCK@0.2": "jhmdb"}
 NOT_CONFIGURED = "not configured"
 
 Finding = tuple[dict[str, float], list[str]]
@@ -97,8 +96,8 @@ def _fill(row: PaperRow, fillers: list[str], findings: Sequence[Finding], table:
 def _cell(row: PaperRow, column: str, findings: Sequence[Finding]) -> Cell:
     printed = row.printed.get(column)
     values = [found[column] for found, _ in findings if column in found and not math.isnan(found[column])]
-    clip_set = CLIP_SET_OF.get(column)
-    lacking = [file for _, files in findings for file in files if clip_set is None or Path(file).stem == clip_set]
+    measured = find_measure(column)
+    lacking = [file for _, files in findings for file in files if measured is None or Path(file).stem == measured[0]]
     return Cell(
         paper=None if printed is None else printed.value,
         paper_deviation=None if printed is None else printed.deviation,
@@ -131,13 +130,13 @@ def _read_source(results: Path, source: str) -> Finding:
 
 
 def _read_encoder(results: Path, encoder: str) -> Finding:
-    """Scores of an encoder on the clip sets whose tables are there."""
+    """Scores of an encoder on the paper's evaluation sets, each named after its kind, whose tables are there."""
     scores: dict[str, float] = {}
     missing = []
-    for clip_set in names.CLIP_SETS:
-        path = results / "propagation" / encoder / f"{clip_set}.parquet"
+    for kind in BENCHMARKS:
+        path = results / "propagation" / encoder / f"{kind}.parquet"
         if path.is_file():
             scores |= table_scores(read_table(path).to_pylist())
         else:
-            missing.append(names.propagation_table(encoder, clip_set))
+            missing.append(names.propagation_table(encoder, kind))
     return scores, missing

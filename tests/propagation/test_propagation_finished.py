@@ -9,8 +9,8 @@ import pytest
 import torch
 from drawn_clips import write_davis
 
+from cdgmae.propagation.benchmarks.davis import DavisProtocol
 from cdgmae.propagation.evaluation import run_propagation
-from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.storage.files.output_cache import FinishedFolder
 
 
@@ -18,9 +18,9 @@ def test_a_deleted_table_comes_back_without_the_encoder(tmp_path: Path, monkeypa
     root, output = write_davis(tmp_path / "clips"), tmp_path / "davis.parquet"
 
     def run(**changes: object) -> dict:
-        protocol = ProtocolSettings.from_plain({"root": str(root), "input_size": [64, 96], "radius": 4.0, **changes})
+        protocol = DavisProtocol.from_plain({"root": str(root), "input_size": [64, 96], "radius": 4.0, **changes})
         kept = FinishedFolder(tmp_path / "kept")
-        return run_propagation("davis", protocol, "pixels:8", output, device=torch.device("cpu"), finished=kept)
+        return run_propagation(protocol, "pixels:8", output, device=torch.device("cpu"), finished=kept)
 
     made = run()
     before = output.read_bytes()

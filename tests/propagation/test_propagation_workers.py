@@ -15,10 +15,10 @@ from drawn_clips import write_davis
 from typer.testing import CliRunner
 
 from cdgmae.commands.propagation import app, parse_share
+from cdgmae.propagation.benchmarks.davis import DavisProtocol
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.runtime.devices import worker_devices
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED
-from cdgmae.settings.propagation import ProtocolSettings
 
 CPU = torch.device("cpu")
 PIXELS = "pixels:8"
@@ -27,8 +27,8 @@ PIXELS = "pixels:8"
 def test_two_processes_stop_on_a_signal_and_continue_to_the_table_of_one(tmp_path: Path) -> None:
     names = tuple(f"clip{number}" for number in range(10))
     root = write_davis(tmp_path / "clips", names, frames=8, step=2)
-    protocol = ProtocolSettings(root=str(root), input_size=(128, 192), radius=6.0)
-    run_propagation("davis", protocol, PIXELS, tmp_path / "one/davis.parquet", device=CPU)
+    protocol = DavisProtocol(root=str(root), input_size=(128, 192), radius=6.0)
+    run_propagation(protocol, PIXELS, tmp_path / "one/davis.parquet", device=CPU)
     command = [
         sys.executable, "-m", "cdgmae.cli", "propagation", "run", "davis", "--settings", protocol.canonical_json(), "--encoder", PIXELS,
         "--output", str(tmp_path / "two"), "--work", str(tmp_path / "work"), "--device", "cpu", "--workers", "2", "--threads", "2",
@@ -43,24 +43,22 @@ def test_two_processes_stop_on_a_signal_and_continue_to_the_table_of_one(tmp_pat
     assert 0 < len(finished) < len(names)
     done: list[str] = []
     run_propagation(
-        "davis", protocol, PIXELS, tmp_path / "two/davis.parquet", device=CPU, work_dir=tmp_path / "work", after_clip=done.append
+        protocol, PIXELS, tmp_path / "two/davis.parquet", device=CPU, work_dir=tmp_path / "work", after_clip=done.append
     )
     assert len(done) == len(names) - len(finished)
     assert (tmp_path / "two/davis.parquet").read_bytes() == (tmp_path / "one/davis.parquet").read_bytes()
 
 
 def test_an_error_in_a_worker_process_reaches_the_user(tmp_path: Path) -> None:
-    protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips", frames=3)), input_size=(64, 96))
+    protocol = DavisProtocol(root=str(write_davis(tmp_path / "clips", frames=3)), input_size=(64, 96))
     (tmp_path / "file").write_text("in the way of a folder")
     with pytest.raises(ValueError, match="file cannot be written"):
-        run_propagation(
-            "davis", protocol, PIXELS, tmp_path / "t.parquet", device=CPU, workers=2, save_predictions=tmp_path / "file"
-        )
+        run_propagation(protocol, PIXELS, tmp_path / "t.parquet", device=CPU, workers=2, save_predictions=tmp_path / "file")
 
 
 def test_shares_meet_in_the_work_folder(tmp_path: Path) -> None:
     root, runner = write_davis(tmp_path / "clips", ("one", "two", "three"), frames=3), CliRunner()
-    protocol = ProtocolSettings(root=str(root), input_size=(64, 96))
+    protocol = DavisProtocol(root=str(root), input_size=(64, 96))
     arguments = [
         "run",
         "davis",
@@ -79,7 +77,6 @@ def test_shares_meet_in_the_work_folder(tmp_path: Path) -> None:
         assert not (tmp_path / "davis.parquet").exists()
     done: list[str] = []
     scores = run_propagation(
-        "davis",
         protocol,
         PIXELS,
         tmp_path / "davis.parquet",
@@ -88,13 +85,13 @@ def test_shares_meet_in_the_work_folder(tmp_path: Path) -> None:
         after_clip=done.append,
     )
     assert done == []
-    assert scores == run_propagation("davis", protocol, PIXELS, tmp_path / "whole.parquet", device=CPU)
+    assert scores == run_propagation(protocol, PIXELS, tmp_path / "whole.parquet", device=CPU)
 
 
 def test_shares_that_are_none_are_refused(tmp_path: Path) -> None:
-    protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips")), input_size=(64, 96))
+    protocol = DavisProtocol(root=str(write_davis(tmp_path / "clips")), input_size=(64, 96))
     with pytest.raises(ValueError, match="share 2/2: give K/N with K from 0 to N - 1"):
-        run_propagation("davis", protocol, PIXELS, tmp_path / "t.parquet", device=CPU, work_dir=tmp_path, share=(2, 2))
+        run_propagation(protocol, PIXELS, tmp_path / "t.parquet", device=CPU, work_dir=tmp_path, share=(2, 2))
     for text in ("2", "a/b", "-1/2"):
         with pytest.raises(ValueError, match="give K/N"):
             parse_share(text)
@@ -111,14 +108,13 @@ def test_ranks_of_one_job_share_out_the_clips_and_the_first_writes_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write_davis(tmp_path / "clips", ("one", "two", "three"), frames=3)
-    protocol = ProtocolSettings(root=str(root), input_size=(64, 96))
-    run_propagation("davis", protocol, PIXELS, tmp_path / "one/davis.parquet", device=CPU)
+    protocol = DavisProtocol(root=str(root), input_size=(64, 96))
+    run_propagation(protocol, PIXELS, tmp_path / "one/davis.parquet", device=CPU)
     monkeypatch.setenv("WORLD_SIZE", "2")
     done: dict[str, list[str]] = {"0": [], "1": []}
     for number in ("1", "0"):
         monkeypatch.setenv("RANK", number)
-        facts = run_propagation(
-            "davis", protocol, PIXELS, tmp_path / "two/davis.parquet", device=CPU, work_dir=tmp_path / "work",
+        facts = run_propagation(protocol, PIXELS, tmp_path / "two/davis.parquet", device=CPU, work_dir=tmp_path / "work",
             after_clip=done[number].append,
         )  # fmt: skip
         assert (facts == {"clips": 1}) == (number == "1")
@@ -132,5 +128,5 @@ def test_ranks_of_one_job_share_out_the_clips_and_the_first_writes_the_table(
 
     with pytest.raises(InterruptedError):
         run_propagation(
-            "davis", protocol, PIXELS, tmp_path / "three/davis.parquet", device=CPU, work_dir=tmp_path / "work", after_clip=stop
+            protocol, PIXELS, tmp_path / "three/davis.parquet", device=CPU, work_dir=tmp_path / "work", after_clip=stop
         )

@@ -26,10 +26,10 @@ def expected() -> dict:
     return json.loads((CLIPS / "real_scores.json").read_text())
 
 
-def run(clip_set: str, folder: Path) -> tuple[dict[str, float], list[dict]]:
+def run(kind: str, folder: Path) -> tuple[dict[str, float], list[dict]]:
     checkpoint, output = write_formula_checkpoint(folder / "formula.pth"), folder / "table.parquet"
-    protocol = read_protocol(clip_set, "", root=str(CLIPS / clip_set.upper()))
-    scores = run_propagation(clip_set, protocol, str(checkpoint), output, device=pick_device("auto"))
+    protocol = read_protocol(kind, "", root=str(CLIPS / kind.upper()))
+    scores = run_propagation(protocol, str(checkpoint), output, device=pick_device("auto"))
     return scores, pq.read_table(output).to_pylist()
 
 
