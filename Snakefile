@@ -7,10 +7,9 @@ import gc
 from snakemake.utils import min_version
 
 from cdgmae import names
-from cdgmae.blocks import Blocks, hand_down_profile
 from cdgmae.config import check_config, check_paths
 from cdgmae.jobs import Jobs, export_environment
-from cdgmae.settings.tables import TABLE_ROWS
+from cdgmae.paper import PAPER_TABLES
 
 min_version("9.20")
 
@@ -35,14 +34,9 @@ CONFIG = check_config(
 check_paths(CONFIG)
 
 JOBS = Jobs(CONFIG)
-BLOCKS = Blocks(CONFIG)
 
 # Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
 export_environment(CONFIG)
-
-# How a GPU rule starts its command: here as it is, on a cluster as the profile says (workflow/profiles/slurm). Resources, not params:
-# where a job runs reruns nothing. That `mpi` is there, if only empty, leaves starting processes to the rule itself.
-ON_GPUS = {"mpi": "", "nodes": 1, "tasks_per_node": 1, "launcher": "none"}
 
 
 wildcard_constraints:
@@ -59,10 +53,16 @@ wildcard_constraints:
 rule all:
     default_target: True
     input:
+        JOBS.all_shard_files(),
+        JOBS.all_view_files(),
+        JOBS.consistency_tables(),
+        JOBS.all_encoder_files(),
+        JOBS.propagation_tables(),
         "results/report",
         [names.paper_table(table, "html") for table in JOBS.named_tables()],
 
 
+include: "workflow/rules/common.smk"
 include: "workflow/rules/demo.smk"
 include: "workflow/rules/shards.smk"
 include: "workflow/rules/views.smk"
@@ -71,6 +71,3 @@ include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/propagation.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/tables.smk"
-
-
-hand_down_profile(workflow)

@@ -32,7 +32,7 @@ from cdgmae.pretrain.batches import BagBatches
 from cdgmae.pretrain.pretext import plan_sample
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.bags import BagStore
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.media.images import decode_rgb, encode_jpeg
 
@@ -57,7 +57,7 @@ def clouds(generator: np.random.Generator, width: int, height: int) -> Image.Ima
     return Image.fromarray((128 + 45 * channels / channels.std()).clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy())
 
 
-def write_bags(folder: Path, images: list[Image.Image]) -> BagStore:
+def write_bags(folder: Path, images: list[Image.Image]) -> Bags:
     """One image shard and one view shard, and the same JPEGs as loose files `{row}.jpg` beside them."""
     reals, views = folder / "shards.tar", folder / "views.tar"
     for tar, indices in ((reals, [0]), (views, list(range(1, VIEWS + 1)))):
@@ -68,7 +68,7 @@ def write_bags(folder: Path, images: list[Image.Image]) -> BagStore:
                     row = ImageRow(f"k{number:04d}", index, extension="jpg", width=image.width, height=image.height)
                     writer.add_image(row, encode_jpeg(image, 95 if image.size == (256, 256) else 88))
             writer.commit(settings_digest="benchmark")
-    store = BagStore([reals], [views])
+    store = Bags([reals], [views]).usable()
     for position in range(len(store)):
         for row in store.bag(position).rows:
             (folder / f"{row}.jpg").write_bytes(store.read(row))

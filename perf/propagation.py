@@ -35,6 +35,7 @@ from cdgmae.propagation.engine.streaming import stream_clip
 from cdgmae.propagation.layouts.labelled_clip import LabelledClip
 from cdgmae.propagation.measures.masks import davis_palette
 from cdgmae.propagation.measures.object_scorer import ObjectScorer
+from cdgmae.settings.encoder import parse_encoder
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -98,9 +99,9 @@ def run_once(way: str, patch: int, num_frames: int, device: torch.device, precis
         clip = draw_clip(Path(folder), num_frames)
         grid = (SIDES[0] // patch, SIDES[1] // patch)
         encoder = (
-            load_encoder(ENCODERS[patch], device=device)
+            load_encoder(parse_encoder(ENCODERS[patch]), device=device)
             if way == "literal"
-            else frozen_encoder(ENCODERS[patch], device, protocol)
+            else frozen_encoder(parse_encoder(ENCODERS[patch]), device, protocol)
         )
         if device.type == "cuda":
             stream_clip(clip, ObjectScorer(clip, SIDES, grid, ()), encoder, protocol, device)  # warm up

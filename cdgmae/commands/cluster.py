@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from cdgmae.commands.options import JsonOption, print_result
+from cdgmae.commands.options import JsonOption, RuntimeOption, parse_runtime, print_result
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -116,6 +116,15 @@ def launch(
     ranks_per_node: Annotated[
         int, typer.Option("--ranks-per-node", min=1, help="Processes per node: one per GPU that the command shall use.")
     ] = 1,
+    keep: Annotated[
+        str,
+        typer.Option(
+            "--keep",
+            help="Files and folders below results/ that the command writes, separated by spaces: they get a second name in work/finished/, "
+            "from which they are put back when they were deleted and the same command runs on the same files.",
+        ),
+    ] = "",
+    runtime: RuntimeOption = "",
 ) -> None:
     """Start a command as one process, or one per GPU, on a laptop as in a Slurm job; the workflow's GPU rules do so.
 
@@ -123,8 +132,8 @@ def launch(
 
     cdgmae cluster launch srun --nodes 4 --ranks-per-node 8 -- cdgmae pretrain run --settings run.yaml ...
 
-    Trainings (pretrain run, views train-generator) share out every batch; views sample, sample-pipeline and embed, consistency
-    score and propagation run share out the shards or clips. With launcher srun the command is told to stop 5 minutes (of a short
+    Trainings (pretrain run, views train-generator) share out every batch, propagation run the clips. Sampling is one process that starts
+    one more per GPU that it sees, so it needs one task on one node. With launcher srun the command is told to stop 5 minutes (of a short
     job: a tenth) before the job's time limit. It then saves its state and ends with exit code 85, as it does on SIGUSR1 and SIGTERM, and the
     job goes back into Slurm's queue, where it starts again after about two minutes under the same number. Where that is not
     possible (cancelled, submitted with --no-requeue, 50 times before, or again within its first minute) the exit code is 85:
@@ -133,7 +142,14 @@ def launch(
     from cdgmae.cluster.launch import Shape
     from cdgmae.cluster.launch import launch as start
 
-    raise typer.Exit(start(launcher, Shape(nodes, ranks_per_node), command))
+    cache = None
+    if keep:
+        from cdgmae.storage.files.output_cache import OutputCache
+
+        cache = OutputCache.of_command(
+            command, [Path(output) for output in keep.split()], precision=parse_runtime(runtime).precision
+        )
+    raise typer.Exit(start(launcher, Shape(nodes, ranks_per_node), command, cache=cache))
 
 
 @app.command()

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cdgmae.commands.options import (
+    ENCODER_HELP,
     DeviceOption,
-    FinishedOption,
     JsonOption,
-    LogIntervalOption,
+    KeyOption,
+    NumHeadsOption,
     PrecisionOption,
-    ReuseFinishedOption,
+    PrefixOption,
+    RuntimeOption,
     SettingsOption,
     ThreadsOption,
+    choose_encoder,
     csv_beside,
+    parse_runtime,
     parse_settings,
     print_result,
 )
@@ -38,19 +41,12 @@ app = typer.Typer(
 
 @app.command()
 def score(
-    real: Annotated[
-        list[Path],
-        typer.Option(
-            "--real",
-            help="Image shard (.tar, its .parquet index beside it) of the real images. Given several times, the encoder is "
-            "loaded once, and --output and --views are folders in which every shard has its file.",
-        ),
-    ],
+    real: Annotated[Path, typer.Option("--real", help="Image shard (.tar, its .parquet index beside it) of the real images.")],
     encoder: Annotated[
         str,
         typer.Option(
             "--encoder",
-            help="Scoring encoder: a file, a timm name, `random:NAME`, or `pixels:P`. Paper: vit_base_patch16_224.mae.",
+            help=f"Scoring encoder. {ENCODER_HELP} Paper: vit_base_patch16_224.mae.",
         ),
     ],
     source: Annotated[str, typer.Option("--source", help="Name of the view source, stored in every row.")],
@@ -59,9 +55,7 @@ def score(
     ],
     views: Annotated[
         Path | None,
-        typer.Option(
-            "--views", help="Image shard (or folder) of the views of the same keys; left out: crop pairs of the real images."
-        ),
+        typer.Option("--views", help="Image shard of the views of the same keys; left out: crop pairs of the real images."),
     ] = None,
     kind: Annotated[
         str | None,
@@ -70,6 +64,9 @@ def score(
     work: Annotated[
         Path | None, typer.Option("--work", help="Folder for finished parts until the table is whole; default: beside OUTPUT.")
     ] = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
+    num_heads: NumHeadsOption = None,
     settings: SettingsOption = "",
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="Side in pixels at which images are compared. Default 224.")
@@ -86,54 +83,36 @@ def score(
         int | None,
         typer.Option("--nearest-bags", help="Bags whose nearest patches are stored, for the report's explorer. Default 0."),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per encoder pass. Default 64.")] = None,
     max_bad_fraction: Annotated[
         float | None,
         typer.Option("--max-bad-fraction", help="Fail when more than this share of pairs cannot be scored. Default 0.001."),
     ] = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    log_interval: LogIntervalOption = 30.0,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Score the view pairs of one or more shards: every view against its real image, or crops of the real images.
+    """Score the view pairs of a shard: every view against its real image, or crops of the real images.
 
     Every image is embedded once. An image that cannot be read becomes a row with status `bad` and the reason. Killed at any
     moment and started again, it goes on from its last finished part and ends with the same table.
     """
-    from cdgmae.commands.several_shards import each_shard, pair_outputs, work_folder
     from cdgmae.consistency.scoring import score_shard
-    from cdgmae.models.encoders.by_name import load_encoder
-    from cdgmae.runtime.devices import limit_threads, pick_device
-    from cdgmae.runtime.interrupts import StopRequest
-    from cdgmae.storage.files.output_cache import FinishedFolder
+    from cdgmae.runtime.devices import limit_threads
+    from cdgmae.storage.files.locks import exclusive_writer
 
     chosen = parse_settings(
         ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
-        batch_size=batch_size, max_bad_fraction=max_bad_fraction,
+        max_bad_fraction=max_bad_fraction,
     )  # fmt: skip
-    limit_threads(threads)
-    where = pick_device(device)
-    load = cache(lambda: load_encoder(encoder, device=where))  # at the first shard that is not found finished
-
-    def make(tar: Path, target: Path) -> dict[str, Any]:
-        view_tar = views / tar.name if views is not None and views.suffix != ".tar" else views
-        return score_shard(
-            chosen, tar, view_tar, encoder, target, source=source, device=where, kind=kind, precision=precision,
-            work_dir=work_folder(work, output, target), log_interval_seconds=log_interval, load=load, stop=stop,
-            keep=target != output, finished=FinishedFolder(finished, reuse_finished),
+    here = parse_runtime(runtime, device, precision, threads)
+    limit_threads(here.thread_limit)
+    with exclusive_writer(output):
+        result = score_shard(
+            chosen, real, views, choose_encoder(encoder, key, prefix, num_heads), output, source=source, runtime=here, kind=kind, work_dir=work,
         )  # fmt: skip
-
-    targets = pair_outputs(real, output, ".parquet")
-    if len(targets) > 1 and views is not None and views.suffix == ".tar":
-        raise ValueError(
-            f"--views {views} is one shard, but {len(targets)} were given with --real; give the folder of the view shards"
-        )
-    with StopRequest() as stop:
-        print_result(each_shard(targets, output, make), as_json)
+    print_result(result, as_json)
 
 
 @app.command()

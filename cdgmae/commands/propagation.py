@@ -13,13 +13,18 @@ import typer
 import yaml
 
 from cdgmae.commands.options import (
+    ENCODER_HELP,
     DeviceOption,
-    FinishedOption,
     JsonOption,
-    ReuseFinishedOption,
+    KeyOption,
+    NumHeadsOption,
+    PrefixOption,
+    RuntimeOption,
     SettingsOption,
     ThreadsOption,
+    choose_encoder,
     csv_beside,
+    parse_runtime,
     parse_settings,
     print_result,
 )
@@ -61,12 +66,6 @@ ProtocolOption = Annotated[
         help="A setting of the protocol other than the paper's, e.g. top_k=5 or input_size=480x880 (height x width); may be repeated.",
     ),
 ]  # fmt: skip
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--workers", help="Processes that compute clips, each with its own encoder. Default: one per visible GPU, one on a CPU."
-    ),
-]
 ShareOption = Annotated[
     str | None,
     typer.Option(
@@ -84,14 +83,16 @@ def run(
         str,
         typer.Option(
             "--encoder",
-            help="encoder.safetensors, a CropMAE/SiamMAE/MAE/DINO/VideoMAE .pth, a timm name, NAME@FILE (timm's architecture, weights of a "
-            "file), `random:NAME`, or `pixels:P` (the floor without a network).",
+            help=f"Encoder to judge. {ENCODER_HELP}",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", help="Folder of the results; the table is OUTPUT/SET.parquet.")],
     root: Annotated[
         str | None, typer.Option("--root", help="Folder of the clips in their official layout; nothing is written into it.")
     ] = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
+    num_heads: NumHeadsOption = None,
     settings: SettingsOption = "",
     changes: ProtocolOption = None,
     set_name: Annotated[str | None, typer.Option("--set", help="Name of the evaluation set; the kind if left out.")] = None,
@@ -127,12 +128,10 @@ def run(
         Path | None,
         typer.Option("--work", help="Folder of finished clips: an interrupted run continues from it. Default OUTPUT/.SET.work."),
     ] = None,
-    device: DeviceOption = "auto",
-    workers: WorkersOption = None,
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
     share: ShareOption = None,
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a frozen encoder on one evaluation set.
@@ -142,27 +141,26 @@ def run(
     continues with the missing clips. Under `cdgmae cluster launch` each process takes a share of the clips.
     """
     from cdgmae.propagation.evaluation import run_propagation
-    from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
 
     protocol = read_protocol(kind.value, settings, root=root, **parse_changes(changes or []))
     name_of_set = set_name or kind.value
-    limit_threads(threads)
+    here = parse_runtime(runtime, device, threads=threads)
+    limit_threads(here.thread_limit)
     table = output / f"{name_of_set}.parquet"
     part = parse_share(share)
     writes_table = is_main_process() and not part  # shares and ranks run side by side
     only_writer = exclusive_writer(table) if writes_table else nullcontext()
     with only_writer, stop_if_asked("clip", "finished clips are kept") as check_now:
         scores = run_propagation(
-            protocol, encoder, table,
-            device=pick_device(device), name=name, seed=seed, set_name=name_of_set, work_dir=work or output / f".{name_of_set}.work",
+            protocol, choose_encoder(encoder, key, prefix, num_heads), table,
+            runtime=here, name=name, seed=seed, set_name=name_of_set, work_dir=work or output / f".{name_of_set}.work",
             save_predictions=output if save_predictions else None,
             overlays=output if overlays else None, overlay_format=overlays.value if overlays else "gif",
             strips=output / "strips" / name_of_set if strips else None,
-            after_clip=check_now, workers=workers, share=part,
-            finished=FinishedFolder(finished, reuse_finished),
+            after_clip=check_now, share=part,
         )  # fmt: skip
     print_result(dict(scores) if as_json or part else {**scores, "table": table}, as_json)
 

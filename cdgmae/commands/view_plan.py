@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cdgmae import names
-from cdgmae.commands.options import CompileOption, DeviceOption, JsonOption, PrecisionOption, print_result
+from cdgmae.commands.options import DeviceOption, JsonOption, PrecisionOption, parse_runtime, print_result
 
 if TYPE_CHECKING:
     from cdgmae.jobs import Jobs
+    from cdgmae.settings.runtime import RuntimeSettings
     from cdgmae.views.sampling.cost import Rate
 
 SourceOption = Annotated[
@@ -33,9 +34,8 @@ def plan(
     ] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Images of the data set; default: counted.")] = None,
     gpus: Annotated[str, typer.Option(help="Numbers of GPUs to give wall times for.")] = "1,8,32,64",
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
-    compiled: CompileOption = False,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Estimate GPU hours, wall time by number of GPUs, bytes and files of a view source.
@@ -60,7 +60,8 @@ def plan(
     if seconds_per_view is not None:
         rate = Rate(seconds_per_view, bytes_per_view or _estimated_bytes(jobs, source, root, tars), "--seconds-per-view")
     else:
-        rate = _measured(jobs, source, root, tars, device, precision, compiled, bytes_per_view)
+        runtime = parse_runtime(jobs.config.runtime.canonical_json(), device, precision)
+        rate = _measured(jobs, source, root, tars, runtime, bytes_per_view)
     result = {"source": source, **plan_sampling(images, num_shards, jobs.config.views.sources[source].num_views, rate, numbers)}
     if not as_json:
         result["images"] = f"{images} ({origin})"
@@ -98,9 +99,7 @@ def _measured(
     source: str,
     root: Path,
     tars: list[Path],
-    device: str,
-    precision: str,
-    compiled: bool,
+    runtime: RuntimeSettings,
     bytes_per_view: float | None,
 ) -> Rate:
     from dataclasses import replace
@@ -114,8 +113,8 @@ def _measured(
             f"no shard of {jobs.dataset_of(source)} exists yet, so there is nothing to measure with; run `snakemake shards`"
         )
     settings = jobs.sampling(source)
-    recipe = GeneratorRecipe(root / jobs.generator_folder(source), settings, precision, compiled)
-    rate = measure_rate(settings, jobs.config.seed, tars[0], recipe, pick_device(device))
+    recipe = GeneratorRecipe(root / jobs.generator_folder(source), settings, runtime.precision, runtime.compile)
+    rate = measure_rate(settings, jobs.config.seed, tars[0], recipe, pick_device(runtime.device))
     return replace(rate, bytes=bytes_per_view) if bytes_per_view else rate
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 from typing import Protocol
@@ -13,12 +12,9 @@ from PIL import Image
 
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.consistency import CropDrawSettings
-from cdgmae.storage.image_shards import OK, ImageRow, ImageShard
+from cdgmae.storage.bags import MAX_PIXELS, Bags
 from cdgmae.storage.media.crops import SamplePlan, plan_crop_pair
 from cdgmae.storage.media.images import ImageError, center_crop, decode_rgb, resize_shorter_side
-
-MAX_PIXELS = 1 << 28
-"""Images in shards were checked when they were packed; this only stops a header that lies about its size."""
 
 CROP_STREAM = "consistency/crops"
 
@@ -60,6 +56,9 @@ class BagLoader(Protocol):
     def load(self, key: str) -> LoadedBag:
         """The decoded images of a bag, each once."""
 
+    def class_name(self, key: str) -> str | None:
+        """Class of the real image, where it has one."""
+
 
 class ViewBags:
     """Bags from files: a shard of real images and the view shard of the same keys."""
@@ -76,19 +75,14 @@ class ViewBags:
         Raises:
             ValueError: if a view has no real image.
         """
-        self._real, self._views, self._image_size, self._all_pairs = (
-            ImageShard(real_tar),
-            ImageShard(view_tar),
-            image_size,
-            all_pairs,
-        )
-        self._rows = self._join()
-        self.keys = sorted(self._rows)
-        self.without_views = sum(row.key not in self._rows for row in self._real.rows(OK))
+        self._bags, self._image_size, self._all_pairs = Bags([real_tar], [view_tar]), image_size, all_pairs
+        bags = [self._bags.bag(position) for position in range(len(self._bags))]
+        self.keys = [bag.key for bag in bags if len(bag.rows) > 1]
+        self.without_views = sum(len(bag.rows) == 1 and self._bags.is_good(bag.rows[0]) for bag in bags)
 
     def view_indices(self, key: str) -> list[int]:
         """See `BagLoader`."""
-        return [row.view_index for row in self._rows[key]]
+        return self._bags.bag(self._bags.position(key)).view_indices
 
     def pairs(self, key: str) -> list[tuple[int, int]]:
         """See `BagLoader`."""
@@ -97,28 +91,18 @@ class ViewBags:
 
     def load(self, key: str) -> LoadedBag:
         """See `BagLoader`."""
-        return LoadedBag(key, [self._image(row) for row in self._rows[key]])
+        bag = self._bags.bag(self._bags.position(key))
+        return LoadedBag(key, [self._image(row, index) for row, index in zip(bag.rows, bag.view_indices, strict=True)])
 
-    def _image(self, row: ImageRow) -> BagImage:
+    def class_name(self, key: str) -> str | None:
+        """See `BagLoader`."""
+        return self._bags.row(self._bags.bag(self._bags.position(key)).rows[0]).class_name
+
+    def _image(self, row: int, view_index: int) -> BagImage:
         try:
-            data = read_checked(self._real if row.view_index == 0 else self._views, row)
-            return BagImage(row.view_index, image=prepare_image(data, self._image_size))
+            return BagImage(view_index, image=prepare_image(self._bags.read_checked(row), self._image_size))
         except ImageError as error:
-            return BagImage(row.view_index, reason=f"{'real image' if row.view_index == 0 else 'view'}: {error}")
-
-    def _join(self) -> dict[str, list[ImageRow]]:
-        """Real row, then view rows in order, by key; keys without views are left out."""
-        real = {row.key: row for row in self._real.rows()}
-        views: dict[str, list[ImageRow]] = {}
-        for row in self._views.rows():
-            views.setdefault(row.key, []).append(row)
-        orphans = sorted(set(views) - set(real))
-        if orphans:
-            raise ValueError(
-                f"{self._views.tar_path}: {len(orphans)} key(s) such as {orphans[0]!r} have no real image in {self._real.tar_path}; "
-                "the views were made from other shards, rerun the views stage"
-            )
-        return {key: [real[key], *sorted(rows, key=lambda row: row.view_index)] for key, rows in views.items()}
+            return BagImage(view_index, reason=f"{'real image' if view_index == 0 else 'view'}: {error}")
 
 
 class CropBags:
@@ -128,9 +112,8 @@ class CropBags:
     """
 
     def __init__(self, real_tar: Path, draws: CropDrawSettings, image_size: int) -> None:
-        self._real, self._draws, self._image_size = ImageShard(real_tar), draws, image_size
-        self._rows = {row.key: row for row in self._real.rows(OK)}
-        self.keys = sorted(self._rows)
+        self._images, self._draws, self._image_size = Bags([real_tar]).usable(), draws, image_size
+        self.keys = self._images.keys
         self.without_views = 0
 
     def view_indices(self, key: str) -> list[int]:
@@ -144,7 +127,7 @@ class CropBags:
     def load(self, key: str) -> LoadedBag:
         """See `BagLoader`."""
         try:
-            image = decode_rgb(read_checked(self._real, self._rows[key]), MAX_PIXELS)
+            image = decode_rgb(self._images.read_checked(self._images.position(key)), MAX_PIXELS)
         except ImageError as error:
             return LoadedBag(key, [BagImage(index, reason=f"real image: {error}") for index in self.view_indices(key)])
         crops: list[Image.Image] = []
@@ -152,6 +135,10 @@ class CropBags:
             generator = numpy_generator(self._draws.seed, CROP_STREAM, key, number)
             crops.extend(cut_crops(image, plan_crop_pair(self._draws, generator, image.size, self._image_size), self._image_size))
         return LoadedBag(key, [BagImage(index, image=crop) for index, crop in zip(self.view_indices(key), crops, strict=True)])
+
+    def class_name(self, key: str) -> str | None:
+        """See `BagLoader`."""
+        return self._images.row(self._images.position(key)).class_name
 
 
 def prepare_image(data: bytes, image_size: int) -> Image.Image:
@@ -173,16 +160,6 @@ def cut_crops(image: Image.Image, plan: SamplePlan, image_size: int) -> list[Ima
     return [
         view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view for view, flip in zip(views, plan.flips, strict=True)
     ]
-
-
-def read_checked(shard: ImageShard, row: ImageRow) -> bytes:
-    """The bytes of one image; what the index already calls bad, or bytes that changed since, is a `ImageError`."""
-    if row.status != OK:
-        raise ImageError(row.reason or "marked bad in the index")
-    data = shard.read(row)
-    if row.sha256 is not None and sha256(data).hexdigest() != row.sha256:
-        raise ImageError("bytes differ from the SHA-256 in the index")
-    return data
 
 
 def bad_pair_reason(images: Iterable[BagImage]) -> str | None:

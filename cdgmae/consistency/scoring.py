@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -24,13 +24,15 @@ from cdgmae.consistency.nearest import with_nearest_patches
 from cdgmae.consistency.pair_images import BagLoader, CropBags, LoadedBag, ViewBags, bad_pair_reason
 from cdgmae.consistency.partial_scores import PartFolder, join_parts, plan_parts
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA, check_scores
-from cdgmae.models.encoders.by_name import Encoder, load_encoder, reference_digest
+from cdgmae.models.encoders.by_name import Encoder, load_encoder
+from cdgmae.runtime.devices import pick_device
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
-from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
+from cdgmae.settings.encoder import EncoderSettings
+from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.storage.image_shards import BAD, OK, index_path
-from cdgmae.storage.tables import file_sha256, is_made_from, read_table, write_table
+from cdgmae.storage.tables import file_sha256, write_table
 
 PASSES_AHEAD = 2
 """Encoder passes whose images are decoded in advance."""
@@ -54,19 +56,13 @@ def score_shard(
     settings: ScoringSettings,
     real_tar: Path,
     view_tar: Path | None,
-    encoder_reference: str,
+    encoder_settings: EncoderSettings,
     output: Path,
     *,
     source: str,
-    device: torch.device,
+    runtime: RuntimeSettings = DEFAULT_RUNTIME,
     kind: str | None = None,
     work_dir: Path | None = None,
-    precision: str = "fp32",
-    log_interval_seconds: float = 30.0,
-    load: Callable[[], Encoder] | None = None,
-    stop: StopRequest | None = None,
-    keep: bool = False,
-    finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:
     """Score the pairs of all bags of a shard and write the table.
 
@@ -82,27 +78,22 @@ def score_shard(
         settings: What is compared, at which size.
         real_tar: Shard of real images (view_index 0).
         view_tar: Shard of views (view_index >= 1) of the same keys; None for a source of kind `crops`.
-        encoder_reference: See `cdgmae.models.encoders.by_name.load_encoder`.
+        encoder_settings: The scoring encoder.
         output: Parquet file, `SCORE_SCHEMA`, sorted by key, view_a and view_b; appears whole or not at all.
         source: Name of the view source, stored in every row.
-        device: Where to compute.
+        runtime: How to run here.
         kind: Kind of the source (section `views`), by which the summary finds its counterpart in the paper; default: its name.
         work_dir: Finished parts of the unfinished table; found again after an interruption and removed at the end.
-        precision: Autocast precision of the encoder: fp32, bf16 or fp16.
-        log_interval_seconds: Time between two progress lines.
-        load: Gives the encoder of `encoder_reference` on `device`, for a caller that loads it once for several shards.
-        stop: Says when to stop; the caller's own if it scores several shards, so that they share one time limit.
-        keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
-        finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
         Counts (`pairs`, `bad`, `without_views`: real images that have no view at all, `found_finished`: pairs found in
-        `work_dir`), the means of the scores; `restored` if the table came from `finished`.
+        `work_dir`), the means of the scores.
 
     Raises:
         Interrupted: after a signal, with all finished parts kept.
         ValueError: if shards do not belong together, image_size does not suit the encoder, or too many pairs are bad.
     """
+    device, precision = pick_device(runtime.device), runtime.precision
     if view_tar is None and settings.crops is None:
         settings = settings.model_copy(update={"crops": CropDrawSettings()})
     tars = {"real": real_tar} | ({"views": view_tar} if view_tar is not None else {})
@@ -110,15 +101,10 @@ def score_shard(
     named = {
         "kind": kind or source,
         "real_shard": f"{real_tar.parent.name}/{real_tar.stem}",
-        "encoder_reference": encoder_reference,
+        "encoder": encoder_settings.text,
     }
-    inputs = indices | {"encoder": reference_digest(encoder_reference)}
-    made_from = {"pairs": _identity(settings, inputs, source, precision), "settings": settings.digest(), **named}
-    copy = finished.copy_of([output], made_from)
-    if (restored := copy.restore()) is not None:
-        return {**restored, "found_finished": restored["pairs"]}
-    encoder = load() if load is not None else load_encoder(encoder_reference, device=device)
-    check_image_size(settings.image_size, encoder, encoder_reference)
+    encoder = load_encoder(encoder_settings, device=device)
+    check_image_size(settings.image_size, encoder, encoder_settings.text)
     embed = Embedder(encoder, final_norm=settings.features == "final_norm", device=device, precision=precision)
     bags = _open_bags(settings, real_tar, view_tar)
     inputs = indices | {"encoder": encoder.digest}
@@ -127,18 +113,15 @@ def score_shard(
         "features": settings.features, "pairs": settings.pairs, "precision": precision, "without_views": bags.without_views,
         "crops": settings.crops.model_dump(mode="json") if settings.crops is not None else None,
     }  # fmt: skip
-    if keep and is_made_from(output, settings_digest=settings.digest(), inputs=inputs, **facts):
-        table = read_table(output)
-        return copy.keep(_summary(output, table, table.num_rows, facts, encoder))
     parts = PartFolder(work_dir or output.parent / f".work-{output.stem}", _identity(settings, inputs, source, precision))
-    job = _Job(bags, embed, settings.batch_size, source, stop or StopRequest())
+    job = _Job(bags, embed, settings.batch_size, source, StopRequest())
     with job.stop:
-        table, found = _score_parts(job, parts, f"score {source} {output.stem}", log_interval_seconds)
+        table, found = _score_parts(job, parts, f"score {source} {output.stem}", runtime.log_interval_seconds)
     _check_bad_fraction(table, settings.max_bad_fraction, view_tar or real_tar)
     table = with_nearest_patches(table, bags, embed, settings.nearest_bags)
     check_scores(table)
     write_table(output, table, SCORE_SCHEMA, settings_digest=settings.digest(), inputs=inputs, extra=facts)
-    summary = copy.keep(_summary(output, table, found, facts, encoder))
+    summary = _summary(output, table, found, facts, encoder)
     parts.remove()
     return summary
 
@@ -152,7 +135,7 @@ def _summary(output: Path, table: pa.Table, found: int, facts: dict[str, Any], e
     }  # fmt: skip
 
 
-def check_image_size(image_size: int, encoder: Encoder, reference: str) -> None:
+def check_image_size(image_size: int, encoder: Encoder, name: str) -> None:
     """Refuse an image size that the encoder cannot cut into whole patches.
 
     Raises:
@@ -161,7 +144,7 @@ def check_image_size(image_size: int, encoder: Encoder, reference: str) -> None:
     patch = encoder.patch_size
     if image_size % patch:
         raise ValueError(
-            f"consistency.image_size = {image_size} is not a multiple of the patch size {patch} of encoder {reference!r}; "
+            f"consistency.image_size = {image_size} is not a multiple of the patch size {patch} of encoder {name!r}; "
             f"use {max(patch, round(image_size / patch) * patch)}"
         )
 

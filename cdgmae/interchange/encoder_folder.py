@@ -14,11 +14,11 @@ from cdgmae.interchange.cards import PAPER, card, json_block, licence_text, mark
 from cdgmae.models.encoders.checkpoints import load_encoder_file
 from cdgmae.models.encoders.frozen_encoder import weights_digest
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
+from cdgmae.paper import PAPER_TABLES
 from cdgmae.pretrain.export import run_settings
 from cdgmae.propagation.benchmarks.registry import benchmark_of, column_of
 from cdgmae.propagation.measures.encoder_summary import summary_rows, wide_rows
 from cdgmae.propagation.measures.score_table import COMMON_COLUMNS
-from cdgmae.propagation.paper import TABLE_5
 from cdgmae.settings.encoder import ARCHITECTURES, VitSettings
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.files.atomic import atomic_folder, explain_write_errors
@@ -164,7 +164,8 @@ def _scores_section(evaluations: dict[str, list[dict[str, Any]]]) -> str:
     ]
     columns = [column_of(row["set"], row["kind"], row["measure"]) for row in shown]
     ours = wide_rows([{**row, "encoder": "this one"} for row in shown])[0]
-    paper = [[f"paper: {row.method}", *(row.scores.get(column) for column in columns)] for row in TABLE_5 if "CDG" in row.method]
+    published = [row for row in PAPER_TABLES["table5"].rows.values() if "CDG" in row.labels[0]]
+    paper = [[f"paper: {row.labels[0]}", *(row.value(column) for column in columns)] for row in published]
     table = markdown_table(["encoder", *columns], [["this one", *(ours[column] for column in columns)], *paper])
     return (
         f"Frozen encoder, nothing trained, in percent, higher is better.\n\n{table}\n\nThe paper's numbers hold for "

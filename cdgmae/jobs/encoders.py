@@ -24,11 +24,10 @@ class EncoderJobs:
             return [names.encoder_file(encoder.run, encoder.seed)]
         return [encoder.checkpoint] if encoder.checkpoint is not None else []
 
-    def encoder_reference(self, encoder: EncoderSettings) -> str:
-        """The command-line form of an encoder: a file, a timm name, `NAME@FILE`, `random:{...}` or `pixels:P`."""
-        files = self.encoder_files(encoder)
-        if files:
-            return f"{encoder.timm}@{files[0]}" if encoder.timm is not None else files[0]
+    def loadable_encoder(self, encoder: EncoderSettings) -> EncoderSettings:
+        """The encoder without names of the configuration: a run's file instead of the run, dimensions instead of `random_like`."""
+        if encoder.run is not None:
+            return EncoderSettings(checkpoint=names.encoder_file(encoder.run, encoder.seed))
         if encoder.random_like is not None:
-            return f"random:{self.config.pretrain.runs[encoder.random_like].vit.canonical_json()}"
-        return encoder.timm if encoder.timm is not None else f"pixels:{encoder.pixels}"
+            return EncoderSettings(random=self.config.pretrain.runs[encoder.random_like].vit)
+        return encoder

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cdgmae.pretrain.augment import resize_pixels
+from cdgmae.pretrain.augment import MAX_ENLARGED, resize_pixels
 from cdgmae.pretrain.pretext import plan_sample
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.bags import Bag, BagStore
+from cdgmae.storage.bags import Bag, Bags
 from cdgmae.storage.files.local_copy import stage_in
 from cdgmae.storage.media.crops import PixelBox, SamplePlan
 from cdgmae.storage.media.images import ImageError
@@ -23,12 +23,6 @@ from cdgmae.storage.view_weights import ViewWeights
 
 CACHE_BYTES = 1 << 29
 """A data set whose decoded images fit into this many bytes (demo, small studies) is decoded once."""
-
-MAX_ENLARGED = 2
-"""Regions with a side above this many times image_size are scaled before they leave the loader, so that batches stay small."""
-
-PADDED_TO = 32
-"""Regions of a batch are padded to a common height and width, both multiples of this: few different shapes."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -42,7 +36,7 @@ class BagBatches:
         num_steps: Steps of the whole run.
     """
 
-    def __init__(self, store: BagStore, settings: PretrainRunSettings, seed: int, *, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, store: Bags, settings: PretrainRunSettings, seed: int, *, cache_bytes: int = CACHE_BYTES) -> None:
         """Prepare the order of bags.
 
         Args:
@@ -85,7 +79,8 @@ class BagBatches:
         Returns:
             What `cdgmae.pretrain.augment.finish_views` makes images of (`pixels`, `region_sizes`, `flips`, and `nested` where
             views show parts of a region), and `target_noise` (B, patches) and `anchor_noise` (B, anchors, patches; only if anchors are
-            masked), float32 in [0, 1), and `dropout_seeds` (B,) int64. Heights and widths of `pixels` differ between calls.
+            masked), float32 in [0, 1), and `dropout_seeds` (B,) int64. Batches of consecutive samples, concatenated tensor by tensor,
+            are the batch of all of them.
 
         Raises:
             ValueError: if an image cannot be read or is not as its index says.
@@ -99,31 +94,31 @@ class BagBatches:
         return {**batch, **draw_masks(self.settings, self.seed, epoch, [bag.key for bag in bags])}
 
     def _regions(self, bags: Sequence[Bag], plans: Sequence[SamplePlan]) -> dict[str, Tensor]:
-        """The cut-out regions, padded with zeros to one size, and their own sizes.
+        """The cut-out regions, one after the other without padding, and their sizes.
 
         Each is copied to its place as soon as its image is decoded, while the pixels are in the processor's cache.
         """
-        sizes = np.array([[self._stored_size(box) for box in plan.regions] for plan in plans], np.int32)
-        height, width = (-(-int(side) // PADDED_TO) * PADDED_TO for side in sizes.max(axis=(0, 1)))
-        pixels = np.empty((*sizes.shape[:2], height, width, 3), np.uint8)
-        for bag, plan, padded_regions in zip(bags, plans, pixels, strict=True):
+        sizes = np.array([[self._shipped_size(box) for box in plan.regions] for plan in plans], np.int32)
+        places = iter(np.cumsum(3 * sizes.prod(axis=2, dtype=np.int64)).tolist())
+        pixels, start = np.empty(3 * int(sizes.prod(axis=2, dtype=np.int64).sum()), np.uint8), 0
+        for bag, plan in zip(bags, plans, strict=True):
             images: dict[int, Pixels] = {}
-            for place, box, padded in zip(plan.images, plan.regions, padded_regions, strict=True):
+            for place, box in zip(plan.images, plan.regions, strict=True):
                 if place not in images:
                     images[place] = self._image(bag, place)
-                region = self._cut(images[place], box)
-                h, w = region.shape[:2]
-                padded[:h, :w], padded[:h, w:], padded[h:] = region, 0, 0
+                region, end = self._cut(images[place], box), next(places)
+                pixels[start:end].reshape(region.shape)[:] = region
+                start = end
         return {"pixels": torch.from_numpy(pixels), "region_sizes": torch.from_numpy(sizes)}
 
-    def _stored_size(self, box: PixelBox) -> tuple[int, int]:
+    def _shipped_size(self, box: PixelBox) -> tuple[int, int]:
         """(height, width) in which a region leaves the loader."""
         side, height, width = self.settings.image_size, box.bottom - box.top, box.right - box.left
         return (height, width) if max(height, width) <= MAX_ENLARGED * side else (side, side)
 
     def _cut(self, image: Pixels, box: PixelBox) -> Pixels:
         region = image[box.top : box.bottom, box.left : box.right]
-        if self._stored_size(box) == region.shape[:2]:
+        if self._shipped_size(box) == region.shape[:2]:
             return region
         scaled_CHW = resize_pixels(torch.from_numpy(region).permute(2, 0, 1), self.settings.image_size)
         return scaled_CHW.permute(1, 2, 0).numpy()
@@ -171,7 +166,7 @@ def open_bags(
     view_tars: Sequence[Path],
     score_tables: Sequence[Path] = (),
     local_folder: Path | None = None,
-) -> BagStore:
+) -> Bags:
     """The bags that a run trains on; those with too few views, or too few that pass `view_filter`, are left out.
 
     Args:
@@ -192,7 +187,7 @@ def open_bags(
     if local_folder is not None:
         local = stage_in([*shard_tars, *view_tars], local_folder)
         shard_tars, view_tars = local[: len(shard_tars)], local[len(shard_tars) :]
-    return BagStore(shard_tars, view_tars, min_views=views_needed(settings), weights=weights)
+    return Bags(shard_tars, view_tars).usable(min_views=views_needed(settings), weights=weights)
 
 
 def views_needed(settings: PretrainRunSettings) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from cdgmae.models.encoders.by_name import Encoder, reference_digest
+from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence
 from cdgmae.propagation.benchmarks.registry import EvaluationSet, benchmark_of, table_scores
 from cdgmae.propagation.engine.clip_results import PROTOCOL, PartFiles
@@ -20,11 +20,12 @@ from cdgmae.propagation.engine.clip_workers import ClipWork, Rows, computed_clip
 from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.propagation.output.clip_strips import collect_strips
 from cdgmae.propagation.output.predictions import ClipOutputs
-from cdgmae.runtime.devices import worker_devices
+from cdgmae.runtime.devices import pick_device, worker_devices
 from cdgmae.runtime.distribution import is_main_process, rank, world_size
 from cdgmae.runtime.progress import ProgressMeter
-from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
-from cdgmae.storage.tables import stats_digest, write_table
+from cdgmae.settings.encoder import EncoderSettings
+from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
+from cdgmae.storage.tables import write_table
 
 logger = logging.getLogger("cdgmae")
 
@@ -33,10 +34,10 @@ POLL_SECONDS = 0.5
 
 def run_propagation(
     protocol: EvaluationSet,
-    encoder_reference: str,
+    encoder_settings: EncoderSettings,
     output: Path,
     *,
-    device: torch.device,
+    runtime: RuntimeSettings = DEFAULT_RUNTIME,
     name: str | None = None,
     seed: int | None = None,
     set_name: str | None = None,
@@ -46,9 +47,7 @@ def run_propagation(
     overlay_format: str = "gif",
     strips: Path | None = None,
     after_clip: Callable[[str], None] | None = None,
-    workers: int | None = None,
     share: tuple[int, int] | None = None,
-    finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, float]:
     """Measure a frozen encoder on an evaluation set.
 
@@ -56,10 +55,10 @@ def run_propagation(
 
     Args:
         protocol: The set's kind, where it lies and how it is measured.
-        encoder_reference: As `cdgmae.models.encoders.by_name.load_encoder` takes it.
+        encoder_settings: The encoder that is judged.
         output: Table to write (.parquet), see `cdgmae.propagation.measures.score_table.table_schema`.
-        device: Where the encoder and the affinities are computed.
-        name: Encoder name in the table; the reference if left out.
+        runtime: How to run here: one process per visible GPU, or `workers`; without either this process alone computes.
+        name: Encoder name in the table; its short text form if left out.
         seed: Of the run that trained the encoder, for the table.
         set_name: The set's name in the table; its kind if left out.
         work_dir: Folder of part files: finished clips are found there again; they are removed once the table is written.
@@ -68,10 +67,7 @@ def run_propagation(
         overlay_format: gif or mp4.
         strips: Folder for a strip of every clip, see `cdgmae.propagation.output.clip_strips`; needs a `work_dir`.
         after_clip: Called with a clip's name once its part is safe; may raise to stop the job.
-        workers: Processes that compute clips; None: one per visible GPU if `device` is `cuda`, else this process alone.
         share: (k, n): compute only the clips k, k + n, k + 2n, ... and leave their parts in `work_dir`, without a table.
-        finished: Where the table and the strips get a second name once they are whole, and are looked for first; without effect where a
-            share is computed, or masks, joints or overlays are written.
 
     Returns:
         Measure -> value, e.g. J&F, J and F; for a share, and on other processes than the first, the number of its `clips`.
@@ -82,20 +78,14 @@ def run_propagation(
     """
     if strips is not None and work_dir is None:
         raise ValueError("strips are kept in the work folder until all clips are done; give one (--work)")
-    devices = worker_devices(device, workers)
+    devices = worker_devices(pick_device(runtime.device), runtime.workers)
     outputs = ClipOutputs(save_predictions, overlays, overlay_format, strips is not None)
-    labels = {"encoder": name or encoder_reference, "seed": seed, "set": set_name or protocol.kind}
+    labels = {"encoder": name or encoder_settings.text, "seed": seed, "set": set_name or protocol.kind}
     benchmark = benchmark_of(protocol.kind)
     clips = benchmark.read(protocol)
-    keepable = share is None and save_predictions is None and overlays is None
-    copy = (finished if keepable else NOTHING_KEPT).copy_of(
-        [output] if strips is None else [strips, output], _made_from(protocol, encoder_reference, labels, clips)
-    )
-    if (restored := copy.restore()) is not None:
-        return restored
-    encoder = frozen_encoder(encoder_reference, devices[0] if len(devices) == 1 else torch.device("cpu"), protocol)
+    encoder = frozen_encoder(encoder_settings, devices[0] if len(devices) == 1 else torch.device("cpu"), protocol)
     benchmark.check_input(clips, protocol, encoder.patch_size)
-    work = ClipWork(protocol, encoder_reference, PartFiles(work_dir, protocol.digest(), encoder.digest, outputs.key), outputs)
+    work = ClipWork(protocol, encoder_settings, PartFiles(work_dir, protocol.digest(), encoder.digest, outputs.key), outputs)
     chosen = _clips_of_share(clips, share or (rank(), world_size()), work_dir)
     if share is not None or len(chosen) < len(clips):
         _clip_rows(work, chosen, encoder, devices, after_clip)
@@ -105,19 +95,9 @@ def run_propagation(
     rows = _clip_rows(work, clips, encoder, devices, after_clip)
     if strips is not None:
         collect_strips(clips, work.parts, strips)
-    scores = copy.keep(_write_rows(output, work, labels, encoder.digest, [(clip, rows[clip.name]) for clip in clips]))
+    scores = _write_rows(output, work, labels, encoder.digest, [(clip, rows[clip.name]) for clip in clips])
     work.parts.remove(clips)
     return scores
-
-
-def _made_from(
-    protocol: EvaluationSet, encoder_reference: str, labels: Mapping[str, Any], clips: Sequence[EvaluationSequence]
-) -> dict[str, Any]:
-    """Everything that a table depends on."""
-    return {
-        "protocol": [PROTOCOL, protocol.digest()], "encoder": [encoder_reference, reference_digest(encoder_reference)], "labels": dict(labels),
-        "clips": [(clip.name, stats_digest(clip.files)) for clip in clips],
-    }  # fmt: skip
 
 
 def _write_rows(
@@ -135,7 +115,8 @@ def _write_rows(
     table_rows = [{**common, "sequence": clip.name, "frames": clip.num_frames, **row} for clip, found in rows for row in found]
     write_table(
         output, table_rows, table_schema(work.protocol.kind),
-        settings_digest=work.protocol.digest(), inputs={work.encoder_reference: encoder_digest}, extra={"protocol": protocol, **labels},
+        settings_digest=work.protocol.digest(), inputs={work.encoder_settings.text: encoder_digest},
+        extra={"protocol": protocol, "encoder_settings": work.encoder_settings.model_dump(mode="json"), **labels},
     )  # fmt: skip
     return table_scores(table_rows)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from cdgmae.propagation.benchmarks.registry import benchmark_of, column_of, set_label
 from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA
+from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.storage.tables import read_table
 
 SUMMARY_NAME = "summary.parquet"
@@ -47,7 +48,7 @@ class EncoderScores:
         scores: Column -> value, higher is better; None where nothing could be counted.
         sets: Evaluation set -> its kind, in the order of the summary.
         sequences: Evaluation set -> number of sequences behind the score.
-        reference: What the encoder is: a file, a timm name, or random weights and their architecture; empty if not recorded.
+        text: What the encoder is: a file, a timm name, or random weights and their architecture.
         protocols: Evaluation set -> the protocol's settings.
     """
 
@@ -56,7 +57,7 @@ class EncoderScores:
     scores: dict[ScoreColumn, float | None]
     sets: dict[str, str]
     sequences: dict[str, int]
-    reference: str
+    text: str
     protocols: dict[str, dict[str, Any]]
 
 
@@ -184,14 +185,14 @@ def _listing(words: Sequence[str]) -> str:
 
 def _read_encoder(name: str, rows: Sequence[Mapping[str, Any]]) -> EncoderScores:
     """One encoder from its rows of the summary."""
-    reference = str(rows[0]["weights"])
+    judged = EncoderSettings.from_plain(json.loads(rows[0]["encoder_settings"]))
     return EncoderScores(
         name,
-        _kind(name, reference),
+        judged.kind,
         {_column(row): row["value"] for row in rows},
         {row["set"]: row["kind"] for row in rows},
         {row["set"]: row["sequences"] for row in rows},
-        reference,
+        judged.text,
         {row["set"]: json.loads(row["protocol"]) for row in rows},
     )
 
@@ -201,9 +202,3 @@ def _column(row: Mapping[str, Any]) -> ScoreColumn:
     measure = next(measure for measure in benchmark.measures if measure.name == row["measure"])
     label = f"{set_label(name, kind)} {measure.name}"
     return ScoreColumn(name, column_of(name, kind, measure.name), label, measure is benchmark.headline, measure.shown)
-
-
-def _kind(name: str, reference: str) -> str:
-    """From what the encoder is where that is recorded, else from its name."""
-    word = reference.partition(":")[0] if reference else name.partition("_")[0]
-    return word if word in ("random", "pixels") else "trained"

@@ -41,13 +41,8 @@ def worker_devices(device: torch.device, workers: int | None) -> list[torch.devi
 
     Args:
         device: `cuda` stands for all visible GPUs, `cuda:1` for that one.
-        workers: Number of processes.
-
-    Raises:
-        ValueError: if the number is below 1.
+        workers: Number of processes, from 1.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"--workers {workers}: at least 1 process is needed")
     places = [device]
     if device.type == "cuda" and device.index is None:
         places = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]

@@ -8,23 +8,16 @@ from pydantic import Field
 
 from cdgmae.settings.base import Settings
 
-TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
-"""Experiment trackers that a training can mirror its metrics to."""
+RUNTIME_VARIABLE = "CDGMAE_RUNTIME"
+"""Environment variable from which `--runtime` takes its default: the section as JSON."""
 
 
 class RuntimeSettings(Settings):
-    """Section `runtime`."""
+    """Section `runtime`: the one object that says how a job runs here; whatever trains, samples, scores or propagates takes it."""
 
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="`auto`: a GPU if there is one.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Autocast precision of training and sampling.")
     threads: int = Field(default=4, ge=1, description="CPU threads of a training, sampling, scoring or propagation job.")
-    shards_per_job: int = Field(
-        default=1,
-        ge=1,
-        description="Consecutive shards that one job writes, fills with views, embeds or scores, one after the other: fewer and longer "
-        "jobs, and what they share is loaded once. Give these rules time for so many shards (`runtime` in the profile); a job that ends "
-        "before keeps its finished work. Changing it makes no shard, view or training anew; scores are made again.",
-    )
     workers: int | None = Field(
         default=None, ge=1, description="Processes of a sampling job; left out: one per GPU that the job sees, or one on the CPU."
     )
@@ -53,34 +46,26 @@ class RuntimeSettings(Settings):
     compile: bool = Field(
         default=False, description="Compile what is trained or sampled with torch.compile: slower to start, faster to step."
     )
-    reuse_finished: bool = Field(
-        default=True,
-        description="Whether a job whose outputs were deleted takes the finished ones that are kept in work/finished/, if they were made "
-        "from the same; false: it makes them anew.",
-    )
     trackers: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = Field(
         default=["tensorboard"],
         description="Experiment trackers that mirror the metrics of trainings, offline, into logs/trackers/.",
     )
 
+    @property
+    def thread_limit(self) -> int | None:
+        """`threads` where it was given; None otherwise: a command that is started by hand takes all cores."""
+        return self.threads if "threads" in self.model_fields_set else None
+
     def environment(self) -> dict[str, str]:
-        """The environment variables from which the command line takes its defaults."""
+        """The environment variables through which a workflow's machine settings reach its jobs."""
         return {
-            "CDGMAE_DEVICE": self.device,
-            "CDGMAE_PRECISION": self.precision,
-            "CDGMAE_WORKERS": str(self.workers or ""),
-            "CDGMAE_LOG_INTERVAL": str(self.log_interval_seconds),
-            "CDGMAE_CHECKPOINT_INTERVAL": str(self.checkpoint_interval_seconds),
-            "CDGMAE_CHECKPOINT_STEPS": str(self.checkpoint_interval_steps or ""),
-            "CDGMAE_KEEP_CHECKPOINTS": str(self.keep_checkpoints),
-            "CDGMAE_MICRO_BATCH_SIZE": str(self.micro_batch_size or ""),
-            "CDGMAE_LOADER_WORKERS": "" if self.loader_workers is None else str(self.loader_workers),
-            "CDGMAE_STAGE_IN": self.stage_in or "",
-            "CDGMAE_COMPILE": str(int(self.compile)),
-            "CDGMAE_REUSE_FINISHED": str(int(self.reuse_finished)),
-            "CDGMAE_TRACKERS": ",".join(self.trackers),
+            RUNTIME_VARIABLE: self.canonical_json(),
             # glibc returns freed tensors to the kernel at once and faults them in again; keeping up to 256 MiB of free heap took
             # a quarter off the CPU time of small training jobs.
             "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
             "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
         }
+
+
+DEFAULT_RUNTIME = RuntimeSettings()
+"""What holds where nothing is said."""

@@ -19,13 +19,12 @@ from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.listing import list_images
 from cdgmae.shards.manifest import IMAGES_PER_SHARD, image_count, manifest_seed, shard_rows, write_listing
-from cdgmae.shards.reading import PreparedImage, prepare_frame, prepare_image, source_file
+from cdgmae.shards.reading import PreparedImage, prepare_frame, prepare_image
 from cdgmae.shards.shard_summary import SUMMARY_NAME, BadImages, summarise_shards
 from cdgmae.storage.files.atomic import explain_write_errors
-from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path
 from cdgmae.storage.media.images import ImageError
-from cdgmae.storage.tables import TableError, file_sha256, stats_digest, table_facts
+from cdgmae.storage.tables import TableError, file_sha256, table_facts
 
 logger = logging.getLogger("cdgmae")
 
@@ -46,7 +45,6 @@ def packing_digest(settings: DatasetSettings) -> str:
 def write_shard(
     settings: DatasetSettings, manifest: Path, shard_index: int, output_tar: Path,
     *, threads: int | None = None, meter: ProgressMeter | None = None, stop_early: bool = True,
-    finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:  # fmt: skip
     """Pack the images of one shard; unusable ones become index rows with a reason.
 
@@ -59,10 +57,9 @@ def write_shard(
         meter: Counts finished images; a meter of this shard alone if None.
         stop_early: Fail as soon as this shard alone exceeds what the whole data set may have; the workflow leaves that judgement to
             `summarise_shards`, so that raising the limit rewrites no shard.
-        finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
-        shard, ok, bad, megabytes and the tar's path; `restored` if it came from `finished`.
+        shard, ok, bad, megabytes and the tar's path.
 
     Raises:
         ValueError: if `stop_early` and the bad images of this shard alone exceed the data set's `max_bad_fraction`, the manifest does not fit the
@@ -71,13 +68,6 @@ def write_shard(
     rows = shard_rows(manifest, settings, shard_index)
     bad = BadImages(settings.max_bad_fraction, image_count(manifest))
     inputs = {"manifest": file_sha256(manifest)}
-    made_from = {
-        "packing": packing_digest(settings), "shard": shard_index, **inputs, "limit": settings.max_bad_fraction if stop_early else None,
-        "sources": stats_digest(sorted({source_file(row, settings) for row in rows})),
-    }  # fmt: skip
-    copy = finished.copy_of([output_tar, index_path(output_tar)], made_from)
-    if (restored := copy.restore()) is not None:
-        return restored
     with ExitStack() as stack:
         stack.enter_context(explain_write_errors(output_tar))
         counter = meter or stack.enter_context(ProgressMeter(f"shard {shard_index}", len(rows), unit="images"))
@@ -98,7 +88,7 @@ def write_shard(
         writer.commit(settings_digest=packing_digest(settings), inputs=inputs)
     megabytes = round(output_tar.stat().st_size / 1e6, 3)
     counts = {"ok": len(rows) - bad.count, "bad": bad.count, "megabytes": megabytes}
-    return copy.keep({"shard": shard_index, **counts, "tar": str(output_tar)})
+    return {"shard": shard_index, **counts, "tar": str(output_tar)}
 
 
 def default_threads() -> int:

@@ -25,9 +25,11 @@ from cdgmae.runtime.distribution import is_main_process, world_size
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import integer_seed
+from cdgmae.runtime.workers import loader_workers
+from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
+from cdgmae.training.accelerator import READ_EVERY, open_accelerator, start_trackers
 from cdgmae.training.failures import LossWatch, write_failure
 from cdgmae.training.loader import BatchSource, Part, load_parts, parts_of_step
-from cdgmae.training.machine import Machine
 from cdgmae.training.metrics import METRICS_SCHEMA, MetricsLog, Row
 from cdgmae.training.schedule import LoopSettings, learning_rate, parameter_groups
 from cdgmae.training.state import TrainingState, load_state, save_state
@@ -82,7 +84,7 @@ class _Session:
     task: TrainingTask
     settings: LoopSettings
     seed: int
-    machine: Machine
+    runtime: RuntimeSettings
     work_dir: Path
     accelerator: Accelerator
     model: nn.Module
@@ -101,7 +103,8 @@ def train(
     *,
     seed: int,
     work_dir: Path,
-    machine: Machine,
+    runtime: RuntimeSettings = DEFAULT_RUNTIME,
+    tracker_dir: Path | None = None,
     identity: str = "",
     label: str = "train",
     observe: Observer | None = None,
@@ -116,7 +119,8 @@ def train(
         seed: Root of the per-step seeds.
         work_dir: Undeclared folder for states and metrics, the same for all processes; the caller removes it after committing the
             result.
-        machine: How to run here.
+        runtime: How to run here.
+        tracker_dir: Folder for the trackers of `runtime`; None: no trackers.
         identity: What the run depends on beyond `settings` and `seed` (settings digest, input hashes).
         label: Name in progress lines and trackers.
         observe: See `Observer`.
@@ -125,10 +129,10 @@ def train(
         Interrupted: after SIGTERM, SIGUSR1 or the time limit, with the state saved.
         ValueError: if the loss is not finite or explodes, with a report in `work_dir`; the last saved state stays.
     """
-    accelerator = machine.accelerator()
-    identity = f"{identity}|{settings}|seed={seed}|{machine.precision}"
-    session = _open_session(task, settings, seed, work_dir, machine, accelerator, identity)
-    machine.start_trackers(accelerator, label, run_id=f"{integer_seed(0, identity, 0):016x}")
+    accelerator = open_accelerator(runtime, tracker_dir)
+    identity = f"{identity}|{settings}|seed={seed}|{runtime.precision}"
+    session = _open_session(task, settings, seed, work_dir, runtime, accelerator, identity)
+    start_trackers(accelerator, runtime, tracker_dir, label, run_id=f"{integer_seed(0, identity, 0):016x}")
     try:
         _take_all_steps(session, label, observe)
         model = accelerator.unwrap_model(session.model, keep_torch_compile=False).cpu()
@@ -149,7 +153,7 @@ def _open_session(
     settings: LoopSettings,
     seed: int,
     work_dir: Path,
-    machine: Machine,
+    runtime: RuntimeSettings,
     accelerator: Accelerator,
     identity: str,
 ) -> _Session:
@@ -159,7 +163,7 @@ def _open_session(
         task.model.load_state_dict(state.model)
         logger.info("going on after step %d", state.step)
     model = task.model.to(accelerator.device).train()
-    if machine.compile:
+    if runtime.compile:
         model.compile()
     optimizer = torch.optim.AdamW(
         parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas, fused=True
@@ -178,7 +182,7 @@ def _open_session(
     watch = LossWatch(settings.max_loss_ratio, state.last_losses)
     now = time.monotonic()
     return _Session(
-        task, settings, seed, machine, work_dir, accelerator, model, optimizer, state, metrics, watch, [], now, now
+        task, settings, seed, runtime, work_dir, accelerator, model, optimizer, state, metrics, watch, [], now, now
     )  # fmt: skip
 
 
@@ -193,13 +197,14 @@ def _check_same_state(accelerator: Accelerator, step: int) -> None:
 
 
 def _take_all_steps(session: _Session, label: str, observe: Observer | None) -> None:
-    settings, machine, first = session.settings, session.machine, session.state.step
-    parts = parts_of_step(session.task.batch_size, machine.micro_batch_size)
+    settings, runtime, first = session.settings, session.runtime, session.state.step
+    parts = parts_of_step(session.task.batch_size, runtime.micro_batch_size)
+    device = session.accelerator.device
     loaded = load_parts(
-        session.task, parts, first, settings.num_steps, machine.resolved_loader_workers, session.accelerator.device.type == "cuda"
+        session.task, parts, first, settings.num_steps, loader_workers(runtime, device), pin_memory=device.type == "cuda"
     )
     meter = ProgressMeter(
-        label, settings.num_steps, done=first, unit="steps", interval_seconds=machine.log_interval_seconds,
+        label, settings.num_steps, done=first, unit="steps", interval_seconds=runtime.log_interval_seconds,
         silent=not is_main_process(),
     )  # fmt: skip
     with StopRequest() as stop, meter:
@@ -260,9 +265,9 @@ def _update_ema(model: nn.Module, average: dict[str, Tensor], decay: float) -> N
 
 def _reading_due(session: _Session) -> bool:
     """Whether to wait for the device and look at the losses: seldom on a GPU, and whenever a state may have to be saved."""
-    step, every = session.state.step, session.machine.checkpoint_interval_steps
+    step, every = session.state.step, session.runtime.checkpoint_interval_steps
     return (
-        len(session.unread) >= session.machine.read_every
+        len(session.unread) >= (1 if session.accelerator.device.type == "cpu" else READ_EVERY)
         or step == session.settings.num_steps
         or (every is not None and step % every == 0)
     )
@@ -304,8 +309,8 @@ def _read(session: _Session) -> list[Row]:
 
 def _saving_due(session: _Session) -> bool:
     """Whether a state should be saved now, as the main process sees it."""
-    step, every = session.state.step, session.machine.checkpoint_interval_steps
-    by_time = time.monotonic() - session.saved_at >= session.machine.checkpoint_interval_seconds
+    step, every = session.state.step, session.runtime.checkpoint_interval_steps
+    by_time = time.monotonic() - session.saved_at >= session.runtime.checkpoint_interval_seconds
     by_step = step == session.settings.num_steps or (every is not None and step % every == 0)
     return is_main_process() and (by_time or by_step)
 
@@ -328,4 +333,4 @@ def _save(session: _Session) -> None:
         session.state, model=session.task.model.state_dict(), optimizer=session.optimizer.state_dict(),
         scaler=scaler.state_dict() if scaler is not None else None, last_losses=session.watch.last_losses,
     )  # fmt: skip
-    save_state(session.work_dir, state, session.machine.keep_checkpoints)
+    save_state(session.work_dir, state, session.runtime.keep_checkpoints)

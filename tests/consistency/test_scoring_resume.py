@@ -13,13 +13,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from cdgmae.consistency.partial_scores import PartFolder
 from cdgmae.consistency.scoring import score_shard
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.encoder import parse_encoder
+from cdgmae.settings.runtime import RuntimeSettings
 from tests.consistency.drawn_bags import SIZE, TINY_VIT, bags, write_shard
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 NUM_BAGS, NUM_VIEWS = 60, 3
 SETTINGS = ScoringSettings(image_size=SIZE, batch_size=2, max_bad_fraction=0.1, nearest_bags=2)
@@ -39,7 +42,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def score(shards: Path, output: Path) -> dict[str, Any]:
     tars = [shards / name / "00000.tar" for name in ("real", "views")]
     work = output.parent / "work"
-    return score_shard(SETTINGS, *tars, TINY_VIT, output, source="s_ldm", device=torch.device("cpu"), work_dir=work)
+    return score_shard(SETTINGS, *tars, parse_encoder(TINY_VIT), output, source="s_ldm", runtime=ON_CPU, work_dir=work)
 
 
 def kill_after_parts(shards: Path, output: Path, count: int) -> None:

@@ -17,10 +17,14 @@ from cdgmae.models import CrossViewMAE
 from cdgmae.models.encoders.checkpoints import load_encoder_file, write_encoder
 from cdgmae.propagation.benchmarks.davis import DavisProtocol
 from cdgmae.propagation.evaluation import run_propagation
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.bags import BagStore
+from cdgmae.settings.runtime import RuntimeSettings
+from cdgmae.storage.bags import Bags
 from tests.pretrain.drawn_bags import RUN, write_bags
 from tests.propagation.drawn_clips import write_davis
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,8 +74,8 @@ def test_the_card_has_the_scores_of_exactly_these_weights_and_their_protocol(tmp
     run, other = (finished_run(results / f"pretrain/{name}/seed0", seed=seed) for seed, name in enumerate(("cdg", "other")))
     protocol = DavisProtocol(root=str(write_davis(tmp_path / "davis")), input_size=(32, 48), top_k=3, queue_length=2, radius=2)
     scores = run_propagation(
-        protocol, str(run / "encoder.safetensors"), results / "propagation/mine/davis.parquet",
-        device=torch.device("cpu"), name="mine", work_dir=tmp_path / "work",
+        protocol, parse_encoder(str(run / "encoder.safetensors")), results / "propagation/mine/davis.parquet",
+        runtime=ON_CPU, name="mine", work_dir=tmp_path / "work",
     )  # fmt: skip
     facts = export("--encoder", run, "--output", tmp_path / "hub", "--results", results, "--license", "cc-by-nc-4.0")
     assert facts["evaluation_sets"] == ["davis"]
@@ -116,7 +120,7 @@ def test_exported_bags_are_bags_of_this_package_too(tmp_path: Path, results_with
     export("--bags", "s_ldm", "--config", ROOT / "config.yaml", "--results", results_with_bags, "--output", tmp_path / "hub")
     result = CliRunner().invoke(app, ["verify", str(tmp_path / "hub"), "--json"])
     assert result.exit_code == 0, result.output
-    store = BagStore([tmp_path / "hub/real/00000.tar"], [tmp_path / "hub/views/00000.tar"])
+    store = Bags([tmp_path / "hub/real/00000.tar"], [tmp_path / "hub/views/00000.tar"]).usable()
     assert len(store) == 6
 
 

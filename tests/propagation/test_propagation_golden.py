@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from formula_checkpoint import write_formula_checkpoint
 from PIL import Image
 
@@ -16,6 +15,10 @@ from cdgmae.propagation.benchmarks.davis import DavisProtocol
 from cdgmae.propagation.benchmarks.jhmdb import JhmdbProtocol
 from cdgmae.propagation.benchmarks.vip import VipProtocol
 from cdgmae.propagation.evaluation import run_propagation
+from cdgmae.settings.encoder import EncoderSettings
+from cdgmae.settings.runtime import RuntimeSettings
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 CLIPS = Path(__file__).parents[3] / "shared/reference/propagation"
 COMMON = {"queue_length": 5, "radius": 4.0, "temperature": 0.7}
@@ -40,7 +43,9 @@ def expected() -> dict:
 
 def run(kind: str, checkpoint: str, folder: Path) -> dict[str, float]:
     output = folder / f"{kind}.parquet"
-    return run_propagation(PROTOCOLS[kind], checkpoint, output, device=torch.device("cpu"), save_predictions=folder)
+    return run_propagation(
+        PROTOCOLS[kind], EncoderSettings(checkpoint=checkpoint, num_heads=6), output, runtime=ON_CPU, save_predictions=folder
+    )
 
 
 def test_davis_masks_pixel_for_pixel_and_j_and_f_per_object(tmp_path: Path, checkpoint: str, expected: dict) -> None:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from cdgmae.commands.propagation import app, parse_changes, read_protocol
 from cdgmae.models.vit import build_vit
+from cdgmae.paper import PAPER_TABLES
 from cdgmae.propagation.benchmarks.benchmark import SIZE_COLUMNS
 from cdgmae.propagation.benchmarks.davis import DavisProtocol
 from cdgmae.propagation.benchmarks.jhmdb import PCK_COLUMNS, JhmdbProtocol
@@ -29,11 +30,11 @@ from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.propagation.measures.encoder_summary import summarise
 from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.propagation.output.table5_display import read_display, render_display
-from cdgmae.propagation.paper import TABLE_5
-from cdgmae.settings.encoder import VitSettings
+from cdgmae.settings.encoder import VitSettings, parse_encoder
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.tables import table_facts
 
-CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 PIXELS = "pixels:8"
 
 
@@ -48,7 +49,7 @@ def jhmdb_protocol(root: Path) -> JhmdbProtocol:
 def test_blocks_that_move_by_whole_patches_are_followed(tmp_path: Path) -> None:
     # one vote: raw pixels find the moved block; decoding from the grid rounds its corners off
     protocol = DavisProtocol(root=str(write_davis(tmp_path / "clips")), input_size=(64, 96), radius=4.0, top_k=1)
-    scores = run_propagation(protocol, PIXELS, tmp_path / "davis.parquet", device=CPU, name="floor")
+    scores = run_propagation(protocol, parse_encoder(PIXELS), tmp_path / "davis.parquet", runtime=ON_CPU, name="floor")
     assert list(scores) == ["J&F", "J", "F"]
     assert scores["J"] > 80
     assert scores["J&F"] == pytest.approx((scores["J"] + scores["F"]) / 2)
@@ -56,7 +57,12 @@ def test_blocks_that_move_by_whole_patches_are_followed(tmp_path: Path) -> None:
 
 def test_static_joints_are_all_found_on_a_fine_grid(tmp_path: Path) -> None:
     root = write_jhmdb(tmp_path / "clips")
-    scores = run_propagation(JhmdbProtocol(root=str(root)), PIXELS, tmp_path / "t.parquet", device=CPU)
+    scores = run_propagation(
+        JhmdbProtocol(root=str(root)),
+        parse_encoder(PIXELS),
+        tmp_path / "t.parquet",
+        runtime=ON_CPU,
+    )
     assert list(scores) == ["PCK@0.1", "PCK@0.2", "PCK@0.3", "PCK@0.4", "PCK@0.5"]
     assert set(scores.values()) == {100.0}
     rows = pq.read_table(tmp_path / "t.parquet").to_pylist()
@@ -67,7 +73,7 @@ def test_static_joints_are_all_found_on_a_fine_grid(tmp_path: Path) -> None:
 def test_vit_small_8_uses_the_40_by_40_grid_and_finds_all_static_joints(tmp_path: Path) -> None:
     root = write_jhmdb(tmp_path / "clips", ("still",), frames=3)
     protocol, encoder = read_protocol("jhmdb", "", root=str(root)), 'random:{"patch_size": 8}'
-    scores = run_propagation(protocol, encoder, tmp_path / "t.parquet", device=CPU, save_predictions=tmp_path)
+    scores = run_propagation(protocol, parse_encoder(encoder), tmp_path / "t.parquet", runtime=ON_CPU, save_predictions=tmp_path)
     assert set(scores.values()) == {100.0}
     joints = pq.read_table(tmp_path / "joints/still.parquet").to_pylist()
     assert [joints[0]["cell_x"], joints[0]["cell_y"]] == pytest.approx([20 * 40 / 96, 13 * 40 / 64], abs=0.5)
@@ -77,7 +83,7 @@ def test_vit_small_8_uses_the_40_by_40_grid_and_finds_all_static_joints(tmp_path
 def test_the_table_holds_a_row_per_item_with_its_protocol(tmp_path: Path) -> None:
     protocol = davis_protocol(write_davis(tmp_path / "clips"))
     output = tmp_path / "results/davis.parquet"
-    scores = run_propagation(protocol, PIXELS, output, device=CPU, name="floor", seed=2, set_name="lab")
+    scores = run_propagation(protocol, parse_encoder(PIXELS), output, runtime=ON_CPU, name="floor", seed=2, set_name="lab")
     table = pq.read_table(output)
     assert table.schema.equals(table_schema("davis"))
     rows = table.to_pylist()
@@ -99,7 +105,7 @@ def test_the_table_holds_a_row_per_item_with_its_protocol(tmp_path: Path) -> Non
 def test_vip_counts_every_class_of_every_clip(tmp_path: Path) -> None:
     output = tmp_path / "vip.parquet"
     protocol = VipProtocol(root=str(write_vip(tmp_path / "clips")), input_size=96)
-    scores = run_propagation(protocol, PIXELS, output, device=CPU)
+    scores = run_propagation(protocol, parse_encoder(PIXELS), output, runtime=ON_CPU)
     rows = pq.read_table(output).to_pylist()
     assert len(rows) == 2 * 20
     present = {row["item"] for row in rows if row["union"]}
@@ -111,14 +117,16 @@ def test_vip_counts_every_class_of_every_clip(tmp_path: Path) -> None:
 
 def test_predictions_are_written_on_request(tmp_path: Path) -> None:
     protocol = davis_protocol(write_davis(tmp_path / "clips"))
-    run_propagation(protocol, PIXELS, tmp_path / "davis.parquet", device=CPU, save_predictions=tmp_path / "out")
+    run_propagation(
+        protocol, parse_encoder(PIXELS), tmp_path / "davis.parquet", runtime=ON_CPU, save_predictions=tmp_path / "out"
+    )
     masks = sorted((tmp_path / "out/masks/two").iterdir())
     assert [path.name for path in masks] == [f"{t:05d}.png" for t in range(5)]
     image = Image.open(masks[0])
     assert (image.mode, image.size) == ("P", (96, 64))
     assert set(np.unique(np.asarray(image))) == {0, 1, 2}
     jhmdb = jhmdb_protocol(write_jhmdb(tmp_path / "poses"))
-    run_propagation(jhmdb, PIXELS, tmp_path / "jhmdb.parquet", device=CPU, save_predictions=tmp_path / "out")
+    run_propagation(jhmdb, parse_encoder(PIXELS), tmp_path / "jhmdb.parquet", runtime=ON_CPU, save_predictions=tmp_path / "out")
     joints = pq.read_table(tmp_path / "out/joints/run_1.parquet").to_pylist()
     assert len(joints) == 4 * 15
     assert joints[16] | {"x": 0, "y": 0} == joints[16] | {
@@ -139,7 +147,7 @@ class KilledError(Exception):
 def test_an_interrupted_run_continues_with_the_missing_clips(tmp_path: Path) -> None:
     protocol = davis_protocol(write_davis(tmp_path / "clips", ("one", "two", "three")))
     whole, work = tmp_path / "whole.parquet", tmp_path / "work"
-    expected = run_propagation(protocol, PIXELS, whole, device=CPU)
+    expected = run_propagation(protocol, parse_encoder(PIXELS), whole, runtime=ON_CPU)
     output, done = tmp_path / "davis.parquet", []
 
     def kill_after_first(clip: str) -> None:
@@ -147,10 +155,13 @@ def test_an_interrupted_run_continues_with_the_missing_clips(tmp_path: Path) -> 
         raise KilledError
 
     with pytest.raises(KilledError):
-        run_propagation(protocol, PIXELS, output, device=CPU, work_dir=work, after_clip=kill_after_first)
+        run_propagation(protocol, parse_encoder(PIXELS), output, runtime=ON_CPU, work_dir=work, after_clip=kill_after_first)
     assert not output.exists()
     assert len(list(work.iterdir())) == 1
-    assert run_propagation(protocol, PIXELS, output, device=CPU, work_dir=work, after_clip=done.append) == expected
+    assert (
+        run_propagation(protocol, parse_encoder(PIXELS), output, runtime=ON_CPU, work_dir=work, after_clip=done.append)
+        == expected
+    )
     assert done == ["one", "two", "three"]
     assert pq.read_table(output).equals(pq.read_table(whole))
     assert not work.exists()
@@ -159,18 +170,18 @@ def test_an_interrupted_run_continues_with_the_missing_clips(tmp_path: Path) -> 
 @pytest.mark.parametrize("change", ["protocol", "encoder", "data", "predictions", "overlays"])
 def test_finished_clips_are_redone_when_what_made_them_changed(tmp_path: Path, change: str) -> None:
     root = write_davis(tmp_path / "clips")
-    protocol, encoder, work = davis_protocol(root), PIXELS, tmp_path / "work"
+    protocol, encoder, work = davis_protocol(root), parse_encoder(PIXELS), tmp_path / "work"
 
     def kill(clip: str) -> None:
         raise KilledError
 
     with pytest.raises(KilledError):
-        run_propagation(protocol, encoder, tmp_path / "t.parquet", device=CPU, work_dir=work, after_clip=kill)
+        run_propagation(protocol, encoder, tmp_path / "t.parquet", runtime=ON_CPU, work_dir=work, after_clip=kill)
     predictions = overlays = None
     if change == "protocol":
         protocol = protocol.model_copy(update={"top_k": 3})
     elif change == "encoder":
-        encoder = "pixels:16"
+        encoder = parse_encoder("pixels:16")
     elif change == "data":
         (root / "JPEGImages/480p/one/00001.jpg").write_bytes((root / "JPEGImages/480p/two/00001.jpg").read_bytes())
     elif change == "predictions":
@@ -179,7 +190,7 @@ def test_finished_clips_are_redone_when_what_made_them_changed(tmp_path: Path, c
         overlays = tmp_path / "out"
     done: list[str] = []
     run_propagation(protocol, encoder, tmp_path / "t.parquet",
-        device=CPU, work_dir=work, after_clip=done.append, save_predictions=predictions, overlays=overlays,
+        runtime=ON_CPU, work_dir=work, after_clip=done.append, save_predictions=predictions, overlays=overlays,
     )  # fmt: skip
     assert done == ["one", "two"]
 
@@ -189,7 +200,9 @@ def test_nothing_is_written_into_a_read_only_data_folder(tmp_path: Path) -> None
     for path in [root, *root.rglob("*")]:
         path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
     before = snapshot(root)
-    run_propagation(davis_protocol(root), PIXELS, tmp_path / "t.parquet", device=CPU, work_dir=tmp_path / "work")
+    run_propagation(
+        davis_protocol(root), parse_encoder(PIXELS), tmp_path / "t.parquet", runtime=ON_CPU, work_dir=tmp_path / "work"
+    )
     assert snapshot(root) == before
     for path in [root, *root.rglob("*")]:
         path.chmod(path.stat().st_mode | stat.S_IWUSR)
@@ -198,7 +211,7 @@ def test_nothing_is_written_into_a_read_only_data_folder(tmp_path: Path) -> None
 def test_two_runs_give_the_same_table(tmp_path: Path) -> None:
     protocol = davis_protocol(write_davis(tmp_path / "clips"))
     for name in ("a", "b"):
-        run_propagation(protocol, PIXELS, tmp_path / f"{name}.parquet", device=CPU)
+        run_propagation(protocol, parse_encoder(PIXELS), tmp_path / f"{name}.parquet", runtime=ON_CPU)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
@@ -207,7 +220,7 @@ def test_an_input_size_that_does_not_fit_the_encoder_stops_before_any_clip(tmp_p
     with pytest.raises(
         ValueError, match=r"clip one .* patch size 8; set input_size \(--protocol input_size=...\) to 56x96 or 64x96"
     ):
-        run_propagation(protocol, PIXELS, tmp_path / "t.parquet", device=CPU)
+        run_propagation(protocol, parse_encoder(PIXELS), tmp_path / "t.parquet", runtime=ON_CPU)
 
 
 def test_a_frame_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
@@ -227,7 +240,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         ("fine", "lab", davis.model_copy(update={"top_k": 1}), PIXELS),
     ]:  # fmt: skip
         made.append(folder / name / f"{set_name}.parquet")
-        run_propagation(protocol, encoder, made[-1], device=CPU, name=name, set_name=set_name)
+        run_propagation(protocol, parse_encoder(encoder), made[-1], runtime=ON_CPU, name=name, set_name=set_name)
     return made
 
 
@@ -245,9 +258,9 @@ def test_the_summary_has_a_row_per_encoder_set_and_measure(tables: list[Path], t
         scores = table_scores(pq.read_table(path).to_pylist())
         found = {row["measure"]: row["value"] for row in rows if (row["encoder"], row["set"]) == (path.parent.name, path.stem)}
         assert found == scores
-    assert {(row["sequences"], row["scored_sizes"], row["unit"], row["weights"]) for row in rows if row["set"] == "lab"} == {
-        (2, "96x64", "percent", PIXELS)
-    }
+    assert {
+        (row["sequences"], row["scored_sizes"], row["unit"], row["encoder_settings"]) for row in rows if row["set"] == "lab"
+    } == {(2, "96x64", "percent", '{"pixels": 8}')}
     assert {json.loads(row["protocol"])["top_k"] for row in rows if row["set"] == "lab"} == {1}
 
 
@@ -298,11 +311,19 @@ def test_a_published_checkpoint_and_every_flag_work_without_a_config(tmp_path: P
     result = CliRunner().invoke(
         app,
         ["run", "davis", "--encoder", str(tmp_path / "cropmae.pth"), "--root", str(root), "--output", str(tmp_path / "out"),
-         *(word for change in changes for word in ("--protocol", change)), "--save-predictions", "--overlays", "gif", "--device", "cpu"],
+         *(word for change in changes for word in ("--protocol", change)), "--save-predictions",
+         "--overlays", "gif", "--device", "cpu", "--key", "model", "--prefix", "", "--num-heads", "3"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert f"table  {tmp_path / 'out/davis.parquet'}" in result.output.replace("\n", "")
-    protocol = table_facts(tmp_path / "out/davis.parquet")["protocol"]
+    facts = table_facts(tmp_path / "out/davis.parquet")
+    assert facts["encoder_settings"] == {
+        "checkpoint": str(tmp_path / "cropmae.pth"),
+        "key": "model",
+        "prefix": "",
+        "num_heads": 3,
+    }
+    protocol = facts["protocol"]
     chosen = {name: protocol[name] for name in ("input_size", "top_k", "queue_length", "radius", "temperature")}
     assert chosen == {"input_size": 96, "top_k": 5, "queue_length": 3, "radius": 4, "temperature": 0.5}
     assert (tmp_path / "out/masks/one/00002.png").is_file()
@@ -345,7 +366,7 @@ def test_summary_warns_of_scores_that_do_not_compare(
     for place, root in enumerate(roots):
         protocol = DavisProtocol(root=str(root), input_size=(64, 96), temperature=0.7 - 0.2 * place * (change == "temperature"))
         tables.append(tmp_path / f"{place}.parquet")
-        run_propagation(protocol, PIXELS, tables[-1], device=CPU, name=f"e{place}")
+        run_propagation(protocol, parse_encoder(PIXELS), tables[-1], runtime=ON_CPU, name=f"e{place}")
     with caplog.at_level("WARNING", logger="cdgmae"):
         summarise(tables, tmp_path / "s.parquet", tmp_path / "s.csv")
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
@@ -378,5 +399,6 @@ def test_changes_of_the_protocol_are_parsed() -> None:
 
 
 def test_the_paper_s_table_averages_j_and_f() -> None:
-    for row in TABLE_5:
-        assert row.scores["J&F"] == pytest.approx((row.scores["J"] + row.scores["F"]) / 2, abs=0.11)
+    for row in PAPER_TABLES["table5"].rows.values():
+        both, region, contour = (row.printed[name].value for name in ("J&F", "J", "F"))
+        assert both == pytest.approx((region + contour) / 2, abs=0.11)

@@ -23,11 +23,13 @@ from cdgmae.propagation.engine.streaming import stream_clip
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.propagation.layouts.davis_layout import read_davis
 from cdgmae.propagation.measures.object_scorer import ObjectScorer
-from cdgmae.settings.encoder import VitSettings
+from cdgmae.settings.encoder import VitSettings, parse_encoder
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.tables import table_facts
 from tests.oracles.propagation_oracle import literal_clip_labels
 
 CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 SMALL_VIT = f"random:{VitSettings(image_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2).canonical_json()}"
 
 
@@ -37,10 +39,10 @@ def test_masks_equal_those_of_the_literal_protocol_with_recomputed_padding(tmp_p
     )
     clip = read_davis(Path(protocol.root), "480p")[0]
     streaming, literal = (ObjectScorer(clip, (64, 96), (8, 12), range(len(clip.frames))) for _ in range(2))
-    stream_clip(clip, streaming, frozen_encoder(SMALL_VIT, CPU, protocol), protocol, CPU)
+    stream_clip(clip, streaming, frozen_encoder(parse_encoder(SMALL_VIT), CPU, protocol), protocol, CPU)
     frames = [normalise(resize_bilinear(read_frame(path).float() / 255, (64, 96))[None])[0] for path in clip.frames]
     labels = literal_clip_labels(
-        frames, load_encoder(SMALL_VIT, device=CPU).tokens, literal.first_labels(), (8, 12),
+        frames, load_encoder(parse_encoder(SMALL_VIT), device=CPU).tokens, literal.first_labels(), (8, 12),
         top_k=7, queue_length=3, radius=4.0, temperature=0.7,
     )  # fmt: skip
     for frame, labels_NC in enumerate(labels):
@@ -55,7 +57,7 @@ def test_davis_can_be_scored_at_the_input_size(tmp_path: Path) -> None:
     for size in ("annotation", "input"):
         protocol = DavisProtocol(root=root, input_size=(128, 160), radius=4.0, scored_size=size)
         output = tmp_path / f"{size}.parquet"
-        run_propagation(protocol, "pixels:8", output, device=CPU, save_predictions=tmp_path / size)
+        run_propagation(protocol, parse_encoder("pixels:8"), output, runtime=ON_CPU, save_predictions=tmp_path / size)
         tables.append(pq.read_table(output).to_pylist())
         assert table_facts(output)["protocol"]["scored_size"] == size
     assert {(row["scored_height"], row["scored_width"]) for row in tables[0]} == {(64, 96)}
@@ -98,7 +100,7 @@ def test_flags_of_the_protocol_are_written_beside_the_scores(tmp_path: Path) -> 
 
 def test_bf16_features_are_unit_vectors_near_those_of_fp32(tmp_path: Path) -> None:
     frames = sorted(write_davis(tmp_path / "clips", ("one",), frames=2).rglob("*.jpg"))
-    encoder = load_encoder(SMALL_VIT, device=CPU)
+    encoder = load_encoder(parse_encoder(SMALL_VIT), device=CPU)
     exact, rounded = (
         torch.stack(list(embed_frames(frames, (64, 96), encoder, CPU, precision))) for precision in ("fp32", "bf16")
     )
@@ -115,7 +117,11 @@ def test_the_joint_grid_follows_the_patch_size_and_static_joints_are_all_found(
     root = write_jhmdb(tmp_path / "clips", ("run_1",), frames=3)
     protocol = JhmdbProtocol(root=str(root), input_size=(320, 320))
     scores = run_propagation(
-        protocol, f"random:{vit.canonical_json()}", tmp_path / "t.parquet", device=CPU, save_predictions=tmp_path
+        protocol,
+        parse_encoder(f"random:{vit.canonical_json()}"),
+        tmp_path / "t.parquet",
+        runtime=ON_CPU,
+        save_predictions=tmp_path,
     )
     assert set(scores.values()) == {100.0}
     joints = pq.read_table(tmp_path / "joints/run_1.parquet")

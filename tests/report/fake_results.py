@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from PIL import Image
 
 from cdgmae.consistency.consistency_summary import summarise
@@ -20,11 +19,15 @@ from cdgmae.propagation.benchmarks.registry import BENCHMARKS
 from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA
 from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.encoder import EncoderSettings, parse_encoder
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.files.atomic import write_bytes, write_text
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter
 from cdgmae.storage.media.images import encode_jpeg
 from cdgmae.storage.tables import write_table
 from cdgmae.training.metrics import METRICS_SCHEMA
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 SIZE = 48
 NASTY = '<script>alert("x")</script>'
@@ -74,6 +77,8 @@ class FakeResults:
                             key,
                             view,
                             extension="jpg",
+                            width=changed.width,
+                            height=changed.height,
                             generator="s_ldm abc123",
                             sampler="ddim",
                             steps=20,
@@ -95,7 +100,7 @@ class FakeResults:
         tables = [folder / "s_ldm" / f"{shard:05d}.parquet" for shard in range(2)]
         for table in tables:
             tars = [self.root / stage / f"{table.stem}.tar" for stage in ("shards/demo", "views/s_ldm")]
-            score_shard(settings, *tars, "pixels:8", table, source="s_ldm", device=torch.device("cpu"))
+            score_shard(settings, *tars, parse_encoder("pixels:8"), table, source="s_ldm", runtime=ON_CPU)
         summarise(tables, folder / "summary.parquet", folder / "summary.csv")
 
     def write_runs(self) -> None:
@@ -126,7 +131,9 @@ class FakeResults:
         """A summary with the given percentages of the sets named after their kinds, and one DAVIS table per encoder."""
         folder, summary = self.root / "propagation", []
         for encoder in scores:
-            reference = 'random:{"depth":4}' if encoder == "random" else f"results/pretrain/{encoder}/seed0/encoder.safetensors"
+            judged = parse_encoder(
+                'random:{"depth":4}' if encoder == "random" else f"results/pretrain/{encoder}/seed0/encoder.safetensors"
+            )
             common = {
                 "encoder": encoder,
                 "set": "davis",
@@ -142,8 +149,13 @@ class FakeResults:
                 for place, name in enumerate(DAVIS_ORDER[encoder])
             }
             rows = [{**common, **shares[name], "sequence": name, "encoder_digest": "d"} for name in ("clip0", "clip1", "clip2")]
-            write_table(folder / encoder / "davis.parquet", rows, table_schema("davis"), inputs={reference: "d"})
-            summary += summary_of(encoder, reference, scores[encoder])
+            write_table(
+                folder / encoder / "davis.parquet",
+                rows,
+                table_schema("davis"),
+                extra={"encoder_settings": judged.model_dump(mode="json")},
+            )
+            summary += summary_of(encoder, judged, scores[encoder])
             self.write_strips(encoder, "davis", shares)
         write_table(folder / "summary.parquet", summary, SUMMARY_SCHEMA)
 
@@ -170,16 +182,10 @@ class FakeResults:
         write_table(path, table, schema)
 
 
-def summary_of(encoder: str, weights: str, scores: Mapping[str, float | None]) -> list[dict[str, Any]]:
+def summary_of(encoder: str, judged: EncoderSettings, scores: Mapping[str, float | None]) -> list[dict[str, Any]]:
     """Rows of the summary: of each kind of which any measure is given, all measures."""
-    common = {
-        "encoder": encoder,
-        "unit": "percent",
-        "sequences": 3,
-        "scored_sizes": "64x64",
-        "protocol": PROTOCOL,
-        "weights": weights,
-    }
+    common = {"encoder": encoder, "unit": "percent", "sequences": 3, "scored_sizes": "64x64", "protocol": PROTOCOL,
+              "encoder_settings": judged.canonical_json()}  # fmt: skip
     return [
         {**common, "set": kind, "kind": kind, "measure": measure.name, "value": scores.get(measure.name), "encoder_digest": "d"}
         for kind, benchmark in BENCHMARKS.items()

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from fake_results import NASTY, SIZE, FakeResults
 from PIL import Image
 
@@ -22,9 +21,13 @@ from cdgmae.report.pages.explorer.bag_selection import choose_source
 from cdgmae.report.pages.explorer.explorer_bags import NO_ROOM, show_bags
 from cdgmae.report.pages.explorer.explorer_page import write_explorer
 from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.report import ReportSettings
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.tables import read_table
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 PATCHES = 36
 """Patches of 8 x 8 pixels of the made-up images."""
@@ -100,7 +103,7 @@ def test_crops_are_drawn_again_from_the_real_images(fake: FakeResults, tmp_path:
     table = folder / "crops" / "00000.parquet"
     settings = ScoringSettings(image_size=32, nearest_bags=3)
     score_shard(
-        settings, fake.root / "shards/demo/00000.tar", None, "pixels:8", table, source="crops", device=torch.device("cpu")
+        settings, fake.root / "shards/demo/00000.tar", None, parse_encoder("pixels:8"), table, source="crops", runtime=ON_CPU
     )
     summarise([table], folder / "summary.parquet", folder / "summary.csv")
     _, data, _ = write(fake.root, tmp_path)
@@ -117,7 +120,7 @@ def test_bags_share_the_page_between_sources(scored: FakeResults, tmp_path: Path
     crops = folder / "crops" / "00000.parquet"
     settings = ScoringSettings(image_size=32)
     score_shard(
-        settings, scored.root / "shards/demo/00000.tar", None, "pixels:8", crops, source="crops", device=torch.device("cpu")
+        settings, scored.root / "shards/demo/00000.tar", None, parse_encoder("pixels:8"), crops, source="crops", runtime=ON_CPU
     )
     summarise([crops, *sorted(folder.glob("s_ldm/*.parquet"))], folder / "summary.parquet", folder / "summary.csv")
     _, data, _ = write(scored.root, tmp_path, consistency_bags=10)
@@ -151,7 +154,7 @@ def test_what_is_gone_is_said(scored: FakeResults, tmp_path: Path) -> None:
     assert facts["explorer_images"] == 0
     assert {bag["problem"] for bag in data["bags"]} == {
         "shards/demo/00000.tar is not there",
-        "shards/demo/00001.tar is not there",
+        "shards/demo/00001.tar and views/s_ldm/00001.tar are not there",
     }
     assert {bag["class"] for bag in data["bags"]} == {None}
     assert "0 of the 12 bags have images" in page.replace("\n", " ")
@@ -178,7 +181,7 @@ def test_shards_that_no_longer_fit_the_scores_are_said(scored: FakeResults, tmp_
     _, data, _ = write(scored.root, tmp_path)
     problems = {bag["key"][:2]: bag["problem"] for bag in data["bags"]}
     assert problems["n0"] is None
-    assert "have no real image in" in problems["n1"]
+    assert "views without a real image: " in problems["n1"]
 
 
 def test_writing_again_leaves_no_images_behind(scored: FakeResults, tmp_path: Path) -> None:

@@ -15,15 +15,15 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from cdgmae.runtime.interrupts import Interrupted
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.tables import read_table
 from cdgmae.training import metrics as metrics_module
+from cdgmae.training.accelerator import check_training_runtime
 from cdgmae.training.failures import FAILURE_FILE, USUAL_STEPS, LossWatch
 from cdgmae.training.loop import METRICS_FOLDER, Observer, TrainingResult, train
-from cdgmae.training.machine import Machine
 from cdgmae.training.schedule import LoopSettings, learning_rate, parameter_groups
 from cdgmae.training.state import STATE_PATTERN, load_state
 
-CPU = torch.device("cpu")
 SETTINGS = LoopSettings(num_steps=30, learning_rate=1e-2, warmup_steps=5, weight_decay=0.1, ema_decay=0.9)
 
 
@@ -77,10 +77,11 @@ def run(
     settings: LoopSettings = SETTINGS,
     every: float = 0.0,
     observe: Observer | None = None,
+    tracker_dir: Path | None = None,
     **machine: object,
 ) -> TrainingResult:
-    here = Machine(device=CPU, checkpoint_interval_seconds=every, **machine)  # type: ignore[arg-type]
-    return train(task, settings, seed=1, work_dir=work, machine=here, observe=observe)
+    runtime = RuntimeSettings(device="cpu", checkpoint_interval_seconds=every, **machine)  # type: ignore[arg-type]
+    return train(task, settings, seed=1, work_dir=work, runtime=runtime, tracker_dir=tracker_dir, observe=observe)
 
 
 def same(first: TrainingResult, second: TrainingResult) -> None:
@@ -188,7 +189,7 @@ def test_bf16_follows_fp32_and_keeps_full_precision_weights(tmp_path: Path) -> N
 
 def test_fp16_is_refused_on_a_cpu() -> None:
     with pytest.raises(ValueError, match="fp16 needs a GPU; use bf16 or fp32"):
-        Machine(device=CPU, precision="fp16")
+        check_training_runtime(RuntimeSettings(device="cpu", precision="fp16"))
 
 
 @pytest.mark.parametrize("factor", [math.nan, 1e6])
@@ -218,7 +219,7 @@ def test_tracker_mirrors_the_metrics_and_goes_on_after_a_resume(tmp_path: Path) 
 
     for die_at in (20, None):
         try:
-            run(RegressionTask(die_at=die_at), tmp_path / "w", trackers=("tensorboard",), tracker_dir=tmp_path / "logs")
+            run(RegressionTask(die_at=die_at), tmp_path / "w", trackers=["tensorboard"], tracker_dir=tmp_path / "logs")
         except Killed:
             continue
     events = EventAccumulator(str(tmp_path / "logs/tensorboard"))
@@ -226,9 +227,10 @@ def test_tracker_mirrors_the_metrics_and_goes_on_after_a_resume(tmp_path: Path) 
     assert [event.step for event in events.Scalars("loss")] == list(range(30))
 
 
-def test_unknown_and_absent_trackers_are_refused() -> None:
-    with pytest.raises(ValueError, match="trackers tensorbored: no such tracker; allowed: tensorboard, wandb"):
-        Machine(device=CPU, trackers=("tensorbored",))
+def test_a_tracker_that_is_not_installed_is_refused_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="trackers wandb: not installed; `pip install wandb`, or leave them out"):
+        check_training_runtime(RuntimeSettings(device="cpu", trackers=["wandb"]))
 
 
 def test_learning_rate_warms_up_from_zero_then_follows_the_cosine() -> None:

@@ -6,25 +6,32 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from cdgmae.settings.sources import EmbeddingSettings, IndexSettings, NeighbourSettings
+from cdgmae.settings.encoder import parse_encoder
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShard, ImageShardWriter, index_path
 from cdgmae.storage.tables import table_facts
-from cdgmae.views.sources.embedding import EmbeddingTable, embed_images
-from cdgmae.views.sources.neighbours import NeighbourSearch, build_index, gather_neighbours
-from tests.views.conftest import ENCODER, image, write_shard
+from cdgmae.views.gathering.embedding import EmbeddingTable, embed_images
+from cdgmae.views.gathering.neighbours import NeighbourSearch, build_index, gather_neighbours
+from cdgmae.views.sources.knn import EmbeddingSettings, IndexSettings, NeighbourViews
+from tests.generators.conftest import ENCODER, image, write_shard
 
 pytest.importorskip("faiss", reason="kind knn needs faiss: pip install 'cdgmae[knn]'")
 
-CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 KEYS = tuple(f"k{number:03d}" for number in range(200))
 
 
 def embed(tars: list[Path], folder: Path, encoder: str = ENCODER) -> list[Path]:
     tables = []
     for tar in tars:
-        embed_images(EmbeddingSettings(image_size=16, batch_size=32), tar, encoder, folder / f"{tar.stem}.parquet", device=CPU)
+        embed_images(
+            EmbeddingSettings(image_size=16, batch_size=32),
+            tar,
+            parse_encoder(encoder),
+            folder / f"{tar.stem}.parquet",
+            runtime=ON_CPU,
+        )
         tables.append(folder / f"{tar.stem}.parquet")
     return tables
 
@@ -35,7 +42,7 @@ def gather(
     """Rows of every bag, through all three jobs."""
     tables, index = embed(tars, folder), folder / "index.faiss"
     build_index(IndexSettings(exact_up_to=exact_up_to, num_probes=probes), 0, tables, index)
-    settings = NeighbourSettings.from_plain({"num_views": num_views, "duplicate_similarity": 1.0, **changes})
+    settings = NeighbourViews.from_plain({"num_views": num_views, "duplicate_similarity": 1.0, **changes})
     bags: dict[str, list[ImageRow]] = {}
     search = NeighbourSearch(settings, tars, tables[::-1], index)
     for tar in tars:
@@ -130,6 +137,6 @@ def test_what_does_not_belong_together_is_refused(whole: Path, tmp_path: Path) -
     build_index(IndexSettings(), 0, tables[:1], tmp_path / "index.faiss")
     both = [tables[0], *embed([other], tmp_path / "b")]
     with pytest.raises(ValueError, match="made from other shards; delete results/embeddings"):
-        NeighbourSearch(NeighbourSettings(), [whole, other], both, tmp_path / "index.faiss")
+        NeighbourSearch(NeighbourViews(), [whole, other], both, tmp_path / "index.faiss")
     with pytest.raises(ValueError, match=r"image_size = 20 is not a multiple of the patch size 8.*image_size = 16"):
-        embed_images(EmbeddingSettings(image_size=20), whole, "pixels:8", tmp_path / "e.parquet", device=CPU)
+        embed_images(EmbeddingSettings(image_size=20), whole, parse_encoder("pixels:8"), tmp_path / "e.parquet", runtime=ON_CPU)

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
-from tests.views.conftest import KEYS, image
+from tests.generators.conftest import KEYS, image
 
 pytest.importorskip("faiss", reason="kind knn needs faiss: pip install 'cdgmae[knn]'")
 pytest.importorskip("av", reason="kind video needs PyAV: pip install 'cdgmae[video]'")

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cdgmae.commands.views import app
-from tests.views.conftest import ENCODER, training_settings
+from tests.generators.conftest import ENCODER, training_settings
 
 
 def run(*arguments: object) -> dict:

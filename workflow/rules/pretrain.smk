@@ -1,8 +1,9 @@
 # Stage pretrain: one cross-view masked autoencoder per run and seed. Its checkpoints live in work/, which no failed job clears.
 rule pretrain_encoder:
     input:
-        gate=lambda w: ancient(JOBS.shard_gate(JOBS.dataset_of_run(w.run))),
+        gate=lambda w: JOBS.shard_gate(JOBS.dataset_of_run(w.run)),
         images=lambda w: JOBS.run_images(w.run),
+        views=lambda w: JOBS.run_views(w.run),
         scores=lambda w: JOBS.run_scores(w.run),
     output:
         encoder="results/pretrain/{run}/seed{seed}/encoder.safetensors",
@@ -34,24 +35,22 @@ rule pretrain_encoder:
         seed=lambda w: JOBS.run_seed(w.seed),
         work="work/pretrain/{run}/seed{seed}",
         trackers="logs/trackers/{run}/seed{seed}",
-        finished="work/finished/pretrain/{run}/seed{seed}",
     message:
         "Pre-train {wildcards.run}, seed {wildcards.seed}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae pretrain run"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shards {params.shards:q}"
-        " {params.views}"
-        " {params.scores}"
-        " --output $(dirname {output.encoder:q})"
-        " --work {params.work:q}"
-        " --tracker-dir {params.trackers:q}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae pretrain run"
+            " --settings {params.settings:q}"
+            " --seed {params.seed}"
+            " --shards {params.shards:q}"
+            " {params.views}"
+            " {params.scores}"
+            " --output $(dirname {output.encoder:q})"
+            " --work {params.work:q}"
+            " --tracker-dir {params.trackers:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule pretrain:

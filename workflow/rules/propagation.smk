@@ -24,27 +24,27 @@ rule propagate_labels:
         runtime=480,
     params:
         settings=lambda w: JOBS.protocol(w.set).canonical_json(),
-        encoder=lambda w: JOBS.encoder_reference(JOBS.judged_encoder(w.encoder)),
+        encoder=lambda w: JOBS.loadable_encoder(
+            JOBS.judged_encoder(w.encoder)
+        ).canonical_json(),
         kind=lambda w: JOBS.kind(w.set),
         seed=lambda w: JOBS.seed_option(w.encoder),
         work="work/propagation/{encoder}/{set}",
-        finished="work/finished/propagation/{encoder}",
     message:
         "Propagate labels on {wildcards.set} with {wildcards.encoder}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae propagation run {params.kind}"
-        " --set {wildcards.set}"
-        " --settings {params.settings:q}"
-        " --encoder {params.encoder:q}"
-        " --name {wildcards.encoder} {params.seed}"
-        " --output $(dirname {output.table:q})"
-        " --strips"
-        " --work {params.work:q}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae propagation run {params.kind}"
+            " --set {wildcards.set}"
+            " --settings {params.settings:q}"
+            " --encoder {params.encoder:q}"
+            " --name {wildcards.encoder} {params.seed}"
+            " --output $(dirname {output.table:q})"
+            " --strips"
+            " --work {params.work:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule summarise_propagation:

@@ -28,8 +28,8 @@ from cdgmae.runtime.distribution import is_main_process, rank, world_size
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.views import GeneratorTrainingSettings
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.atomic import atomic_file, explain_write_errors, write_text
-from cdgmae.storage.image_collection import ImageCollection
 
 logger = logging.getLogger("cdgmae")
 
@@ -84,7 +84,7 @@ def part_path(folder: Path, kind: str, first: int) -> Path:
 def fill_cache(
     folder: Path,
     identity: str,
-    images: ImageCollection,
+    images: Bags,
     encoder: Encoder,
     pipeline: LatentDiffusionPipeline,
     settings: GeneratorTrainingSettings,
@@ -133,7 +133,7 @@ def fill_cache(
     return LatentCache(folder, len(images), part)
 
 
-def chunks_of(images: ImageCollection, indices: Sequence[int] | range) -> Iterator[Sequence[int]]:
+def chunks_of(images: Bags, indices: Sequence[int] | range) -> Iterator[Sequence[int]]:
     """The indices in runs of `CHUNK`."""
     for first in range(0, len(indices), CHUNK):
         yield indices[first : first + CHUNK]
@@ -161,7 +161,7 @@ def _stop_if_asked(stop: StopRequest, done: str) -> None:
 
 def _compute(
     indices: range,
-    images: ImageCollection,
+    images: Bags,
     encoder: Encoder,
     pipeline: LatentDiffusionPipeline,
     settings: GeneratorTrainingSettings,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from cdgmae.propagation.benchmarks.benchmark import Benchmark, Measure
+from cdgmae.propagation.benchmarks.benchmark import Benchmark
 from cdgmae.propagation.benchmarks.davis import Davis, DavisProtocol
 from cdgmae.propagation.benchmarks.jhmdb import Jhmdb, JhmdbProtocol
 from cdgmae.propagation.benchmarks.vip import Vip, VipProtocol
@@ -48,14 +48,6 @@ def set_label(name: str, kind: str) -> str:
 def column_of(name: str, kind: str, measure: str) -> str:
     """The column of a measure in the wide summary: `J&F` of the set named after its kind, `lab J&F` of a set named `lab`."""
     return measure if name == kind else f"{name} {measure}"
-
-
-def find_measure(name: str) -> tuple[str, Measure] | None:
-    """The kind that a measure belongs to, and the measure; None if no kind has it."""
-    return next(
-        ((kind, measure) for kind, benchmark in BENCHMARKS.items() for measure in benchmark.measures if measure.name == name),
-        None,
-    )
 
 
 def table_scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

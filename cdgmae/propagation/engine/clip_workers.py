@@ -23,6 +23,7 @@ from cdgmae.propagation.benchmarks.registry import EvaluationSet, benchmark_of
 from cdgmae.propagation.engine.clip_results import PartFiles
 from cdgmae.propagation.output.predictions import ClipOutputs
 from cdgmae.runtime.devices import limit_threads
+from cdgmae.settings.encoder import EncoderSettings
 
 Rows = list[dict[str, Any]]
 
@@ -33,13 +34,13 @@ class ClipWork:
 
     Attributes:
         protocol: Settings of the evaluation set.
-        encoder_reference: As `cdgmae.models.encoders.by_name.load_encoder` takes it.
+        encoder_settings: The frozen encoder.
         parts: Where the rows of finished sequences are kept.
         outputs: What is written besides.
     """
 
     protocol: EvaluationSet
-    encoder_reference: str
+    encoder_settings: EncoderSettings
     parts: PartFiles
     outputs: ClipOutputs
 
@@ -57,9 +58,9 @@ class ClipWork:
             return rows
 
 
-def frozen_encoder(reference: str, device: torch.device, protocol: EvaluationSet) -> Encoder:
+def frozen_encoder(settings: EncoderSettings, device: torch.device, protocol: EvaluationSet) -> Encoder:
     """The encoder on its device, its float32 products on a CPU left to oneDNN."""
-    encoder = load_encoder(reference, device=device)
+    encoder = load_encoder(settings, device=device)
     if protocol.precision == "fp32":
         freeze_to_onednn(encoder)
     return encoder
@@ -91,7 +92,7 @@ def computed_clips(
     except BrokenProcessPool:
         raise ValueError(
             f"one of {len(devices)} worker processes was killed, most often for lack of memory; finished clips are kept: "
-            "run the same command again, with fewer --workers if memory was short"
+            "run the same command again, with a lower runtime.workers if memory was short"
         ) from None
 
 
@@ -127,7 +128,7 @@ def _start_worker(work: ClipWork, places: SimpleQueue[str], threads: int) -> Non
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limit_threads(threads)
     device = torch.device(places.get())
-    _STATE.update(work=work, device=device, encoder=frozen_encoder(work.encoder_reference, device, work.protocol))
+    _STATE.update(work=work, device=device, encoder=frozen_encoder(work.encoder_settings, device, work.protocol))
 
 
 def _end_with_parent() -> None:

@@ -30,12 +30,12 @@ SUMMARY_SCHEMA = pa.schema(
         pa.field("scored_sizes", pa.string(), nullable=False),
         pa.field("protocol", pa.string(), nullable=False),
         pa.field("encoder_digest", pa.string(), nullable=False),
-        pa.field("weights", pa.string(), nullable=False),
+        pa.field("encoder_settings", pa.string(), nullable=False),
     ]
 )
 """`value` is null where nothing could be counted. `sequences` are those behind it; `scored_sizes` the sizes (WIDTHxHEIGHT) at which
-predictions were compared with the truth, separated by spaces; `protocol` is JSON: its name and all settings; `weights` what the
-encoder is: a file, a timm name, random weights or pixels."""
+predictions were compared with the truth, separated by spaces; `protocol` is JSON: its name and all settings; `encoder_settings` is
+JSON: what the encoder is."""
 
 
 def summarise(tables: Sequence[Path], output_parquet: Path, output_csv: Path) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def summarise(tables: Sequence[Path], output_parquet: Path, output_csv: Path) ->
             )
         origins[encoder, set_name] = path
         _warn_if_different(path, set_name, conditions.setdefault(set_name, _conditions(rows)), _conditions(rows))
-        weights = next(iter(table_facts(path).get("inputs", {})), "")
-        summary += [{**row, "weights": weights} for row in summary_rows(rows)]
+        judged = json.dumps(table_facts(path)["encoder_settings"], sort_keys=True)
+        summary += [{**row, "encoder_settings": judged} for row in summary_rows(rows)]
     write_csv(output_csv, pa.Table.from_pylist(wide_rows(summary), schema=_wide_schema(summary)))
     write_table(output_parquet, summary, SUMMARY_SCHEMA, inputs={str(path): file_sha256(path) for path in tables})
     encoders = {encoder for encoder, _ in origins}
@@ -76,7 +76,7 @@ def summarise(tables: Sequence[Path], output_parquet: Path, output_csv: Path) ->
 
 
 def summary_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of `SUMMARY_SCHEMA` without `weights`, one per measure, from all rows of one table."""
+    """Rows of `SUMMARY_SCHEMA` without `encoder_settings`, one per measure, from all rows of one table."""
     first = rows[0]
     names = ("encoder", "seed", "set", "kind", "protocol", "encoder_digest")
     sizes = sorted({(row["scored_height"], row["scored_width"]) for row in rows})

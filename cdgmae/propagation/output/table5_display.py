@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cdgmae.paper import PAPER_TABLES
 from cdgmae.propagation.benchmarks.registry import benchmark_of, column_of
 from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA, wide_rows
-from cdgmae.propagation.paper import TABLE_5
 from cdgmae.storage.tables import read_table
 
 
@@ -74,10 +74,9 @@ def render_display(display: PropagationDisplay, console: Console | None = None) 
     for row in wide_rows(display.summary):
         table.add_row(row["encoder"], *(_shown(row.get(name)) for name in columns))
     table.add_section()
-    for paper in TABLE_5:
-        table.add_row(
-            f"paper: {paper.method} {paper.architecture}", *(_shown(paper.scores.get(name)) for name in columns), style="dim"
-        )
+    for paper in PAPER_TABLES["table5"].rows.values():
+        values = (_shown(paper.value(name)) for name in columns)
+        table.add_row(f"paper: {' '.join(paper.labels[:2])}", *values, style="dim")
     console.print(table)
     for name, conditions in display.conditions.items():
         console.print(f"[dim]{name}: {conditions}[/dim]", highlight=False)

@@ -14,7 +14,7 @@ import torch
 
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.views import DrawingSettings
-from cdgmae.storage.image_collection import ImageCollection
+from cdgmae.storage.bags import Bags
 from cdgmae.views.sampling.batch import Item, RawView, ViewMaker
 from cdgmae.views.sampling.sampler import SamplerRecipe
 from cdgmae.views.sampling.view_journal import PartWriter
@@ -97,7 +97,7 @@ def draw_batches(
         Interrupted: if a batch had to be given up.
         ValueError: if the sampler cannot be opened or the views cannot be written.
     """
-    sampler, images = task.recipe.open(device), ImageCollection([task.shard_tar])
+    sampler, images = task.recipe.open(device), Bags([task.shard_tar]).usable()
     maker = ViewMaker(sampler, task.recipe, images, task.settings, task.seed)
     with (
         PartWriter(task.work_dir, slot, task.identity) as parts,
