@@ -52,13 +52,11 @@ def probe_node(folder: Path, reports: Path) -> dict[str, Any]:
 def _gpu_facts(problems: list[str]) -> dict[str, Any]:
     import torch
 
-    asked = os.environ.get("SLURM_STEP_GPUS") or os.environ.get("SLURM_JOB_GPUS")
+    from cdgmae.runtime.devices import slurm_gpus, why_no_gpu
+
     devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    if asked and not devices:
-        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a build without CUDA"
-        problems.append(
-            f"Slurm gave GPU {asked}, but torch {torch.__version__} ({built}) sees none: check the driver and the build"
-        )
+    if (given := slurm_gpus()) is not None and not devices:
+        problems.append(why_no_gpu(given))
     return {
         "gpus": [f"{device.name} {device.total_memory / 2**30:.0f} GiB" for device in devices],
         "torch": torch.__version__,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -16,6 +15,7 @@ from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
 from cdgmae.settings.encoder import EncoderSettings, parse_encoder
 from cdgmae.settings.messages import describe_problems
+from cdgmae.settings.plain_values import read_json, read_yaml
 from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -50,8 +50,8 @@ RuntimeOption = Annotated[
         "'{\"compile\": true}'. The other options override it.",
     ),
 ]  # fmt: skip
-DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
-PrecisionOption = Annotated[str | None, typer.Option("--precision", help="fp32, bf16 or fp16.")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+PrecisionOption = Annotated[str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; all cores if left out.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")]
 
@@ -67,7 +67,8 @@ def parse_settings(kind: type[AnySettings], text: str = "", **overrides: Any) ->
     Raises:
         ValueError: naming each key, its value and what is allowed.
     """
-    return _parse(kind, text, "--settings", overrides)
+    values, origin = read_values(text, "--settings")
+    return check_values(kind, {**values, **_given(overrides)}, origin)
 
 
 def choose_encoder(text: str, key: str | None, prefix: str | None, num_heads: int | None) -> EncoderSettings:
@@ -89,29 +90,49 @@ def parse_runtime(
     Raises:
         ValueError: naming each key, its value and what is allowed.
     """
-    return _parse(RuntimeSettings, text, "--runtime", {"device": device, "precision": precision, "threads": threads})
+    values, origin = read_values(text, "--runtime")
+    by_hand = {"device": device, "precision": precision, "threads": threads}
+    return check_values(RuntimeSettings, {**values, **_given(by_hand)}, origin)
 
 
-def _parse(kind: type[AnySettings], text: str, option: str, overrides: Mapping[str, Any]) -> AnySettings:
+def read_values(text: str, option: str) -> tuple[dict[str, Any], str]:
+    """Plain values from JSON text or a file, and what to blame for them: the option or the file.
+
+    Args:
+        text: JSON text, the name of a .json/.yaml file, or empty for none.
+        option: Name of the option.
+
+    Raises:
+        ValueError: if they cannot be read or are no mapping.
+    """
     origin = option
     if text and not text.lstrip().startswith("{"):
         origin = text
         try:
-            values = yaml.safe_load(Path(text).read_text(encoding="utf-8"))
+            values = read_yaml(Path(text))
         except OSError as error:
             raise ValueError(f"{option} {text}: {error.strerror}; give JSON text or an existing .json/.yaml file") from None
     else:
-        try:
-            values = json.loads(text) if text else {}
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{option} is not valid JSON: {error}") from None
+        values = read_json(text, option) if text else {}
     if not isinstance(values, dict):
         raise ValueError(f"{origin} must hold a mapping of settings, found {type(values).__name__}")
-    values.update({name: value for name, value in overrides.items() if value is not None})
+    return values, origin
+
+
+def check_values(kind: type[AnySettings], values: Mapping[str, Any], origin: str) -> AnySettings:
+    """Settings from plain values.
+
+    Raises:
+        ValueError: naming each key, its value and what is allowed.
+    """
     try:
-        return kind.from_plain(values)
+        return kind.from_plain(dict(values))
     except ValidationError as error:
         raise ValueError(f"{origin}: " + "; ".join(describe_problems(error, kind))) from None
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def find_shards(folder: Path) -> list[Path]:

@@ -103,20 +103,27 @@ def flops(
     table8: Annotated[bool, typer.Option("--table8", help="The paper's Table 8 beside the same counts here.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """What runs cost: GFLOPs per sample, parameters and GPU hours per seed.
+    """What runs cost: GFLOPs per sample, parameters, GPU hours per seed, and the GPU memory of a training.
 
     `paper_gflops` follows the paper's Table 8 (multiply-accumulates of linear layers, layer norms, no attention products);
     `true_gflops` counts both operations of every multiply-accumulate, attention included, and `true_gflops_per_step` the
-    backward pass with it. Without --config the one run of --settings is counted; without either, the paper's CDG-MAE-a1.
+    backward pass with it. `micro_batch_80gb` is the number of samples that a card of 80 GB takes at once in bf16 if one GPU has the
+    whole batch, `memory_gib_80gb` what they need. Without --config the one run of --settings is counted; without either, the
+    paper's CDG-MAE-a1.
     """
+    from cdgmae.config import load_config
     from cdgmae.pretrain.flops import describe_run, table_8
+    from cdgmae.pretrain.memory import describe_memory
 
     if table8:
         rows = table_8()
         _print_rows({"rows": rows}, rows, as_json)
         return
     runs = _configured_runs(config, run_name, settings, images)
-    described = {name: describe_run(run, number, tflops) for name, (run, number) in runs.items()}
+    limit = load_config(config).runtime.micro_batch_size if config is not None else None
+    described = {
+        name: {**describe_run(run, number, tflops), **describe_memory(run, limit)} for name, (run, number) in runs.items()
+    }
     _print_rows({"runs": described}, [{"run": name, **row} for name, row in described.items()], as_json)
     if not as_json and any(number is None for _, number in runs.values()):
         typer.echo("GPU hours need the number of images: give --images, or run the shards stage first.")

@@ -120,12 +120,15 @@ def summarise(
     settings: DatasetOption,
     manifest: ManifestOption,
     output: Annotated[Path, typer.Option("--output", help="The summary to write, e.g. results/shards/NAME/summary.parquet.")],
+    max_bad_fraction: Annotated[
+        float | None, typer.Option(help="Fail when a larger share of the images is unusable; default 0.001.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check all shards together: one row per shard, a list of all bad images, and an error when they are too many."""
     from cdgmae.shards.shard_summary import summarise_shards
 
-    dataset = parse_settings(DatasetSettings, settings)
+    dataset = parse_settings(DatasetSettings, settings, max_bad_fraction=max_bad_fraction)
     tars = [manifest.with_name(f"{name}.tar") for name in shard_names(dataset.num_shards)]
     print_result(summarise_shards(dataset, tars, output, manifest=manifest), as_json)
 

@@ -52,7 +52,8 @@ def plan(
     jobs, numbers = Jobs(load_config(config)), _gpu_numbers(gpus)
     source = _sampled_source(jobs, source)
     dataset, root = jobs.dataset_of(source), config.parent
-    tars = [tar for tar in (root / file for file in jobs.shard_files(dataset)) if tar.with_suffix(".parquet").is_file()]
+    folder = root / names.shards_dir(dataset)
+    tars = [folder / f"{name}.tar" for name in jobs.shard_names(dataset) if (folder / f"{name}.parquet").is_file()]
     num_shards = len(jobs.shard_names(dataset))
     origin = "--images"
     if images is None:
@@ -104,7 +105,7 @@ def _measured(
 ) -> Rate:
     from dataclasses import replace
 
-    from cdgmae.runtime.devices import pick_device
+    from cdgmae.runtime.compute import start_compute
     from cdgmae.views.sampling.cost import measure_rate
     from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
 
@@ -112,9 +113,10 @@ def _measured(
         raise ValueError(
             f"no shard of {jobs.dataset_of(source)} exists yet, so there is nothing to measure with; run `snakemake shards`"
         )
-    settings = jobs.sampling(source)
-    recipe = GeneratorRecipe(root / jobs.generator_folder(source), settings, runtime.precision, runtime.compile)
-    rate = measure_rate(settings, jobs.config.seed, tars[0], recipe, pick_device(runtime.device))
+    generator, settings = jobs.generator_folder(source), jobs.generator_source(source).sampling
+    compute = start_compute(runtime)
+    recipe = GeneratorRecipe(root / generator, settings, compute.precision, runtime.compile)
+    rate = measure_rate(settings, jobs.config.seed, tars[0], recipe, compute.device)
     return replace(rate, bytes=bytes_per_view) if bytes_per_view else rate
 
 

@@ -1,4 +1,4 @@
-"""`cdgmae views`: train generators and sample bags of views."""
+"""`cdgmae views`: train generators, fill bags of views, look at a bag."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from cdgmae.commands.options import (
     RuntimeOption,
     SeedOption,
     SettingsOption,
-    ShardOption,
     ThreadsOption,
     find_shards,
     parse_runtime,
     parse_settings,
     print_result,
 )
+from cdgmae.commands.view_embeddings import embed, index
+from cdgmae.commands.view_making import make
 from cdgmae.commands.view_plan import plan
-from cdgmae.commands.view_sources import VERBS
 from cdgmae.settings.encoder import parse_encoder
-from cdgmae.settings.views import GeneratorTrainingSettings, SamplingSettings
+from cdgmae.settings.views import GeneratorTrainingSettings
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Fill bags of views: from a latent diffusion model or any diffusers pipeline, with neighbours, random images or frames of a "
-    "clip; look at a bag.",
+    help="Fill bags of views: from a latent diffusion model or any diffusers pipeline, with neighbours, random images, frames of a clip "
+    "or the files of another tool; look at a bag.",
 )
 
 
@@ -128,47 +128,6 @@ def import_generator(
     print_result(result, as_json)
 
 
-@app.command("sample")
-def sample(
-    shard: ShardOption,
-    generator: Annotated[Path, typer.Option(help="Generator folder, e.g. results/generators/s_ldm.")],
-    output: Annotated[
-        Path, typer.Option(help="View shard to write, e.g. results/views/s_ldm/00000.tar; the index goes beside it.")
-    ],
-    work: Annotated[
-        Path | None, typer.Option(help="Folder for finished views until the shard is whole; default: beside OUTPUT.")
-    ] = None,
-    settings: SettingsOption = "",
-    batch_size: Annotated[int | None, typer.Option(help="Views sampled together; default: that of the settings.")] = None,
-    seed: SeedOption = 0,
-    runtime: RuntimeOption = "",
-    device: DeviceOption = None,
-    precision: PrecisionOption = None,
-    threads: ThreadsOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Sample the views of every image of a shard.
-
-    View k of image x depends on (seed, key, k) alone. Finished views are kept as they are made: killed at any moment and
-    started again, with any number of processes and any batch size, only what is missing is made. The settings are those of
-    `views.sources.NAME.sampling` in config.yaml; without any they are the paper's (4 views, 50 DDIM steps, guidance 6).
-    """
-    from cdgmae.runtime.devices import limit_threads
-    from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
-    from cdgmae.views.sampling.sample_shard import sample_shard
-
-    parsed = parse_settings(SamplingSettings, settings, batch_size=batch_size)
-    here = parse_runtime(runtime, device, precision, threads)
-    limit_threads(here.thread_limit)
-    recipe = GeneratorRecipe(generator, parsed, here.precision, here.compile)
-    with exclusive_writer(output):
-        result = sample_shard(
-            parsed, seed, shard, recipe, output, work or output.parent / f".work-{output.stem}", runtime=here
-        )  # fmt: skip
-    print_result(result, as_json)
-
-
 @app.command("show")
 def show(
     key: Annotated[str, typer.Argument(help="Key of the real image, as in the shard's index.")],
@@ -192,6 +151,7 @@ def show(
     print_result({**lines, "output": str(output)}, as_json)
 
 
+app.command("make")(make)
+app.command("embed")(embed)
+app.command("index")(index)
 app.command("plan")(plan)
-for _name, _verb in VERBS.items():
-    app.command(_name)(_verb)

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
+import timm
+from huggingface_hub import ModelCard, ModelCardData
+from timm.models import save_for_hf
 from timm.models.vision_transformer import VisionTransformer
 
 from cdgmae import __version__
-from cdgmae.interchange.cards import PAPER, card, json_block, licence_text, markdown_table, refuse_used_folder
+from cdgmae.interchange.cards import PAPER, card_text, json_block, licence_text, markdown_table, refuse_used_folder
 from cdgmae.models.encoders.checkpoints import load_encoder_file
 from cdgmae.models.encoders.frozen_encoder import weights_digest
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
@@ -54,13 +56,9 @@ def export_encoder(run_dir: Path, output: Path, *, results: Path, licence: str) 
     evaluations = find_evaluations(results, digest)
     architecture = timm_architecture(settings.vit)
     with explain_write_errors(output), atomic_folder(output) as folder:
-        tensors = {name: tensor.contiguous() for name, tensor in vit.state_dict().items()}
-        (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
-        (folder / "config.json").write_text(
-            json.dumps(timm_config(architecture, settings.vit), indent=2) + "\n", encoding="utf-8"
-        )
-        text = _card(run_dir, settings, vit, digest, evaluations, licence)
-        (folder / "README.md").write_text(text, encoding="utf-8")
+        model = as_timm_model(architecture, vit, settings.vit)
+        save_for_hf(model, str(folder), model_args=timm_arguments(settings.vit), safe_serialization=True)
+        _card(run_dir, settings, vit, digest, evaluations, licence).save(folder / "README.md")
     parameters = sum(parameter.numel() for parameter in vit.parameters())
     return {"output": str(output), "architecture": architecture, "parameters": parameters, "evaluation_sets": sorted(evaluations)}
 
@@ -71,33 +69,21 @@ def timm_architecture(vit: VitSettings) -> str:
     return next((TIMM_NAMES[name] for name, known in ARCHITECTURES.items() if known == dimensions), TIMM_NAMES["vits16"])
 
 
-def timm_config(architecture: str, vit: VitSettings) -> dict[str, Any]:
-    """The `config.json` that timm reads: architecture, dimensions, and how images are prepared."""
-    return {
-        "architecture": architecture,
-        "num_classes": 0,
-        "num_features": vit.embed_dim,
-        "global_pool": "token",
-        "model_args": {
-            "img_size": vit.image_size,
-            "patch_size": vit.patch_size,
-            "embed_dim": vit.embed_dim,
-            "depth": vit.depth,
-            "num_heads": vit.num_heads,
-            "num_classes": 0,
-        },
-        "pretrained_cfg": {
-            "input_size": [3, vit.image_size, vit.image_size],
-            "fixed_input_size": True,
-            "interpolation": "bicubic",
-            "crop_pct": 1.0,
-            "mean": list(IMAGENET_MEAN),
-            "std": list(IMAGENET_STD),
-            "num_classes": 0,
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
-        },
-    }
+def as_timm_model(architecture: str, vit: VisionTransformer, settings: VitSettings) -> VisionTransformer:
+    """The same encoder as timm builds it under a name, with how its images are prepared."""
+    side = settings.image_size
+    prepared = {
+        "architecture": architecture, "input_size": (3, side, side), "fixed_input_size": True, "interpolation": "bicubic", "crop_pct": 1.0,
+        "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "num_classes": 0, "first_conv": "patch_embed.proj", "classifier": "head",
+    }  # fmt: skip
+    model: VisionTransformer = timm.create_model(architecture, pretrained_cfg=prepared, **timm_arguments(settings))
+    model.load_state_dict(vit.state_dict())
+    return model
+
+
+def timm_arguments(settings: VitSettings) -> dict[str, Any]:
+    """The dimensions as timm names them."""
+    return {"img_size": settings.image_size, **settings.model_dump(exclude={"image_size"}), "num_classes": 0}
 
 
 def find_evaluations(results: Path, digest: str) -> dict[str, list[dict[str, Any]]]:
@@ -123,14 +109,14 @@ def _card(
     digest: str,
     evaluations: dict[str, list[dict[str, Any]]],
     licence: str,
-) -> str:
+) -> ModelCard:
     name = f"{run_dir.parent.name}, {run_dir.name}"
-    metadata = {
-        "library_name": "timm",
-        "pipeline_tag": "image-feature-extraction",
-        "license": licence,
-        "tags": ["timm", "vision-transformer", "masked-autoencoder", "correspondence", "video-label-propagation", "cdg-mae"],
-    }
+    metadata = ModelCardData(
+        library_name="timm",
+        pipeline_tag="image-feature-extraction",
+        license=licence,
+        tags=["timm", "vision-transformer", "masked-autoencoder", "correspondence", "video-label-propagation", "cdg-mae"],
+    )
     sections = {
         "What it is": f"A Vision Transformer encoder (patch {settings.vit.patch_size}, width {settings.vit.embed_dim}, depth "
         f"{settings.vit.depth}) pre-trained with the pretext `{settings.pretext}` on bags of view source `{settings.source}`, the method "
@@ -141,7 +127,7 @@ def _card(
         "Training settings": json_block(settings.model_dump(mode="json")),
         "Licence": licence_text(licence, "these weights"),
     }
-    return card(metadata, f"CDG-MAE encoder: {name}", sections)
+    return ModelCard(card_text(metadata, f"CDG-MAE encoder: {name}", sections))
 
 
 def _use(vit: VitSettings) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from pathlib import Path
 
 from cdgmae.config import Config
 from cdgmae.jobs.report import ReportJobs
+from cdgmae.settings.runtime import RUN_VARIABLE
 
 
 class Jobs(ReportJobs):
@@ -25,6 +27,7 @@ def export_environment(config: Config) -> None:
     whether or not the environment is activated.
     """
     os.environ |= config.runtime.environment()
+    os.environ.setdefault(RUN_VARIABLE, uuid.uuid4().hex)  # the jobs' own snakemake keeps the name that it was given
     folder = str(Path(sys.executable).parent)
     if os.environ.get("PATH", "").split(os.pathsep)[0] != folder:
         os.environ["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", "")])

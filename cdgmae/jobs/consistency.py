@@ -12,11 +12,11 @@ class ConsistencyJobs(ViewJobs):
     """Jobs that score views."""
 
     def scoring_settings(self, source: str) -> str:
-        """What one scoring job needs of section `consistency`, as JSON; for a source without view files, how its crops are drawn."""
+        """What scores depend on in section `consistency`, as JSON; for a source without view files, how its crops are drawn."""
         section = self.config.consistency
         common = {name: getattr(section, name) for name in ScoringSettings.model_fields if hasattr(section, name)}
         crops = None if self.config.views.sources[source].has_files else self._crop_draws()
-        return ScoringSettings(**common, crops=crops).canonical_json()
+        return ScoringSettings(**common, crops=crops).canonical_json(exclude={"batch_size", "max_bad_fraction"})
 
     def _crop_draws(self) -> CropDrawSettings:
         section = self.config.consistency

@@ -5,15 +5,38 @@ from __future__ import annotations
 from cdgmae import names
 from cdgmae.jobs.propagation import PropagationJobs
 from cdgmae.paper import PAPER_TABLES
-from cdgmae.settings.report import TableSettings
+from cdgmae.settings.report import ReportContents, ReportJobSettings, TableSettings
 
 
 class ReportJobs(PropagationJobs):
     """Jobs that write the page and the paper's tables."""
 
-    def report_settings(self) -> str:
-        """What the page depends on, as JSON; the paper's tables are jobs of their own."""
-        return self.config.report.canonical_json(exclude={"tables"})
+    def report_settings(self) -> ReportJobSettings:
+        """What the page depends on: its own settings and what the configuration names; the paper's tables are jobs of their own."""
+        section = self.config.report
+        own = {name: getattr(section, name) for name in type(section).model_fields if name != "tables"}
+        return ReportJobSettings(**own, contents=self.contents())
+
+    def contents(self) -> ReportContents:
+        """What the configuration names of every stage."""
+        config, sources = self.config, self.config.views.sources
+        return ReportContents(
+            datasets={name: dataset.num_shards for name, dataset in config.shards.datasets.items()},
+            views={name: self.num_shards(name) for name, source in sources.items() if source.has_files},
+            scored={name: self.num_shards(name) for name in config.consistency.sources},
+            generators=[name for name, generator in config.views.generators.items() if generator.train is not None],
+            runs=dict.fromkeys(config.pretrain.runs, config.pretrain.seeds),
+            encoders=list(config.propagation.encoders),
+            sets=self.evaluation_sets(),
+        )
+
+    def num_shards(self, source: str) -> int:
+        """Shards of the data set behind a view source."""
+        return len(self.shard_names(self.dataset_of(source)))
+
+    def evaluation_sets(self) -> dict[str, str]:
+        """Evaluation set -> its kind."""
+        return {name: protocol.kind for name, protocol in self.config.propagation.datasets.items()}
 
     def named_tables(self) -> list[str]:
         """The paper's tables of which the configuration fills a row."""
@@ -26,9 +49,14 @@ class ReportJobs(PropagationJobs):
             return {row: [source] for row, source in rows.items()}
         return {row: list(self.config.seeds_of_encoder(encoder)) for row, encoder in rows.items()}
 
-    def table_settings(self, table: str) -> str:
-        """What fills a paper table, as JSON."""
-        return TableSettings(rows=self.table_rows(table)).canonical_json()
+    def table_settings(self, table: str) -> TableSettings:
+        """What fills a paper table; of several evaluation sets of a kind the one that is named like it, else the first, is the paper's."""
+        rows, sets = self.table_rows(table), self.evaluation_sets()
+        fillers = [name for names_of_row in rows.values() for name in names_of_row] if PAPER_TABLES[table].is_of_sources else []
+        kinds = {kind: name for name, kind in reversed(sets.items())} | {
+            name: name for name, kind in sets.items() if name == kind
+        }
+        return TableSettings(rows=rows, num_shards={name: self.num_shards(name) for name in fillers}, sets=kinds)
 
     def table_inputs(self, table: str) -> list[str]:
         """The score tables behind a paper table; no file twice."""

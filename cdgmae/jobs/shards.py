@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cdgmae import names
 from cdgmae.jobs.encoders import EncoderJobs
+from cdgmae.workflow.source_state import source_state
 
 
 class ShardJobs(EncoderJobs):
@@ -15,15 +16,24 @@ class ShardJobs(EncoderJobs):
 
     def listing_settings(self, dataset: str) -> str:
         """What decides the manifest, as JSON."""
-        return self.config.shards.datasets[dataset].canonical_json(include={"path", "layout", "num_shards"})
+        return self.config.shards.datasets[dataset].canonical_json(include={"path", "layout", "num_shards", "image_extension"})
 
     def packing_settings(self, dataset: str) -> str:
-        """What decides the bytes of a shard, as JSON: everything but the tolerance for bad images."""
-        return self.config.shards.datasets[dataset].canonical_json(exclude={"max_bad_fraction"})
+        """What decides the bytes of a shard, as JSON: everything but the tolerance for bad images and how changes are noticed."""
+        return self.config.shards.datasets[dataset].canonical_json(exclude={"max_bad_fraction", "notice"})
+
+    def source_state(self, dataset: str) -> str:
+        """What tells the images of a data set from those that lay there before; the demo's are made by the workflow itself."""
+        settings = self.config.shards.datasets[dataset]
+        return "" if self.demo_inputs(settings.path) else source_state(settings.path, settings.notice)
+
+    def max_bad_images(self, dataset: str) -> str:
+        """The tolerance for bad images: no file depends on it, so it is a resource and no parameter of the rules."""
+        return str(self.config.shards.datasets[dataset].max_bad_fraction)
 
     def gate_settings(self, dataset: str) -> str:
-        """What decides whether a data set passes, as JSON."""
-        return self.config.shards.datasets[dataset].canonical_json(include={"path", "layout", "num_shards", "max_bad_fraction"})
+        """What decides what is summarised, as JSON."""
+        return self.config.shards.datasets[dataset].canonical_json(include={"path", "layout", "num_shards", "image_extension"})
 
     def shard_names(self, dataset: str) -> list[str]:
         """All shards of a data set."""

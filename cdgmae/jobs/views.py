@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import json
+import shlex
 
 from cdgmae import names
 from cdgmae.config import ConfigError
 from cdgmae.jobs.shards import ShardJobs
-from cdgmae.settings.base import Settings
-from cdgmae.settings.encoder import EncoderSettings
-from cdgmae.settings.views import GeneratorTrainingSettings, SamplingSettings
-from cdgmae.views.sources.diffusers import DiffusersSource, PipelineViews
-from cdgmae.views.sources.knn import EmbeddingSettings, IndexSettings, KnnSource, NeighbourViews
-from cdgmae.views.sources.random import RandomViews
+from cdgmae.settings.views import GeneratorTrainingSettings
+from cdgmae.views.sources.knn import KnnSource
 from cdgmae.views.sources.s_ldm import GeneratorSource
-from cdgmae.views.sources.video import VideoSource
-from cdgmae.views.sources.view_source import ViewSource
-
-AnySource = TypeVar("AnySource", bound=ViewSource)
-
-SETTINGS_OF_VERB: dict[str, type[Settings]] = {
-    "embed": EmbeddingSettings,
-    "index": IndexSettings,
-    "neighbours": NeighbourViews,
-    "random": RandomViews,
-}
+from cdgmae.views.sources.view_source import ViewSettings
 
 
 class ViewJobs(ShardJobs):
@@ -46,11 +33,6 @@ class ViewJobs(ShardJobs):
         path = self.generator_training(generator).autoencoder.path
         return [path] if path is not None else []
 
-    def generator_folder(self, source: str) -> str:
-        """The generator folder that a source samples from: the given one, or the one trained in this DAG."""
-        generator = self.config.views.sources[source].generator_name or ""
-        return self.config.views.generators[generator].path or names.generator_dir(generator)
-
     def dataset_of(self, source: str) -> str:
         """The data set behind a view source."""
         return self.config.views.sources[source].dataset
@@ -60,66 +42,72 @@ class ViewJobs(ShardJobs):
         folder = names.shards_dir(self.dataset_of(source))
         return [f"{folder}/{shard}.tar", f"{folder}/{shard}.parquet"]
 
-    def all_real_images(self, source: str) -> str:
-        """The summary that changes with any shard of the data set behind a source whose bags are filled from all of them."""
-        return self.shard_gate(self.dataset_of(source))
+    def sources_on_gpu(self, on_gpu: bool) -> str:
+        """A pattern of the names of the sources whose views are made on a GPU, or of those that are not: each has its rule."""
+        return _pattern(
+            [name for name, source in self.config.views.sources.items() if source.has_files and source.on_gpu == on_gpu]
+        )
 
-    def source_pattern(self, *kinds: str) -> str:
-        """A pattern of the names of all sources of these kinds: it says which rule fills which bags."""
-        found = [name for name, source in self.config.views.sources.items() if source.kind in kinds]
-        return "|".join(found) or "(?!)"  # which matches nothing
+    def sources_of_kind(self, kind: str) -> str:
+        """A pattern of the names of all sources of a kind."""
+        return _pattern([name for name, source in self.config.views.sources.items() if source.kind == kind])
 
-    def sampling(self, source: str) -> SamplingSettings:
-        """How a source of kind `s_ldm` or `rcg` is sampled."""
-        return self._source(GeneratorSource, source).sampling
+    def view_settings(self, source: str) -> str:
+        """The kind of a source and what its views depend on, as JSON."""
+        views = self._views(source)
+        settings = views.model_dump(mode="json", exclude=set(views.machine_keys))
+        return json.dumps({"kind": self.config.views.sources[source].kind, **settings}, sort_keys=True, separators=(",", ":"))
 
-    def sampling_settings(self, source: str) -> str:
-        """What the views of a source of kind `s_ldm` or `rcg` depend on, as JSON: everything but the batch size."""
-        return self.sampling(source).canonical_json(exclude={"batch_size"})
+    def view_batch_size(self, source: str) -> int:
+        """Views drawn together, 1 where none are drawn: a matter of the machine, so no parameter of the rule."""
+        return int(getattr(self._views(source), "batch_size", 1))
 
-    def sampling_batch_size(self, source: str) -> int:
-        """Rows drawn together: a matter of the machine, so no parameter of the rule."""
+    def view_inputs(self, source: str) -> list[str]:
+        """What a job of a source reads besides its own shard: with the whole data set its summary, which changes with any shard."""
         settings = self.config.views.sources[source]
-        return (settings if isinstance(settings, DiffusersSource) else self.sampling(source)).batch_size
+        summary = [self.shard_gate(settings.dataset)] if settings.reads_all_shards else []
+        return [*summary, *settings.inputs(source, self.config).values()]
 
-    def pipeline_settings(self, source: str) -> str:
-        """What the views of a source of kind `diffusers` depend on, as JSON: everything but the batch size."""
-        settings = self._source(DiffusersSource, source)
-        return settings.canonical_json(include=set(PipelineViews.model_fields) - {"batch_size"})
+    def view_input_flags(self, source: str) -> str:
+        """The same for the command line, `--input NAME=PATH` each; of the whole data set its folder."""
+        settings = self.config.views.sources[source]
+        inputs = {"shards": names.shards_dir(settings.dataset)} if settings.reads_all_shards else {}
+        inputs |= settings.inputs(source, self.config)
+        return " ".join(f"--input {shlex.quote(f'{name}={path}')}" for name, path in inputs.items())
 
-    def embedding_tables(self, source: str) -> list[str]:
-        """The embedding tables of all shards behind a source of kind `knn`."""
-        return [f"{names.embeddings_dir(source)}/{shard}.parquet" for shard in self.shard_names(self.dataset_of(source))]
+    def _views(self, source: str) -> ViewSettings:
+        settings = self.config.views.sources[source]
+        return settings.views(self.config.shards.datasets[settings.dataset])
 
-    def source_settings(self, source: str, verb: str) -> str:
-        """What the command `cdgmae views VERB` needs of a source's settings, as JSON."""
-        return self.config.views.sources[source].canonical_json(include=set(SETTINGS_OF_VERB[verb].model_fields))
-
-    def source_encoder(self, source: str) -> EncoderSettings:
-        """The embedding encoder of a source of kind `knn`."""
-        return self._source(KnnSource, source).encoder
-
-    def clip_settings(self, source: str) -> str:
-        """Settings of a source of kind `video` and how its data set's images were prepared, as JSON."""
-        settings = self._source(VideoSource, source)
-        dataset = self.config.shards.datasets[settings.dataset]
-        return settings.views(dataset).canonical_json()
-
-    def pipeline_files(self, source: str) -> list[str]:
-        """The folder of a source of kind `diffusers`; nothing for a name on the hub."""
-        path = self._source(DiffusersSource, source).path
-        return [path] if path is not None else []
-
-    def _source(self, kind: type[AnySource], name: str) -> AnySource:
-        """A source of a known kind.
+    def generator_source(self, source: str) -> GeneratorSource:
+        """A source of kind `s_ldm` or `rcg`.
 
         Raises:
             ConfigError: if it is of another kind.
         """
-        settings = self.config.views.sources[name]
-        if not isinstance(settings, kind):
-            raise ConfigError(f"views.sources.{name} is of kind {settings.kind}; another rule makes its views")
+        settings = self.config.views.sources[source]
+        if not isinstance(settings, GeneratorSource):
+            raise ConfigError(f"views.sources.{source} is of kind {settings.kind}, which samples no generator")
         return settings
+
+    def generator_folder(self, source: str) -> str:
+        """The generator folder that a source samples from: the given one, or the one trained in this DAG."""
+        return self.generator_source(source).inputs(source, self.config)["generator"]
+
+    def knn_source(self, source: str) -> KnnSource:
+        """A source of kind `knn`.
+
+        Raises:
+            ConfigError: if it is of another kind.
+        """
+        settings = self.config.views.sources[source]
+        if not isinstance(settings, KnnSource):
+            raise ConfigError(f"views.sources.{source} is of kind {settings.kind}, which has no embeddings")
+        return settings
+
+    def embedding_tables(self, source: str) -> list[str]:
+        """The embedding tables of all shards behind a source of kind `knn`."""
+        return [f"{names.embeddings_dir(source)}/{shard}.parquet" for shard in self.shard_names(self.dataset_of(source))]
 
     def view_files(self, source: str) -> list[str]:
         """Tar and index of all view shards of a source; none for a source without files."""
@@ -130,3 +118,7 @@ class ViewJobs(ShardJobs):
     def all_view_files(self) -> list[str]:
         """The view shards of all sources."""
         return [file for source in self.config.views.sources for file in self.view_files(source)]
+
+
+def _pattern(sources: list[str]) -> str:
+    return "|".join(sources) or "(?!)"  # which matches nothing

@@ -15,7 +15,7 @@ from cdgmae.pretrain.pretext import plan_sample
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import Bag, Bags
-from cdgmae.storage.files.local_copy import stage_in
+from cdgmae.storage.files.local_copy import copy_to_local_disk
 from cdgmae.storage.media.crops import PixelBox, SamplePlan
 from cdgmae.storage.media.images import ImageError
 from cdgmae.storage.media.pixels import decode_pixels
@@ -185,7 +185,7 @@ def open_bags(
             raise ValueError("view_filter and view_weight need --consistency FOLDER, the score tables of the view source")
         weights = ViewWeights(tuple(score_tables), settings.view_filter, settings.view_weight)
     if local_folder is not None:
-        local = stage_in([*shard_tars, *view_tars], local_folder)
+        local = copy_to_local_disk([*shard_tars, *view_tars], local_folder)
         shard_tars, view_tars = local[: len(shard_tars)], local[len(shard_tars) :]
     return Bags(shard_tars, view_tars).usable(min_views=views_needed(settings), weights=weights)
 

@@ -17,14 +17,13 @@ from cdgmae.models.onednn import use_onednn
 from cdgmae.pretrain.batches import BagBatches, open_bags
 from cdgmae.pretrain.panels import PanelPainter
 from cdgmae.pretrain.task import PretrainTask, build_model, loop_settings
-from cdgmae.runtime.devices import pick_device
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.storage.files.atomic import atomic_folder, write_text
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import file_sha256, write_table
-from cdgmae.training.accelerator import check_training_runtime
+from cdgmae.training.accelerator import start_training_compute
 from cdgmae.training.loop import TrainingResult, remove_work, train
 from cdgmae.training.metrics import METRICS_SCHEMA
 
@@ -74,15 +73,15 @@ def run_pretrain(
         ValueError: if shards are incomplete, bags are too few, or the loss is not finite or explodes.
         Interrupted: if asked to stop; run it again to go on.
     """
-    check_training_runtime(runtime)
+    compute = start_training_compute(runtime)
     inputs = {
         f"{path.parent.name}/{path.name}": file_sha256(index_path(path)) for path in (*shard_tars, *view_tars, *score_tables)
     }
-    local_folder = Path(os.path.expandvars(runtime.stage_in)) if runtime.stage_in else None
+    local_folder = Path(os.path.expandvars(runtime.local_copy)) if runtime.local_copy else None
     store = open_bags(settings, shard_tars, view_tars, score_tables, local_folder)
     batches = BagBatches(store, settings, seed)
     model = build_model(settings, seed)
-    if pick_device(runtime.device).type == "cpu":
+    if compute.device.type == "cpu":
         use_onednn(model)
     task, loop = PretrainTask(batches, model), loop_settings(settings, batches.steps_per_epoch)
     painter = PanelPainter(task, loop.num_steps, settings.num_panels, work_dir / PANELS_FOLDER)

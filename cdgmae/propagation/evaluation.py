@@ -20,7 +20,8 @@ from cdgmae.propagation.engine.clip_workers import ClipWork, Rows, computed_clip
 from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.propagation.output.clip_strips import collect_strips
 from cdgmae.propagation.output.predictions import ClipOutputs
-from cdgmae.runtime.devices import pick_device, worker_devices
+from cdgmae.runtime.compute import start_compute
+from cdgmae.runtime.devices import worker_devices
 from cdgmae.runtime.distribution import is_main_process, rank, world_size
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.encoder import EncoderSettings
@@ -78,7 +79,7 @@ def run_propagation(
     """
     if strips is not None and work_dir is None:
         raise ValueError("strips are kept in the work folder until all clips are done; give one (--work)")
-    devices = worker_devices(pick_device(runtime.device), runtime.workers)
+    devices = worker_devices(start_compute(runtime, precision=protocol.precision, exact=True).device, runtime.workers)
     outputs = ClipOutputs(save_predictions, overlays, overlay_format, strips is not None)
     labels = {"encoder": name or encoder_settings.text, "seed": seed, "set": set_name or protocol.kind}
     benchmark = benchmark_of(protocol.kind)

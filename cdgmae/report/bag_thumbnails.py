@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,17 +67,24 @@ class _Pick:
     mean_nps: float
 
 
-def show_bags(results: Path, source: str, settings: ReportSettings, output: Path) -> SourceBags | None:
+def show_bags(tables: Sequence[Path], results: Path, source: str, settings: ReportSettings, output: Path) -> SourceBags | None:
     """Choose bags of one source and write their thumbnails below `output`/figures/bags.
 
     Bags are ranked by the mean NPS of their views and taken at equal distances of rank, so that the worst, the best and those
     between are seen in the proportion in which they exist. Pairs of two views, and crops, are left out: a bag's images stand with
     what they score against its real image.
 
+    Args:
+        tables: Score tables of the source.
+        results: Folder with the results of the stages.
+        source: Name of the source.
+        settings: Number of bags, size of the thumbnails.
+        output: Folder of the report.
+
     Returns:
         The bags, lowest NPS first, or None if the source has no scored pair with a real image.
     """
-    picks, num_bags = _choose(sorted((results / "consistency" / source).glob("*.parquet")), settings.num_bags)
+    picks, num_bags = _choose(tables, settings.num_bags)
     if not picks:
         return None
     bags: dict[int, ShownBag] = {}
@@ -86,7 +94,7 @@ def show_bags(results: Path, source: str, settings: ReportSettings, output: Path
     return SourceBags(source, num_bags, [bags[pick.rank] for pick in picks])
 
 
-def _choose(tables: list[Path], count: int) -> tuple[list[_Pick], int]:
+def _choose(tables: Sequence[Path], count: int) -> tuple[list[_Pick], int]:
     """Picks at equal distances of the ranking by mean NPS, and the number of ranked bags; one table is read at a time."""
     keys: list[str] = []
     origins: list[int] = []

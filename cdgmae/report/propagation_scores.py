@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,8 @@ class Comparison:
         return f"{self.column.label} {self.value:.1f}, {self.place} random weights ({self.floor:.1f}){by}"
 
 
-def read_scores(folder: Path) -> list[EncoderScores]:
-    """All encoders of `folder`/summary.parquet in its order; empty if there is no summary.
+def read_scores(folder: Path, sets: Container[str] | None = None) -> list[EncoderScores]:
+    """All encoders of `folder`/summary.parquet in its order, on all evaluation sets or those named; empty if there is no summary.
 
     Raises:
         TableError: if the summary lacks a column or cannot be read.
@@ -103,7 +103,8 @@ def read_scores(folder: Path) -> list[EncoderScores]:
         return []
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in read_table(path, SUMMARY_SCHEMA.names).to_pylist():
-        rows.setdefault(row["encoder"], []).append(row)
+        if sets is None or row["set"] in sets:
+            rows.setdefault(row["encoder"], []).append(row)
     return [_read_encoder(name, found) for name, found in rows.items()]
 
 

@@ -22,8 +22,9 @@ from cdgmae.shards.manifest import IMAGES_PER_SHARD, image_count, manifest_seed,
 from cdgmae.shards.reading import PreparedImage, prepare_frame, prepare_image
 from cdgmae.shards.shard_summary import SUMMARY_NAME, BadImages, summarise_shards
 from cdgmae.storage.files.atomic import explain_write_errors
+from cdgmae.storage.files.tree_listing import LeftOut
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path
-from cdgmae.storage.media.images import ImageError
+from cdgmae.storage.media.images import DEEP_NOTE, ImageError
 from cdgmae.storage.tables import TableError, file_sha256, table_facts
 
 logger = logging.getLogger("cdgmae")
@@ -66,7 +67,7 @@ def write_shard(
             settings, or the output cannot be written. Nothing is left under the final names then.
     """
     rows = shard_rows(manifest, settings, shard_index)
-    bad = BadImages(settings.max_bad_fraction, image_count(manifest))
+    bad, scaled = BadImages(settings.max_bad_fraction, image_count(manifest)), 0
     inputs = {"manifest": file_sha256(manifest)}
     with ExitStack() as stack:
         stack.enter_context(explain_write_errors(output_tar))
@@ -75,7 +76,8 @@ def write_shard(
         for row, outcome in _prepare_all(rows, settings, manifest_seed(manifest), threads or default_threads()):
             base = ImageRow(row["key"], view_index=0, class_name=row["class_name"], source_path=row["source_path"])
             if isinstance(outcome, PreparedImage):
-                base = replace(base, source_path=outcome.source_path, extension=outcome.extension)
+                base = replace(base, source_path=outcome.source_path, extension=outcome.extension, reason=outcome.note)
+                scaled += outcome.note is not None
                 writer.add_image(replace(base, width=outcome.width, height=outcome.height), outcome.data)
             else:
                 writer.add_failure(replace(base, status=BAD, reason=outcome))
@@ -83,6 +85,8 @@ def write_shard(
                 if stop_early and bad.too_many and bad.count >= ENOUGH_EXAMPLES:
                     break
             counter.advance()
+        if scaled:
+            logger.warning("%d image(s) of shard %d have %s; their rows in the index say so", scaled, shard_index, DEEP_NOTE)
         if stop_early:
             bad.refuse_too_many(f"shard {shard_index} alone")
         writer.commit(settings_digest=packing_digest(settings), inputs=inputs)
@@ -143,14 +147,15 @@ def write_dataset(
         raise ValueError(
             f"output folder {output} lies inside the input {settings.path}, whose tars are the images; choose another"
         )
-    listing = list_images(settings)
+    left_out: list[LeftOut] = []
+    listing = list_images(settings, left_out)
     num_images = listing.num_rows
     num_shards = num_shards or -(-num_images // IMAGES_PER_SHARD)
     settings = settings.model_copy(update={"num_shards": num_shards})
     tars = [output / f"{name}.tar" for name in names.shard_names(num_shards)]
     _refuse_other_shards(output, tars)
     manifest = output / names.MANIFEST
-    facts = write_listing(listing, settings, seed, manifest)
+    facts = write_listing(listing, settings, seed, manifest, left_out)
     kept = {tar for tar in tars if is_current(tar, settings, manifest)}
     already = sum(num_images // num_shards + (index < num_images % num_shards) for index, tar in enumerate(tars) if tar in kept)
     with ProgressMeter("pack images", num_images, done=already, unit="images") as meter:

@@ -9,19 +9,6 @@ from cdgmae import names
 from cdgmae.config import Config
 from cdgmae.jobs import Jobs
 
-RULE_OF_KIND = {
-    "s_ldm": "sample_views",
-    "rcg": "sample_views",
-    "diffusers": "sample_pipeline",
-    "knn": "gather_neighbours",
-    "random": "gather_random",
-    "video": "read_clips",
-}
-"""Which rule writes the view shards of a source."""
-
-RESUMED_RULES = ("sample_views", "sample_pipeline")
-"""Those of them that keep finished views in a work folder; the others are quick."""
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -114,9 +101,9 @@ def _view_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
     for name, source in sources.items():
         if source.kind == "knn":
             yield from _embedding_jobs(name, jobs)
-        rule, group = RULE_OF_KIND[source.kind], f"shards of {name}"
+        rule, group = "make_views" if source.on_gpu else "gather_views", f"shards of {name}"
         for shard in jobs.shard_names(source.dataset):
-            resumed = (f"work/views/sample/{name}/{shard}",) if rule in RESUMED_RULES else ()
+            resumed = (f"work/views/make/{name}/{shard}",) if source.on_gpu else ()
             yield _images_job("views", group, rule, name, shard, names.views_dir(name), resumed)
 
 

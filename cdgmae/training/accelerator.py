@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 
-from cdgmae.runtime.devices import pick_device
+from cdgmae.runtime.compute import Compute, start_compute
 from cdgmae.settings.runtime import RuntimeSettings
 
 MIXED_PRECISION = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -17,17 +19,16 @@ READ_EVERY = 16
 """Steps between two looks at the losses on a GPU, where each look waits for the device; on a CPU every step is looked at."""
 
 
-def check_training_runtime(runtime: RuntimeSettings) -> None:
-    """Refuse what no training could do here; the first thing a training calls.
+def start_training_compute(runtime: RuntimeSettings) -> Compute:
+    """See `start_compute`; the first thing a training calls.
 
     Raises:
-        ValueError: for fp16 on a CPU, or a tracker that is not installed.
+        ValueError: also for a tracker that is not installed.
     """
-    if runtime.precision == "fp16" and pick_device(runtime.device).type == "cpu":
-        raise ValueError("precision fp16 needs a GPU; use bf16 or fp32 on a CPU")
     absent = [name for name in runtime.trackers if importlib.util.find_spec(name) is None]
     if absent:
         raise ValueError(f"trackers {', '.join(absent)}: not installed; `pip install {' '.join(absent)}`, or leave them out")
+    return start_compute(runtime)
 
 
 def open_accelerator(runtime: RuntimeSettings, tracker_dir: Path | None = None) -> Accelerator:
@@ -37,11 +38,13 @@ def open_accelerator(runtime: RuntimeSettings, tracker_dir: Path | None = None) 
         runtime: Where and how precisely to compute, and the trackers.
         tracker_dir: Folder for trackers that write files; None switches all trackers off.
     """
+    compute = start_compute(runtime)
     return Accelerator(
-        mixed_precision=MIXED_PRECISION[runtime.precision],
-        cpu=pick_device(runtime.device).type == "cpu",
+        mixed_precision=MIXED_PRECISION[compute.precision],
+        cpu=compute.device.type == "cpu",
         log_with=(list(runtime.trackers) or None) if tracker_dir is not None else None,
         project_dir=tracker_dir,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=runtime.process_group_timeout_minutes))],
     )
 
 

@@ -21,15 +21,19 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from cdgmae.runtime.compute import Compute, start_compute
 from cdgmae.runtime.distribution import is_main_process, world_size
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
+from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.runtime.workers import loader_workers
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.training.accelerator import READ_EVERY, open_accelerator, start_trackers
+from cdgmae.training.device_copies import copies_to, copy_ahead
 from cdgmae.training.failures import LossWatch, write_failure
-from cdgmae.training.loader import BatchSource, Part, load_parts, parts_of_step
+from cdgmae.training.loader import BatchSource, MicroBatch, cut_micro_batches, load_micro_batches, process_share
+from cdgmae.training.memory import MemoryNeed, fitting_micro_batch
 from cdgmae.training.metrics import METRICS_SCHEMA, MetricsLog, Row
 from cdgmae.training.schedule import LoopSettings, learning_rate, parameter_groups
 from cdgmae.training.state import TrainingState, load_state, save_state
@@ -52,6 +56,9 @@ class TrainingTask(BatchSource, Protocol):
 
     def keys(self, step: int) -> list[str]:
         """Names of the samples in the global batch of a step, for error reports."""
+
+    def memory(self, precision: str) -> MemoryNeed:
+        """What a step needs of a GPU's memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +136,21 @@ def train(
         Interrupted: after SIGTERM, SIGUSR1 or the time limit, with the state saved.
         ValueError: if the loss is not finite or explodes, with a report in `work_dir`; the last saved state stays.
     """
+    compute = start_compute(runtime)
+    identity = f"{identity}|{settings}|seed={seed}|{compute.precision}"
+    state = load_state(work_dir, identity) or TrainingState(identity)
+    micro_batches = choose_micro_batches(task, runtime, compute)
+    # Forked before the process group: NCCL's threads and a fork can wait for each other without end.
+    loaded = load_micro_batches(
+        task, micro_batches, state.step, settings.num_steps, loader_workers(runtime, compute.device),
+        pin_memory=compute.device.type == "cuda",
+    )  # fmt: skip
     accelerator = open_accelerator(runtime, tracker_dir)
-    identity = f"{identity}|{settings}|seed={seed}|{runtime.precision}"
-    session = _open_session(task, settings, seed, work_dir, runtime, accelerator, identity)
+    session = _open_session(task, settings, seed, work_dir, runtime, accelerator, state)
     start_trackers(accelerator, runtime, tracker_dir, label, run_id=f"{integer_seed(0, identity, 0):016x}")
     try:
-        _take_all_steps(session, label, observe)
+        with explain_memory(accelerator.device, "runtime.micro_batch_size", max(map(len, micro_batches))):
+            _take_all_steps(session, label, loaded, len(micro_batches), observe)
         model = accelerator.unwrap_model(session.model, keep_torch_compile=False).cpu()
         average = session.state.ema and {name: tensor.cpu() for name, tensor in session.state.ema.items()}
         metrics = session.metrics.table() if session.metrics is not None else METRICS_SCHEMA.empty_table()
@@ -155,16 +171,15 @@ def _open_session(
     work_dir: Path,
     runtime: RuntimeSettings,
     accelerator: Accelerator,
-    identity: str,
+    state: TrainingState,
 ) -> _Session:
-    state = load_state(work_dir, identity) or TrainingState(identity)
     _check_same_state(accelerator, state.step)
     if state.step:
         task.model.load_state_dict(state.model)
         logger.info("going on after step %d", state.step)
     model = task.model.to(accelerator.device).train()
     if runtime.compile:
-        model.compile()
+        model.compile(dynamic=False)  # micro-batches have one size, or two that differ by one: fixed shapes are faster
     optimizer = torch.optim.AdamW(
         parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas, fused=True
     )
@@ -196,20 +211,30 @@ def _check_same_state(accelerator: Accelerator, step: int) -> None:
             )
 
 
-def _take_all_steps(session: _Session, label: str, observe: Observer | None) -> None:
+def choose_micro_batches(task: TrainingTask, runtime: RuntimeSettings, compute: Compute) -> list[range]:
+    """This process's micro-batches of every step: on a GPU as large as its memory allows, unless the size is given.
+
+    Raises:
+        ValueError: if there are more processes than samples, or not one sample fits into the GPU's memory.
+    """
+    limit = runtime.micro_batch_size
+    if limit is None and compute.device.type == "cuda":
+        limit = fitting_micro_batch(task.memory(compute.precision), compute.device)
+    return cut_micro_batches(process_share(task.batch_size), limit)
+
+
+def _take_all_steps(
+    session: _Session, label: str, loaded: Iterator[MicroBatch], num_micro_batches: int, observe: Observer | None
+) -> None:
     settings, runtime, first = session.settings, session.runtime, session.state.step
-    parts = parts_of_step(session.task.batch_size, runtime.micro_batch_size)
-    device = session.accelerator.device
-    loaded = load_parts(
-        session.task, parts, first, settings.num_steps, loader_workers(runtime, device), pin_memory=device.type == "cuda"
-    )
+    on_device = copy_ahead(loaded, copies_to(session.accelerator.device))
     meter = ProgressMeter(
         label, settings.num_steps, done=first, unit="steps", interval_seconds=runtime.log_interval_seconds,
         silent=not is_main_process(),
     )  # fmt: skip
     with StopRequest() as stop, meter:
         for step in range(first, settings.num_steps):
-            session.unread.append(_take_step(session, step, loaded, len(parts)))
+            session.unread.append(_take_step(session, step, on_device, num_micro_batches))
             if observe is not None and is_main_process():
                 observe(step + 1, session.task.model)
             if not _reading_due(session):
@@ -227,40 +252,49 @@ def _take_all_steps(session: _Session, label: str, observe: Observer | None) -> 
                 )
 
 
-def _take_step(session: _Session, step: int, loaded: Iterator[Part], num_parts: int) -> _Taken:
-    """One optimiser step over this process's parts of the batch; gradients are those of the mean over the global batch."""
+def _take_step(
+    session: _Session, step: int, on_device: Iterator[tuple[range, dict[str, Tensor]]], num_micro_batches: int
+) -> _Taken:
+    """One optimiser step over this process's micro-batches; gradients are those of the mean over the global batch."""
     settings, accelerator, optimizer = session.settings, session.accelerator, session.optimizer
     rate = learning_rate(step, settings)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     total, waited = torch.zeros((), device=accelerator.device), 0.0
-    for number in range(num_parts):
+    for number in range(num_micro_batches):
         asked = time.monotonic()
-        samples, batch = next(loaded)
+        samples, batch = next(on_device)
         waited += time.monotonic() - asked
-        on_device = {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
         torch.manual_seed(integer_seed(session.seed, "training/step", step, samples.start))
         share = len(samples) / session.task.batch_size
-        with nullcontext() if number == num_parts - 1 else accelerator.no_sync(session.model):
+        with nullcontext() if number == num_micro_batches - 1 else accelerator.no_sync(session.model):
             with accelerator.autocast():
-                loss = session.task.loss(session.model, on_device, step)
+                loss = session.task.loss(session.model, batch, step)
             accelerator.backward(loss * (share * world_size()))  # gradients are averaged over the processes
         total += loss.detach().float() * share
     limit = settings.clip_grad_norm if settings.clip_grad_norm is not None else math.inf
     norm = accelerator.clip_grad_norm_(session.model.parameters(), limit)
     optimizer.step()
     if session.state.ema is not None:
-        _update_ema(session.task.model, session.state.ema, settings.ema_decay or 0.0)
+        was_taken = norm.isfinite() if accelerator.scaler is not None else None  # else loss scaling has skipped the step
+        _update_ema(session.task.model, session.state.ema, settings.ema_decay or 0.0, was_taken)
     session.state.step = step + 1
     return _Taken(step, rate, total, torch.as_tensor(norm, dtype=torch.float32, device=total.device), waited)
 
 
 @torch.no_grad()
-def _update_ema(model: nn.Module, average: dict[str, Tensor], decay: float) -> None:
+def _update_ema(model: nn.Module, average: dict[str, Tensor], decay: float, was_taken: Tensor | None = None) -> None:
+    """Move the average towards the weights, unless the step was skipped, which `was_taken` says without waiting for the device."""
     weights = model.state_dict()
     floating = [name for name, tensor in weights.items() if tensor.is_floating_point()]
-    torch._foreach_lerp_([average[name] for name in floating], [weights[name] for name in floating], 1.0 - decay)
+    averages, now = [average[name] for name in floating], [weights[name] for name in floating]
+    if was_taken is None:
+        torch._foreach_lerp_(averages, now, 1.0 - decay)
+        return
+    moves = torch._foreach_sub(now, averages)
+    torch._foreach_mul_(moves, was_taken * (1.0 - decay))
+    torch._foreach_add_(averages, moves)
 
 
 def _reading_due(session: _Session) -> bool:

@@ -12,13 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from cdgmae.consistency import scoring
-from cdgmae.consistency.pair_images import cut_crops, prepare_image
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA
+from cdgmae.consistency.scoring import score_shard as scoring
+from cdgmae.consistency.scoring.pair_images import cut_crops, prepare_image
 from cdgmae.models.encoders.by_name import PixelEncoder, VitEncoder, load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.pretrain.augment import finish_views
 from cdgmae.pretrain.pretext import plan_sample
+from cdgmae.runtime.interrupts import OutOfDeviceMemory
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
 from cdgmae.settings.crops import CropPairSettings
@@ -28,7 +29,7 @@ from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.bags import Bag
 from cdgmae.storage.image_shards import ImageShard
 from cdgmae.storage.media.crops import plan_crop_pair
-from cdgmae.storage.media.images import encode_jpeg
+from cdgmae.storage.media.images import NAMED_FORMATS, encode_jpeg
 from cdgmae.storage.tables import table_facts
 from tests.consistency.drawn_bags import PATCH, SIZE, TINY_VIT, Images, bags, draw_image, png, shifted, write_shard
 
@@ -141,7 +142,7 @@ def test_unreadable_images_become_rows_with_a_reason(score: Callable[..., Any], 
     assert facts["bad"] == 5
     assert rows["k0", 1]["reason"].startswith("view: corrupt or truncated image")
     assert rows["k1", 2]["reason"] == "view: generation failed: not finite"
-    assert {rows["k2", view]["reason"] for view in (1, 2, 3)} == {"real image: not a JPEG, PNG or WebP image"}
+    assert {rows["k2", view]["reason"] for view in (1, 2, 3)} == {f"real image: not an image of a known format ({NAMED_FORMATS})"}
     assert all(rows["k0", 1][name] is None for name in ("gs", "ls", "nps", "nps_reverse"))
     assert rows["k0", 2]["status"] == "ok"
     assert rows["k0", 2]["nps"] is not None
@@ -285,6 +286,15 @@ def test_bf16_scores_stay_near_fp32_and_say_so(score: Callable[..., Any]) -> Non
     for metric in METRICS:
         np.testing.assert_allclose(rough[metric].to_numpy(), exact[metric].to_numpy(), atol=0.02)
     assert rough["ls"] != exact["ls"]
+
+
+def test_too_little_memory_names_the_batch_size(score: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def embed(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(scoring.Embedder, "__call__", embed)
+    with pytest.raises(OutOfDeviceMemory, match=r"Lower consistency\.batch_size \(now 4\)"):
+        score(*bags(1, 1))
 
 
 def test_nearest_patches_of_chosen_bags_tell_where_each_patch_went(score: Callable[..., Any]) -> None:

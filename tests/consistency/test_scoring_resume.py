@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cdgmae.consistency.partial_scores import PartFolder
-from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.scoring.partial_scores import PartFolder
+from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
+from cdgmae.storage.media.images import NAMED_FORMATS
 from tests.consistency.drawn_bags import SIZE, TINY_VIT, bags, write_shard
 
 ON_CPU = RuntimeSettings(device="cpu")
@@ -93,5 +94,5 @@ def test_killed_and_stopped_jobs_end_with_the_table_of_a_straight_run(
     assert not (broken.parent / "work").exists()
     rows = {(row["key"], row["view_b"]): row for row in pq.read_table(broken).to_pylist()}
     assert len(rows) == NUM_BAGS * NUM_VIEWS
-    assert rows["k7", 2]["reason"] == "view: not a JPEG, PNG or WebP image"
+    assert rows["k7", 2]["reason"] == f"view: not an image of a known format ({NAMED_FORMATS})"
     assert rows["k9", 1]["reason"] == "view: generation failed: not finite"

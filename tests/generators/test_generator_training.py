@@ -33,6 +33,7 @@ from cdgmae.settings.encoder import EncoderSettings, VitSettings, parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import UNetSettings
 from cdgmae.storage.bags import Bags
+from cdgmae.training.memory import CONTEXT_BYTES
 from cdgmae.training.metrics import MACHINE_COLUMNS
 from tests.generators.conftest import ENCODER, KEYS, training_settings, write_shard
 from tests.oracles.literal_ddim import alpha_bars
@@ -213,6 +214,21 @@ def test_loss_is_the_squared_error_of_the_stated_target(
     weighted = GeneratorTask(model, scheduler, examples, settings, 0, torch.tensor([6.0, 2.0, 0.0, 0.0])).loss(model, batch, 0)
     expected = (3 * target[:, 0].square().mean() + target[:, 1].square().mean()) / 4
     torch.testing.assert_close(weighted, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_memory_of_a_training_is_traced_and_leaves_the_task_as_it_was(
+    shard_tar: Path, examples_of: Callable[[Path], TrainingExamples]
+) -> None:
+    settings = training_settings()
+    pipeline = build_pipeline(settings, 16, make_first_stage(Bags([shard_tar]).usable(), settings), 0)
+    model = Denoiser(pipeline.unet, pipeline.projector)
+    task = GeneratorTask(model, pipeline.scheduler, examples_of(shard_tar), settings, 0)
+    need, half = task.memory("fp32"), task.memory("bf16")
+    weights = 4 * sum(parameter.numel() for parameter in model.parameters())
+    assert need.fixed - CONTEXT_BYTES == pytest.approx(6 * weights, rel=0.1)  # value, gradient, bucket, two moments, average
+    assert half.per_sample < need.per_sample
+    assert task.loss(model, task.batch(0, range(2)), 0).device.type == "cpu"
+    assert type(pipeline.scheduler.alphas_cumprod) is torch.Tensor
 
 
 def test_weights_follow_the_spread_of_the_components(shard_tar: Path) -> None:

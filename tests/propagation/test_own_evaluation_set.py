@@ -75,7 +75,7 @@ def test_a_second_set_of_a_kind_stands_beside_the_first_everywhere(tmp_path: Pat
 
     rows = workflow_status(config, tmp_path)["groups"]
     group = next(row for row in rows if row["group"] == "evaluation sets")
-    assert (group["states"]["done"], group["total"]) == (4, 6)  # of encoder crops nothing is there
+    assert (group["done"], group["total"]) == (4, 6)  # of encoder crops nothing is there
 
 
 def test_sets_become_wildcards_of_the_dag(tmp_path: Path) -> None:

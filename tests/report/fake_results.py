@@ -13,13 +13,14 @@ import pyarrow as pa
 from PIL import Image
 
 from cdgmae.consistency.consistency_summary import summarise
-from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.propagation.benchmarks.benchmark import SIZE_COLUMNS
 from cdgmae.propagation.benchmarks.registry import BENCHMARKS
 from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA
 from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.encoder import EncoderSettings, parse_encoder
+from cdgmae.settings.report import ReportContents
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.files.atomic import write_bytes, write_text
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter
@@ -42,6 +43,13 @@ SCORES: Scores = {
 
 DAVIS_ORDER = {"random": ["clip0", "clip1", "clip2"], "crops": ["clip1", "clip2", "clip0"], "cdg": ["clip2", "clip0", "clip1"]}
 """Sequences of DAVIS from the lowest to the highest J&F of each encoder: 25, 35 and 45 percent."""
+
+
+CONTENTS = ReportContents(
+    datasets={"demo": 2}, views={"s_ldm": 2}, scored={"s_ldm": 2}, generators=["s_ldm"], runs={"crops": [0], "cdg": [0, 10]},
+    encoders=list(SCORES), sets={"davis": "davis", "vip": "vip", "jhmdb": "jhmdb"},
+)  # fmt: skip
+"""What a configuration names of which `write_all` writes everything."""
 
 
 @dataclass

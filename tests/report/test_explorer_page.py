@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_results import NASTY, SIZE, FakeResults
+from fake_results import CONTENTS, NASTY, SIZE, FakeResults
 from PIL import Image
 
 from cdgmae.consistency.consistency_summary import summarise
-from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.report.page import write_report
 from cdgmae.report.pages.explorer import explorer_bags
 from cdgmae.report.pages.explorer.bag_selection import choose_source
 from cdgmae.report.pages.explorer.explorer_bags import NO_ROOM, show_bags
 from cdgmae.report.pages.explorer.explorer_page import write_explorer
+from cdgmae.report.stages import score_tables
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.encoder import parse_encoder
-from cdgmae.settings.report import ReportSettings
+from cdgmae.settings.report import ReportJobSettings, ReportSettings
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.tables import read_table
@@ -37,7 +38,8 @@ def write(results: Path, output: Path, **changes: Any) -> tuple[dict[str, Any], 
     """What `write_explorer` returns, the page's data and its text."""
     summary = results / "consistency" / "summary.parquet"
     rows = read_table(summary).to_pylist() if summary.is_file() else []
-    facts = write_explorer(ReportSettings(**{"title": "Made-up", **changes}), results, output, rows)
+    tables = {row["source"]: score_tables(results, row["source"], 2) for row in rows}
+    facts = write_explorer(ReportSettings(**{"title": "Made-up", **changes}), results, output, rows, tables)
     script = (output / "consistency" / "data.js").read_text()
     assert script.startswith("const explorerData = {")
     data = json.loads(script.removeprefix("const explorerData = ").removesuffix(";\n"))
@@ -133,7 +135,7 @@ def test_bags_share_the_page_between_sources(scored: FakeResults, tmp_path: Path
 
 def test_images_end_where_the_budget_ends(scored: FakeResults, tmp_path: Path) -> None:
     summary = read_table(scored.root / "consistency" / "summary.parquet").to_pylist()[0]
-    choice = choose_source(scored.root, summary, 20, 20)
+    choice = choose_source(score_tables(scored.root, "s_ldm", 2), summary, 20, 20)
     assert choice is not None
     everything = show_bags(choice.bags, scored.root, tmp_path / "whole", 48, 10**9)
     sizes = [
@@ -218,7 +220,7 @@ def test_nothing_from_outside_becomes_markup(fake: FakeResults, tmp_path: Path) 
 
 
 def test_the_report_holds_the_explorer_and_everything_it_names(whole_results: Path, tmp_path: Path) -> None:
-    facts = write_report(ReportSettings(), whole_results, tmp_path)
+    facts = write_report(ReportJobSettings(contents=CONTENTS), whole_results, tmp_path)
     assert facts["explorer_bags"] == 12
     page = (tmp_path / "consistency" / "index.html").read_text()
     addresses = [part.split('"')[0] for part in page.split('src="')[1:]] + [

@@ -27,7 +27,7 @@ def commands(group: typer.core.TyperGroup, name: str = "") -> dict[str, typer.co
 
 
 def test_what_the_configuration_says_is_what_a_job_gets_from_its_environment() -> None:
-    config = check_config(changed("runtime", {"stage_in": "$TMPDIR/shards", "workers": 3, "compile": True, "trackers": []}))
+    config = check_config(changed("runtime", {"local_copy": "$TMPDIR/shards", "workers": 3, "compile": True, "trackers": []}))
     environment = config.runtime.environment()
     assert parse_runtime(environment[RUNTIME_VARIABLE]) == config.runtime
     assert parse_runtime(environment[RUNTIME_VARIABLE]).thread_limit == 4
@@ -66,7 +66,7 @@ def test_no_command_has_an_option_of_its_own_for_a_machine_setting() -> None:
 
 
 def test_every_stage_that_computes_takes_the_same_object() -> None:
-    from cdgmae.consistency.scoring import score_shard
+    from cdgmae.consistency.scoring.score_shard import score_shard
     from cdgmae.generators.train.generator_training import train_generator
     from cdgmae.pretrain.run import run_pretrain
     from cdgmae.propagation.evaluation import run_propagation

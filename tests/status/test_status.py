@@ -242,7 +242,7 @@ def test_several_configs_are_laid_over_each_other(tmp_path: Path) -> None:
     assert both.pretrain.seeds == [0, 1, 2]
     assert (both.shards.datasets["demo"].num_shards, both.shards.datasets["demo"].path) == (5, "data/demo/images")
     rules = [job.rule for job in expected_jobs(both)]
-    assert (rules.count("pretrain_encoder"), rules.count("sample_views")) == (9, 5)
+    assert (rules.count("pretrain_encoder"), rules.count("make_views")) == (9, 5)
     write(tmp_path / "bad.yaml", "pretrain: {sseeds: [0]}")
     with pytest.raises(ConfigError, match=r"config\.yaml, .*bad\.yaml cannot be run"):
         load_config(ROOT / "config.yaml", tmp_path / "bad.yaml")

@@ -10,6 +10,7 @@ import pytest
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShard, ImageShardWriter, index_path
+from cdgmae.storage.media.images import NAMED_FORMATS
 from cdgmae.storage.tables import table_facts
 from cdgmae.views.gathering.embedding import EmbeddingTable, embed_images
 from cdgmae.views.gathering.neighbours import NeighbourSearch, build_index, gather_neighbours
@@ -120,10 +121,12 @@ def test_duplicates_are_passed_over(tmp_path: Path) -> None:
 
 def test_unreadable_images_and_small_data_sets(tmp_path: Path) -> None:
     tar = write_shard(tmp_path / "00000.tar", KEYS[:6], corrupt=["k002"])
-    with pytest.raises(ValueError, match=r"2 of 12 views are bad.*k002\.1: real image: not a JPEG"):
+    with pytest.raises(ValueError, match=r"2 of 12 views are bad.*k002\.1: real image: not an image of a known format"):
         gather([tar], tmp_path / "strict", num_views=2)
     bags = gather([tar], tmp_path / "out", num_views=2, max_bad_fraction=0.5)
-    assert [(row.status, row.reason) for row in bags["k002"]] == [(BAD, "real image: not a JPEG, PNG or WebP image")] * 2
+    assert [(row.status, row.reason) for row in bags["k002"]] == [
+        (BAD, f"real image: not an image of a known format ({NAMED_FORMATS})")
+    ] * 2
     assert all("k002" not in (row.source_path or "") for rows in bags.values() for row in rows)
     with pytest.raises(ValueError, match=r"num_views = 6, but the data set has only 6 image"):
         gather([tar], tmp_path / "large", num_views=6)

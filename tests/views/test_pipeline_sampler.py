@@ -253,8 +253,8 @@ def test_only_safetensors_and_no_foreign_code(variations: Path, tmp_path: Path) 
 
 
 def test_command_line(variations: Path, reals: Path, tmp_path: Path) -> None:
-    settings = variation_settings(variations).canonical_json(exclude={"batch_size"})
-    arguments = ["sample-pipeline", "--settings", settings, "--shard", reals, "--output", tmp_path / "v" / "00000.tar", "--batch-size", 3,
+    settings = json.dumps({"kind": "diffusers", **variation_settings(variations).model_dump(mode="json", exclude={"batch_size"})})
+    arguments = ["make", "--settings", settings, "--shard", reals, "--output", tmp_path / "v" / "00000.tar", "--batch-size", 3,
                  "--device", "cpu", "--json"]  # fmt: skip
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output

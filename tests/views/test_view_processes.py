@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -22,9 +23,9 @@ SLOW = {"num_inference_steps": 40, "batch_size": 3}
 
 
 def command(tar: Path, generator: Path, folder: Path, *extra: object, **changes: object) -> list[object]:
-    settings = sampling(**changes).canonical_json()
+    settings = json.dumps({"kind": "s_ldm", **sampling(**changes).model_dump(mode="json")})
     return [
-        "views", "sample", "--settings", settings, "--shard", tar, "--generator", generator, "--output", folder / "00000.tar",
+        "views", "make", "--settings", settings, "--shard", tar, "--input", f"generator={generator}", "--output", folder / "00000.tar",
         "--work", folder / "work-00000.tar", "--device", "cpu", "--threads", "1", *extra,
     ]  # fmt: skip
 

@@ -248,7 +248,7 @@ def test_an_unreadable_real_image_costs_only_its_own_views(generator_dir: Path, 
     assert (facts["views"], facts["bad"], facts["found_finished"]) == (15, 3, 18)
     bad = [row for row in rows_of(tmp_path / "00000.tar") if row.status == BAD]
     assert [(row.key, row.view_index) for row in bad] == [("cat", 1), ("cat", 2), ("cat", 3)]
-    assert all("not a JPEG" in (row.reason or "") for row in bad)
+    assert all("not an image of a known format" in (row.reason or "") for row in bad)
     reference, found = pixels_of(straight), pixels_of(tmp_path / "00000.tar")
     assert all(np.abs(found[item] - reference[item]).max() <= 8 for item in found)
 

@@ -25,10 +25,10 @@ def test_the_batch_size_is_no_parameter_of_the_rule() -> None:
     sampling["batch_size"] = 7
     values["runtime"] |= {"precision": "bf16", "workers": 2, "compile": True}
     after = Jobs(check_config(values))
-    assert after.sampling_settings("s_ldm") == before.sampling_settings("s_ldm")
-    assert (before.sampling_batch_size("s_ldm"), after.sampling_batch_size("s_ldm")) == (60, 7)
+    assert after.view_settings("s_ldm") == before.view_settings("s_ldm")
+    assert (before.view_batch_size("s_ldm"), after.view_batch_size("s_ldm")) == (60, 7)
     sampling["num_inference_steps"] = 11
-    assert Jobs(check_config(values)).sampling_settings("s_ldm") != before.sampling_settings("s_ldm")
+    assert Jobs(check_config(values)).view_settings("s_ldm") != before.view_settings("s_ldm")
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ def test_every_job_left_a_log_and_a_benchmark(finished: Workplace) -> None:
     for rule in (
         "write_shard",
         "train_generator",
-        "sample_views",
+        "make_views",
         "score_views",
         "pretrain_encoder",
         "propagate_labels",

@@ -15,7 +15,7 @@ SOURCES = {
     "near": {"kind": "knn", "dataset": "demo", "encoder": {"pixels": 8}, "image_size": 64, "num_views": 2},
     "far": {"kind": "random", "dataset": "demo", "num_views": 2},
 }
-PER_SHARD = {"write_shard", "sample_views", "embed_images", "gather_neighbours", "gather_random", "score_views"}
+PER_SHARD = {"write_shard", "make_views", "embed_images", "gather_views", "score_views"}
 
 
 def test_no_job_of_one_shard_waits_for_the_jobs_of_all_shards(tmp_path: Path) -> None:

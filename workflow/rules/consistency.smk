@@ -17,6 +17,8 @@ rule score_views:
         **ON_GPUS,
         mem_mb=8000,
         runtime=240,
+        batch_size=CONFIG.consistency.batch_size,
+        max_bad_fraction=str(CONFIG.consistency.max_bad_fraction),
     params:
         settings=lambda w: JOBS.scoring_settings(w.source),
         views=lambda w: JOBS.scored_views_flag(w.source, w.shard),
@@ -38,6 +40,8 @@ rule score_views:
             " --kind {params.kind}"
             " --output {output:q}"
             " --work {params.work:q}"
+            " --batch-size {resources.batch_size}"
+            " --max-bad-fraction {resources.max_bad_fraction}"
             " --threads {threads}"
             " > {log} 2>&1"
         )

@@ -25,7 +25,7 @@ rule write_report:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=JOBS.report_settings(),
+        settings=JOBS.report_settings().canonical_json(exclude={"tables"}),
     message:
         "Write the report to results/report/index.html"
     shell:

@@ -16,6 +16,7 @@ rule write_manifest:
         runtime=60,
     params:
         settings=lambda w: JOBS.listing_settings(w.dataset),
+        source=lambda w: JOBS.source_state(w.dataset),
         seed=CONFIG.seed,
     message:
         "List the images of {wildcards.dataset}"
@@ -72,12 +73,14 @@ rule summarise_shards:
         "logs/summarise_shards/{dataset}.log",
     benchmark:
         "benchmarks/summarise_shards/{dataset}.tsv"
+    priority: 100  # before hours are spent on images that do not pass
     conda:
         "../../envs/cdgmae.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
+        max_bad_fraction=lambda w: JOBS.max_bad_images(w.dataset),
     params:
         settings=lambda w: JOBS.gate_settings(w.dataset),
     message:
@@ -86,6 +89,7 @@ rule summarise_shards:
         "cdgmae shards summarise"
         " --settings {params.settings:q}"
         " --manifest {input.manifest:q}"
+        " --max-bad-fraction {resources.max_bad_fraction}"
         " --output {output.table:q}"
         " > {log} 2>&1"
 

@@ -34,7 +34,7 @@ rule write_table:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=lambda w: JOBS.table_settings(w.table),
+        settings=lambda w: JOBS.table_settings(w.table).canonical_json(),
     message:
         "Write {wildcards.table} of the paper beside ours"
     shell:

@@ -1,4 +1,4 @@
-# Stage views: M views of every real image. One rule per kind of source writes the same files; which, is said by source_pattern.
+# Stage views: M views of every real image. A source's kind says whether make_views or gather_views fills its bags, and what they read.
 rule train_generator:
     input:
         gate=lambda w: JOBS.shard_gate(JOBS.generator_training(w.generator).dataset),
@@ -52,61 +52,19 @@ rule train_generator:
         )
 
 
-rule sample_views:
+rule make_views:
     input:
         real=lambda w: JOBS.real_files(w.source, w.shard),
-        generator=lambda w: JOBS.generator_folder(w.source),
+        others=lambda w: JOBS.view_inputs(w.source),
     output:
         tar="results/views/{source}/{shard}.tar",
         index="results/views/{source}/{shard}.parquet",
     log:
-        "logs/sample_views/{source}/{shard}.log",
+        "logs/make_views/{source}/{shard}.log",
     benchmark:
-        "benchmarks/sample_views/{source}/{shard}.tsv"
+        "benchmarks/make_views/{source}/{shard}.tsv"
     wildcard_constraints:
-        source=JOBS.source_pattern("s_ldm", "rcg"),
-    conda:
-        "../../envs/cdgmae.yaml"
-    threads: CONFIG.runtime.threads
-    resources:
-        **ON_GPUS,
-        mem_mb=8000,
-        runtime=1440,
-        batch_size=lambda w: JOBS.sampling_batch_size(w.source),
-    params:
-        settings=lambda w: JOBS.sampling_settings(w.source),
-        seed=CONFIG.seed,
-        work="work/views/sample/{source}/{shard}",
-    message:
-        "Sample views {wildcards.source}, shard {wildcards.shard}"
-    shell:
-        launched(
-            "cdgmae views sample"
-            " --settings {params.settings:q}"
-            " --seed {params.seed}"
-            " --shard {input.real[0]:q}"
-            " --generator {input.generator:q}"
-            " --output {output.tar:q}"
-            " --work {params.work:q}"
-            " --batch-size {resources.batch_size}"
-            " --threads {threads}"
-            " > {log} 2>&1"
-        )
-
-
-rule sample_pipeline:
-    input:
-        real=lambda w: JOBS.real_files(w.source, w.shard),
-        pipeline=lambda w: JOBS.pipeline_files(w.source),
-    output:
-        tar="results/views/{source}/{shard}.tar",
-        index="results/views/{source}/{shard}.parquet",
-    log:
-        "logs/sample_pipeline/{source}/{shard}.log",
-    benchmark:
-        "benchmarks/sample_pipeline/{source}/{shard}.tsv"
-    wildcard_constraints:
-        source=JOBS.source_pattern("diffusers"),
+        source=JOBS.sources_on_gpu(True),
     conda:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
@@ -114,19 +72,21 @@ rule sample_pipeline:
         **ON_GPUS,
         mem_mb=16000,
         runtime=1440,
-        batch_size=lambda w: JOBS.sampling_batch_size(w.source),
+        batch_size=lambda w: JOBS.view_batch_size(w.source),
     params:
-        settings=lambda w: JOBS.pipeline_settings(w.source),
+        settings=lambda w: JOBS.view_settings(w.source),
+        inputs=lambda w: JOBS.view_input_flags(w.source),
         seed=CONFIG.seed,
-        work="work/views/sample/{source}/{shard}",
+        work="work/views/make/{source}/{shard}",
     message:
-        "Sample views from a pipeline for {wildcards.source}, shard {wildcards.shard}"
+        "Make views {wildcards.source}, shard {wildcards.shard}"
     shell:
         launched(
-            "cdgmae views sample-pipeline"
+            "cdgmae views make"
             " --settings {params.settings:q}"
             " --seed {params.seed}"
             " --shard {input.real[0]:q}"
+            " {params.inputs}"
             " --output {output.tar:q}"
             " --work {params.work:q}"
             " --batch-size {resources.batch_size}"
@@ -135,10 +95,29 @@ rule sample_pipeline:
         )
 
 
+# The same without a GPU, for sources that fill bags with images that exist.
+use rule make_views as gather_views with:
+    log:
+        "logs/gather_views/{source}/{shard}.log",
+    benchmark:
+        "benchmarks/gather_views/{source}/{shard}.tsv"
+    wildcard_constraints:
+        source=JOBS.sources_on_gpu(False),
+    resources:
+        launcher="none",
+        nodes=1,
+        tasks_per_node=1,
+        mem_mb=16000,
+        runtime=240,
+        batch_size=1,
+    message:
+        "Gather views {wildcards.source}, shard {wildcards.shard}"
+
+
 rule embed_images:
     input:
         real=lambda w: JOBS.real_files(w.source, w.shard),
-        encoder=lambda w: JOBS.encoder_files(JOBS.source_encoder(w.source)),
+        encoder=lambda w: JOBS.encoder_files(JOBS.knn_source(w.source).encoder),
     output:
         "results/embeddings/{source}/{shard}.parquet",
     log:
@@ -146,7 +125,7 @@ rule embed_images:
     benchmark:
         "benchmarks/embed_images/{source}/{shard}.tsv"
     wildcard_constraints:
-        source=JOBS.source_pattern("knn"),
+        source=JOBS.sources_of_kind("knn"),
     conda:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
@@ -155,9 +134,9 @@ rule embed_images:
         mem_mb=8000,
         runtime=240,
     params:
-        settings=lambda w: JOBS.source_settings(w.source, "embed"),
+        settings=lambda w: JOBS.knn_source(w.source).embedding.canonical_json(),
         encoder=lambda w: JOBS.loadable_encoder(
-            JOBS.source_encoder(w.source)
+            JOBS.knn_source(w.source).encoder
         ).canonical_json(),
     message:
         "Embed images for {wildcards.source}, shard {wildcards.shard}"
@@ -183,7 +162,7 @@ rule index_embeddings:
     benchmark:
         "benchmarks/index_embeddings/{source}.tsv"
     wildcard_constraints:
-        source=JOBS.source_pattern("knn"),
+        source=JOBS.sources_of_kind("knn"),
     conda:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
@@ -191,7 +170,7 @@ rule index_embeddings:
         mem_mb=32000,
         runtime=240,
     params:
-        settings=lambda w: JOBS.source_settings(w.source, "index"),
+        settings=lambda w: JOBS.knn_source(w.source).index.canonical_json(),
         embeddings=lambda w: names.embeddings_dir(w.source),
         seed=CONFIG.seed,
     message:
@@ -202,112 +181,6 @@ rule index_embeddings:
         " --seed {params.seed}"
         " --embeddings {params.embeddings:q}"
         " --output {output:q}"
-        " --threads {threads}"
-        " > {log} 2>&1"
-
-
-rule gather_neighbours:
-    input:
-        real=lambda w: JOBS.real_files(w.source, w.shard),
-        images=lambda w: JOBS.all_real_images(w.source),
-        index="results/embeddings/{source}/index.faiss",
-    output:
-        tar="results/views/{source}/{shard}.tar",
-        index="results/views/{source}/{shard}.parquet",
-    log:
-        "logs/gather_neighbours/{source}/{shard}.log",
-    benchmark:
-        "benchmarks/gather_neighbours/{source}/{shard}.tsv"
-    wildcard_constraints:
-        source=JOBS.source_pattern("knn"),
-    conda:
-        "../../envs/cdgmae.yaml"
-    threads: CONFIG.runtime.threads
-    resources:
-        mem_mb=16000,
-        runtime=240,
-    params:
-        settings=lambda w: JOBS.source_settings(w.source, "neighbours"),
-        shards=lambda w: names.shards_dir(JOBS.dataset_of(w.source)),
-        embeddings=lambda w: names.embeddings_dir(w.source),
-    message:
-        "Gather neighbours {wildcards.source}, shard {wildcards.shard}"
-    shell:
-        "cdgmae views neighbours"
-        " --settings {params.settings:q}"
-        " --shard {input.real[0]:q}"
-        " --shards {params.shards:q}"
-        " --embeddings {params.embeddings:q}"
-        " --index {input.index:q}"
-        " --output {output.tar:q}"
-        " --threads {threads}"
-        " > {log} 2>&1"
-
-
-rule gather_random:
-    input:
-        real=lambda w: JOBS.real_files(w.source, w.shard),
-        images=lambda w: JOBS.all_real_images(w.source),
-    output:
-        tar="results/views/{source}/{shard}.tar",
-        index="results/views/{source}/{shard}.parquet",
-    log:
-        "logs/gather_random/{source}/{shard}.log",
-    benchmark:
-        "benchmarks/gather_random/{source}/{shard}.tsv"
-    wildcard_constraints:
-        source=JOBS.source_pattern("random"),
-    conda:
-        "../../envs/cdgmae.yaml"
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
-    params:
-        settings=lambda w: JOBS.source_settings(w.source, "random"),
-        shards=lambda w: names.shards_dir(JOBS.dataset_of(w.source)),
-        seed=CONFIG.seed,
-    message:
-        "Gather random images {wildcards.source}, shard {wildcards.shard}"
-    shell:
-        "cdgmae views random"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shard {input.real[0]:q}"
-        " --shards {params.shards:q}"
-        " --output {output.tar:q}"
-        " > {log} 2>&1"
-
-
-rule read_clips:
-    input:
-        real=lambda w: JOBS.real_files(w.source, w.shard),
-    output:
-        tar="results/views/{source}/{shard}.tar",
-        index="results/views/{source}/{shard}.parquet",
-    log:
-        "logs/read_clips/{source}/{shard}.log",
-    benchmark:
-        "benchmarks/read_clips/{source}/{shard}.tsv"
-    wildcard_constraints:
-        source=JOBS.source_pattern("video"),
-    conda:
-        "../../envs/cdgmae.yaml"
-    threads: CONFIG.runtime.threads
-    resources:
-        mem_mb=8000,
-        runtime=240,
-    params:
-        settings=lambda w: JOBS.clip_settings(w.source),
-        seed=CONFIG.seed,
-    message:
-        "Read clips {wildcards.source}, shard {wildcards.shard}"
-    shell:
-        "cdgmae views video"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shard {input.real[0]:q}"
-        " --output {output.tar:q}"
         " --threads {threads}"
         " > {log} 2>&1"
 

@@ -24,7 +24,7 @@ from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.atomic import atomic_folder
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import file_sha256, write_table
-from cdgmae.training.accelerator import check_training_runtime, open_accelerator
+from cdgmae.training.accelerator import open_accelerator, start_training_compute
 from cdgmae.training.loop import TrainingResult, remove_work, train
 from cdgmae.training.metrics import METRICS_SCHEMA
 from cdgmae.training.schedule import LoopSettings
@@ -68,7 +68,7 @@ def train_generator(
         Interrupted: after a signal, with the finished latents and the state saved.
         ValueError: if the shards hold no usable image, the first stage does not fit, or the loss is not finite.
     """
-    check_training_runtime(runtime)
+    start_training_compute(runtime)
     inputs = {str(index_path(path)): file_sha256(index_path(path)) for path in shard_tars}
     device = open_accelerator(runtime).device  # under a launcher each process has its own
     images, encoder = Bags(shard_tars).usable(), load_conditioning_encoder(encoder_settings, device=device)

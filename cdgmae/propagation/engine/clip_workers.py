@@ -23,6 +23,8 @@ from cdgmae.propagation.benchmarks.registry import EvaluationSet, benchmark_of
 from cdgmae.propagation.engine.clip_results import PartFiles
 from cdgmae.propagation.output.predictions import ClipOutputs
 from cdgmae.runtime.devices import limit_threads
+from cdgmae.runtime.interrupts import TransientProblem
+from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.settings.encoder import EncoderSettings
 
 Rows = list[dict[str, Any]]
@@ -51,7 +53,10 @@ class ClipWork:
             if finished is not None:
                 return finished
             painted = self.outputs.painted(clip.num_painted)
-            predictions = benchmark_of(self.protocol.kind).evaluate(clip, self.protocol, encoder, device, painted)
+            with explain_memory(
+                device, "runtime.workers where processes share a GPU, or queue_length or input_size of the evaluation set"
+            ):
+                predictions = benchmark_of(self.protocol.kind).evaluate(clip, self.protocol, encoder, device, painted)
             self.outputs.write(clip, predictions, self.parts)
             rows = predictions.rows()
             self.parts.write(clip, rows)
@@ -90,7 +95,7 @@ def computed_clips(
     try:
         yield from _from_pool(work, sorted(clips, key=lambda clip: -clip.num_frames), devices)
     except BrokenProcessPool:
-        raise ValueError(
+        raise TransientProblem(
             f"one of {len(devices)} worker processes was killed, most often for lack of memory; finished clips are kept: "
             "run the same command again, with a lower runtime.workers if memory was short"
         ) from None

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from cdgmae.storage.media.clips import temporal_key
+from cdgmae.storage.media.images import upright_size
+
 FRAME_ENDINGS = (".jpg", ".jpeg", ".png")
 TAIL_BYTES = 4096
 END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
@@ -20,7 +23,7 @@ END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What an image's header says: (height, width), Pillow mode, and the palette's RGB bytes (empty if it has none)."""
+    """What an image's header says: (height, width) of the upright image, Pillow mode, and the palette's RGB bytes (empty if it has none)."""
 
     size: tuple[int, int]
     mode: str
@@ -28,7 +31,7 @@ class Header:
 
 
 def list_images(folder: Path, endings: Iterable[str], problems: list[str], skip: str | None = None) -> dict[str, Path]:
-    """Stem -> file for the images of a folder, sorted by stem; hidden files and stems that contain `skip` are passed over."""
+    """Stem -> file for the images of a folder in temporal order (`frame9` before `frame10`), without hidden files and stems that contain `skip`."""
     if not folder.is_dir():
         problems.append(f"{folder}: no such folder")
         return {}
@@ -41,7 +44,7 @@ def list_images(folder: Path, endings: Iterable[str], problems: list[str], skip:
         found[path.stem] = path
     if not found:
         problems.append(f"{folder}: holds no {'/'.join(endings)} files")
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items(), key=lambda item: temporal_key(item[0])))
 
 
 def common_ending(files: Mapping[str, Path], default: str) -> str:
@@ -79,7 +82,7 @@ def unmatched(frames: Mapping[str, Path], labels: Mapping[str, Path]) -> list[st
     """Problems for frames without annotation and annotations without frame, named with the missing files."""
     if not frames or not labels:
         return []
-    order = sorted({*frames, *labels})
+    order = sorted({*frames, *labels}, key=temporal_key)
     problems = []
     for have, lack, what in ((frames, labels, "frame"), (labels, frames, "annotation")):
         sample, other = next(iter(lack.values())), next(iter(have.values())).parent
@@ -95,7 +98,8 @@ def read_headers(files: Iterable[Path], problems: list[str]) -> dict[Path, Heade
         try:
             with Image.open(path) as image:
                 palette = image.getpalette("RGB") if image.mode == "P" else None
-                headers[path] = Header((image.height, image.width), image.mode, bytes(palette or ()))
+                width, height = upright_size(image)
+                headers[path] = Header((height, width), image.mode, bytes(palette or ()))
                 marker = END_MARKERS.get(image.format or "")
             if marker and marker not in _tail(path):
                 problems.append(

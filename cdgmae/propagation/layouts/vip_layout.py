@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,8 @@ from cdgmae.propagation.layouts.image_files import FRAME_ENDINGS, list_images
 from cdgmae.propagation.layouts.labelled_clip import LabelledClip, check_root, listed_names, mask_clip, raise_problems
 from cdgmae.propagation.measures.masks import VOID, read_annotation
 from cdgmae.propagation.measures.part_measures import NUM_PARTS
+from cdgmae.storage.files.tree_listing import is_foreign
+from cdgmae.storage.media.clips import temporal_key
 
 LISTING = "lists/val_videos.txt"
 LAYOUT = f"{LISTING} (optional), Images/VIDEO/FRAME.jpg, Annotations/Category_ids/VIDEO/FRAME.png with ids 0..19"
@@ -31,7 +32,7 @@ def read_vip(root: Path) -> list[LabelledClip]:
     if (root / LISTING).is_file():
         names = listed_names(root / LISTING, problems)
     else:
-        names = sorted((path.name for path in images.iterdir() if path.is_dir()), key=_natural)
+        names = sorted((path.name for path in images.iterdir() if path.is_dir() and not is_foreign(path.name)), key=temporal_key)
         if not names:
             problems.append(f"{images}: no folders of frames")
     clips = []
@@ -58,8 +59,3 @@ def _vip_parts(clip: LabelledClip) -> list[str]:
         if odd
         else []
     )
-
-
-def _natural(name: str) -> list[int | str]:
-    """Sort key that puts videos2 before videos10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]

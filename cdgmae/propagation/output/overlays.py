@@ -21,6 +21,7 @@ from cdgmae.propagation.layouts.labelled_clip import LabelledClip
 from cdgmae.propagation.measures.joints import BOX_SHARE, JOINT_NAMES, LIMBS, Coordinates
 from cdgmae.propagation.measures.masks import VOID, Ids, read_annotation
 from cdgmae.storage.files.atomic import atomic_file
+from cdgmae.storage.media.images import upright
 
 FORMATS = ("gif", "mp4")
 LONGER_SIDE = 640
@@ -149,7 +150,8 @@ def _dot(
 
 def _canvas(path: Path, longer_side: int) -> Image.Image:
     """A frame with its longer side at `longer_side` and even sides, as video codecs want them."""
-    with Image.open(path) as image:
+    with Image.open(path) as stored:
+        image = upright(stored)
         factor = longer_side / max(image.size)
         width, height = (max(2, 2 * round(side * factor / 2)) for side in image.size)
         return image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from cdgmae.models.encoders.by_name import Encoder, load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
-from cdgmae.runtime.devices import pick_device
+from cdgmae.runtime.compute import start_compute
+from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
@@ -66,7 +67,7 @@ def embed_images(
     Raises:
         ValueError: if the encoder cannot be loaded or does not take `image_size`.
     """
-    device = pick_device(runtime.device)
+    device = start_compute(runtime, precision="fp32").device
     shard_index = file_sha256(index_path(shard_tar))
     encoder = load_encoder(encoder_settings, device=device)
     if settings.image_size % encoder.patch_size:
@@ -82,7 +83,8 @@ def embed_images(
     with ThreadPoolExecutor(runtime.threads) as pool, ProgressMeter(f"embed {shard_tar.stem}", len(rows), unit="images") as meter:
         waiting = iter(rows)
         while batch := list(islice(waiting, settings.batch_size)):
-            table.extend(_embed_batch(batch, shard, encoder, settings.image_size, device, pool))
+            with explain_memory(device, "batch_size of this view source", settings.batch_size):
+                table.extend(_embed_batch(batch, shard, encoder, settings.image_size, device, pool))
             meter.advance(len(batch))
     write_table(output, table, embedding_schema(encoder.embed_dim), settings_digest=settings.digest(), inputs=inputs)
     bad = sum(row["reason"] is not None for row in table)

@@ -18,6 +18,7 @@ from torch import Tensor
 from cdgmae.generators.folder import Generator, embed, load_generator, read_facts
 from cdgmae.generators.inference import prepare_for_sampling
 from cdgmae.models.normalisation import squares
+from cdgmae.runtime.compute import set_float32_meaning
 from cdgmae.settings.views import SamplingSettings
 from cdgmae.views.sampling.sampler import DrawnViews, Provenance
 
@@ -63,6 +64,7 @@ class GeneratorRecipe:
 
     def open(self, device: torch.device) -> GeneratorSampler:
         """See `SamplerRecipe`."""
+        set_float32_meaning(device, self.precision)
         generator = load_generator(self.folder, device=device)
         return GeneratorSampler(generator, self.settings, DTYPES[self.precision], device, compiled=self.compiled)
 

@@ -14,7 +14,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from cdgmae.runtime.devices import pick_device, worker_devices
+from cdgmae.runtime.compute import start_compute
+from cdgmae.runtime.devices import worker_devices
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
@@ -129,7 +130,7 @@ def _missing_batches(
 
 def _draw(task: DrawingTask, runtime: RuntimeSettings, stop: StopRequest, meter: ProgressMeter) -> None:
     """Draw all batches of the task, in this process or in several."""
-    devices = worker_devices(pick_device(runtime.device), runtime.workers)
+    devices = worker_devices(start_compute(runtime).device, runtime.workers)
 
     def finished(number: int) -> None:
         meter.advance(len(task.batches[number]))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from cdgmae.storage.files.local_copy import stage_in
+from cdgmae.storage.files.local_copy import copy_to_local_disk
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter, index_path
 from cdgmae.storage.verify import verify_file
 
@@ -31,21 +31,21 @@ def times(copies: list[Path]) -> list[int]:
 
 def test_copies_are_whole_and_are_used_again(tmp_path: Path) -> None:
     tars = shards(tmp_path)
-    copies = stage_in(tars, tmp_path / "local")
+    copies = copy_to_local_disk(tars, tmp_path / "local")
     assert [copy.read_bytes() for copy in copies] == [tar.read_bytes() for tar in tars]
     assert all(verify_file(copy).ok for copy in copies)
     first = times(copies)
-    assert stage_in(tars, tmp_path / "local") == copies
+    assert copy_to_local_disk(tars, tmp_path / "local") == copies
     assert times(copies) == first
 
 
 def test_what_is_cut_short_stale_or_without_index_is_copied_again(tmp_path: Path) -> None:
     tars = shards(tmp_path)
-    copies = stage_in(tars, tmp_path / "local")
+    copies = copy_to_local_disk(tars, tmp_path / "local")
     copies[0].write_bytes(copies[0].read_bytes()[:100])
     index_path(copies[1]).unlink()
     write(tars[2], 9)
-    stage_in(tars, tmp_path / "local")
+    copy_to_local_disk(tars, tmp_path / "local")
     assert [copy.read_bytes() for copy in copies] == [tar.read_bytes() for tar in tars]
     assert all(verify_file(copy).ok for copy in copies)
 
@@ -59,21 +59,21 @@ class Usage(NamedTuple):
 def test_a_disk_too_small_is_refused_before_anything_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tars = shards(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - 20_000, 20_000))
-    with pytest.raises(ValueError, match=r"local has 0\.0 GB free, the shards need .*; choose another --stage-in folder"):
-        stage_in(tars, tmp_path / "local")
+    with pytest.raises(ValueError, match=r"local has 0\.0 GB free, the shards need .*; choose another runtime"):
+        copy_to_local_disk(tars, tmp_path / "local")
     assert list((tmp_path / "local").iterdir()) == []
-    assert len(stage_in(tars[:1], tmp_path / "local")) == 1
+    assert len(copy_to_local_disk(tars[:1], tmp_path / "local")) == 1
 
 
 def test_incomplete_shards_are_refused(tmp_path: Path) -> None:
     tars = shards(tmp_path)
     tars[1].write_bytes(tars[1].read_bytes()[:100])
     with pytest.raises(ValueError, match="truncated"):
-        stage_in(tars, tmp_path / "local")
+        copy_to_local_disk(tars, tmp_path / "local")
 
 
 def _stage(tars: list[Path], folder: Path) -> list[Path]:
-    return stage_in(tars, folder)
+    return copy_to_local_disk(tars, folder)
 
 
 def test_ranks_of_one_node_copy_once(tmp_path: Path) -> None:

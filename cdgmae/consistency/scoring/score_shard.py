@@ -18,15 +18,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from cdgmae.consistency.embedding import EmbeddedBag, Embedder, embed_bags, read_ahead
-from cdgmae.consistency.metrics import global_similarity, local_similarity, nearest_patch_similarity
-from cdgmae.consistency.nearest import with_nearest_patches
-from cdgmae.consistency.pair_images import BagLoader, CropBags, LoadedBag, ViewBags, bad_pair_reason
-from cdgmae.consistency.partial_scores import PartFolder, join_parts, plan_parts
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA, check_scores
+from cdgmae.consistency.scoring.bag_embedding import EmbeddedBag, Embedder, embed_bags, read_ahead
+from cdgmae.consistency.scoring.nearest_patches import with_nearest_patches
+from cdgmae.consistency.scoring.pair_images import BagLoader, CropBags, LoadedBag, ViewBags, bad_pair_reason
+from cdgmae.consistency.scoring.partial_scores import PartFolder, join_parts, plan_parts
+from cdgmae.consistency.scoring.similarities import global_similarity, local_similarity, nearest_patch_similarity
 from cdgmae.models.encoders.by_name import Encoder, load_encoder
-from cdgmae.runtime.devices import pick_device
+from cdgmae.runtime.compute import start_compute
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
+from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
 from cdgmae.settings.encoder import EncoderSettings
@@ -93,7 +94,8 @@ def score_shard(
         Interrupted: after a signal, with all finished parts kept.
         ValueError: if shards do not belong together, image_size does not suit the encoder, or too many pairs are bad.
     """
-    device, precision = pick_device(runtime.device), runtime.precision
+    compute = start_compute(runtime)
+    device, precision = compute.device, compute.precision
     if view_tar is None and settings.crops is None:
         settings = settings.model_copy(update={"crops": CropDrawSettings()})
     tars = {"real": real_tar} | ({"views": view_tar} if view_tar is not None else {})
@@ -193,10 +195,11 @@ def _score_parts(job: _Job, parts: PartFolder, label: str, log_interval_seconds:
 def _score_bags(job: _Job, loaded: Iterator[LoadedBag]) -> pa.Table | None:
     """The rows of some bags, in order; None if the job was asked to stop meanwhile."""
     rows: list[dict[str, Any]] = []
-    for bags in embed_bags(loaded, job.embed, job.batch_size):
-        rows.extend(_score_pairs(bags, job.bags))
-        if job.stop.reason():
-            return None
+    with explain_memory(job.embed.device, "consistency.batch_size", job.batch_size):
+        for bags in embed_bags(loaded, job.embed, job.batch_size):
+            rows.extend(_score_pairs(bags, job.bags))
+            if job.stop.reason():
+                return None
     common = {"source": job.source, "encoder": job.embed.encoder.digest}
     return pa.Table.from_pylist([{**row, **common} for row in rows], schema=SCORE_SCHEMA)
 
