@@ -98,7 +98,7 @@ def score(
     Every image is embedded once. An image that cannot be read becomes a row with status `bad` and the reason. Killed at any
     moment and started again, it goes on from its last finished part and ends with the same table.
     """
-    from cdgmae.consistency.scoring import score_shard
+    from cdgmae.consistency.scoring.score_shard import score_shard
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
 

@@ -12,13 +12,13 @@ from cdgmae import __version__, names
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.report.assets import ASSETS, write_assets
 from cdgmae.report.bag_thumbnails import BAGS, FIGURES, show_bags
-from cdgmae.report.figures import draw_curves
 from cdgmae.report.pages.explorer.explorer_page import EXPLORER_ASSETS, write_explorer
 from cdgmae.report.pages.pretrain.pretrain_page import PRETRAIN_ASSETS, write_pretrain_page
 from cdgmae.report.pages.propagation.propagation_page import PROPAGATION_ASSETS, write_propagation_page
 from cdgmae.report.propagation_scores import SCORES, describe_findings, describe_sample
 from cdgmae.report.rendering import PAGES, write_page
 from cdgmae.report.stages import StageFiles, read_results, score_tables
+from cdgmae.report.svg_figures import draw_curves
 from cdgmae.settings.report import ReportJobSettings
 from cdgmae.storage.files.atomic import write_text
 

@@ -9,8 +9,8 @@ import torch
 from diffusers import UNet2DConditionModel, VQModel
 from PIL import Image
 
-from cdgmae.consistency.embedding import Embedder
-from cdgmae.consistency.metrics import global_similarity, local_similarity, nearest_patch_similarity, nearest_patches
+from cdgmae.consistency.scoring.bag_embedding import Embedder
+from cdgmae.consistency.scoring.similarities import global_similarity, local_similarity, nearest_patch_similarity, nearest_patches
 from cdgmae.generators.attention import ProductAttention, choose_attention
 from cdgmae.generators.parts.condition_projector import ConditionProjector
 from cdgmae.generators.pipeline import LatentDiffusionPipeline, noise_schedule

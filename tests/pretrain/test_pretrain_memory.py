@@ -19,7 +19,7 @@ from cdgmae.pretrain.batches import BagBatches
 from cdgmae.pretrain.memory import CARDS, blank_batch, describe_memory, run_memory
 from cdgmae.pretrain.reconstruction import reconstruct
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.bags import BagStore
+from cdgmae.storage.bags import Bags
 from cdgmae.training.memory import MARGIN, _Autocast, _FusedAttention
 from tests.pretrain.drawn_bags import RUN, write_bags
 
@@ -91,7 +91,7 @@ def test_micro_batches_fit_and_are_equal(settings: PretrainRunSettings) -> None:
 )  # fmt: skip
 def test_blank_batches_have_the_form_of_real_ones(tmp_path: Path, options: dict[str, object]) -> None:
     settings = PretrainRunSettings.from_plain({**RUN.model_dump(exclude={"source"}), **options})
-    store = BagStore(*write_bags(tmp_path))
+    store = Bags(*write_bags(tmp_path)).usable()
     real, blank = BagBatches(store, settings, seed=0).batch(0, range(4)), blank_batch(settings, 4)
     assert {name: tensor.dtype for name, tensor in real.items()} == {name: tensor.dtype for name, tensor in blank.items()}
     for name in set(real) - {"pixels"}:

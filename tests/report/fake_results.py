@@ -13,7 +13,7 @@ import pyarrow as pa
 from PIL import Image
 
 from cdgmae.consistency.consistency_summary import summarise
-from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA
 from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
 from cdgmae.settings.consistency import ScoringSettings

@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cdgmae.commands.report import app
-from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.report.bag_thumbnails import show_bags
 from cdgmae.report.page import write_report
 from cdgmae.report.stages import score_tables

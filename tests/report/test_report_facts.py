@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdgmae.report.bag_thumbnails import evenly_spaced
-from cdgmae.report.figures import draw_curves
 from cdgmae.report.propagation_scores import describe_findings, read_scores
 from cdgmae.report.shard_counts import read_images
+from cdgmae.report.svg_figures import draw_curves
 from cdgmae.report.training_curves import MAX_POINTS, read_generators, read_runs
 from cdgmae.storage.tables import write_table
 

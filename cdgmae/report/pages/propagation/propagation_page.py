@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cdgmae.paper import PAPER_TABLES
-from cdgmae.report.figures import PALETTE
 from cdgmae.report.pages.propagation.sequences import JUDGED, MEANINGS, ClipSetScores, read_sequences
 from cdgmae.report.pages.propagation.strip_images import ShownStrips, show_strips
 from cdgmae.report.propagation_scores import SCORES, EncoderScores
 from cdgmae.report.rendering import write_page
+from cdgmae.report.svg_figures import PALETTE
 from cdgmae.settings.report import ReportSettings
 from cdgmae.storage.files.atomic import write_text
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cdgmae.consistency.pair_images import LoadedBag
+from cdgmae.consistency.scoring.pair_images import LoadedBag
 from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 
