@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from cdgmae import names
@@ -20,6 +19,7 @@ from cdgmae.settings.consistency import ConsistencySettings
 from cdgmae.settings.demo import DemoSettings
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.messages import describe_problems, did_you_mean
+from cdgmae.settings.plain_values import check_plain, read_yaml
 from cdgmae.settings.pretrain import PretrainSettings, with_run_defaults
 from cdgmae.settings.propagation import PropagationSettings
 from cdgmae.settings.report import ReportSettings
@@ -225,6 +225,7 @@ def check_config(values: Mapping[str, Any], origin: str = "config.yaml") -> Conf
         ConfigError: One message that lists every problem with its key, value, what is allowed and what to do.
     """
     try:
+        check_plain(values, origin)  # before anything walks them
         return Config.from_plain(
             {**values, **({"pretrain": with_run_defaults(values["pretrain"])} if "pretrain" in values else {})}
         )
@@ -259,11 +260,11 @@ def _lay_over(values: dict[str, Any], overlay: Mapping[str, Any]) -> None:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); give an existing file, e.g. --config config.yaml") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no mapping of sections; start from the shipped config.yaml")
     return values

@@ -84,6 +84,7 @@ def score(
         int | None,
         typer.Option("--nearest-bags", help="Bags whose nearest patches are stored, for the report's explorer. Default 0."),
     ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per encoder pass. Default 64.")] = None,
     max_bad_fraction: Annotated[
         float | None,
         typer.Option("--max-bad-fraction", help="Fail when more than this share of pairs cannot be scored. Default 0.001."),
@@ -105,7 +106,7 @@ def score(
 
     chosen = parse_settings(
         ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
-        max_bad_fraction=max_bad_fraction,
+        batch_size=batch_size, max_bad_fraction=max_bad_fraction,
     )  # fmt: skip
     here = parse_runtime(runtime, device, precision, threads)
     limit_threads(here.thread_limit)
