@@ -30,10 +30,6 @@ class ReportJobs(PropagationJobs):
             sets=self.evaluation_sets(),
         )
 
-    def num_shards(self, source: str) -> int:
-        """Shards of the data set behind a view source."""
-        return len(self.shard_names(self.dataset_of(source)))
-
     def evaluation_sets(self) -> dict[str, str]:
         """Evaluation set -> its kind."""
         return {name: protocol.kind for name, protocol in self.config.propagation.datasets.items()}
