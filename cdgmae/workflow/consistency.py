@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cdgmae import names
 from cdgmae.config import Config
-from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
+from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings, SummarySettings
 from cdgmae.settings.crops import CropPairSettings
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.workflow import encoders, shards, views
@@ -22,6 +22,16 @@ def _crop_draws(config: Config) -> CropDrawSettings:
     section = config.consistency
     pair = config.pretrain.runs[section.crop_run].crop_pair if section.crop_run is not None else CropPairSettings()
     return CropDrawSettings(**pair.model_dump(), num_pairs=section.crop_pairs, seed=config.seed)
+
+
+def num_shards(config: Config, source: str) -> int:
+    """Shards of the data set behind a view source."""
+    return config.shards.datasets[views.dataset_of(config, source)].num_shards
+
+
+def summary_settings(config: Config) -> SummarySettings:
+    """Which tables are summarised."""
+    return SummarySettings(num_shards={name: num_shards(config, name) for name in config.consistency.sources})
 
 
 def scored_views(config: Config, source: str, shard: str) -> list[str]:

@@ -5,25 +5,36 @@ from __future__ import annotations
 from cdgmae import names
 from cdgmae.config import Config, ConfigError
 from cdgmae.settings.encoder import EncoderSettings
-from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.protocol import ProtocolSettings
 from cdgmae.workflow import encoders
 
 
-def protocol(config: Config, clip_set: str) -> ProtocolSettings:
-    """The protocol of a clip set."""
-    return config.propagation.protocols[clip_set]
+def protocol(config: Config, evaluation_set: str) -> ProtocolSettings:
+    """The protocol of an evaluation set."""
+    return config.propagation.datasets[evaluation_set]
+
+
+def kind(config: Config, evaluation_set: str) -> str:
+    """The kind of an evaluation set."""
+    return config.propagation.datasets[evaluation_set].kind
+
+
+def seed_option(config: Config, encoder: str) -> str:
+    """The seed of the run behind a judged encoder, as command-line option; nothing for encoders that no run trained."""
+    settings = judged_encoder(config, encoder)
+    return "" if settings.run is None else f"--seed {settings.seed}"
 
 
 def propagation_tables(config: Config) -> list[str]:
-    """The score tables of all encoders on all clip sets."""
+    """The score tables of all encoders on all evaluation sets."""
     section = config.propagation
-    return [names.propagation_table(encoder, clip_set) for encoder in section.encoders for clip_set in section.protocols]
+    return [names.propagation_table(encoder, name) for encoder in section.encoders for name in section.datasets]
 
 
 def propagation_strips(config: Config) -> list[str]:
-    """The folders of painted frames of all encoders on all clip sets."""
+    """The folders of painted frames of all encoders on all evaluation sets."""
     section = config.propagation
-    return [names.propagation_strips(encoder, clip_set) for encoder in section.encoders for clip_set in section.protocols]
+    return [names.propagation_strips(encoder, name) for encoder in section.encoders for name in section.datasets]
 
 
 def judged_encoder(config: Config, encoder: str) -> EncoderSettings:
@@ -49,9 +60,9 @@ def loadable_encoder(config: Config, encoder: str) -> EncoderSettings:
     return encoders.loadable_encoder(config, judged_encoder(config, encoder))
 
 
-def set_inputs(config: Config, clip_set: str) -> list[str]:
-    """What must exist before a clip set can be read."""
-    return encoders.demo_inputs(config, protocol(config, clip_set).root)
+def set_inputs(config: Config, evaluation_set: str) -> list[str]:
+    """What must exist before an evaluation set can be read."""
+    return encoders.demo_inputs(config, protocol(config, evaluation_set).root)
 
 
 def results(config: Config) -> list[str]:

@@ -6,7 +6,7 @@ from cdgmae import names
 from cdgmae.config import Config
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.report import ReportContents, ReportJobSettings, TableSettings
-from cdgmae.workflow import consistency, shards, views
+from cdgmae.workflow import consistency
 
 
 def report_settings(config: Config) -> ReportJobSettings:
@@ -21,8 +21,8 @@ def contents(config: Config) -> ReportContents:
     sources = config.views.sources
     return ReportContents(
         datasets={name: dataset.num_shards for name, dataset in config.shards.datasets.items()},
-        views={name: num_shards(config, name) for name, source in sources.items() if source.has_files},
-        scored={name: num_shards(config, name) for name in config.consistency.sources},
+        views={name: consistency.num_shards(config, name) for name, source in sources.items() if source.has_files},
+        scored={name: consistency.num_shards(config, name) for name in config.consistency.sources},
         generators=[name for name, generator in config.views.generators.items() if generator.train is not None],
         runs=dict.fromkeys(config.pretrain.runs, config.pretrain.seeds),
         encoders=list(config.propagation.encoders),
@@ -30,14 +30,9 @@ def contents(config: Config) -> ReportContents:
     )
 
 
-def num_shards(config: Config, source: str) -> int:
-    """Shards of the data set behind a view source."""
-    return len(shards.shard_names(config, views.dataset_of(config, source)))
-
-
 def evaluation_sets(config: Config) -> dict[str, str]:
     """Evaluation set -> its kind."""
-    return {name: name for name in config.propagation.protocols}
+    return {name: protocol.kind for name, protocol in config.propagation.datasets.items()}
 
 
 def named_tables(config: Config) -> list[str]:
@@ -58,7 +53,7 @@ def table_settings(config: Config, table: str) -> TableSettings:
     rows, sets = table_rows(config, table), evaluation_sets(config)
     fillers = [name for names_of_row in rows.values() for name in names_of_row] if PAPER_TABLES[table].is_of_sources else []
     kinds = {kind: name for name, kind in reversed(sets.items())} | {name: name for name, kind in sets.items() if name == kind}
-    return TableSettings(rows=rows, num_shards={name: num_shards(config, name) for name in fillers}, sets=kinds)
+    return TableSettings(rows=rows, num_shards={name: consistency.num_shards(config, name) for name in fillers}, sets=kinds)
 
 
 def table_inputs(config: Config, table: str) -> list[str]:
@@ -66,8 +61,7 @@ def table_inputs(config: Config, table: str) -> list[str]:
     fillers = dict.fromkeys(name for fillers_of_row in table_rows(config, table).values() for name in fillers_of_row)
     if PAPER_TABLES[table].is_of_sources:
         return [file for source in fillers for file in consistency.score_tables(config, source)]
-    protocols = config.propagation.protocols
-    return [names.propagation_table(encoder, clip_set) for encoder in fillers for clip_set in protocols]
+    return [names.propagation_table(encoder, name) for encoder in fillers for name in config.propagation.datasets]
 
 
 def judged_encoders(config: Config) -> list[str]:

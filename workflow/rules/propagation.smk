@@ -1,20 +1,20 @@
-# Stage propagation: every encoder on every clip set, training-free, then one row per encoder.
+# Stage propagation: every encoder on every evaluation set, training-free, then one summary.
 rule propagate_labels:
     input:
         demo=of(propagation.set_inputs),
         encoder=of(propagation.judged_files),
     output:
         table=report(
-            "results/propagation/{encoder}/{clip_set}.parquet",
+            "results/propagation/{encoder}/{evaluation_set}.parquet",
             caption="../report/sequences.rst",
             category="Propagation",
-            labels={"encoder": "{encoder}", "clip set": "{clip_set}"},
+            labels={"encoder": "{encoder}", "set": "{evaluation_set}"},
         ),
-        strips=directory("results/propagation/{encoder}/strips/{clip_set}"),
+        strips=directory("results/propagation/{encoder}/strips/{evaluation_set}"),
     log:
-        "logs/propagate_labels/{encoder}/{clip_set}.log",
+        "logs/propagate_labels/{encoder}/{evaluation_set}.log",
     benchmark:
-        "benchmarks/propagate_labels/{encoder}/{clip_set}.tsv"
+        "benchmarks/propagate_labels/{encoder}/{evaluation_set}.tsv"
     conda:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
@@ -25,15 +25,18 @@ rule propagate_labels:
     params:
         settings=of(propagation.protocol),
         encoder=of(propagation.loadable_encoder),
-        work="work/propagation/{encoder}/{clip_set}",
+        kind=of(propagation.kind),
+        seed=of(propagation.seed_option),
+        work="work/propagation/{encoder}/{evaluation_set}",
     message:
-        "Propagate labels on {wildcards.clip_set} with {wildcards.encoder}"
+        "Propagate labels on {wildcards.evaluation_set} with {wildcards.encoder}"
     shell:
         launched(
-            "cdgmae propagation run {wildcards.clip_set}"
+            "cdgmae propagation run {params.kind}"
+            " --set {wildcards.evaluation_set}"
             " --settings {params.settings:q}"
             " --encoder {params.encoder:q}"
-            " --name {wildcards.encoder}"
+            " --name {wildcards.encoder} {params.seed}"
             " --output $(dirname {output.table:q})"
             " --strips"
             " --work {params.work:q}"
@@ -51,7 +54,7 @@ rule summarise_propagation:
             "results/propagation/summary.csv",
             caption="../report/propagation.rst",
             category="Propagation",
-            labels={"encoder": "all", "clip set": "all"},
+            labels={"encoder": "all", "set": "all"},
         ),
     log:
         "logs/summarise_propagation/summary.log",
