@@ -47,7 +47,7 @@ wildcard_constraints:
     encoder="[A-Za-z0-9_-]+",
     shard=r"\d{5}",
     seed=r"\d+",
-    clip_set="davis|vip|jhmdb",
+    set="[A-Za-z0-9_-]+",
 
 
 rule all:

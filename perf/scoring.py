@@ -26,10 +26,10 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from cdgmae.consistency import scoring
-from cdgmae.consistency.metrics import global_similarity, local_similarity, nearest_patch_similarity
-from cdgmae.consistency.pair_images import prepare_image
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA
+from cdgmae.consistency.scoring import score_shard as scoring
+from cdgmae.consistency.scoring.pair_images import prepare_image
+from cdgmae.consistency.scoring.similarities import global_similarity, local_similarity, nearest_patch_similarity
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.settings.consistency import ScoringSettings

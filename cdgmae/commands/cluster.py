@@ -156,9 +156,10 @@ def launch(
 def probe(
     reports: Annotated[Path, typer.Option("--reports", help="Existing folder for this task's report, RANK.json.")],
     folder: Annotated[Path, typer.Option("--folder", help="The working folder, whose write speed is measured.")] = Path("."),
+    runtime: RuntimeOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Say what this task of a Slurm job finds on its node; `cdgmae doctor --cluster` runs this in each of its jobs."""
     from cdgmae.cluster.node import probe_node
 
-    print_result(probe_node(folder, reports), as_json)
+    print_result(probe_node(folder, reports, compiles=parse_runtime(runtime).compile), as_json)

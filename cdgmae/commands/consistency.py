@@ -24,7 +24,8 @@ from cdgmae.commands.options import (
     parse_settings,
     print_result,
 )
-from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.names import shard_names
+from cdgmae.settings.consistency import ScoringSettings, SummarySettings
 
 ResultsOption = Annotated[
     Path, typer.Option("--results", help="Folder with summary.parquet and one folder of score tables per source.")
@@ -83,6 +84,7 @@ def score(
         int | None,
         typer.Option("--nearest-bags", help="Bags whose nearest patches are stored, for the report's explorer. Default 0."),
     ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per encoder pass. Default 64.")] = None,
     max_bad_fraction: Annotated[
         float | None,
         typer.Option("--max-bad-fraction", help="Fail when more than this share of pairs cannot be scored. Default 0.001."),
@@ -98,13 +100,13 @@ def score(
     Every image is embedded once. An image that cannot be read becomes a row with status `bad` and the reason. Killed at any
     moment and started again, it goes on from its last finished part and ends with the same table.
     """
-    from cdgmae.consistency.scoring import score_shard
+    from cdgmae.consistency.scoring.score_shard import score_shard
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
 
     chosen = parse_settings(
         ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
-        max_bad_fraction=max_bad_fraction,
+        batch_size=batch_size, max_bad_fraction=max_bad_fraction,
     )  # fmt: skip
     here = parse_runtime(runtime, device, precision, threads)
     limit_threads(here.thread_limit)
@@ -117,14 +119,22 @@ def score(
 
 @app.command()
 def summarise(
-    tables: Annotated[list[Path], typer.Argument(help="Score tables of one or more sources.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", help="Summary to write (.parquet); a .csv is written beside it.")],
+    tables: Annotated[list[Path] | None, typer.Argument(help="Score tables of one or more sources.", show_default=False)] = None,
+    results: ResultsOption = Path("results/consistency"),
+    settings: SettingsOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """One row per view source: pairs, bad ones, mean, deviation and quantiles of every score."""
+    """One row per view source: pairs, bad ones, mean, deviation and quantiles of every score.
+
+    Tables are named one by one, or by --settings '{"num_shards": {"s_ldm": 128}}' as those of --results: a command line does not hold the
+    names of thousands.
+    """
     from cdgmae.consistency.consistency_summary import summarise as summarise_tables
 
-    print_result(summarise_tables(tables, output, csv_beside(output)), as_json)
+    counts = parse_settings(SummarySettings, settings).num_shards
+    named = [results / source / f"{shard}.parquet" for source, count in counts.items() for shard in shard_names(count)]
+    print_result(summarise_tables([*(tables or []), *named], output, csv_beside(output)), as_json)
 
 
 @app.command()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -16,6 +15,7 @@ from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
 from cdgmae.settings.encoder import EncoderSettings, parse_encoder
 from cdgmae.settings.messages import describe_problems
+from cdgmae.settings.plain_values import read_json, read_yaml
 from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -109,14 +109,11 @@ def read_values(text: str, option: str) -> tuple[dict[str, Any], str]:
     if text and not text.lstrip().startswith("{"):
         origin = text
         try:
-            values = yaml.safe_load(Path(text).read_text(encoding="utf-8"))
+            values = read_yaml(Path(text))
         except OSError as error:
             raise ValueError(f"{option} {text}: {error.strerror}; give JSON text or an existing .json/.yaml file") from None
     else:
-        try:
-            values = json.loads(text) if text else {}
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{option} is not valid JSON: {error}") from None
+        values = read_json(text, option) if text else {}
     if not isinstance(values, dict):
         raise ValueError(f"{origin} must hold a mapping of settings, found {type(values).__name__}")
     return values, origin

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdgmae.consistency.data_set import open_scores, score_tables
-from cdgmae.consistency.pair_images import BagLoader, CropBags, ViewBags
 from cdgmae.consistency.score_tables import QUERY_COLUMNS
+from cdgmae.consistency.scoring.pair_images import BagLoader, CropBags, ViewBags
 from cdgmae.settings.consistency import CropDrawSettings
 from cdgmae.storage.expressions import arrow_filter
 from cdgmae.storage.files.atomic import atomic_file

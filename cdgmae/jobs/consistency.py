@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cdgmae import names
 from cdgmae.jobs.views import ViewJobs
-from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
+from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings, SummarySettings
 from cdgmae.settings.crops import CropPairSettings
 
 
@@ -35,6 +35,16 @@ class ConsistencyJobs(ViewJobs):
     def source_kind(self, source: str) -> str:
         """The kind of a view source."""
         return self.config.views.sources[source].kind
+
+    def num_shards(self, source: str) -> int:
+        """Shards of the data set behind a view source."""
+        return self.config.shards.datasets[self.dataset_of(source)].num_shards
+
+    def consistency_summary_settings(self) -> str:
+        """Which tables are summarised, as JSON."""
+        return SummarySettings(
+            num_shards={name: self.num_shards(name) for name in self.config.consistency.sources}
+        ).canonical_json()
 
     def consistency_tables(self) -> list[str]:
         """The pair tables of all scored sources."""

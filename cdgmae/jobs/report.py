@@ -30,13 +30,9 @@ class ReportJobs(PropagationJobs):
             sets=self.evaluation_sets(),
         )
 
-    def num_shards(self, source: str) -> int:
-        """Shards of the data set behind a view source."""
-        return len(self.shard_names(self.dataset_of(source)))
-
     def evaluation_sets(self) -> dict[str, str]:
         """Evaluation set -> its kind."""
-        return {name: name for name in self.config.propagation.protocols}
+        return {name: protocol.kind for name, protocol in self.config.propagation.datasets.items()}
 
     def named_tables(self) -> list[str]:
         """The paper's tables of which the configuration fills a row."""
@@ -63,8 +59,7 @@ class ReportJobs(PropagationJobs):
         fillers = dict.fromkeys(name for fillers_of_row in self.table_rows(table).values() for name in fillers_of_row)
         if PAPER_TABLES[table].is_of_sources:
             return [file for source in fillers for file in self.score_tables(source)]
-        protocols = self.config.propagation.protocols
-        return [names.propagation_table(encoder, clip_set) for encoder in fillers for clip_set in protocols]
+        return [names.propagation_table(encoder, name) for encoder in fillers for name in self.config.propagation.datasets]
 
     def judged_encoders(self) -> list[str]:
         """The encoders that the default target judges: those of section `propagation`, and their other seeds that a named table needs."""

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from cdgmae.paper import PAPER_TABLES, PaperTable
-from cdgmae.report.figures import draw_scores
 from cdgmae.report.rendering import template_environment
+from cdgmae.report.svg_figures import draw_scores
 from cdgmae.report.table_cells import NOT_CONFIGURED, Cell, FilledRow, fill_table
 from cdgmae.settings.messages import did_you_mean
 from cdgmae.settings.report import TableSettings, table_problems

@@ -93,8 +93,24 @@ def describe_machine(folder: Path) -> dict[str, str]:
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     usage = shutil.disk_usage(existing)
     facts["disk"] = f"{usage.free / 1e9:.1f} GB free of {usage.total / 1e9:.1f} GB at {existing}"
+    facts["c compiler"] = c_compiler() or "not found; needed where runtime.compile is on"
     facts["tools"] = ", ".join(f"{tool} {'found' if shutil.which(tool) else 'not found'}" for tool in TOOLS)
     return facts
+
+
+def c_compiler() -> str | None:
+    """The C compiler with which torch.compile builds its kernels: that of CC, gcc or clang; None where there is none."""
+    return next((found for name in (os.environ.get("CC"), "gcc", "clang") if name and (found := shutil.which(name))), None)
+
+
+def compiler_problem() -> str | None:
+    """What `runtime.compile` lacks on this machine; None if nothing."""
+    if c_compiler() is not None:
+        return None
+    return (
+        "runtime.compile is on, but there is no C compiler, with which torch.compile builds its kernels: install gcc (`module load gcc` on "
+        "many clusters; an image built from envs/cdgmae.def has it), point CC to one, or set compile: false"
+    )
 
 
 def driver_version() -> str | None:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cdgmae.settings.plain_values import check_plain
+
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -46,5 +48,7 @@ class Settings(BaseModel):
 
         Raises:
             pydantic.ValidationError: on unknown keys, wrong types or values out of range.
+            ValueError: if the values are more, or nested deeper, than settings can be, or a key is no text.
         """
+        check_plain(values, "settings")
         return cls.model_validate_json(json.dumps(values))

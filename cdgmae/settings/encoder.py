@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,6 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, mode
 
 from cdgmae.settings.base import Name, Settings
 from cdgmae.settings.messages import describe_problems
+from cdgmae.settings.plain_values import read_json
 
 ARCHITECTURES: dict[str, dict[str, int]] = {
     "vits16": {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6},
@@ -146,13 +146,11 @@ def parse_encoder(text: str) -> EncoderSettings:
     architecture, at, weights = text.partition("@")
     try:
         if text.startswith("{"):
-            return EncoderSettings.from_plain(json.loads(text))
+            return EncoderSettings.from_plain(read_json(text, "encoder"))
         if kind == "pixels" and rest.isdecimal():
             return EncoderSettings(pixels=int(rest))
         if kind == "random" and rest:
-            return EncoderSettings.from_plain({"random": json.loads(rest) if rest.startswith("{") else rest})
-    except json.JSONDecodeError as error:
-        raise ValueError(f"encoder {text!r} is not valid JSON: {error}") from None
+            return EncoderSettings.from_plain({"random": read_json(rest, "encoder") if rest.startswith("{") else rest})
     except ValidationError as error:
         raise ValueError(f"encoder {text!r}: " + "; ".join(describe_problems(error, EncoderSettings))) from None
     if Path(text).is_file():

@@ -72,7 +72,7 @@ def _table_jobs(jobs: Jobs) -> Iterator[Job]:
 
 def _demo_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
     paths = [dataset.path for dataset in config.shards.datasets.values()]
-    paths += [protocol.root for protocol in config.propagation.protocols.values()]
+    paths += [protocol.root for protocol in config.propagation.datasets.values()]
     for marker in sorted({marker for path in paths for marker in jobs.demo_inputs(path)}):
         yield Job("demo", "demo data", "draw_demo_data", "demo", (marker,))
 
@@ -135,11 +135,11 @@ def _pretrain_jobs(config: Config) -> Iterator[Job]:
 
 def _propagation_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
     for encoder in jobs.judged_encoders():
-        for clip_set in config.propagation.protocols:
-            table = names.propagation_table(encoder, clip_set)
-            work = f"work/propagation/{encoder}/{clip_set}"
-            outputs = (names.propagation_strips(encoder, clip_set), table)
-            yield Job("propagation", "clip sets", "propagate_labels", f"{encoder}/{clip_set}", outputs, (table,), (work,))
+        for name in config.propagation.datasets:
+            table = names.propagation_table(encoder, name)
+            work = f"work/propagation/{encoder}/{name}"
+            outputs = (names.propagation_strips(encoder, name), table)
+            yield Job("propagation", "evaluation sets", "propagate_labels", f"{encoder}/{name}", outputs, (table,), (work,))
     summary = f"{names.RESULTS}/propagation/summary"
     yield Job("propagation", "summary", "summarise_propagation", "summary", (f"{summary}.csv", f"{summary}.parquet"))
 

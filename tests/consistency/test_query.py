@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from cdgmae.commands.consistency import app
 from cdgmae.consistency.query import query_scores, write_strips
 from cdgmae.consistency.score_tables import METRICS, QUERY_COLUMNS, SCORE_SCHEMA
-from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.consistency.view_selection import count_kept
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
 from cdgmae.settings.encoder import parse_encoder

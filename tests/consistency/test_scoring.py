@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cdgmae.consistency import scoring
-from cdgmae.consistency.pair_images import cut_crops, prepare_image
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA
+from cdgmae.consistency.scoring import score_shard as scoring
+from cdgmae.consistency.scoring.pair_images import cut_crops, prepare_image
 from cdgmae.models.encoders.by_name import PixelEncoder, VitEncoder, load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.pretrain.augment import finish_views

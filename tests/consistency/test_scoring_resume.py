@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cdgmae.consistency.partial_scores import PartFolder
-from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.scoring.partial_scores import PartFolder
+from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.encoder import parse_encoder

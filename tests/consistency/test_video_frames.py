@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cdgmae.commands.pretrain import app as pretrain_app
 from cdgmae.consistency.score_tables import METRICS
-from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.pretrain import PretrainRunSettings

@@ -8,9 +8,11 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from diffusers import UNet2DConditionModel, VQModel
 from torch import Tensor
 from typer.testing import CliRunner
@@ -242,6 +244,43 @@ def test_configurations_that_mean_something_else_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         convert(tmp_path, plain.state, config_file(tmp_path / "ldm.yaml", unet, VQ_F4, **model))
+
+
+def variant(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The plain configuration with its `model.params` changed."""
+    values = yaml.safe_load(config_file(path, LDM4, VQ_F4).read_text())
+    change(values["model"]["params"])
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_other_ways_to_write_a_configuration_mean_the_same(tmp_path: Path) -> None:
+    plain = read_original_config(config_file(tmp_path / "plain.yaml", LDM4, VQ_F4))
+    blocks, size = LDM4["num_res_blocks"], LDM4["image_size"] if "image_size" in LDM4 else plain.unet["sample_size"]
+    listed = variant(tmp_path / "list.yaml", lambda p: p["unet_config"]["params"].update(num_res_blocks=[blocks, blocks]))
+    pointing = variant(
+        tmp_path / "reference.yaml",
+        lambda p: (p.update(image_size=size), p["unet_config"]["params"].update(image_size="${model.params.image_size}")),
+    )
+    (tmp_path / "utf16.yaml").write_bytes((tmp_path / "plain.yaml").read_text().encode("utf-16"))
+    for path in (listed, pointing, tmp_path / "utf16.yaml"):
+        assert read_original_config(path) == plain
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p["unet_config"]["params"].update(num_res_blocks=[1, 2]), r"num_res_blocks = \[1, 2\].*same number"),
+        (lambda p: p.update(rescale_betas_zero_snr=True), r"rescale_betas_zero_snr = True is not supported"),
+        (lambda p: p.update(scale_factor="${oc.env:SCALE}"), r"\$\{oc\.env:SCALE\} in the configuration cannot be resolved"),
+        (lambda p: p.update(scale_factor="${model.params.scale_factor}"), r"cannot be resolved; write the value in its place"),
+    ],
+)
+def test_what_would_change_the_numbers_or_points_nowhere_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_original_config(variant(tmp_path / "c.yaml", change))
 
 
 def test_training_objects_beside_the_weights_are_inert_and_others_are_refused(plain: Weights, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cdgmae.generators.build import build_pipeline
 from cdgmae.generators.train.generator_batches import embeddings_to_whiten_with, make_first_stage, split
@@ -62,6 +64,21 @@ def test_missing_parts_are_made_and_finished_ones_are_kept(
     assert torch.equal(content(fill(tmp_path, shard_tar)), reference)
     after = times(tmp_path)
     assert {name for name in after if after[name] != before[name]} == {"000000002.latents.npy", "000000002.embeddings.npy"}
+
+
+def test_images_are_decoded_once_and_ahead_by_threads(shard_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[tuple[int, bool]] = []
+    image = Bags.image
+
+    def noted(bags: Bags, index: int) -> Image.Image:
+        decoded.append((index, threading.current_thread() is threading.main_thread()))
+        return image(bags, index)
+
+    settings, images = training_settings(), Bags([shard_tar]).usable()
+    pipeline = build_pipeline(settings, 16, make_first_stage(images, settings), 0)
+    monkeypatch.setattr(Bags, "image", noted)
+    fill_cache(tmp_path, "a", images, load_encoder(parse_encoder(ENCODER), device=CPU), pipeline, settings, CPU, part=4)
+    assert sorted(decoded) == [(index, False) for index in range(6)]
 
 
 def test_parts_of_other_settings_are_discarded(shard_tar: Path, tmp_path: Path) -> None:

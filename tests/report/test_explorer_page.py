@@ -14,7 +14,7 @@ from fake_results import CONTENTS, NASTY, SIZE, FakeResults
 from PIL import Image
 
 from cdgmae.consistency.consistency_summary import summarise
-from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.report.page import write_report
 from cdgmae.report.pages.explorer import explorer_bags
 from cdgmae.report.pages.explorer.bag_selection import choose_source

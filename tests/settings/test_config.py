@@ -69,7 +69,7 @@ REFUSED = [
     ("propagation.encoders.cdg", {"run": "cdg", "seed": 3}, r"seed = 3: not trained; allowed: pretrain\.seeds = \[0\]"),
     ("propagation.encoders.cdg", {"run": "cdg", "timm": "x"}, r"name exactly one of .*; found run, timm"),
     ("propagation.datasets.davis.input_size", [480], r"input_size"),
-    ("propagation.datasets.kinetics", {"root": "x"}, r"propagation\.datasets\.kinetics: unknown key; allowed: davis, vip, jhmdb"),
+    ("propagation.datasets.kinetics", {"root": "x"}, r"propagation\.datasets\.kinetics\.kind: required and not given; one of davis, vip, jhmdb"),
     ("sed", 0, r"sed: unknown key; .*did you mean 'seed'"),
 ]  # fmt: skip
 
@@ -147,7 +147,7 @@ def test_paper_config_carries_the_papers_values() -> None:
         0.9,
     )
     assert a1.base_learning_rate * a1.effective_batch_size / 256 == pytest.approx(1.2e-3)
-    protocols = config.propagation.protocols
+    protocols = config.propagation.datasets
     assert [protocols[name].top_k for name in ("davis", "vip", "jhmdb")] == [7, 10, 7]
     assert {(protocol.queue_length, protocol.radius) for protocol in protocols.values()} == {(20, 20)}
 

@@ -66,7 +66,7 @@ def test_no_command_has_an_option_of_its_own_for_a_machine_setting() -> None:
 
 
 def test_every_stage_that_computes_takes_the_same_object() -> None:
-    from cdgmae.consistency.scoring import score_shard
+    from cdgmae.consistency.scoring.score_shard import score_shard
     from cdgmae.generators.train.generator_training import train_generator
     from cdgmae.pretrain.run import run_pretrain
     from cdgmae.propagation.evaluation import run_propagation

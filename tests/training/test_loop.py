@@ -205,8 +205,8 @@ def test_too_little_memory_names_the_micro_batch(tmp_path: Path, monkeypatch: py
 
     task = RegressionTask()
     monkeypatch.setattr(task, "loss", loss)
-    with pytest.raises(OutOfDeviceMemory, match=r"Tried to allocate 2\.00 GiB\. Lower runtime\.micro_batch_size \(now 3\)"):
-        run(task, tmp_path, micro_batch_size=3)
+    with pytest.raises(OutOfDeviceMemory, match=r"Tried to allocate 2\.00 GiB\. Lower runtime\.micro_batch_size \(now 4\)"):
+        run(task, tmp_path, micro_batch_size=4)
 
 
 def test_the_average_stays_where_loss_scaling_skipped_the_step() -> None:

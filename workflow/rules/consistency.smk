@@ -68,12 +68,15 @@ rule summarise_consistency:
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        settings=JOBS.consistency_summary_settings(),
     message:
         "Summarise consistency"
     shell:
         "cdgmae consistency summarise"
+        " --settings {params.settings:q}"
+        " --results results/consistency"
         " --output {output.table:q}"
-        " {input:q}"
         " > {log} 2>&1"
 
 

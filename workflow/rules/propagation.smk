@@ -1,20 +1,20 @@
-# Stage propagation: every encoder on every clip set, training-free, then one row per encoder.
+# Stage propagation: every encoder on every evaluation set, training-free, then one summary.
 rule propagate_labels:
     input:
-        demo=lambda w: JOBS.demo_inputs(JOBS.protocol(w.clip_set).root),
+        demo=lambda w: JOBS.demo_inputs(JOBS.protocol(w.set).root),
         encoder=lambda w: JOBS.encoder_files(JOBS.judged_encoder(w.encoder)),
     output:
         table=report(
-            "results/propagation/{encoder}/{clip_set}.parquet",
+            "results/propagation/{encoder}/{set}.parquet",
             caption="../report/sequences.rst",
             category="Propagation",
-            labels={"encoder": "{encoder}", "clip set": "{clip_set}"},
+            labels={"encoder": "{encoder}", "set": "{set}"},
         ),
-        strips=directory("results/propagation/{encoder}/strips/{clip_set}"),
+        strips=directory("results/propagation/{encoder}/strips/{set}"),
     log:
-        "logs/propagate_labels/{encoder}/{clip_set}.log",
+        "logs/propagate_labels/{encoder}/{set}.log",
     benchmark:
-        "benchmarks/propagate_labels/{encoder}/{clip_set}.tsv"
+        "benchmarks/propagate_labels/{encoder}/{set}.tsv"
     conda:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
@@ -23,19 +23,22 @@ rule propagate_labels:
         mem_mb=8000,
         runtime=480,
     params:
-        settings=lambda w: JOBS.protocol(w.clip_set).canonical_json(),
+        settings=lambda w: JOBS.protocol(w.set).canonical_json(),
         encoder=lambda w: JOBS.loadable_encoder(
             JOBS.judged_encoder(w.encoder)
         ).canonical_json(),
-        work="work/propagation/{encoder}/{clip_set}",
+        kind=lambda w: JOBS.kind(w.set),
+        seed=lambda w: JOBS.seed_option(w.encoder),
+        work="work/propagation/{encoder}/{set}",
     message:
-        "Propagate labels on {wildcards.clip_set} with {wildcards.encoder}"
+        "Propagate labels on {wildcards.set} with {wildcards.encoder}"
     shell:
         launched(
-            "cdgmae propagation run {wildcards.clip_set}"
+            "cdgmae propagation run {params.kind}"
+            " --set {wildcards.set}"
             " --settings {params.settings:q}"
             " --encoder {params.encoder:q}"
-            " --name {wildcards.encoder}"
+            " --name {wildcards.encoder} {params.seed}"
             " --output $(dirname {output.table:q})"
             " --strips"
             " --work {params.work:q}"
@@ -53,7 +56,7 @@ rule summarise_propagation:
             "results/propagation/summary.csv",
             caption="../report/propagation.rst",
             category="Propagation",
-            labels={"encoder": "all", "clip set": "all"},
+            labels={"encoder": "all", "set": "all"},
         ),
     log:
         "logs/summarise_propagation/summary.log",

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from cdgmae.consistency.data_set import open_scores
-from cdgmae.consistency.pair_images import BagImage, BagLoader
 from cdgmae.consistency.query import open_bags
 from cdgmae.consistency.score_tables import COMPARED, NEAREST_COLUMNS
+from cdgmae.consistency.scoring.pair_images import BagImage, BagLoader
 from cdgmae.report.bag_thumbnails import missing_images
 from cdgmae.report.pages.explorer.bag_selection import ChosenBag
 from cdgmae.storage.files.atomic import write_bytes

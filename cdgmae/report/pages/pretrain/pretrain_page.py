@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cdgmae.report.figures import LINE_STYLES, PALETTE
 from cdgmae.report.pages.pretrain.costs import read_costs
 from cdgmae.report.pages.pretrain.curves import METRICS, MIN_POINTS, common_length, read_curves
 from cdgmae.report.pages.pretrain.panel_images import show_panels
 from cdgmae.report.rendering import write_page
+from cdgmae.report.svg_figures import LINE_STYLES, PALETTE
 from cdgmae.report.training_curves import TrainingFacts
 from cdgmae.settings.report import ReportSettings
 from cdgmae.storage.files.atomic import write_text
 
 PRETRAIN_PAGE = "pretrain/index.html"
 DATA_NAME = "data.js"
-PRETRAIN_ASSETS = ("pretrain.css", "pretrain_curves.js", "pretrain_panels.js")
+PRETRAIN_ASSETS = ("pretrain_curves.js", "pretrain_panels.js")
 """What the page needs in the report's folder of assets, besides what all pages share."""
 
 DASHES = {"-": "", "--": "7 4", "-.": "7 3 2 3", ":": "2 3"}

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdgmae.consistency.embedding import Embedder, embed_bags
-from cdgmae.consistency.metrics import nearest_patches
-from cdgmae.consistency.pair_images import BagLoader
 from cdgmae.consistency.score_tables import NEAREST_COLUMNS, SCORE_SCHEMA
+from cdgmae.consistency.scoring.bag_embedding import Embedder, embed_bags
+from cdgmae.consistency.scoring.pair_images import BagLoader
+from cdgmae.consistency.scoring.similarities import nearest_patches
 from cdgmae.storage.image_shards import OK
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cdgmae.consistency.metrics import global_similarity, local_similarity, nearest_patch_similarity, nearest_patches
+from cdgmae.consistency.scoring.similarities import global_similarity, local_similarity, nearest_patch_similarity, nearest_patches
 from tests.oracles import consistency_oracle as oracle
 
 VALUES = st.floats(-8, 8, width=32).filter(lambda value: value == 0 or abs(value) > 1e-3)

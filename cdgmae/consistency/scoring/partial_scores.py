@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cdgmae.consistency.pair_images import BagLoader
 from cdgmae.consistency.score_tables import SCORE_SCHEMA
+from cdgmae.consistency.scoring.pair_images import BagLoader
 from cdgmae.storage.tables import TableError, read_table, table_facts, write_table
 
 PASSES_PER_PART = 8

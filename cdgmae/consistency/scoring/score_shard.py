@@ -18,17 +18,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from cdgmae.consistency.embedding import EmbeddedBag, Embedder, embed_bags, read_ahead
-from cdgmae.consistency.metrics import global_similarity, local_similarity, nearest_patch_similarity
-from cdgmae.consistency.nearest import with_nearest_patches
-from cdgmae.consistency.pair_images import BagLoader, CropBags, LoadedBag, ViewBags, bad_pair_reason
-from cdgmae.consistency.partial_scores import PartFolder, join_parts, plan_parts
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA, check_scores
+from cdgmae.consistency.scoring.bag_embedding import EmbeddedBag, Embedder, embed_bags
+from cdgmae.consistency.scoring.nearest_patches import with_nearest_patches
+from cdgmae.consistency.scoring.pair_images import BagLoader, CropBags, LoadedBag, ViewBags, bad_pair_reason
+from cdgmae.consistency.scoring.partial_scores import PartFolder, join_parts, plan_parts
+from cdgmae.consistency.scoring.similarities import global_similarity, local_similarity, nearest_patch_similarity
 from cdgmae.models.encoders.by_name import Encoder, load_encoder
 from cdgmae.runtime.compute import start_compute
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.runtime.progress import ProgressMeter
+from cdgmae.runtime.read_ahead import read_ahead
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings

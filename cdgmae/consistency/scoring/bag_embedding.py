@@ -6,15 +6,14 @@ Shapes: B images of a pass, T tokens (CLS first), D width.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from cdgmae.consistency.pair_images import LoadedBag
+from cdgmae.consistency.scoring.pair_images import LoadedBag
 from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 
@@ -59,17 +58,6 @@ class Embedder:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             tokens_BTD = self.encoder.tokens(images_BCHW, final_norm=self.final_norm)
         return tokens_BTD.float()
-
-
-def read_ahead(executor: Executor, load: Callable[[str], LoadedBag], keys: Iterable[str], num_bags: int) -> Iterator[LoadedBag]:
-    """Bags in the order of `keys`, with up to `num_bags` of them loaded or loading before they are asked for."""
-    waiting: deque[Future[LoadedBag]] = deque()
-    for key in keys:
-        waiting.append(executor.submit(load, key))
-        if len(waiting) > num_bags:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def embed_bags(bags: Iterable[LoadedBag], embed: Embedder, batch_size: int) -> Iterator[list[EmbeddedBag]]:
