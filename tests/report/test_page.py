@@ -265,3 +265,16 @@ def test_command_writes_the_page_as_the_rule_calls_it(whole_results: Path, tmp_p
     assert facts["output"] == str(tmp_path / "index.html")
     assert facts["bags"] == 2
     assert 0.5 < facts["megabytes"] < 2
+
+
+def test_command_shows_what_the_configuration_names(whole_results: Path, tmp_path: Path) -> None:
+    config = Path(__file__).parents[2] / "config.yaml"
+    arguments = ["write", "--config", str(config), "--results", str(whole_results), "--output", str(tmp_path), "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output.splitlines()[-1])["missing"] == []
+    text = PageReader(tmp_path / "index.html").text
+    assert "CDG-MAE on the embedded demo" in text
+    assert "Not run in stage pretrain: conditioning, seed 0." in text
+    assert "cdg, seed 10" not in (tmp_path / "pretrain/data.js").read_text()
+    assert "cdg, seed 0" in (tmp_path / "pretrain/data.js").read_text()
