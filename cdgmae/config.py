@@ -21,7 +21,7 @@ from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.messages import describe_problems, did_you_mean
 from cdgmae.settings.plain_values import check_plain, read_yaml
 from cdgmae.settings.pretrain import PretrainSettings, with_run_defaults
-from cdgmae.settings.propagation import PropagationSettings
+from cdgmae.settings.propagation import PropagationSettings, with_kinds
 from cdgmae.settings.report import ReportSettings
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.shards import ShardsSettings
@@ -226,9 +226,8 @@ def check_config(values: Mapping[str, Any], origin: str = "config.yaml") -> Conf
     """
     try:
         check_plain(values, origin)  # before anything walks them
-        return Config.from_plain(
-            {**values, **({"pretrain": with_run_defaults(values["pretrain"])} if "pretrain" in values else {})}
-        )
+        prepared = {"pretrain": with_run_defaults, "propagation": with_kinds}
+        return Config.from_plain({**values, **{name: fill(values[name]) for name, fill in prepared.items() if name in values}})
     except ValidationError as error:
         raise ConfigError(
             f"{origin} cannot be run:\n" + "\n".join(f"  - {line}" for line in describe_problems(error, Config))
@@ -277,7 +276,7 @@ def check_paths(config: Config) -> None:
         ConfigError: one message that lists every missing path with its key and what to do.
     """
     named = {f"shards.datasets.{name}.path": dataset.path for name, dataset in config.shards.datasets.items()}
-    named |= {f"propagation.datasets.{name}.root": protocol.root for name, protocol in config.propagation.protocols.items()}
+    named |= {f"propagation.datasets.{name}.root": protocol.root for name, protocol in config.propagation.datasets.items()}
     named |= {
         f"views.generators.{name}.path": generator.path for name, generator in config.views.generators.items() if generator.path
     }

@@ -15,7 +15,7 @@ from cdgmae.report.bag_thumbnails import BAGS, FIGURES, show_bags
 from cdgmae.report.pages.explorer.explorer_page import EXPLORER_ASSETS, write_explorer
 from cdgmae.report.pages.pretrain.pretrain_page import PRETRAIN_ASSETS, write_pretrain_page
 from cdgmae.report.pages.propagation.propagation_page import PROPAGATION_ASSETS, write_propagation_page
-from cdgmae.report.propagation_scores import SCORES, describe_findings, describe_sample
+from cdgmae.report.propagation_scores import describe_findings, describe_sample, evaluation_sets, score_columns
 from cdgmae.report.rendering import PAGES, write_page
 from cdgmae.report.stages import StageFiles, read_results, score_tables
 from cdgmae.report.svg_figures import draw_curves
@@ -64,7 +64,7 @@ def write_report(settings: ReportJobSettings, results: Path, output: Path) -> di
     strips = write_propagation_page(settings, results, output, files.encoders)
     write_page(
         output, PAGE_NAME, "index.html.j2", settings=settings, files=files, bags=bags, findings=findings, sample=describe_sample(files.encoders),
-        dag=_dag(files), figures=drawn, scores=SCORES, paper=PAPER_TABLES,
+        dag=_dag(files), figures=drawn, scores=score_columns(files.encoders), paper=PAPER_TABLES,
         packages=_package_versions(), protocols={name: kept for encoder in files.encoders for name, kept in encoder.protocols.items()},
     )  # fmt: skip
     return {
@@ -84,11 +84,11 @@ def _dag(files: StageFiles) -> list[tuple[str, str]]:
     """Stage and what it made, in a few words each."""
     good, views = (sum(facts.good for facts in group) for group in (files.datasets, files.sources))
     pairs = sum(row["pairs"] - row["bad"] for row in files.consistency)
-    clip_sets = sorted({clip_set for encoder in files.encoders for clip_set in encoder.sequences})
+    sets = evaluation_sets(files.encoders)
     made = {
         "shards": _count(good, "image"), "views": _count(views, "view"), "consistency": f"{_count(pairs, 'pair')} scored",
         "pretrain": _count(len(files.runs), "run"),
-        "propagation": _count(len(files.encoders), "encoder") + (f" on {_count(len(clip_sets), 'clip set')}" if clip_sets else ""),
+        "propagation": _count(len(files.encoders), "encoder") + (f" on {_count(len(sets), 'evaluation set')}" if sets else ""),
         "report": "this page",
     }  # fmt: skip
     return [(stage, made[stage] if stage not in files.missing else _absence(files, stage)) for stage in names.STAGES]

@@ -60,7 +60,7 @@ def read_results(contents: ReportContents, results: Path) -> StageFiles:
         read_runs(results / "pretrain", contents.runs),
         read_generators(results / "generators", contents.generators),
     )
-    encoders = [encoder for encoder in read_scores(results / "propagation") if encoder.name in contents.encoders]
+    encoders = [encoder for encoder in read_scores(results / "propagation", contents.sets) if encoder.name in contents.encoders]
     not_run = {
         "shards": _lacking(contents.datasets, (facts.name for facts in datasets)),
         "views": _lacking(contents.views, (facts.name for facts in sources))

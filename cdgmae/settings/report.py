@@ -29,7 +29,7 @@ class ReportSettings(Settings):
         default=12,
         ge=1,
         le=100,
-        description="Sequences of each clip set that the page on propagation shows as strips of painted frames: the worst of each encoder in "
+        description="Sequences of each evaluation set that the page on propagation shows as strips of painted frames: the worst of each encoder in "
         "turn, as many as fit into 2.5 MB.",
     )
     tables: dict[Name, dict[Name, Name]] = Field(

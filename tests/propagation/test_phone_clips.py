@@ -11,11 +11,12 @@ import pytest
 from drawn_clips import save_ids, save_image, write_davis
 from PIL import Image
 
-from cdgmae.propagation.benchmarks.labelled_clip import LayoutError
-from cdgmae.propagation.benchmarks.layouts import read_clips
+from cdgmae.propagation.benchmarks.davis import DavisProtocol
 from cdgmae.propagation.evaluation import run_propagation
+from cdgmae.propagation.layouts.davis_layout import read_davis
+from cdgmae.propagation.layouts.labelled_clip import LayoutError
+from cdgmae.propagation.layouts.vip_layout import read_vip
 from cdgmae.settings.encoder import parse_encoder
-from cdgmae.settings.propagation import ProtocolSettings
 from cdgmae.settings.runtime import RuntimeSettings
 
 TEXTURE = np.kron(np.random.default_rng(0).integers(0, 255, (16, 12, 3), dtype=np.uint8), np.ones((16, 16, 1), np.uint8))
@@ -43,8 +44,8 @@ def phone_clip(root: Path, *, exif: bool, masks_upright: bool = True) -> Path:
 
 
 def judge(root: Path, output: Path) -> dict[str, float]:
-    protocol = ProtocolSettings(root=str(root), input_size=(256, 192))
-    return run_propagation("davis", protocol, parse_encoder("pixels:16"), output, runtime=RuntimeSettings(device="cpu"))
+    protocol = DavisProtocol(root=str(root), input_size=(256, 192))
+    return run_propagation(protocol, parse_encoder("pixels:16"), output, runtime=RuntimeSettings(device="cpu"))
 
 
 def test_frames_that_lie_on_their_side_are_judged_as_they_are_seen(tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_frames_that_lie_on_their_side_are_judged_as_they_are_seen(tmp_path: Pat
 
 def test_masks_of_the_stored_pixels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match=r"Annotations/480p/phone: annotations.*192x256"):
-        read_clips("davis", phone_clip(tmp_path, exif=True, masks_upright=False))
+        read_davis(phone_clip(tmp_path, exif=True, masks_upright=False))
 
 
 @pytest.mark.parametrize("foreign", [".ipynb_checkpoints", "@eaDir", "$RECYCLE.BIN"])
@@ -67,7 +68,7 @@ def test_vip_frames_without_leading_zeros_are_in_temporal_order_and_foreign_fold
         save_image(tmp_path / f"Images/videos1/{number}.jpg", np.zeros((64, 96, 3), np.uint8))
         save_ids(tmp_path / f"Annotations/Category_ids/videos1/{number}.png", np.ones((64, 96), np.uint8), palette=False)
     (tmp_path / "Images" / foreign).mkdir()
-    [clip] = read_clips("vip", tmp_path)
+    [clip] = read_vip(tmp_path)
     assert [path.stem for path in clip.frames] == [path.stem for path in clip.labels] == [str(number) for number in range(12)]
 
 
@@ -78,11 +79,9 @@ def test_objects_that_appear_later_are_left_out_and_that_is_said_once(tmp_path: 
         ids = np.array(Image.open(path))
         ids[:8, :8] = 3
         save_ids(path, ids)
-    protocol = ProtocolSettings(root=str(root), input_size=(64, 96))
+    protocol = DavisProtocol(root=str(root), input_size=(64, 96))
     with caplog.at_level(logging.INFO, "cdgmae"):
-        run_propagation(
-            "davis", protocol, parse_encoder("pixels:8"), tmp_path / "t.parquet", runtime=RuntimeSettings(device="cpu")
-        )
+        run_propagation(protocol, parse_encoder("pixels:8"), tmp_path / "t.parquet", runtime=RuntimeSettings(device="cpu"))
     said = [record.message for record in caplog.records if "after the first frame" in record.message]
     assert said == ["clip one: objects that appear after the first frame (e.g. in frame 2) are left out, as officially"]
     assert pq.read_table(tmp_path / "t.parquet")["item"].to_pylist() == [1, 2]

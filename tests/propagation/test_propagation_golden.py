@@ -11,9 +11,11 @@ import pytest
 from formula_checkpoint import write_formula_checkpoint
 from PIL import Image
 
+from cdgmae.propagation.benchmarks.davis import DavisProtocol
+from cdgmae.propagation.benchmarks.jhmdb import JhmdbProtocol
+from cdgmae.propagation.benchmarks.vip import VipProtocol
 from cdgmae.propagation.evaluation import run_propagation
-from cdgmae.settings.encoder import parse_encoder
-from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import RuntimeSettings
 
 ON_CPU = RuntimeSettings(device="cpu")
@@ -21,9 +23,9 @@ ON_CPU = RuntimeSettings(device="cpu")
 CLIPS = Path(__file__).parents[3] / "shared/reference/propagation"
 COMMON = {"queue_length": 5, "radius": 4.0, "temperature": 0.7}
 PROTOCOLS = {
-    "davis": ProtocolSettings(root=str(CLIPS / "DAVIS"), input_size=(160, 224), top_k=7, **COMMON),
-    "vip": ProtocolSettings(root=str(CLIPS / "VIP"), input_size=320, top_k=10, **COMMON),
-    "jhmdb": ProtocolSettings(root=str(CLIPS / "JHMDB"), input_size=(160, 160), top_k=7, **COMMON),
+    "davis": DavisProtocol(root=str(CLIPS / "DAVIS"), input_size=(160, 224), top_k=7, **COMMON),
+    "vip": VipProtocol(root=str(CLIPS / "VIP"), input_size=320, top_k=10, **COMMON),
+    "jhmdb": JhmdbProtocol(root=str(CLIPS / "JHMDB"), input_size=(160, 160), top_k=7, **COMMON),
 }
 
 pytestmark = pytest.mark.skipif(not CLIPS.is_dir(), reason="the reference clips are not beside this checkout")
@@ -39,10 +41,10 @@ def expected() -> dict:
     return json.loads((CLIPS / "expected/scores.json").read_text())
 
 
-def run(clip_set: str, checkpoint: str, folder: Path) -> dict[str, float]:
-    output = folder / f"{clip_set}.parquet"
+def run(kind: str, checkpoint: str, folder: Path) -> dict[str, float]:
+    output = folder / f"{kind}.parquet"
     return run_propagation(
-        clip_set, PROTOCOLS[clip_set], parse_encoder(checkpoint), output, runtime=ON_CPU, save_predictions=folder
+        PROTOCOLS[kind], EncoderSettings(checkpoint=checkpoint, num_heads=6), output, runtime=ON_CPU, save_predictions=folder
     )
 
 

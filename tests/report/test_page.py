@@ -80,7 +80,7 @@ def test_every_stage_and_its_numbers_are_shown(page: tuple[dict[str, Any], PageR
     facts, reader, _ = page
     summary = pq.read_table(whole_results / "consistency" / "summary.parquet").to_pylist()[0]
     expected = [
-        "Made-up results", "12 images", "24 views", "24 pairs scored", "3 runs", "3 encoders on 1 clip set",
+        "Made-up results", "12 images", "24 views", "24 pairs scored", "3 runs", "3 encoders on 3 evaluation sets",
         "generator s_ldm abc123, sampler ddim, steps 20, guidance 3", f"{summary['nps_mean']:.3f}", f"± {summary['ls_std']:.3f}",
         "cdg 36.0 37.0 35.0 14.0 18.8 39.0", "random (random weights) 30.0", "pretext cross_view, num_anchors 2",
         "n1_0.3 not finite", "not scored: view: not finite", '"num_bags": 240', '"top_k": 7', "pixels8",
@@ -106,7 +106,7 @@ def test_an_encoder_below_random_weights_is_said_openly(page: tuple[dict[str, An
     )
     assert facts["verdict"] in reader.text
     assert "JHMDB PCK@0.1 18.8, below random weights (20.0) by 1.2." in reader.text
-    assert "3 of DAVIS. With so few, a difference of a point or two may be chance." in reader.text
+    assert "3 of DAVIS, 3 of VIP, 3 of JHMDB. With so few, a difference of a point or two may be chance." in reader.text
 
 
 def test_bags_are_shown_with_thumbnails_from_lowest_to_highest_nps(page: tuple[dict[str, Any], PageReader, Path]) -> None:

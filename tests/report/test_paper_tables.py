@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from cdgmae.cli import app
 from cdgmae.consistency.consistency_summary import summarise
 from cdgmae.paper import PAPER_TABLES
-from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
+from cdgmae.propagation.benchmarks.benchmark import SIZE_COLUMNS
+from cdgmae.propagation.benchmarks.jhmdb import HITS
+from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.report.table_cells import NOT_CONFIGURED, fill_table
 from cdgmae.report.table_files import write_paper_table
 from cdgmae.settings.report import TableSettings
@@ -57,17 +59,18 @@ def write_scores(
         "frames": 9,
         "protocol": "{}",
         "encoder_digest": "d",
+        **dict.fromkeys(SIZE_COLUMNS, 64),
     }
-    hits = {name: None if jhmdb is None else round(10 * jhmdb) for name in TABLE_SCHEMA.names if name.startswith("hits_")}
+    hits = {name: None if jhmdb is None else round(10 * jhmdb) for name in HITS}
     measured: dict[str, tuple[float | None, dict[str, Any]]] = {
         "davis": (davis, {"J_mean": (davis or 0) / 100 - 0.01, "F_mean": (davis or 0) / 100 + 0.01}),
         "vip": (vip, {"intersection": round(10 * (vip or 0)), "union": 1000}),
         "jhmdb": (jhmdb, {"visible": 1000, **hits}),
     }
-    for clip_set, (score, columns) in measured.items():
+    for kind, (score, columns) in measured.items():
         if score is not None:
-            row = {**common, "clip_set": clip_set, **columns}
-            write_table(results / "propagation" / encoder / f"{clip_set}.parquet", [row], TABLE_SCHEMA)
+            row = {**common, "set": kind, "kind": kind, **columns}
+            write_table(results / "propagation" / encoder / f"{kind}.parquet", [row], table_schema(kind))
 
 
 def fill(name: str, results: Path, sets: dict[str, str] | None = None, **rows: list[str]) -> dict[str, Any]:
@@ -150,9 +153,10 @@ def test_rows_without_a_name_are_not_configured(tmp_path: Path) -> None:
 
 def test_nothing_counted_is_no_number(tmp_path: Path) -> None:
     write_scores(tmp_path, "a", vip=0.0)
-    rows = [{"encoder": "b", "clip_set": "jhmdb", "sequence": "c", "item": 0, "item_name": "0", "frames": 1, "protocol": "{}",
-             "encoder_digest": "d", "visible": 0, **{name: 0 for name in TABLE_SCHEMA.names if name.startswith("hits_")}}]  # fmt: skip
-    write_table(tmp_path / "propagation/b/jhmdb.parquet", rows, TABLE_SCHEMA)
+    rows = [{"encoder": "b", "set": "jhmdb", "kind": "jhmdb", **dict.fromkeys(SIZE_COLUMNS, 64), "sequence": "c", "item": 0, "item_name": "0",
+             "frames": 1, "protocol": "{}",
+             "encoder_digest": "d", "visible": 0, **dict.fromkeys(HITS, 0)}]  # fmt: skip
+    write_table(tmp_path / "propagation/b/jhmdb.parquet", rows, table_schema("jhmdb"))
     assert fill("table10", tmp_path, rcg=["a"])["rcg"].cells["mIoU"].ours == 0.0
     cell = fill("table10", tmp_path, rcg=["b"])["rcg"].cells["PCK@0.1"]
     assert (cell.ours, cell.missing) == (None, "nothing could be measured")

@@ -13,6 +13,8 @@ import scipy.io
 import torch
 from torch import Tensor
 
+from cdgmae.propagation.benchmarks.jhmdb import ALPHAS
+
 JOINT_NAMES = (
     "neck", "belly", "face", "right shoulder", "left shoulder", "right hip", "left hip", "right elbow", "left elbow", "right knee",
     "left knee", "right wrist", "left wrist", "right ankle", "left ankle",
@@ -23,7 +25,6 @@ LIMBS = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 5), (1, 6), (3, 7), (7, 11), (4, 8)
 """Pairs of joints that a line connects, from the trunk outwards."""
 
 NUM_JOINTS = len(JOINT_NAMES)
-ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5)
 SIGMA = 0.5
 KERNEL_SIDE = 4
 DECODED_CELLS = 5

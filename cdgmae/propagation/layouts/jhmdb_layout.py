@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cdgmae.propagation.benchmarks.image_files import (
+from cdgmae.propagation.layouts.image_files import (
     FRAME_ENDINGS,
     common_ending,
     common_size,
@@ -19,7 +19,7 @@ from cdgmae.propagation.benchmarks.image_files import (
     read_headers,
     show_size,
 )
-from cdgmae.propagation.benchmarks.labelled_clip import Clip, raise_problems, read_names
+from cdgmae.propagation.layouts.labelled_clip import LabelledClip, check_root, raise_problems, read_names
 from cdgmae.propagation.measures.joints import JOINT_NAMES, Coordinates, read_joints
 
 logger = logging.getLogger("cdgmae")
@@ -27,13 +27,13 @@ logger = logging.getLogger("cdgmae")
 SPLIT_ENDING = "_test_split1.txt"
 FAR_OUTSIDE = 3
 """Joints that lie farther outside than this many image sides are faults; people cut off by the border reach about one side."""
-JHMDB_LAYOUT = (
+LAYOUT = (
     f"splits/CLASS{SPLIT_ENDING} (optional), joint_positions/CLASS/VIDEO/joint_positions.mat, "
     "Rename_Images/CLASS/VIDEO/00001.png (or .jpg) ..."
 )
 
 
-def read_jhmdb(root: Path) -> list[Clip]:
+def read_jhmdb(root: Path) -> list[LabelledClip]:
     """JHMDB: the test videos of splits/*_test_split1.txt, or without split files every video with joints and frames.
 
     Joints outside the image are usual (people cut off by the border) and only counted in the log.
@@ -42,6 +42,7 @@ def read_jhmdb(root: Path) -> list[Clip]:
         LayoutError: missing folder, split file or frame, files cut off, a broken joint file, a number of frames other than the joints',
             joints far outside the image, no joint inside frame 0 or inside most frames.
     """
+    check_root(root, "Rename_Images", "JHMDB")
     problems: list[str] = []
     videos = (
         _listed_videos(root, problems) if any((root / "splits").glob(f"*{SPLIT_ENDING}")) else _present_videos(root, problems)
@@ -51,7 +52,7 @@ def read_jhmdb(root: Path) -> list[Clip]:
         if by_name.setdefault(video, class_name) != class_name:
             problems.append(f"{root}: video {video!r} is in class {by_name[video]} and in class {class_name}")
     clips = [clip for class_name, video in videos if (clip := _read_clip(root, class_name, video, problems)) is not None]
-    raise_problems(problems, root, "JHMDB", JHMDB_LAYOUT)
+    raise_problems(problems, root, "JHMDB", LAYOUT)
     return clips
 
 
@@ -97,7 +98,7 @@ def _present_videos(root: Path, problems: list[str]) -> list[tuple[str, str]]:
     return videos
 
 
-def _read_clip(root: Path, class_name: str, video: str, problems: list[str]) -> Clip | None:
+def _read_clip(root: Path, class_name: str, video: str, problems: list[str]) -> LabelledClip | None:
     before = len(problems)
     labels = root / "joint_positions" / class_name / video / "joint_positions.mat"
     folder = root / "Rename_Images" / class_name / video
@@ -117,7 +118,7 @@ def _read_clip(root: Path, class_name: str, video: str, problems: list[str]) -> 
         problems += _misplaced_joints(labels, joints_2JT, image)
     if len(problems) > before or image is None:
         return None
-    return Clip(video, tuple(frames.values()), (labels,), image)
+    return LabelledClip(video, tuple(frames.values()), (labels,), image)
 
 
 def _misplaced_joints(path: Path, joints_2JT: Coordinates, image: tuple[int, int]) -> list[str]:

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdgmae.propagation.benchmarks.image_files import check_modes, common_size, read_headers, show_size, unmatched
+from cdgmae.propagation.layouts.image_files import check_modes, common_size, read_headers, show_size, unmatched
 from cdgmae.propagation.measures.masks import INDEXED_MODES
 
 ASPECT_TOLERANCE = 0.02
 
 
 class LayoutError(ValueError):
-    """A clip set cannot be used; the message lists everything that is wrong and the expected layout.
+    """An evaluation set cannot be used; the message lists everything that is wrong and the expected layout.
 
     Attributes:
         problems: One sentence per fault, each beginning with the file or folder.
@@ -25,11 +25,11 @@ class LayoutError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
-    """One video.
+class LabelledClip:
+    """One video with labels.
 
     Attributes:
-        name: Sequence name, unique within the clip set.
+        name: Sequence name, unique within the evaluation set.
         frames: Images in order.
         labels: One annotation per frame, or the single joint file.
         frame_size: (height, width) of the frames in pixels.
@@ -39,6 +39,47 @@ class Clip:
     frames: tuple[Path, ...]
     labels: tuple[Path, ...]
     frame_size: tuple[int, int]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that is read."""
+        return (*self.frames, *self.labels)
+
+    @property
+    def sizes(self) -> frozenset[tuple[int, int]]:
+        """The one size of all frames."""
+        return frozenset([self.frame_size])
+
+    @property
+    def num_frames(self) -> int:
+        """Frames, all of which are embedded."""
+        return len(self.frames)
+
+    @property
+    def num_painted(self) -> int:
+        """Frames, on all of which predictions can be painted."""
+        return len(self.frames)
+
+
+def check_root(root: Path, folder: str, title: str) -> None:
+    """Refuse a root that is not there, or that lies one level too deep or too high.
+
+    Args:
+        root: Given by the user.
+        folder: A folder that a right root holds.
+        title: The data set's name.
+
+    Raises:
+        LayoutError: naming the folder above or below that holds `folder`, if there is one.
+    """
+    if not root.is_dir():
+        raise LayoutError(f"{root}: no such folder; set propagation.datasets.NAME.root (--root) to where {title} was unpacked")
+    if (root / folder).is_dir():
+        return
+    near = [root.resolve().parent, *sorted(path for path in root.iterdir() if path.is_dir())]
+    hint = next((path for path in near if (path / folder).is_dir()), None)
+    if hint is not None:
+        raise LayoutError(f"{root}: holds no {folder}, but {hint} does; give --root {hint}")
 
 
 def raise_problems(problems: Sequence[str], root: Path, title: str, layout: str) -> None:
@@ -68,7 +109,7 @@ def listed_names(path: Path, problems: list[str]) -> list[str]:
 
 def mask_clip(
     name: str, frames: Mapping[str, Path], labels: Mapping[str, Path], problems: list[str], *, same_size: bool
-) -> Clip | None:
+) -> LabelledClip | None:
     """A clip with one annotation per frame, or None after adding what is wrong to `problems`.
 
     Args:
@@ -91,7 +132,7 @@ def mask_clip(
             problems.append(_size_problem(labels, label_size, frame_size, "another shape"))
     if len(problems) > before or frame_size is None or label_size is None:
         return None
-    return Clip(name, tuple(frames.values()), tuple(labels[stem] for stem in frames), frame_size)
+    return LabelledClip(name, tuple(frames.values()), tuple(labels[stem] for stem in frames), frame_size)
 
 
 def _size_problem(labels: Mapping[str, Path], label_size: tuple[int, int], frame_size: tuple[int, int], what: str) -> str:

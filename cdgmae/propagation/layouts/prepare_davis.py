@@ -14,9 +14,9 @@ from typing import Any
 
 from PIL import Image
 
-from cdgmae.propagation.benchmarks.image_files import show_size
-from cdgmae.propagation.benchmarks.labelled_clip import Clip
-from cdgmae.propagation.benchmarks.layouts import DAVIS_LISTING, DAVIS_RESOLUTIONS, read_davis
+from cdgmae.propagation.layouts.davis_layout import LISTING, RESOLUTIONS, read_davis
+from cdgmae.propagation.layouts.image_files import show_size
+from cdgmae.propagation.layouts.labelled_clip import LabelledClip
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.storage.files.atomic import explain_write_errors, write_bytes, write_text
 from cdgmae.storage.media.images import upright
@@ -54,7 +54,7 @@ def prepare_davis(root: Path, output: Path, after_sequence: Callable[[str], None
                 meter.advance(note=clip.name)
                 if after_sequence is not None:
                     after_sequence(clip.name)
-        write_text(output / DAVIS_LISTING, "".join(f"{clip.name}\n" for clip in clips))
+        write_text(output / LISTING, "".join(f"{clip.name}\n" for clip in clips))
     frames = sum(len(clip.frames) for clip in clips)
     return {
         "sequences": len(clips), "frames": frames, "written": written, "size": show_size(PREPARED_SIZE), "output": str(output)
@@ -87,13 +87,13 @@ def _claim(output: Path, root: Path) -> None:
         write_text(path, json.dumps(record, indent=1) + "\n")
 
 
-def _copy_clip(clip: Clip, output: Path) -> int:
+def _copy_clip(clip: LabelledClip, output: Path) -> int:
     """Resize what is missing of one sequence; the number of files written."""
     written = 0
     for kind, files in (("JPEGImages", clip.frames), ("Annotations", clip.labels)):
         for path in files:
             ending = ".jpg" if kind == "JPEGImages" else ".png"
-            target = output / kind / DAVIS_RESOLUTIONS[0] / clip.name / f"{path.stem}{ending}"
+            target = output / kind / RESOLUTIONS[0] / clip.name / f"{path.stem}{ending}"
             if not target.is_file() or target.stat().st_mtime < path.stat().st_mtime:
                 write_bytes(target, resized_bytes(path, ending))
                 written += 1
