@@ -225,6 +225,16 @@ def test_what_is_named_and_was_not_run_is_said_item_by_item(fake: FakeResults, t
     assert "Not run, or not to its end: crops, seed 1" in PageReader(tmp_path / "pretrain/index.html").text
 
 
+def test_an_evaluation_set_that_is_not_named_is_not_shown_and_one_without_scores_is_said(
+    fake: FakeResults, tmp_path: Path
+) -> None:
+    fake.write_all()
+    facts, reader = write(fake.root, tmp_path, contents=CONTENTS.model_copy(update={"sets": {"davis": "davis", "lab": "davis"}}))
+    assert "VIP mIoU" not in reader.text.partition("Paper, Table 5")[0]
+    assert "VIP" not in facts["verdict"]
+    assert "Not run in stage propagation: random on lab; crops on lab; cdg on lab." in reader.text
+
+
 def test_images_that_are_gone_are_said_to_be_gone(fake: FakeResults, tmp_path: Path) -> None:
     fake.write_images()
     fake.write_scores()
