@@ -47,9 +47,7 @@ def read_joints(path: Path) -> Coordinates:
         raise ValueError(f"joint file {path} cannot be read ({error}); copy it again from JHMDB") from None
     positions = content.get("pos_img")
     if positions is None:
-        raise ValueError(
-            f"joint file {path} holds no pos_img, found {sorted(content)}; expected JHMDB's joint_positions.mat"
-        )
+        raise ValueError(f"joint file {path} holds no pos_img, found {sorted(content)}; expected JHMDB's joint_positions.mat")
     if positions.ndim == 2:
         positions = positions[..., None]  # MATLAB drops a last axis of length 1
     if positions.shape[:2] != (2, NUM_JOINTS) or positions.ndim != 3 or not positions.shape[2]:
