@@ -96,6 +96,37 @@ def test_damaged_or_foreign_folders_are_refused(generator_dir: Path, tmp_path: P
         load_generator(copy, device=CPU)
 
 
+FOREIGN = {
+    "a module of the folder": {"unet": ["evilsub", "UNet2DConditionModel"]},
+    "a module on the import path": {"scheduler": ["subprocess", "Popen"]},
+    "another class of a known library": {"autoencoder": ["diffusers", "FluxPipeline"]},
+    "a part nobody asked for": {"extra": ["diffusers", "VQModel"]},
+    "a pipeline of its own": {"_class_name": ["evilpipe", "P"]},
+    "no list": {"unet": {"library": "diffusers"}},
+}
+
+
+@pytest.mark.parametrize("kind", [*FOREIGN, "a script", "no index"])
+def test_a_folder_that_names_foreign_code_is_refused_before_any_library_sees_it(
+    generator_dir: Path, tmp_path: Path, kind: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(generator_dir, copy)
+    index = json.loads((copy / "model_index.json").read_text())
+    for name in ("evilsub", "evilpipe"):
+        if kind != "no index":
+            (copy / "unet" / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    if kind in FOREIGN:
+        for script in copy.rglob("*.py"):
+            script.rename(tmp_path / script.name)
+        (copy / "model_index.json").write_text(json.dumps({**index, **FOREIGN[kind]}))
+    elif kind == "no index":
+        (copy / "model_index.json").write_text("[" * 5000)
+    with pytest.raises(ValueError, match=r"is not made of this package's and diffusers' parts alone|cannot be read"):
+        load_generator(copy, device=CPU)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_interrupted_training_ends_with_the_same_generator(
     shard_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

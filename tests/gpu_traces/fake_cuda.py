@@ -19,6 +19,8 @@ from torch.utils._pytree import tree_leaves
 CUDA = torch.device("cuda")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+ANSWER_READ = "the answer of a check is read from the device"
+
 
 class Tracer(TorchDispatchMode):
     """Computes as usual what lies on the CPU, traces what lies on the fake GPU, and notes what would wait.
@@ -39,11 +41,12 @@ class Tracer(TorchDispatchMode):
         ):
             with unset_fake_temporarily():
                 return operation(*arguments, **options)
+        name = operation.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "is_nonzero") and given[0].dtype == torch.bool:
+            self.waits.append(ANSWER_READ)
+            return True  # what a check asks for, e.g. whether all is finite
         result = operation(*arguments, **options)
-        name, kinds = (
-            operation.overloadpacket.__name__,
-            [tensor.device.type for tensor in (*given, result) if isinstance(tensor, Tensor)],
-        )
+        kinds = [tensor.device.type for tensor in (*given, result) if isinstance(tensor, Tensor)]
         if (name in ("_to_copy", "to", "copy_") and len(set(kinds)) > 1) or name in ("_local_scalar_dense", "nonzero", "equal"):
             self.waits.append(f"{name}: {', '.join(kinds)}")
         return result
