@@ -14,7 +14,11 @@ RULE_FILES = sorted((ROOT / "workflow/rules").glob("*.smk"))
 RULES = {
     match.group(1): match.group(2)
     for file in RULE_FILES
-    for match in re.finditer(r"^ *rule (\w+):\n(.*?)(?=^ *rule[ :]|^for |\Z)", file.read_text(), re.MULTILINE | re.DOTALL)
+    for match in re.finditer(
+        r"^ *(?:use rule \w+ as|rule) (\w+)(?: with)?:\n(.*?)(?=^ *(?:use )?rule[ :]|^for |\Z)",
+        file.read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
 }
 VARIANTS = {
     match.group(1): match.group(2)

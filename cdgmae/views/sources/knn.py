@@ -87,4 +87,4 @@ class KnnSource(CopiedSource, EmbeddingSettings, NeighbourViews, IndexSettings):
 
     def inputs(self, name: str, config: Config) -> dict[str, str]:
         """The search index of the data set."""
-        return {"index": f"{names.embeddings_dir(name)}/index.faiss"}
+        return {"index": names.embedding_index(name)}

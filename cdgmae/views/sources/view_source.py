@@ -64,8 +64,8 @@ class ViewJob:
 class ViewSettings(Settings):
     """The keys of a source that its views depend on."""
 
-    machine_keys: ClassVar[frozenset[str]] = frozenset()
-    """Those among them that change nothing but how fast views are made."""
+    keys_without_influence: ClassVar[frozenset[str]] = frozenset({"batch_size", "max_bad_fraction"})
+    """Those, if a kind has them, on which no view depends: how fast views are made and how many of them may be bad."""
 
     def make(self, job: ViewJob) -> dict[str, Any]:
         """Fill the bags of one shard.
