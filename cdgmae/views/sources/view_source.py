@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from cdgmae.config import Config
 
 BAD_VIEWS = "The stage fails when more than this share of the views is bad."
-NUM_VIEWS = "Views per bag besides the real image, M."
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +146,18 @@ class ViewSource(Settings):
         yield from ()
 
 
-class CopiedSource(ViewSource):
+class CopiedViews(ViewSettings):
+    """Views that are other images of the data set."""
+
+    num_views: int = Field(default=4, ge=1, le=64, description="Views per bag besides the real image, M.")
+
+
+class CopiedSource(ViewSource, CopiedViews):
     """A source that fills bags with other images of the data set."""
 
     reads_all_shards: ClassVar[bool] = True
 
     def problems(self, dataset: DatasetSettings, num_images: int | None) -> Iterator[str]:
         """A bag cannot hold more images than there are."""
-        num_views: int = getattr(self, "num_views")  # noqa: B009  (a field of the kinds' views)
-        if num_images is not None and num_views >= num_images:
-            yield f".num_views = {num_views}, but the demo has only {num_images} images (demo.num_tiles)"
+        if num_images is not None and self.num_views >= num_images:
+            yield f".num_views = {self.num_views}, but the demo has only {num_images} images (demo.num_tiles)"
