@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cdgmae import names
 from cdgmae.config import Config
-from cdgmae.settings.encoder import EncoderSettings
+from cdgmae.settings.encoder import EXPORTED_FILES, EncoderSettings
 
 
 def demo_inputs(config: Config, path: str) -> list[str]:
@@ -17,6 +17,8 @@ def encoder_files(encoder: EncoderSettings) -> list[str]:
     """Files that must exist before the encoder can be loaded: a rule's inputs."""
     if encoder.run is not None:
         return [names.encoder_file(encoder.run, encoder.seed)]
+    if encoder.local_folder is not None:
+        return [f"{encoder.local_folder}/{name}" for name in EXPORTED_FILES]
     return [encoder.checkpoint] if encoder.checkpoint is not None else []
 
 

@@ -49,6 +49,18 @@ def train(folder: Path, tars: list[Path], encoder: str = ENCODER, **changes: obj
     )
 
 
+def test_trackers_mirror_the_training_where_they_get_a_folder(shard_tar: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    encoder, logs = parse_encoder(ENCODER), tmp_path / "logs"
+    train_generator(
+        training_settings(), 0, [shard_tar], encoder, tmp_path / "generator", tmp_path / "work", ON_CPU, tracker_dir=logs
+    )
+    events = EventAccumulator(str(logs / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == list(range(6))
+
+
 def test_generator_folder_stands_alone(shard_tar: Path, tmp_path: Path) -> None:
     architecture = VitSettings(image_size=16, patch_size=8, embed_dim=16, depth=1, num_heads=2)
     encoder_file = tmp_path / "somewhere" / "encoder.safetensors"
