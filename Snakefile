@@ -8,7 +8,9 @@ from snakemake.utils import min_version
 
 from cdgmae import names
 from cdgmae.config import check_config, check_paths
-from cdgmae.jobs import Jobs, export_environment
+from cdgmae.workflow import consistency, pretrain, propagation, shards, views
+from cdgmae.workflow import report as pages  # beside Snakemake's own `report`
+from cdgmae.workflow.environment import export_environment
 from cdgmae.paper import PAPER_TABLES
 
 min_version("9.20")
@@ -33,8 +35,6 @@ CONFIG = check_config(
 )
 check_paths(CONFIG)
 
-JOBS = Jobs(CONFIG)
-
 # Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
 export_environment(CONFIG)
 
@@ -47,19 +47,16 @@ wildcard_constraints:
     encoder="[A-Za-z0-9_-]+",
     shard=r"\d{5}",
     seed=r"\d+",
-    set="[A-Za-z0-9_-]+",
+    evaluation_set="[A-Za-z0-9_-]+",
 
 
 rule all:
     default_target: True
     input:
-        JOBS.all_shard_files(),
-        JOBS.all_view_files(),
-        JOBS.consistency_tables(),
-        JOBS.all_encoder_files(),
-        JOBS.propagation_tables(),
-        "results/report",
-        [names.paper_table(table, "html") for table in JOBS.named_tables()],
+        [
+            stage.results(CONFIG)
+            for stage in (shards, views, consistency, pretrain, propagation, pages)
+        ],
 
 
 include: "workflow/rules/common.smk"

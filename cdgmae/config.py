@@ -288,6 +288,7 @@ def check_paths(config: Config) -> None:
         if generator.train and generator.train.autoencoder.path
     }
     named |= {f"{key}.checkpoint": encoder.checkpoint for key, encoder in config.encoders() if encoder.checkpoint}
+    named |= {f"{key}.timm": folder for key, encoder in config.encoders() if (folder := encoder.local_folder) is not None}
     missing = [f"  - {key} = {path!r}" for key, path in named.items() if not config.draws(path) and not Path(path).exists()]
     if missing:
         raise ConfigError(

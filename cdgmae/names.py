@@ -49,6 +49,11 @@ def embeddings_dir(source: str) -> str:
     return f"{RESULTS}/embeddings/{source}"
 
 
+def embedding_index(source: str) -> str:
+    """The search index of a source of kind `knn`."""
+    return f"{embeddings_dir(source)}/index.faiss"
+
+
 def consistency_dir(source: str) -> str:
     """Folder of a source's pair tables."""
     return f"{RESULTS}/consistency/{source}"

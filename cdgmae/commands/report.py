@@ -38,11 +38,11 @@ def write(
 
     The configuration is --config, or all that the page needs of it as --settings (as the workflow's rule gives it).
     """
-    from cdgmae.jobs import Jobs
     from cdgmae.report.page import write_report
     from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.workflow.report import report_settings
 
-    chosen = parse_settings(ReportJobSettings, settings) if settings else Jobs(load_config(*config)).report_settings()
+    chosen = parse_settings(ReportJobSettings, settings) if settings else report_settings(load_config(*config))
     with exclusive_writer(output):
         result = write_report(chosen, results, output)
     print_result(result, as_json)
@@ -70,9 +70,9 @@ def table(
     What fills each row is said by `report.tables` of --config, or by --settings: a view source (table1, table9) or encoders, one per seed,
     e.g. '{"rows": {"a1": ["cdg_a1", "cdg_a1_seed1"]}}'. Rows that are not named are shown as not configured.
     """
-    from cdgmae.jobs import Jobs
     from cdgmae.report.table_files import check_table_name, write_paper_table
+    from cdgmae.workflow.report import table_settings
 
     check_table_name(name)
-    chosen = parse_settings(TableSettings, settings) if settings else Jobs(load_config(*config)).table_settings(name)
+    chosen = parse_settings(TableSettings, settings) if settings else table_settings(load_config(*config), name)
     print_result(write_paper_table(name, chosen, results, output), as_json)

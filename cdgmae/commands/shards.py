@@ -24,9 +24,10 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     help="Pack images into tar files with a Parquet index ([bold]image shards[/bold]).\n\n"
-    "Input is a tree of .JPEG/.jpg/.jpeg/.png/.webp files of any depth, ILSVRC's class tars, WebDataset tars, or clips "
+    "Input is a tree of images (JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, AVIF) of any depth, ILSVRC's class tars, WebDataset tars, or clips "
     "(video files and folders of frames; each gives one drawn frame). Every image is "
-    "decoded once: what cannot be used becomes a row with its reason. `cdgmae shards write --root FOLDER --output DIR` does all of it.",
+    "decoded once: what cannot be used becomes a row with its reason, and files that are no images stand in "
+    "left_out.csv. `cdgmae shards write --root FOLDER --output DIR` does all of it.",
 )
 
 DatasetOption = Annotated[

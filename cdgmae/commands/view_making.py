@@ -17,6 +17,7 @@ from cdgmae.commands.options import (
     ShardOption,
     ThreadsOption,
     check_values,
+    find_shards,
     parse_runtime,
     print_result,
     read_values,
@@ -52,6 +53,9 @@ def make(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Views drawn together, for kinds that draw; default: that of the settings.")
     ] = None,
+    max_bad_fraction: Annotated[
+        float | None, typer.Option(help="Fail when more than this share of the views is bad; default: that of the settings.")
+    ] = None,
     seed: SeedOption = 0,
     runtime: RuntimeOption = "",
     device: DeviceOption = None,
@@ -68,22 +72,23 @@ def make(
     """
     from cdgmae.storage.files.locks import exclusive_writer
 
-    views = parse_views(settings, batch_size)
+    views = parse_views(settings, batch_size=batch_size, max_bad_fraction=max_bad_fraction)
+    given = parse_inputs(inputs or [])
     job = ViewJob(
-        seed=seed, shard=shard, output=output, work=work or output.parent / f".work-{output.stem}",
-        inputs=parse_inputs(inputs or []), runtime=parse_runtime(runtime, device, precision, threads),
+        seed=seed, shard=shard, all_shards=find_shards(given.get("shards", shard.parent)), output=output,
+        work=work or output.parent / f".work-{output.stem}", inputs=given, runtime=parse_runtime(runtime, device, precision, threads),
     )  # fmt: skip
     with exclusive_writer(output):
         result = views.make(job)
     print_result(result, as_json)
 
 
-def parse_views(text: str, batch_size: int | None = None) -> ViewSettings:
+def parse_views(text: str, **others: float | None) -> ViewSettings:
     """The views that `--settings` describes.
 
     Args:
         text: JSON text or a file: `kind`, and keys of that kind's views.
-        batch_size: In place of the settings' own; for kinds that draw.
+        others: In place of the settings' own, for kinds that have them; None: not given.
 
     Raises:
         ValueError: if the kind is missing or unknown or has no files, or a key is wrong.
@@ -94,8 +99,7 @@ def parse_views(text: str, batch_size: int | None = None) -> ViewSettings:
     if views_class is None:
         allowed = [name for name, source in KINDS.items() if source.views_class is not None]
         raise ValueError(f"{origin}: kind = {kind!r}; allowed: {', '.join(allowed)}{did_you_mean(str(kind), allowed)}")
-    if batch_size is not None and "batch_size" in views_class.machine_keys:
-        values["batch_size"] = batch_size
+    values |= {name: value for name, value in others.items() if value is not None and name in views_class.model_fields}
     return check_values(views_class, values, origin)
 
 

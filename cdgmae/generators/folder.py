@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cdgmae.generators.pipeline import LatentDiffusionPipeline
 from cdgmae.models.encoders.by_name import Encoder, weights_digest
+from cdgmae.models.encoders.checkpoint_layouts import check_finite
 from cdgmae.models.encoders.projected_encoder import load_conditioning_encoder
 from cdgmae.models.normalisation import normalise
 from cdgmae.settings.encoder import EncoderSettings
@@ -125,8 +126,8 @@ def load_generator(folder: Path, *, device: torch.device) -> Generator:
     """Load a generator folder and check that its weights are the ones it was written with.
 
     Raises:
-        ValueError: if the folder is no generator folder, names no encoder, or its weights or its encoder are not those of
-            `cdgmae.json`.
+        ValueError: if the folder is no generator folder, names no encoder, its weights or its encoder are not those of
+            `cdgmae.json`, or a value among them is not finite.
     """
     facts = read_facts(folder)
     disable_progress_bar()  # the library would draw a bar into the job's log
@@ -146,6 +147,9 @@ def load_generator(folder: Path, *, device: torch.device) -> Generator:
     ):
         if found != wanted:
             raise ValueError(f"{folder}: the {name}'s weights have digest {found}, {FACTS_FILE} says {wanted}; make it again")
+    for name in ("unet", "projector", "autoencoder"):
+        if (module := getattr(pipeline, name)) is not None:
+            check_finite(f"{folder}, {name}", module.state_dict())
     pipeline.set_progress_bar_config(disable=True)
     return Generator(pipeline.to(device), encoder, facts)
 

@@ -7,6 +7,7 @@ latents), H W height and width; tokens are (B, T, cross-attention width), T = 1 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 import torch
@@ -19,6 +20,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
+from cdgmae.generators.components import check_components
 from cdgmae.generators.parts.condition_projector import ConditionProjector
 from cdgmae.generators.parts.grid_projector import GridProjector
 from cdgmae.generators.parts.patch_autoencoder import PatchAutoencoder
@@ -98,7 +100,12 @@ class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, folder: Any, **options: Any) -> Self:
-        """Load a folder written by `save_pretrained`; weights are read from safetensors only."""
+        """Load a folder written by `save_pretrained`; weights are read from safetensors only.
+
+        Raises:
+            ValueError: if the folder names or holds anything but the known components (`check_components`).
+        """
+        check_components(Path(folder))
         pipeline: Self = super().from_pretrained(folder, **{**options, "use_safetensors": True})
         return pipeline
 

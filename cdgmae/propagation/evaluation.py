@@ -15,7 +15,7 @@ import torch
 from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence
 from cdgmae.propagation.benchmarks.registry import EvaluationSet, benchmark_of, table_scores
-from cdgmae.propagation.engine.clip_results import PROTOCOL, PartFiles
+from cdgmae.propagation.engine.clip_results import PartFiles
 from cdgmae.propagation.engine.clip_workers import ClipWork, Rows, computed_clips, frozen_encoder
 from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.propagation.output.clip_strips import collect_strips
@@ -86,7 +86,9 @@ def run_propagation(
     clips = benchmark.read(protocol)
     encoder = frozen_encoder(encoder_settings, devices[0] if len(devices) == 1 else torch.device("cpu"), protocol)
     benchmark.check_input(clips, protocol, encoder.patch_size)
-    work = ClipWork(protocol, encoder_settings, PartFiles(work_dir, protocol.digest(), encoder.digest, outputs.key), outputs)
+    work = ClipWork(
+        protocol, encoder_settings, PartFiles(work_dir, benchmark.rules, protocol.digest(), encoder.digest, outputs.key), outputs
+    )
     chosen = _clips_of_share(clips, share or (rank(), world_size()), work_dir)
     if share is not None or len(chosen) < len(clips):
         _clip_rows(work, chosen, encoder, devices, after_clip)
@@ -109,7 +111,7 @@ def _write_rows(
     rows: Sequence[tuple[EvaluationSequence, Rows]],
 ) -> dict[str, float]:
     """Write the table of all sequences; their scores."""
-    protocol = {"name": PROTOCOL, **work.protocol.model_dump(mode="json")}
+    protocol = {"name": benchmark_of(work.protocol.kind).rules, **work.protocol.model_dump(mode="json")}
     common = {
         **labels, "kind": work.protocol.kind, "protocol": json.dumps(protocol, sort_keys=True), "encoder_digest": encoder_digest
     }  # fmt: skip

@@ -49,7 +49,11 @@ WAYS = ("run", "timm", "checkpoint", "random_like", "random", "pixels")
 CHECKPOINT_ENDINGS = (".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".bin", ".json")
 """A text that ends so is meant as a file, whether it is there or not."""
 
-HUB_PREFIXES = ("hf-hub:", "hf_hub:", "local-dir:")
+LOCAL_PREFIX = "local-dir:"
+EXPORTED_FILES = ("config.json", "model.safetensors")
+"""What timm reads of a folder behind `LOCAL_PREFIX`."""
+
+HUB_PREFIXES = ("hf-hub:", "hf_hub:", LOCAL_PREFIX)
 """How timm names models of the hub and exported folders; slashes in them are not those of a file."""
 
 
@@ -112,6 +116,11 @@ class EncoderSettings(Settings):
         return {
             name: value for name, value in dump(self).items() if value is not None and (name != "seed" or self.run is not None)
         }
+
+    @property
+    def local_folder(self) -> str | None:
+        """The folder behind timm's `local-dir:FOLDER`."""
+        return self.timm.removeprefix(LOCAL_PREFIX) if self.timm is not None and self.timm.startswith(LOCAL_PREFIX) else None
 
     @property
     def kind(self) -> Literal["trained", "random", "pixels"]:

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -24,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from cdgmae.storage.image_shards import OK, ImageRow, ImageShard, index_path, read_index
+from cdgmae.storage.image_shards import OK, ImageRow, ImageShard, check_bytes, checksums, index_path, read_index
 from cdgmae.storage.media.images import ImageError, decode_rgb
 from cdgmae.storage.tar_reads import TarReader
 from cdgmae.storage.view_weights import ViewWeights
@@ -66,6 +65,8 @@ class _Rows:
     width: npt.NDArray[np.int32]
     height: npt.NDArray[np.int32]
     good: npt.NDArray[np.bool_]
+    checksum: npt.NDArray[np.uint64]
+    """First 8 bytes of the SHA-256 of the view's bytes: 51 MB for 6.4 M views, and no chance to miss damage."""
 
     def take(self, places: npt.NDArray[Any]) -> _Rows:
         """The rows at `places`, positions or a mask."""
@@ -182,22 +183,24 @@ class Bags:
         return ImageRow(**index.slice(number, 1).to_pylist()[0])
 
     def read(self, row: int) -> bytes:
-        """Encoded bytes of one good view, as they lie in the shard."""
+        """Encoded bytes of one good view, held against the index's checksum; that takes a few percent of their decoding.
+
+        Raises:
+            ImageError: if the bytes have changed since they were written.
+        """
         rows = self._rows
-        return self._tars.read(int(rows.shard[row]), int(rows.offset[row]), int(rows.length[row]))
+        data = self._tars.read(int(rows.shard[row]), int(rows.offset[row]), int(rows.length[row]))
+        check_bytes(data, int(rows.checksum[row]))
+        return data
 
     def read_checked(self, row: int) -> bytes:
-        """Encoded bytes of one view, held against the index's checksum.
+        """As `read`, of any view.
 
         Raises:
             ImageError: if the index calls the view bad, with its reason, or the bytes have changed since.
         """
-        index, number = self._find(row)
         self._refuse_bad(row)
-        data, digest = self.read(row), index["sha256"][number].as_py()
-        if digest is not None and sha256(data).hexdigest() != digest:
-            raise ImageError("bytes differ from the SHA-256 in the index")
-        return data
+        return self.read(row)
 
     def image(self, row: int) -> Image.Image:
         """One view in RGB.
@@ -281,11 +284,19 @@ class Bags:
 
 def _read_places(tars: Sequence[Path], first: int) -> pa.Table:
     """key, `PLACE_COLUMNS`, `good` and `shard` (counted from `first`) of every row of the tars' indices."""
-    schema = pa.schema(
-        {"key": pa.string(), "status": pa.string(), **{name: pa.from_numpy_dtype(kind) for name, kind in PLACE_COLUMNS.items()}}
-    )
+    stored = {
+        "key": pa.string(),
+        "status": pa.string(),
+        **{name: pa.from_numpy_dtype(kind) for name, kind in PLACE_COLUMNS.items()},
+    }
+    schema = pa.schema({**stored, "checksum": pa.uint64()})
+
+    def read(tar: Path) -> pa.Table:
+        index = read_index(tar, [*stored, "sha256"])
+        return pa.table([*(index[name] for name in stored), checksums(index["sha256"])], names=schema.names).cast(schema)
+
     with ThreadPoolExecutor(READING_THREADS) as pool:
-        tables = list(pool.map(lambda tar: read_index(tar, schema.names).cast(schema), tars))
+        tables = list(pool.map(read, tars))
     shards = np.repeat(np.arange(first, first + len(tars), dtype=np.int32), [len(table) for table in tables])
     rows = pa.concat_tables([schema.empty_table(), *tables]).append_column("shard", pa.array(shards))
     rows = rows.append_column("good", pc.equal(rows["status"], OK)).drop_columns("status")

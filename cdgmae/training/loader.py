@@ -136,7 +136,7 @@ def _chunk_samples(bytes_per_sample: int, workers: int) -> int:
     """Samples of a chunk, so that all chunks in shared memory keep within the bound."""
     free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else SHARED_BYTES
     allowed = min(SHARED_BYTES, free // 2) // local_world_size()
-    return max(1, allowed // ((workers * AHEAD + 1) * max(1, bytes_per_sample)))
+    return max(1, allowed // ((workers * (AHEAD + 1) + 1) * max(1, bytes_per_sample)))
 
 
 def _gathered(
@@ -152,12 +152,15 @@ class _ChunkDataset(Dataset[Chunk]):
 
     def __init__(self, source: BatchSource, tasks: list[tuple[int, range]]) -> None:
         self.source, self.tasks = source, tasks
+        self.sent: deque[Chunk] = deque(maxlen=AHEAD + 1)
 
     def __len__(self) -> int:
         return len(self.tasks)
 
     def __getitem__(self, index: int) -> Chunk:
-        return self.source.batch(*self.tasks[index])
+        # Whoever lets go of shared memory last gives its pages back: the workers, who are many, rather than the one training process.
+        self.sent.append(self.source.batch(*self.tasks[index]))
+        return self.sent[-1]
 
 
 def _ignore_stop_signals(_worker: int) -> None:

@@ -6,19 +6,16 @@ that are missing and ends with the same weights: on one CPU process with the sam
 
 from __future__ import annotations
 
-import logging
 import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import pyarrow as pa
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from cdgmae.runtime.compute import Compute, start_compute
@@ -29,36 +26,27 @@ from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.runtime.workers import loader_workers
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
-from cdgmae.training.accelerator import READ_EVERY, open_accelerator, start_trackers
+from cdgmae.training.accelerator import open_accelerator, start_trackers
 from cdgmae.training.device_copies import copies_to, copy_ahead
-from cdgmae.training.failures import LossWatch, write_failure
-from cdgmae.training.loader import BatchSource, MicroBatch, cut_micro_batches, load_micro_batches, process_share
-from cdgmae.training.memory import MemoryNeed, fitting_micro_batch
-from cdgmae.training.metrics import METRICS_SCHEMA, MetricsLog, Row
-from cdgmae.training.schedule import LoopSettings, learning_rate, parameter_groups
-from cdgmae.training.state import TrainingState, load_state, save_state
-
-logger = logging.getLogger("cdgmae")
-
-METRICS_FOLDER = "metrics"
+from cdgmae.training.loader import MicroBatch, cut_micro_batches, load_micro_batches, process_share
+from cdgmae.training.memory import fitting_micro_batch
+from cdgmae.training.metrics import METRICS_SCHEMA
+from cdgmae.training.schedule import LoopSettings, learning_rate
+from cdgmae.training.session import (
+    Session,
+    StepTaken,
+    agree,
+    open_session,
+    read_losses,
+    reading_due,
+    save_session,
+    saving_due,
+)
+from cdgmae.training.state import TrainingState, load_state
+from cdgmae.training.training_task import TrainingTask
 
 Observer = Callable[[int, nn.Module], None]
 """Called on the main process after every step with the number of steps taken and the model; draws must not touch global RNG state."""
-
-
-class TrainingTask(BatchSource, Protocol):
-    """What is trained: a model, its batches and its loss."""
-
-    model: nn.Module
-
-    def loss(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Tensor:
-        """The scalar loss, a mean over the samples of a batch that is already on the device; torch's generators are seeded."""
-
-    def keys(self, step: int) -> list[str]:
-        """Names of the samples in the global batch of a step, for error reports."""
-
-    def memory(self, precision: str) -> MemoryNeed:
-        """What a step needs of a GPU's memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,37 +59,6 @@ class TrainingResult:
     model: nn.Module
     ema_state: dict[str, Tensor] | None
     metrics: pa.Table
-
-
-@dataclass(slots=True)
-class _Taken:
-    """A step whose loss still lies on the device."""
-
-    step: int
-    rate: float
-    loss: Tensor
-    grad_norm: Tensor
-    waited: float
-
-
-@dataclass(slots=True)
-class _Session:
-    """What one call of `train` holds while it steps."""
-
-    task: TrainingTask
-    settings: LoopSettings
-    seed: int
-    runtime: RuntimeSettings
-    work_dir: Path
-    accelerator: Accelerator
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    state: TrainingState
-    metrics: MetricsLog | None
-    watch: LossWatch
-    unread: list[_Taken]
-    read_at: float
-    saved_at: float
 
 
 def train(
@@ -146,7 +103,7 @@ def train(
         pin_memory=compute.device.type == "cuda",
     )  # fmt: skip
     accelerator = open_accelerator(runtime, tracker_dir)
-    session = _open_session(task, settings, seed, work_dir, runtime, accelerator, state)
+    session = open_session(task, settings, seed, work_dir, runtime, accelerator, state)
     start_trackers(accelerator, runtime, tracker_dir, label, run_id=f"{integer_seed(0, identity, 0):016x}")
     try:
         with explain_memory(accelerator.device, "runtime.micro_batch_size", max(map(len, micro_batches))):
@@ -164,53 +121,6 @@ def remove_work(work_dir: Path) -> None:
     shutil.rmtree(work_dir, ignore_errors=True)
 
 
-def _open_session(
-    task: TrainingTask,
-    settings: LoopSettings,
-    seed: int,
-    work_dir: Path,
-    runtime: RuntimeSettings,
-    accelerator: Accelerator,
-    state: TrainingState,
-) -> _Session:
-    _check_same_state(accelerator, state.step)
-    if state.step:
-        task.model.load_state_dict(state.model)
-        logger.info("going on after step %d", state.step)
-    model = task.model.to(accelerator.device).train()
-    if runtime.compile:
-        model.compile(dynamic=False)  # micro-batches have one size, or two that differ by one: fixed shapes are faster
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=settings.betas, fused=True
-    )
-    model, optimizer = accelerator.prepare(model, optimizer)
-    if state.step:
-        optimizer.load_state_dict(state.optimizer)
-        if accelerator.scaler is not None and state.scaler is not None:
-            accelerator.scaler.load_state_dict(state.scaler)
-    if settings.ema_decay is not None:
-        weights = task.model.state_dict()
-        source = state.ema or weights
-        state.ema = {name: source[name].detach().to(tensor.device, copy=True) for name, tensor in weights.items()}
-    state.model, state.optimizer = {}, {}  # the live ones count from here on
-    metrics = MetricsLog(work_dir / METRICS_FOLDER, state.step) if is_main_process() else None
-    watch = LossWatch(settings.max_loss_ratio, state.last_losses)
-    now = time.monotonic()
-    return _Session(
-        task, settings, seed, runtime, work_dir, accelerator, model, optimizer, state, metrics, watch, [], now, now
-    )  # fmt: skip
-
-
-def _check_same_state(accelerator: Accelerator, step: int) -> None:
-    """All processes must go on from the same step."""
-    if accelerator.num_processes > 1:
-        steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
-        if len(set(steps)) > 1:
-            raise ValueError(
-                f"the processes found saved states of different steps {steps}; --work must be one shared folder for all"
-            )
-
-
 def choose_micro_batches(task: TrainingTask, runtime: RuntimeSettings, compute: Compute) -> list[range]:
     """This process's micro-batches of every step: on a GPU as large as its memory allows, unless the size is given.
 
@@ -224,7 +134,7 @@ def choose_micro_batches(task: TrainingTask, runtime: RuntimeSettings, compute: 
 
 
 def _take_all_steps(
-    session: _Session, label: str, loaded: Iterator[MicroBatch], num_micro_batches: int, observe: Observer | None
+    session: Session, label: str, loaded: Iterator[MicroBatch], num_micro_batches: int, observe: Observer | None
 ) -> None:
     settings, runtime, first = session.settings, session.runtime, session.state.step
     on_device = copy_ahead(loaded, copies_to(session.accelerator.device))
@@ -237,14 +147,14 @@ def _take_all_steps(
             session.unread.append(_take_step(session, step, on_device, num_micro_batches))
             if observe is not None and is_main_process():
                 observe(step + 1, session.task.model)
-            if not _reading_due(session):
+            if not reading_due(session):
                 continue
-            rows = _read(session)
+            rows = read_losses(session)
             meter.advance(len(rows), note=f"loss {rows[-1]['loss']:.4f}")
             reason = stop.reason()
-            stopping, saving = _agree(session.accelerator, reason is not None, _saving_due(session))
+            stopping, saving = agree(session.accelerator, reason is not None, saving_due(session))
             if stopping or saving:
-                _save(session)
+                save_session(session)
             if stopping:
                 raise Interrupted(
                     f"{label} saved its state after step {step + 1} of {settings.num_steps} ({reason or 'another process'}); "
@@ -253,8 +163,8 @@ def _take_all_steps(
 
 
 def _take_step(
-    session: _Session, step: int, on_device: Iterator[tuple[range, dict[str, Tensor]]], num_micro_batches: int
-) -> _Taken:
+    session: Session, step: int, on_device: Iterator[tuple[range, dict[str, Tensor]]], num_micro_batches: int
+) -> StepTaken:
     """One optimiser step over this process's micro-batches; gradients are those of the mean over the global batch."""
     settings, accelerator, optimizer = session.settings, session.accelerator, session.optimizer
     rate = learning_rate(step, settings)
@@ -280,7 +190,7 @@ def _take_step(
         was_taken = norm.isfinite() if accelerator.scaler is not None else None  # else loss scaling has skipped the step
         _update_ema(session.task.model, session.state.ema, settings.ema_decay or 0.0, was_taken)
     session.state.step = step + 1
-    return _Taken(step, rate, total, torch.as_tensor(norm, dtype=torch.float32, device=total.device), waited)
+    return StepTaken(step, rate, total, torch.as_tensor(norm, dtype=torch.float32, device=total.device), waited)
 
 
 @torch.no_grad()
@@ -295,76 +205,3 @@ def _update_ema(model: nn.Module, average: dict[str, Tensor], decay: float, was_
     moves = torch._foreach_sub(now, averages)
     torch._foreach_mul_(moves, was_taken * (1.0 - decay))
     torch._foreach_add_(averages, moves)
-
-
-def _reading_due(session: _Session) -> bool:
-    """Whether to wait for the device and look at the losses: seldom on a GPU, and whenever a state may have to be saved."""
-    step, every = session.state.step, session.runtime.checkpoint_interval_steps
-    return (
-        len(session.unread) >= (1 if session.accelerator.device.type == "cpu" else READ_EVERY)
-        or step == session.settings.num_steps
-        or (every is not None and step % every == 0)
-    )
-
-
-def _read(session: _Session) -> list[Row]:
-    """Turn the steps since the last reading into rows of metrics.
-
-    Raises:
-        ValueError: if a loss is not finite or explodes.
-    """
-    taken, session.unread = session.unread, []
-    accelerator = session.accelerator
-    losses = accelerator.reduce(torch.stack([step.loss for step in taken]), "sum").tolist()
-    norms = torch.stack([step.grad_norm for step in taken]).tolist()
-    now = time.monotonic()
-    seconds = max(now - session.read_at, 1e-9)
-    session.read_at = now
-    on_gpu = accelerator.device.type == "cuda"
-    machine_columns = {
-        "samples_per_second": session.task.batch_size * len(taken) / seconds,
-        "data_wait_share": min(1.0, sum(step.waited for step in taken) / seconds),
-        "gpu_memory_mb": torch.cuda.max_memory_allocated(accelerator.device) / 2**20 if on_gpu else None,
-    }
-    rows: list[Row] = []
-    for step, loss, norm in zip(taken, losses, norms, strict=True):
-        problem = session.watch.problem(loss)
-        if problem is None and not math.isfinite(norm) and accelerator.scaler is None:
-            problem = f"gradient norm is {norm}"  # with loss scaling this is usual: the step is skipped
-        if problem is not None:
-            raise write_failure(session.work_dir, problem, step.step, step.rate, norm, session.task.keys(step.step))
-        row: Row = {"step": step.step, "loss": loss, "learning_rate": step.rate, "grad_norm": norm, **machine_columns}
-        if session.metrics is not None:
-            session.metrics.append(row)
-        accelerator.log({name: value for name, value in row.items() if value is not None}, step=step.step)
-        rows.append(row)
-    return rows
-
-
-def _saving_due(session: _Session) -> bool:
-    """Whether a state should be saved now, as the main process sees it."""
-    step, every = session.state.step, session.runtime.checkpoint_interval_steps
-    by_time = time.monotonic() - session.saved_at >= session.runtime.checkpoint_interval_seconds
-    by_step = step == session.settings.num_steps or (every is not None and step % every == 0)
-    return is_main_process() and (by_time or by_step)
-
-
-def _agree(accelerator: Accelerator, *wishes: bool) -> list[bool]:
-    """For each wish whether any process has it: all processes must do the same at the same step."""
-    if accelerator.num_processes == 1:
-        return list(wishes)
-    counts = accelerator.reduce(torch.tensor(wishes, dtype=torch.float32, device=accelerator.device), "sum")
-    return [count > 0 for count in counts.tolist()]
-
-
-def _save(session: _Session) -> None:
-    session.saved_at = time.monotonic()
-    if session.metrics is None:
-        return
-    session.metrics.flush()
-    scaler = session.accelerator.scaler
-    state = replace(
-        session.state, model=session.task.model.state_dict(), optimizer=session.optimizer.state_dict(),
-        scaler=scaler.state_dict() if scaler is not None else None, last_losses=session.watch.last_losses,
-    )  # fmt: skip
-    save_state(session.work_dir, state, session.runtime.keep_checkpoints)

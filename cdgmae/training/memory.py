@@ -22,6 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from cdgmae.runtime.interrupts import OutOfDeviceMemory
+
 logger = logging.getLogger("cdgmae")
 
 MARGIN = 0.15
@@ -65,12 +67,12 @@ def fitting_micro_batch(need: MemoryNeed, device: torch.device) -> int:
     """Samples that fit into a GPU at once.
 
     Raises:
-        ValueError: if not one does.
+        OutOfDeviceMemory: if not one does.
     """
     total: int = torch.cuda.get_device_properties(device).total_memory
     largest = need.largest_micro_batch(total)
     if not largest:
-        raise ValueError(
+        raise OutOfDeviceMemory(
             f"one sample of this run needs {need.of(1) / 2**30:.1f} GiB, and {1 - MARGIN:.0%} of this GPU's memory are "
             f"{total * (1 - MARGIN) / 2**30:.1f} GiB; use bf16 precision, a smaller model or a larger GPU, or set "
             "runtime.micro_batch_size to 1 to try it without the margin"

@@ -18,9 +18,9 @@ from cdgmae.config import load_config
 from cdgmae.consistency.consistency_summary import SUMMARY_SCHEMA, summarise
 from cdgmae.consistency.score_display import histogram_line, read_display
 from cdgmae.consistency.score_tables import COMPARED, METRICS, SCORE_SCHEMA, check_scores
-from cdgmae.jobs import Jobs
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.storage.tables import read_table, write_table
+from cdgmae.workflow.consistency import summary_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,7 +129,7 @@ def test_tables_are_summarised_by_source_and_number_and_no_others(tmp_path: Path
     assert [(row["source"], row["pairs"], row["nps_mean"]) for row in rows] == [("s_ldm", 2, pytest.approx(0.5))]
     with pytest.raises(ValueError, match=r"s_ldm/00003\.parquet"):
         CliRunner().invoke(app, [*arguments, '{"num_shards": {"s_ldm": 4}}'], catch_exceptions=False)
-    command = Jobs(load_config(ROOT / "config.yaml")).consistency_summary_settings()
+    command = summary_settings(load_config(ROOT / "config.yaml")).canonical_json()
     assert command == '{"num_shards":{"s_ldm":2}}'
 
 

@@ -49,6 +49,18 @@ def train(folder: Path, tars: list[Path], encoder: str = ENCODER, **changes: obj
     )
 
 
+def test_trackers_mirror_the_training_where_they_get_a_folder(shard_tar: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    encoder, logs = parse_encoder(ENCODER), tmp_path / "logs"
+    train_generator(
+        training_settings(), 0, [shard_tar], encoder, tmp_path / "generator", tmp_path / "work", ON_CPU, tracker_dir=logs
+    )
+    events = EventAccumulator(str(logs / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == list(range(6))
+
+
 def test_generator_folder_stands_alone(shard_tar: Path, tmp_path: Path) -> None:
     architecture = VitSettings(image_size=16, patch_size=8, embed_dim=16, depth=1, num_heads=2)
     encoder_file = tmp_path / "somewhere" / "encoder.safetensors"
@@ -94,6 +106,37 @@ def test_damaged_or_foreign_folders_are_refused(generator_dir: Path, tmp_path: P
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(ValueError, match="cannot be loaded"):
         load_generator(copy, device=CPU)
+
+
+FOREIGN = {
+    "a module of the folder": {"unet": ["evilsub", "UNet2DConditionModel"]},
+    "a module on the import path": {"scheduler": ["subprocess", "Popen"]},
+    "another class of a known library": {"autoencoder": ["diffusers", "FluxPipeline"]},
+    "a part nobody asked for": {"extra": ["diffusers", "VQModel"]},
+    "a pipeline of its own": {"_class_name": ["evilpipe", "P"]},
+    "no list": {"unet": {"library": "diffusers"}},
+}
+
+
+@pytest.mark.parametrize("kind", [*FOREIGN, "a script", "no index"])
+def test_a_folder_that_names_foreign_code_is_refused_before_any_library_sees_it(
+    generator_dir: Path, tmp_path: Path, kind: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(generator_dir, copy)
+    index = json.loads((copy / "model_index.json").read_text())
+    for name in ("evilsub", "evilpipe"):
+        if kind != "no index":
+            (copy / "unet" / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    if kind in FOREIGN:
+        for script in copy.rglob("*.py"):
+            script.rename(tmp_path / script.name)
+        (copy / "model_index.json").write_text(json.dumps({**index, **FOREIGN[kind]}))
+    elif kind == "no index":
+        (copy / "model_index.json").write_text("[" * 5000)
+    with pytest.raises(ValueError, match=r"is not made of this package's and diffusers' parts alone|cannot be read"):
+        load_generator(copy, device=CPU)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_interrupted_training_ends_with_the_same_generator(

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
-from cdgmae.models import CrossViewMAE
+from cdgmae.models import CrossViewMAE, load_encoder
 from cdgmae.models.encoders.checkpoints import load_encoder_file, write_encoder
 from cdgmae.propagation.benchmarks.davis import DavisProtocol
 from cdgmae.propagation.evaluation import run_propagation
@@ -60,6 +60,8 @@ def test_timm_opens_an_encoder_folder_and_computes_the_same_tokens(tmp_path: Pat
     images = torch.rand(2, 3, side, side)
     with torch.inference_mode():
         assert torch.equal(loaded.forward_features(images), original.forward_features(images))
+        ours = load_encoder(parse_encoder(f"local-dir:{tmp_path / 'hub'}"), device=torch.device("cpu"))
+        torch.testing.assert_close(ours.tokens(images), original.forward_features(images), rtol=1e-4, atol=1e-5)
     prepared = timm.data.resolve_model_data_config(loaded)
     assert prepared["input_size"] == (3, side, side)
     assert tuple(prepared["mean"]) == (0.485, 0.456, 0.406)

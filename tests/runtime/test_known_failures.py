@@ -14,10 +14,10 @@ import torch
 
 from cdgmae import cli
 from cdgmae.config import check_config
-from cdgmae.jobs import export_environment
 from cdgmae.runtime.interrupts import EXIT_OUT_OF_MEMORY, OutOfDeviceMemory, TransientProblem
 from cdgmae.runtime.known_failures import FOLDER, may_pass
 from cdgmae.settings.runtime import RUN_VARIABLE
+from cdgmae.workflow.environment import export_environment
 from tests.settings.test_config import DEMO
 
 BAD = "seed: none\n"

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from cdgmae.config import ConfigError, check_config, check_paths, json_schema, load_config
-from cdgmae.jobs import Jobs
 from cdgmae.settings.views import UNetSettings
+from cdgmae.workflow import pretrain, views
 
 ROOT = Path(__file__).parents[2]
 DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -91,11 +91,11 @@ def test_all_problems_are_told_at_once() -> None:
 
 def test_runs_that_choose_views_by_score_wait_for_the_score_tables_and_for_nothing_circular() -> None:
     values = changed("pretrain.runs.cdg.view_filter", "nps >= 0.6 and gs >= 0.9")
-    jobs = Jobs(check_config(values))
-    assert jobs.run_scores("cdg") == [f"results/consistency/s_ldm/{shard}.parquet" for shard in ("00000", "00001")]
-    assert jobs.run_scores_flag("cdg") == "--consistency results/consistency/s_ldm"
-    assert jobs.run_scores("crops") == []
-    assert jobs.run_scores_flag("crops") == ""
+    jobs = check_config(values)
+    assert pretrain.run_scores(jobs, "cdg") == [f"results/consistency/s_ldm/{shard}.parquet" for shard in ("00000", "00001")]
+    assert pretrain.run_scores_flag(jobs, "cdg") == "--consistency results/consistency/s_ldm"
+    assert pretrain.run_scores(jobs, "crops") == []
+    assert pretrain.run_scores_flag(jobs, "crops") == ""
     values["consistency"]["sources"] = []
     with pytest.raises(ConfigError, match=r"view_filter needs the scores of source 's_ldm'; add it to consistency\.sources"):
         check_config(values)
@@ -160,7 +160,7 @@ def test_generator_training_overlay_is_ldm4_at_full_size() -> None:
     train = config.views.generators["gen_sis"].train
     assert train is not None
     assert train.unet == UNetSettings()
-    assert Jobs(config).first_stage_folders("gen_sis") == [train.autoencoder.path]
+    assert views.first_stage_folders(config, "gen_sis") == [train.autoencoder.path]
     with pytest.raises(ConfigError, match=r"views\.generators\.gen_sis\.train\.autoencoder\.path"):
         check_paths(config)
 
@@ -181,8 +181,8 @@ def test_demo_paths_need_not_exist_before_they_are_drawn() -> None:
 
 
 def test_seeds_of_two_roots_never_meet() -> None:
-    first, second = Jobs(check_config(changed("seed", 1))), Jobs(check_config(changed("seed", 2)))
-    assert len({jobs.run_seed(str(seed)) for jobs in (first, second) for seed in range(100)}) == 200
+    first, second = check_config(changed("seed", 1)), check_config(changed("seed", 2))
+    assert len({pretrain.run_seed(jobs, str(seed)) for jobs in (first, second) for seed in range(100)}) == 200
 
 
 def test_unreadable_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -197,5 +197,6 @@ def test_unreadable_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
 
 
 def test_dag_time_modules_import_nothing_heavy() -> None:
-    code = "import sys, cdgmae.jobs, cdgmae.config; print([m for m in ('torch', 'pandas', 'pyarrow', 'numpy', 'PIL') if m in sys.modules])"
+    heavy = "('torch', 'pandas', 'pyarrow', 'numpy', 'PIL')"
+    code = f"import sys, cdgmae.workflow.report, cdgmae.workflow.environment; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

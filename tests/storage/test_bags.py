@@ -16,7 +16,7 @@ from PIL import Image
 from cdgmae.storage import bags as bags_module
 from cdgmae.storage import tar_reads
 from cdgmae.storage.bags import Bags
-from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter
+from cdgmae.storage.image_shards import BAD, ImageRow, ImageShard, ImageShardWriter
 from cdgmae.storage.media.images import ImageError, encode_jpeg
 from cdgmae.storage.tables import write_table
 from cdgmae.storage.tar_reads import TarReader
@@ -175,9 +175,28 @@ def test_single_images_are_read_by_key_and_held_against_their_checksum(tmp_path:
         bags.image(bag.rows[1])
     tar = views[0].read_bytes()
     views[0].write_bytes(tar.replace(b"C1", b"C9"))
-    assert bags.read(bag.rows[1]) == b"C9"
-    with pytest.raises(ImageError, match="bytes differ from the SHA-256"):
-        Bags(reals, views).read_checked(bag.rows[1])
+    for opened in (bags, Bags(reals, views).usable(), pickle.loads(pickle.dumps(bags))):
+        with pytest.raises(ImageError, match="bytes differ from the SHA-256"):
+            opened.read(opened.bag(opened.position("c")).rows[1])
+
+
+def test_no_flipped_bit_of_an_image_is_read(tmp_path: Path) -> None:
+    keys = [f"k{number}" for number in range(8)]
+    jpeg = encode_jpeg(Image.radial_gradient("L").convert("RGB"), 90)
+    tar = write(tmp_path / "r.tar", [(key, 0, jpeg) for key in keys], width=256)
+    whole = tar.read_bytes()
+    rng = np.random.default_rng(0)
+    for trial in range(40):
+        bags, shard = Bags([tar]), ImageShard(tar)
+        bag = bags.bag(trial % len(keys))
+        row = bags.row(bag.rows[0])
+        damaged = bytearray(whole)
+        damaged[row.offset + int(rng.integers(row.length))] ^= 1 << int(rng.integers(8))
+        tar.write_bytes(damaged)
+        for read, place in ((bags.read, bag.rows[0]), (bags.image, bag.rows[0]), (shard.read, row)):
+            with pytest.raises(ImageError, match="bytes differ from the SHA-256"):
+                read(place)
+        tar.write_bytes(whole)
 
 
 def test_indices_of_many_shards_are_not_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def numbers_of(loaded: Iterator[tuple[range, list[dict[str, Tensor]]]]) -> list[
     return [(samples, batch["number"].tolist(), batch["ragged"].tolist()) for samples, batch in copied]
 
 
-@pytest.mark.parametrize("shared", [1 << 31, 600, 1])
+@pytest.mark.parametrize("shared", [1 << 31, 840, 1])
 def test_worker_processes_give_what_the_thread_gives_however_small_the_chunks(
     monkeypatch: pytest.MonkeyPatch, shared: int, tmp_path: Path
 ) -> None:
@@ -72,18 +72,18 @@ def test_worker_processes_give_what_the_thread_gives_however_small_the_chunks(
     names = [path.name.split("-") for path in tmp_path.iterdir() if not path.name.startswith(f"{os.getpid()}-")]
     sizes = {int(stop) - int(start) for _, _, start, stop in names}
     assert len({process for process, *_ in names}) == 2
-    assert max(sizes) == {1 << 31: 10, 600: 5, 1: 1}[shared]  # 24 bytes a sample, five chunks at a time
+    assert max(sizes) == {1 << 31: 10, 840: 5, 1: 1}[shared]  # 24 bytes a sample, seven chunks at a time
 
 
 def test_chunks_share_what_is_free_among_the_processes_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sample of 0.6 MB and 15 workers: 31 chunks within 2 GiB, or within half of a container's 64 MB."""
+    """A sample of 0.6 MB and 15 workers: 46 chunks within 2 GiB, or within half of a container's 64 MB."""
     free = {"bytes": 1 << 36}
     monkeypatch.setattr(loader.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free["bytes"]}))
     for available, processes, most in ((1 << 36, 1, 2 << 30), (1 << 36, 8, (2 << 30) / 8), (64 << 20, 1, 32 << 20)):
         free["bytes"] = available
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
         chunk = loader._chunk_samples(602_112, 15)
-        assert chunk * 31 * 602_112 <= most < (chunk + 1) * 31 * 602_112
+        assert chunk * 46 * 602_112 <= most < (chunk + 1) * 46 * 602_112
     free["bytes"] = 1 << 20
     assert loader._chunk_samples(602_112, 15) == 1
 

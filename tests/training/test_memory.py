@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdgmae.runtime.interrupts import OutOfDeviceMemory
 from cdgmae.training import memory
 from cdgmae.training.memory import CONTEXT_BYTES, MARGIN, MemoryNeed, fitting_micro_batch, trace_memory
 
@@ -69,5 +70,5 @@ def test_the_largest_micro_batch_leaves_the_margin(monkeypatch: pytest.MonkeyPat
     with caplog.at_level(logging.INFO, "cdgmae"):
         assert fitting_micro_batch(need, torch.device("cuda", 0)) == largest
     assert "100 MiB per sample and 2.0 GiB besides, of 80.0 GiB; up to" in caplog.text
-    with pytest.raises(ValueError, match=r"one sample of this run needs 202.0 GiB, and 85% .* 68.0 GiB; use bf16"):
+    with pytest.raises(OutOfDeviceMemory, match=r"one sample of this run needs 202.0 GiB, and 85% .* 68.0 GiB; use bf16"):
         fitting_micro_batch(MemoryNeed(2 << 30, 200 << 30), torch.device("cuda", 0))

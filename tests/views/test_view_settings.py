@@ -10,8 +10,8 @@ import yaml
 
 from cdgmae.config import check_config
 from cdgmae.generators.folder import load_generator, write_generator
-from cdgmae.jobs import Jobs
 from cdgmae.settings.encoder import parse_encoder
+from cdgmae.workflow import views
 from tests.generators.conftest import ENCODER
 from tests.views.test_view_sampling import pixels_of, rows_of, sample
 
@@ -20,15 +20,15 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_batch_size_is_no_parameter_of_the_rule() -> None:
     values = yaml.safe_load((ROOT / "config.yaml").read_text())
-    before = Jobs(check_config(values))
+    before = check_config(values)
     sampling = values["views"]["sources"]["s_ldm"]["sampling"]
     sampling["batch_size"] = 7
     values["runtime"] |= {"precision": "bf16", "workers": 2, "compile": True}
-    after = Jobs(check_config(values))
-    assert after.view_settings("s_ldm") == before.view_settings("s_ldm")
-    assert (before.view_batch_size("s_ldm"), after.view_batch_size("s_ldm")) == (60, 7)
+    after = check_config(values)
+    assert views.view_settings(after, "s_ldm") == views.view_settings(before, "s_ldm")
+    assert (views.view_batch_size(before, "s_ldm"), views.view_batch_size(after, "s_ldm")) == (60, 7)
     sampling["num_inference_steps"] = 11
-    assert Jobs(check_config(values)).view_settings("s_ldm") != before.view_settings("s_ldm")
+    assert views.view_settings(check_config(values), "s_ldm") != views.view_settings(before, "s_ldm")
 
 
 @pytest.fixture(scope="module")

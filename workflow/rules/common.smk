@@ -1,3 +1,22 @@
+import functools
+import inspect
+
+from cdgmae.settings.base import Settings
+
+
+def of(function):
+    """A function of cdgmae.workflow as rules take it: of the wildcards that its arguments after the configuration are named like. What it
+    gives is asked once for all shards; settings become their JSON text."""
+    wanted = list(inspect.signature(function).parameters)[1:]
+
+    def value(*arguments):
+        found = function(CONFIG, *arguments)
+        return found.canonical_json() if isinstance(found, Settings) else found
+
+    known = value if "shard" in wanted else functools.cache(value)
+    return lambda wildcards: known(*(wildcards[name] for name in wanted))
+
+
 # How jobs on a GPU start their command: here as it is, on a cluster as the profile says (workflow/profiles/slurm). Resources, not params:
 # where a job runs reruns nothing. That `mpi` is there, if only empty, leaves starting processes to the command itself.
 ON_GPUS = {"mpi": "", "nodes": 1, "tasks_per_node": 1, "launcher": "none"}

@@ -1,9 +1,9 @@
 # Stage consistency: GS, LS and NPS of every real-vs-view pair, then one row per source.
 rule score_views:
     input:
-        real=lambda w: JOBS.real_files(w.source, w.shard),
-        views=lambda w: JOBS.scored_views(w.source, w.shard),
-        encoder=JOBS.encoder_files(CONFIG.consistency.encoder),
+        real=of(views.real_files),
+        views=of(consistency.scored_views),
+        encoder=of(consistency.scoring_encoder_files),
     output:
         "results/consistency/{source}/{shard}.parquet",
     log:
@@ -20,12 +20,10 @@ rule score_views:
         batch_size=CONFIG.consistency.batch_size,
         max_bad_fraction=str(CONFIG.consistency.max_bad_fraction),
     params:
-        settings=lambda w: JOBS.scoring_settings(w.source),
-        views=lambda w: JOBS.scored_views_flag(w.source, w.shard),
-        encoder=lambda w: JOBS.loadable_encoder(
-            CONFIG.consistency.encoder
-        ).canonical_json(),
-        kind=lambda w: JOBS.source_kind(w.source),
+        settings=of(consistency.scoring_settings),
+        views=of(consistency.scored_views_flag),
+        encoder=of(consistency.scoring_encoder),
+        kind=of(consistency.source_kind),
         work="work/consistency/{source}/{shard}",
     message:
         "Score views {wildcards.source}, shard {wildcards.shard}"
@@ -49,7 +47,7 @@ rule score_views:
 
 rule summarise_consistency:
     input:
-        JOBS.consistency_tables(),
+        consistency.all_score_tables(CONFIG),
     output:
         table="results/consistency/summary.parquet",
         csv=report(
@@ -69,7 +67,7 @@ rule summarise_consistency:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=JOBS.consistency_summary_settings(),
+        settings=of(consistency.summary_settings),
     message:
         "Summarise consistency"
     shell:
@@ -82,4 +80,4 @@ rule summarise_consistency:
 
 rule consistency:
     input:
-        "results/consistency/summary.parquet",
+        consistency.results(CONFIG),

@@ -1,20 +1,20 @@
 # Stage propagation: every encoder on every evaluation set, training-free, then one summary.
 rule propagate_labels:
     input:
-        demo=lambda w: JOBS.demo_inputs(JOBS.protocol(w.set).root),
-        encoder=lambda w: JOBS.encoder_files(JOBS.judged_encoder(w.encoder)),
+        demo=of(propagation.set_inputs),
+        encoder=of(propagation.judged_files),
     output:
         table=report(
-            "results/propagation/{encoder}/{set}.parquet",
+            "results/propagation/{encoder}/{evaluation_set}.parquet",
             caption="../report/sequences.rst",
             category="Propagation",
-            labels={"encoder": "{encoder}", "set": "{set}"},
+            labels={"encoder": "{encoder}", "set": "{evaluation_set}"},
         ),
-        strips=directory("results/propagation/{encoder}/strips/{set}"),
+        strips=directory("results/propagation/{encoder}/strips/{evaluation_set}"),
     log:
-        "logs/propagate_labels/{encoder}/{set}.log",
+        "logs/propagate_labels/{encoder}/{evaluation_set}.log",
     benchmark:
-        "benchmarks/propagate_labels/{encoder}/{set}.tsv"
+        "benchmarks/propagate_labels/{encoder}/{evaluation_set}.tsv"
     conda:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
@@ -23,19 +23,17 @@ rule propagate_labels:
         mem_mb=8000,
         runtime=480,
     params:
-        settings=lambda w: JOBS.protocol(w.set).canonical_json(),
-        encoder=lambda w: JOBS.loadable_encoder(
-            JOBS.judged_encoder(w.encoder)
-        ).canonical_json(),
-        kind=lambda w: JOBS.kind(w.set),
-        seed=lambda w: JOBS.seed_option(w.encoder),
-        work="work/propagation/{encoder}/{set}",
+        settings=of(propagation.protocol),
+        encoder=of(propagation.loadable_encoder),
+        kind=of(propagation.kind),
+        seed=of(propagation.seed_option),
+        work="work/propagation/{encoder}/{evaluation_set}",
     message:
-        "Propagate labels on {wildcards.set} with {wildcards.encoder}"
+        "Propagate labels on {wildcards.evaluation_set} with {wildcards.encoder}"
     shell:
         launched(
             "cdgmae propagation run {params.kind}"
-            " --set {wildcards.set}"
+            " --set {wildcards.evaluation_set}"
             " --settings {params.settings:q}"
             " --encoder {params.encoder:q}"
             " --name {wildcards.encoder} {params.seed}"
@@ -49,7 +47,7 @@ rule propagate_labels:
 
 rule summarise_propagation:
     input:
-        JOBS.propagation_tables(),
+        propagation.propagation_tables(CONFIG),
     output:
         table="results/propagation/summary.parquet",
         csv=report(
@@ -79,4 +77,4 @@ rule summarise_propagation:
 
 rule propagation:
     input:
-        "results/propagation/summary.parquet",
+        propagation.results(CONFIG),

@@ -1,7 +1,7 @@
 # Stage shards: images -> manifest -> one tar + index per shard -> summary, the gate for everything after.
 rule write_manifest:
     input:
-        lambda w: JOBS.dataset_inputs(w.dataset),
+        of(shards.dataset_inputs),
     output:
         "results/shards/{dataset}/manifest.parquet",
     log:
@@ -15,8 +15,8 @@ rule write_manifest:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=lambda w: JOBS.listing_settings(w.dataset),
-        source=lambda w: JOBS.source_state(w.dataset),
+        settings=of(shards.listing_settings),
+        source=of(shards.source_digest),
         seed=CONFIG.seed,
     message:
         "List the images of {wildcards.dataset}"
@@ -45,7 +45,7 @@ rule write_shard:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=lambda w: JOBS.packing_settings(w.dataset),
+        settings=of(shards.packing_settings),
     message:
         "Write {wildcards.dataset}, shard {wildcards.shard}"
     shell:
@@ -60,7 +60,7 @@ rule write_shard:
 rule summarise_shards:
     input:
         manifest="results/shards/{dataset}/manifest.parquet",
-        shards=lambda w: JOBS.shard_files(w.dataset),
+        shards=of(shards.shard_files),
     output:
         table="results/shards/{dataset}/summary.parquet",
         csv=report(
@@ -80,9 +80,9 @@ rule summarise_shards:
     resources:
         mem_mb=4000,
         runtime=60,
-        max_bad_fraction=lambda w: JOBS.max_bad_images(w.dataset),
+        max_bad_fraction=of(shards.max_bad_images),
     params:
-        settings=lambda w: JOBS.gate_settings(w.dataset),
+        settings=of(shards.summary_settings),
     message:
         "Check the shards of {wildcards.dataset}"
     shell:
@@ -96,5 +96,4 @@ rule summarise_shards:
 
 rule shards:
     input:
-        JOBS.all_shard_files(),
-        JOBS.all_shard_gates(),
+        shards.results(CONFIG),

@@ -1,12 +1,10 @@
 # Stage views: M views of every real image. A source's kind says whether make_views or gather_views fills its bags, and what they read.
 rule train_generator:
     input:
-        gate=lambda w: JOBS.shard_gate(JOBS.generator_training(w.generator).dataset),
-        shards=lambda w: JOBS.shard_files(JOBS.generator_training(w.generator).dataset),
-        encoder=lambda w: JOBS.encoder_files(
-            JOBS.generator_training(w.generator).encoder
-        ),
-        first_stage=lambda w: JOBS.first_stage_folders(w.generator),
+        gate=of(views.training_summary),
+        shards=of(views.training_shards),
+        encoder=of(views.conditioning_files),
+        first_stage=of(views.first_stage_folders),
     output:
         report(
             directory("results/generators/{generator}"),
@@ -27,11 +25,9 @@ rule train_generator:
         mem_mb=8000,
         runtime=2880,
     params:
-        settings=lambda w: JOBS.generator_training(w.generator).canonical_json(),
-        encoder=lambda w: JOBS.loadable_encoder(
-            JOBS.generator_training(w.generator).encoder
-        ).canonical_json(),
-        shards=lambda w: names.shards_dir(JOBS.generator_training(w.generator).dataset),
+        settings=of(views.generator_training),
+        encoder=of(views.conditioning_encoder),
+        shards=of(views.training_shards_folder),
         seed=CONFIG.seed,
         work="work/views/train_generator/{generator}",
         trackers="logs/trackers/generators/{generator}",
@@ -54,8 +50,8 @@ rule train_generator:
 
 rule make_views:
     input:
-        real=lambda w: JOBS.real_files(w.source, w.shard),
-        others=lambda w: JOBS.view_inputs(w.source),
+        real=of(views.real_files),
+        others=of(views.view_inputs),
     output:
         tar="results/views/{source}/{shard}.tar",
         index="results/views/{source}/{shard}.parquet",
@@ -64,7 +60,7 @@ rule make_views:
     benchmark:
         "benchmarks/make_views/{source}/{shard}.tsv"
     wildcard_constraints:
-        source=JOBS.sources_on_gpu(True),
+        source=views.sources_on_gpu(CONFIG, True),
     conda:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
@@ -72,10 +68,11 @@ rule make_views:
         **ON_GPUS,
         mem_mb=16000,
         runtime=1440,
-        batch_size=lambda w: JOBS.view_batch_size(w.source),
+        batch_size=of(views.view_batch_size),
+        max_bad_fraction=of(views.max_bad_views),
     params:
-        settings=lambda w: JOBS.view_settings(w.source),
-        inputs=lambda w: JOBS.view_input_flags(w.source),
+        settings=of(views.view_settings),
+        inputs=of(views.view_input_flags),
         seed=CONFIG.seed,
         work="work/views/make/{source}/{shard}",
     message:
@@ -90,6 +87,7 @@ rule make_views:
             " --output {output.tar:q}"
             " --work {params.work:q}"
             " --batch-size {resources.batch_size}"
+            " --max-bad-fraction {resources.max_bad_fraction}"
             " --threads {threads}"
             " > {log} 2>&1"
         )
@@ -102,7 +100,7 @@ use rule make_views as gather_views with:
     benchmark:
         "benchmarks/gather_views/{source}/{shard}.tsv"
     wildcard_constraints:
-        source=JOBS.sources_on_gpu(False),
+        source=views.sources_on_gpu(CONFIG, False),
     resources:
         launcher="none",
         nodes=1,
@@ -110,14 +108,15 @@ use rule make_views as gather_views with:
         mem_mb=16000,
         runtime=240,
         batch_size=1,
+        max_bad_fraction=of(views.max_bad_views),
     message:
         "Gather views {wildcards.source}, shard {wildcards.shard}"
 
 
 rule embed_images:
     input:
-        real=lambda w: JOBS.real_files(w.source, w.shard),
-        encoder=lambda w: JOBS.encoder_files(JOBS.knn_source(w.source).encoder),
+        real=of(views.real_files),
+        encoder=of(views.embedding_encoder_files),
     output:
         "results/embeddings/{source}/{shard}.parquet",
     log:
@@ -125,7 +124,7 @@ rule embed_images:
     benchmark:
         "benchmarks/embed_images/{source}/{shard}.tsv"
     wildcard_constraints:
-        source=JOBS.sources_of_kind("knn"),
+        source=views.sources_of_kind(CONFIG, "knn"),
     conda:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
@@ -134,10 +133,8 @@ rule embed_images:
         mem_mb=8000,
         runtime=240,
     params:
-        settings=lambda w: JOBS.knn_source(w.source).embedding.canonical_json(),
-        encoder=lambda w: JOBS.loadable_encoder(
-            JOBS.knn_source(w.source).encoder
-        ).canonical_json(),
+        settings=of(views.embedding_settings),
+        encoder=of(views.embedding_encoder),
     message:
         "Embed images for {wildcards.source}, shard {wildcards.shard}"
     shell:
@@ -154,7 +151,7 @@ rule embed_images:
 
 rule index_embeddings:
     input:
-        lambda w: JOBS.embedding_tables(w.source),
+        of(views.embedding_tables),
     output:
         "results/embeddings/{source}/index.faiss",
     log:
@@ -162,7 +159,7 @@ rule index_embeddings:
     benchmark:
         "benchmarks/index_embeddings/{source}.tsv"
     wildcard_constraints:
-        source=JOBS.sources_of_kind("knn"),
+        source=views.sources_of_kind(CONFIG, "knn"),
     conda:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
@@ -170,7 +167,7 @@ rule index_embeddings:
         mem_mb=32000,
         runtime=240,
     params:
-        settings=lambda w: JOBS.knn_source(w.source).index.canonical_json(),
+        settings=of(views.index_settings),
         embeddings=lambda w: names.embeddings_dir(w.source),
         seed=CONFIG.seed,
     message:
@@ -187,4 +184,4 @@ rule index_embeddings:
 
 rule views:
     input:
-        JOBS.all_view_files(),
+        views.results(CONFIG),

@@ -122,6 +122,7 @@ class Benchmark(ABC, Generic[AnyProtocol, AnySequence]):
         title: The data set's name.
         label: A short name for headings.
         protocol: Settings of a set of this kind; the defaults are the paper's.
+        rules: Name of the published evaluation that is reproduced; another one as soon as any of its rules changes.
         measures: What it is measured by, the headline measure first.
         columns: Columns of its table besides those that all tables have -> int (a count) or float (a fraction).
         meaning: What the headline measure is over one sequence.
@@ -132,6 +133,7 @@ class Benchmark(ABC, Generic[AnyProtocol, AnySequence]):
     title: ClassVar[str]
     label: ClassVar[str]
     protocol: type[AnyProtocol]
+    rules: ClassVar[str]
     measures: ClassVar[tuple[Measure, ...]]
     columns: ClassVar[Mapping[str, type]]
     meaning: ClassVar[str]
@@ -183,7 +185,9 @@ class Benchmark(ABC, Generic[AnyProtocol, AnySequence]):
 
 
 class ClipBenchmark(Benchmark[AnyClipProtocol, "LabelledClip"]):
-    """A kind whose sequences are clips: the labels of the first frame travel to all later ones."""
+    """A kind whose sequences are clips: the labels of the first frame travel to all later ones, by CropMAE's rules."""
+
+    rules = "cropmae"
 
     @abstractmethod
     def scorer(

@@ -10,6 +10,7 @@ from pydantic import Field
 from cdgmae.propagation.benchmarks.benchmark import Benchmark
 from cdgmae.propagation.benchmarks.davis import Davis, DavisProtocol
 from cdgmae.propagation.benchmarks.jhmdb import Jhmdb, JhmdbProtocol
+from cdgmae.propagation.benchmarks.spair import Spair, SpairProtocol
 from cdgmae.propagation.benchmarks.vip import Vip, VipProtocol
 
 BENCHMARKS: Mapping[str, Benchmark[Any, Any]] = {
@@ -18,12 +19,13 @@ BENCHMARKS: Mapping[str, Benchmark[Any, Any]] = {
         Davis(),
         Vip(),
         Jhmdb(),
+        Spair(),
     )
 }
 """Kind -> its object."""
 
 EvaluationSet = Annotated[
-    DavisProtocol | VipProtocol | JhmdbProtocol,
+    DavisProtocol | VipProtocol | JhmdbProtocol | SpairProtocol,
     Field(discriminator="kind"),
 ]
 """Settings of an evaluation set of any kind."""

@@ -16,16 +16,15 @@ from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence
 from cdgmae.storage.files.atomic import write_text
 from cdgmae.storage.files.locks import exclusive_writer
 
-PROTOCOL = "cropmae"
-"""Name of the protocol that this package reproduces; changes when any of its rules does."""
-
 
 class PartFiles:
     """The part files of one job; without a folder nothing is kept."""
 
-    def __init__(self, folder: Path | None, protocol_digest: str, encoder_digest: str, outputs: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path | None, rules: str, protocol_digest: str, encoder_digest: str, outputs: Sequence[str]
+    ) -> None:
         self.folder = folder
-        self._context = [PROTOCOL, protocol_digest, encoder_digest, *outputs]
+        self._context = [rules, protocol_digest, encoder_digest, *outputs]
 
     def path(self, clip: EvaluationSequence) -> Path | None:
         """Where the rows of a clip belong; another file once the clip's images or labels have changed."""

@@ -202,6 +202,8 @@ def check_parts(folder: Path) -> None:
     foreign = [
         name for name, origin in parts.items() if origin not in LIBRARIES and not hasattr(diffusers.pipelines, str(origin))
     ]
+    if not isinstance(index.get("_class_name"), str):
+        foreign.append("_class_name")
     if foreign or list(folder.rglob("*.py")):
         raise ValueError(
             f"{folder} brings code of its own ({', '.join(foreign) or '.py files'}), which is not run; only parts of diffusers and "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from cdgmae.settings.views import DrawingSettings
 from cdgmae.views.sources.view_source import ViewJob, ViewSettings
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 class DrawnViews(ViewSettings, DrawingSettings):
     """How views are drawn in batches."""
-
-    machine_keys: ClassVar[frozenset[str]] = frozenset({"batch_size"})
 
     def recipe(self, job: ViewJob) -> SamplerRecipe:
         """What draws the views of a job."""

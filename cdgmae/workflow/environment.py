@@ -1,8 +1,4 @@
-"""Which files and settings belong to which job: everything the Snakefile asks of the configuration.
-
-One module per stage; each stage's class knows those before it, and `Jobs` knows all. Import-light, like `cdgmae.config`: it runs
-whenever the workflow is parsed, also inside every cluster job.
-"""
+"""What the jobs of the workflow find in their environment."""
 
 from __future__ import annotations
 
@@ -12,12 +8,7 @@ import uuid
 from pathlib import Path
 
 from cdgmae.config import Config
-from cdgmae.jobs.report import ReportJobs
 from cdgmae.settings.runtime import RUN_VARIABLE
-
-
-class Jobs(ReportJobs):
-    """Files, settings and flags of the workflow's jobs, by wildcard values."""
 
 
 def export_environment(config: Config) -> None:
