@@ -7,7 +7,7 @@ and make them. Import-light: the configuration reads these files, so what is hea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -32,6 +32,7 @@ class ViewJob:
     Attributes:
         seed: Root of every random draw.
         shard: Image shard with the real images.
+        all_shards: All image shards of the data set.
         output: View shard to write; its index goes beside it.
         work: Folder for finished views until the shard is whole.
         inputs: What else the kind reads, by the names of `ViewSource.inputs`.
@@ -40,15 +41,11 @@ class ViewJob:
 
     seed: int
     shard: Path
+    all_shards: Sequence[Path]
     output: Path
     work: Path
     inputs: Mapping[str, Path]
     runtime: RuntimeSettings
-
-    @property
-    def all_shards(self) -> list[Path]:
-        """All image shards of the data set: those of input `shards`, or those beside `shard`."""
-        return sorted(self.inputs.get("shards", self.shard.parent).glob("*.tar"))
 
     def input(self, name: str) -> Path:
         """One of `inputs`.
