@@ -7,10 +7,9 @@ import gc
 from snakemake.utils import min_version
 
 from cdgmae import names
-from cdgmae.blocks import Blocks, hand_down_profile
 from cdgmae.config import check_config, check_paths
 from cdgmae.jobs import Jobs, export_environment
-from cdgmae.settings.tables import TABLE_ROWS
+from cdgmae.paper import PAPER_TABLES
 
 min_version("9.20")
 
@@ -35,7 +34,6 @@ CONFIG = check_config(
 check_paths(CONFIG)
 
 JOBS = Jobs(CONFIG)
-BLOCKS = Blocks(CONFIG)
 
 # Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
 export_environment(CONFIG)
@@ -59,6 +57,11 @@ wildcard_constraints:
 rule all:
     default_target: True
     input:
+        JOBS.all_shard_files(),
+        JOBS.all_view_files(),
+        JOBS.consistency_tables(),
+        JOBS.all_encoder_files(),
+        JOBS.propagation_tables(),
         "results/report",
         [names.paper_table(table, "html") for table in JOBS.named_tables()],
 
@@ -71,6 +74,3 @@ include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/propagation.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/tables.smk"
-
-
-hand_down_profile(workflow)

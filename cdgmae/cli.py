@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from cdgmae import __version__
 from cdgmae.commands import checks, cluster, consistency, demo, export, pretrain, propagation, report, shards, status, views
 from cdgmae.commands.ranks import take_place
-from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, Interrupted, ShareFailed, leave_group
+from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, Interrupted, leave_group
 from cdgmae.runtime.logs import log_job_header, start_logging
 
 GROUPS = {
@@ -87,7 +87,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         Console(stderr=True).print("[bold red]error:[/bold red]", end=" ")
         Console(stderr=True, soft_wrap=True).print(str(error), highlight=False, markup=False)
-        sys.exit(leave_group(1) if isinstance(error, ShareFailed) else 1)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

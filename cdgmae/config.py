@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from cdgmae import names
+from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.base import Settings
 from cdgmae.settings.consistency import ConsistencySettings
 from cdgmae.settings.demo import DemoSettings
@@ -24,8 +25,7 @@ from cdgmae.settings.propagation import PropagationSettings
 from cdgmae.settings.report import ReportSettings
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.shards import ShardsSettings
-from cdgmae.settings.sources import ViewsSettings
-from cdgmae.settings.tables import SOURCE_TABLES
+from cdgmae.views.sources.registry import ViewsSettings
 
 
 class ConfigError(ValueError):
@@ -81,7 +81,11 @@ class Config(Settings):
                     yield f"{key}.{field}", getattr(encoder, field), runs
         for table, rows in self.report.tables.items():
             for row, filler in rows.items():
-                yield f"report.tables.{table}.{row}", filler, sources if table in SOURCE_TABLES else self.propagation.encoders
+                yield (
+                    f"report.tables.{table}.{row}",
+                    filler,
+                    sources if PAPER_TABLES[table].is_of_sources else self.propagation.encoders,
+                )
 
     def draws(self, path: str) -> bool:
         """Whether `path` is part of the embedded demo data, which the workflow draws itself."""
@@ -108,7 +112,9 @@ class Config(Settings):
     def _seed_name_problems(self) -> Iterator[str]:
         """Encoders named like another seed of an encoder that stands in a paper table."""
         configured = self.propagation.encoders
-        used = {name for table, rows in self.report.tables.items() if table not in SOURCE_TABLES for name in rows.values()}
+        used = {
+            name for table, rows in self.report.tables.items() if not PAPER_TABLES[table].is_of_sources for name in rows.values()
+        }
         for name in sorted(used & set(configured)):
             for derived, encoder in self.seeds_of_encoder(name).items():
                 if derived in configured and configured[derived] != encoder:
@@ -131,21 +137,8 @@ class Config(Settings):
             dataset = self.shards.datasets.get(source.dataset)
             if dataset is None:
                 continue
-            key = f"views.sources.{name}"
-            if source.kind == "video" and dataset.layout != "clips":
-                yield f"{key}: kind video takes frames of clips, but shards.datasets.{source.dataset}.layout = {dataset.layout!r}; use 'clips'"
-            if source.kind == "video" and source.reach > dataset.frames_after:
-                yield (
-                    f"{key}: its bags reach {source.reach} frames beyond the first one, but the shards keep only "
-                    f"shards.datasets.{source.dataset}.frames_after = {dataset.frames_after} frames there; raise that to {source.reach}"
-                )
-            if (
-                source.kind in ("knn", "random")
-                and self.demo
-                and self.draws(dataset.path)
-                and source.num_views >= self.demo.num_tiles
-            ):
-                yield f"{key}.num_views = {source.num_views}, but the demo has only {self.demo.num_tiles} images (demo.num_tiles)"
+            num_images = self.demo.num_tiles if self.demo is not None and self.draws(dataset.path) else None
+            yield from (f"views.sources.{name}{problem}" for problem in source.problems(dataset, num_images))
 
     def _bag_problems(self) -> Iterator[str]:
         for name, run in self.pretrain.runs.items():
@@ -153,7 +146,7 @@ class Config(Settings):
             if source is None:
                 continue
             key = f"pretrain.runs.{name}"
-            if run.pretext == "video_pairs" and (source.kind != "video" or source.frame_step is None):
+            if run.pretext == "video_pairs" and not source.has_equal_steps:
                 yield (
                     f"{key}.pretext = 'video_pairs' draws its own pairs from frames at equal distances, which source {run.source!r} does "
                     "not have; take a source of kind video with frame_step: 1"
@@ -287,8 +280,8 @@ def check_paths(config: Config) -> None:
     named |= {
         f"views.generators.{name}.path": generator.path for name, generator in config.views.generators.items() if generator.path
     }
-    pipelines = {name: source.path for name, source in config.views.sources.items() if source.kind == "diffusers"}
-    named |= {f"views.sources.{name}.path": path for name, path in pipelines.items() if path}
+    sources = config.views.sources.items()
+    named |= {f"views.sources.{name}.{key}": path for name, source in sources for key, path in source.paths.items()}
     named |= {
         f"views.generators.{name}.train.autoencoder.path": generator.train.autoencoder.path
         for name, generator in config.views.generators.items()

@@ -20,6 +20,11 @@ def shard_names(num_shards: int) -> list[str]:
     return [f"{index:05d}" for index in range(num_shards)]
 
 
+def shard_files(folder: str, num_shards: int) -> list[str]:
+    """Tar and index of every shard of a folder, in order."""
+    return [f"{folder}/{name}{suffix}" for name in shard_names(num_shards) for suffix in (".tar", ".parquet")]
+
+
 def shard_index(name: str) -> int:
     """The number behind a shard name."""
     return int(name)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from cdgmae.models import CrossViewMAE
+from cdgmae.models.onednn import use_onednn
 from cdgmae.pretrain.flops import count_flops
 from cdgmae.settings.pretrain import PretrainRunSettings
 from tests.oracles.straightforward_mae import StraightforwardMAE
@@ -35,6 +36,8 @@ def make_steps(num_anchors: int, ratio: float, batch: int, device: torch.device,
     """The steps to compare by name, the baseline first."""
     torch.manual_seed(0)
     model = CrossViewMAE(anchor_masking_ratio=ratio).to(device).train()
+    if device.type == "cpu":
+        use_onednn(model)
     other = StraightforwardMAE(anchor_masking_ratio=ratio).to(device).train()
     other.load_state_dict(model.state_dict())
     inputs = (

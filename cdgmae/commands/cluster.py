@@ -123,8 +123,8 @@ def launch(
 
     cdgmae cluster launch srun --nodes 4 --ranks-per-node 8 -- cdgmae pretrain run --settings run.yaml ...
 
-    Trainings (pretrain run, views train-generator) share out every batch; views sample, sample-pipeline and embed, consistency
-    score and propagation run share out the shards or clips. With launcher srun the command is told to stop 5 minutes (of a short
+    Trainings (pretrain run, views train-generator) share out every batch, propagation run the clips. Sampling is one process that starts
+    one more per GPU that it sees, so it needs one task on one node. With launcher srun the command is told to stop 5 minutes (of a short
     job: a tenth) before the job's time limit. It then saves its state and ends with exit code 85, as it does on SIGUSR1 and SIGTERM, and the
     job goes back into Slurm's queue, where it starts again after about two minutes under the same number. Where that is not
     possible (cancelled, submitted with --no-requeue, 50 times before, or again within its first minute) the exit code is 85:

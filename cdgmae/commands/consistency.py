@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -38,14 +37,7 @@ app = typer.Typer(
 
 @app.command()
 def score(
-    real: Annotated[
-        list[Path],
-        typer.Option(
-            "--real",
-            help="Image shard (.tar, its .parquet index beside it) of the real images. Given several times, the encoder is "
-            "loaded once, and --output and --views are folders in which every shard has its file.",
-        ),
-    ],
+    real: Annotated[Path, typer.Option("--real", help="Image shard (.tar, its .parquet index beside it) of the real images.")],
     encoder: Annotated[
         str,
         typer.Option(
@@ -59,9 +51,7 @@ def score(
     ],
     views: Annotated[
         Path | None,
-        typer.Option(
-            "--views", help="Image shard (or folder) of the views of the same keys; left out: crop pairs of the real images."
-        ),
+        typer.Option("--views", help="Image shard of the views of the same keys; left out: crop pairs of the real images."),
     ] = None,
     kind: Annotated[
         str | None,
@@ -99,16 +89,14 @@ def score(
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Score the view pairs of one or more shards: every view against its real image, or crops of the real images.
+    """Score the view pairs of a shard: every view against its real image, or crops of the real images.
 
     Every image is embedded once. An image that cannot be read becomes a row with status `bad` and the reason. Killed at any
     moment and started again, it goes on from its last finished part and ends with the same table.
     """
-    from cdgmae.commands.several_shards import each_shard, pair_outputs, work_folder
     from cdgmae.consistency.scoring import score_shard
-    from cdgmae.models.encoders.by_name import load_encoder
     from cdgmae.runtime.devices import limit_threads, pick_device
-    from cdgmae.runtime.interrupts import StopRequest
+    from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
 
     chosen = parse_settings(
@@ -116,24 +104,12 @@ def score(
         batch_size=batch_size, max_bad_fraction=max_bad_fraction,
     )  # fmt: skip
     limit_threads(threads)
-    where = pick_device(device)
-    load = cache(lambda: load_encoder(encoder, device=where))  # at the first shard that is not found finished
-
-    def make(tar: Path, target: Path) -> dict[str, Any]:
-        view_tar = views / tar.name if views is not None and views.suffix != ".tar" else views
-        return score_shard(
-            chosen, tar, view_tar, encoder, target, source=source, device=where, kind=kind, precision=precision,
-            work_dir=work_folder(work, output, target), log_interval_seconds=log_interval, load=load, stop=stop,
-            keep=target != output, finished=FinishedFolder(finished, reuse_finished),
+    with exclusive_writer(output):
+        result = score_shard(
+            chosen, real, views, encoder, output, source=source, device=pick_device(device), kind=kind, precision=precision,
+            work_dir=work, log_interval_seconds=log_interval, finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
-
-    targets = pair_outputs(real, output, ".parquet")
-    if len(targets) > 1 and views is not None and views.suffix == ".tar":
-        raise ValueError(
-            f"--views {views} is one shard, but {len(targets)} were given with --real; give the folder of the view shards"
-        )
-    with StopRequest() as stop:
-        print_result(each_shard(targets, output, make), as_json)
+    print_result(result, as_json)
 
 
 @app.command()

@@ -20,13 +20,9 @@ AnySettings = TypeVar("AnySettings", bound=Settings)
 SettingsOption = Annotated[
     str, typer.Option("--settings", help="The stage's settings as JSON text, or a .json/.yaml file. Other flags override it.")
 ]
-ShardsOfOneJobOption = Annotated[
-    list[Path],
-    typer.Option(
-        "--shard", help="Image shard with the real images, e.g. results/shards/imagenet/00000.tar. Given several times, "
-        "what is loaded is loaded once, and --output is a folder in which every shard gets a file of its name.",
-    ),
-]  # fmt: skip
+ShardOption = Annotated[
+    Path, typer.Option("--shard", help="Image shard with the real images, e.g. results/shards/imagenet/00000.tar.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Root seed of every random draw.")]
 DeviceOption = Annotated[str, typer.Option("--device", envvar="CDGMAE_DEVICE", help="auto, cpu or cuda.")]
 PrecisionOption = Annotated[str, typer.Option("--precision", envvar="CDGMAE_PRECISION", help="fp32, bf16 or fp16.")]

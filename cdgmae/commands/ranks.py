@@ -11,8 +11,8 @@ from cdgmae.runtime.interrupts import leave_at_once_when_asked
 TRAINED_TOGETHER = ("pretrain run", "views train-generator")
 """All ranks work on one network and meet at every step."""
 
-SHARED_OUT = ("views sample", "views sample-pipeline", "views embed", "consistency score", "propagation run")
-"""Each rank takes its share of the shards or clips; they never wait for each other's results but at the very end."""
+SHARED_OUT = ("propagation run",)
+"""Each rank takes its share of the clips; they never wait for each other's results but at the very end."""
 
 
 def take_place(arguments: Sequence[str]) -> None:

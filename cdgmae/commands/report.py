@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from cdgmae.commands.options import JsonOption, SettingsOption, parse_settings, print_result
-from cdgmae.settings.report import ReportSettings
-from cdgmae.settings.tables import TableSettings
+from cdgmae.settings.report import ReportSettings, TableSettings
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -57,8 +57,7 @@ def manifest(
 @app.command()
 def write(
     output: Annotated[
-        list[Path],
-        typer.Option("--output", help="Folder for all shards; with --manifest, a tar, e.g. .../00007.tar, or several of them."),
+        Path, typer.Option("--output", help="Folder for all shards; with --manifest, the tar of one, e.g. .../00007.tar.")
     ],
     root: Annotated[str | None, typer.Option("--root", help="Folder of the images or tars.", rich_help_panel=_WHOLE)] = None,
     num_shards: Annotated[
@@ -87,20 +86,19 @@ def write(
         ),
     ] = "",
     manifest: Annotated[
-        Path | None, typer.Option("--manifest", help="Write only the shards that --output names.", rich_help_panel=_ONE)
+        Path | None, typer.Option("--manifest", help="Write only the shard that --output names.", rich_help_panel=_ONE)
     ] = None,
     threads: ThreadsOption = None,
     finished: FinishedOption = None,
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Write shards: a whole data set (manifest, all shards, summary), or single shards of a manifest.
+    """Write shards: a whole data set (manifest, all shards, summary), or a single shard of a manifest.
 
     Run it again after an interruption: shards that are whole and fit the settings are kept.
 
     Example: cdgmae shards write --root photos --output packed --resize shorter_side --image-size 256
     """
-    from cdgmae.commands.several_shards import each_shard
     from cdgmae.shards.packing import write_dataset, write_shard
     from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
@@ -114,19 +112,16 @@ def write(
             "--finished keeps single shards, which --manifest names; without it every whole shard of --output is kept"
         )
     if manifest is not None:
-        limited, rows = "max_bad_fraction" in dataset.model_fields_set, manifest
-        kept = FinishedFolder(finished, reuse_finished)
-
-        def make(_: Path, tar: Path) -> dict[str, Any]:
-            return write_shard(dataset, rows, _shard_of(tar), tar, threads=threads, stop_early=limited, finished=kept)
-
-        targets = [(manifest, tar) for tar in output]
-        result = each_shard(targets, output[0] if len(output) == 1 else output[0].parent, make)
+        limited = "max_bad_fraction" in dataset.model_fields_set
+        with exclusive_writer(output):
+            result = write_shard(
+                dataset, manifest, _shard_of(output), output, threads=threads, stop_early=limited,
+                finished=FinishedFolder(finished, reuse_finished),
+            )  # fmt: skip
     else:
-        folder = _only_folder(output)
         wanted = dataset.num_shards if "num_shards" in dataset.model_fields_set else None
-        with exclusive_writer(folder):
-            result = write_dataset(dataset, seed, folder, num_shards=wanted, threads=threads)
+        with exclusive_writer(output):
+            result = write_dataset(dataset, seed, output, num_shards=wanted, threads=threads)
     print_result(result, as_json)
 
 
@@ -151,9 +146,3 @@ def _shard_of(output: Path) -> int:
             f"--output {output}: with --manifest it must name one shard's tar, such as 00007.tar; its number says which shard"
         )
     return shard_index(output.stem)
-
-
-def _only_folder(output: list[Path]) -> Path:
-    if len(output) > 1:
-        raise ValueError(f"{len(output)} times --output without --manifest: a whole data set is written to one folder; give that")
-    return output[0]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,21 +17,17 @@ from cdgmae.commands.options import (
     ReuseFinishedOption,
     SeedOption,
     SettingsOption,
-    ShardsOfOneJobOption,
+    ShardOption,
     ThreadsOption,
     WorkersOption,
     find_shards,
     parse_settings,
     print_result,
 )
-from cdgmae.settings.sources import (
-    ClipReadingSettings,
-    EmbeddingSettings,
-    IndexSettings,
-    NeighbourSettings,
-    PipelineSettings,
-    RandomViewsSettings,
-)
+from cdgmae.views.sources.diffusers import PipelineViews
+from cdgmae.views.sources.knn import EmbeddingSettings, IndexSettings, NeighbourViews
+from cdgmae.views.sources.random import RandomViews
+from cdgmae.views.sources.video import ClipViews
 
 ShardsOption = Annotated[Path, typer.Option(help="Folder of all image shards of the data set, e.g. results/shards/imagenet.")]
 EmbeddingsOption = Annotated[
@@ -44,7 +39,7 @@ OutputOption = Annotated[
 
 
 def embed(
-    shard: ShardsOfOneJobOption,
+    shard: ShardOption,
     encoder: Annotated[
         str,
         typer.Option(
@@ -59,27 +54,22 @@ def embed(
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Embed every image of one or more shards for the nearest-neighbour search: the encoder's CLS token, scaled to length 1.
+    """Embed every image of a shard for the nearest-neighbour search: the encoder's CLS token, scaled to length 1.
 
     First of three steps of a `knn` source: embed every shard, `index` them together, then fill the bags with `neighbours`.
     """
-    from cdgmae.commands.several_shards import each_shard, pair_outputs
-    from cdgmae.models.encoders.by_name import load_encoder
     from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.views.sources.embedding import embed_images
+    from cdgmae.views.gathering.embedding import embed_images
 
     parsed, chosen = parse_settings(EmbeddingSettings, settings), pick_device(device)
     limit_threads(threads)
-    load = cache(lambda: load_encoder(encoder, device=chosen))  # at the first shard that is not found finished
-
-    def make(tar: Path, target: Path) -> dict[str, Any]:
-        return embed_images(
-            parsed, tar, encoder, target, device=chosen, threads=threads or 1, load=load, keep=target != output,
-            finished=FinishedFolder(finished, reuse_finished),
-        )  # fmt: skip
-
-    print_result(each_shard(pair_outputs(shard, output, ".parquet"), output, make), as_json)
+    with exclusive_writer(output):
+        result = embed_images(
+            parsed, shard, encoder, output, device=chosen, threads=threads or 1, finished=FinishedFolder(finished, reuse_finished)
+        )
+    print_result(result, as_json)
 
 
 def index(
@@ -92,7 +82,7 @@ def index(
 ) -> None:
     """Build the search index from the embedding tables of all shards: exact up to a million images, an inverted file beyond."""
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.views.sources.neighbours import build_index
+    from cdgmae.views.gathering.neighbours import build_index
 
     parsed = parse_settings(IndexSettings, settings)
     with exclusive_writer(output):
@@ -101,7 +91,7 @@ def index(
 
 
 def neighbours(
-    shard: ShardsOfOneJobOption,
+    shard: ShardOption,
     shards: ShardsOption,
     embeddings: EmbeddingsOption,
     index: Annotated[Path, typer.Option(help="The data set's index, written by `cdgmae views index`.")],
@@ -112,22 +102,23 @@ def neighbours(
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill the bags of one or more shards with each image's nearest neighbours in the data set (kind `knn`; paper, Tables 1 and 3).
+    """Fill the bags of a shard with each image's nearest neighbours in the data set (kind `knn`; paper, Tables 1 and 3).
 
     Passed over: the image itself, equal files, and near-duplicates above `duplicate_similarity`.
     """
-    from cdgmae.commands.several_shards import each_shard, pair_outputs
+    from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.views.sources.neighbours import NeighbourSearch, gather_neighbours
+    from cdgmae.views.gathering.neighbours import NeighbourSearch, gather_neighbours
 
-    parsed, targets = parse_settings(NeighbourSettings, settings), pair_outputs(shard, output, ".tar")
-    kept = FinishedFolder(finished, reuse_finished)
-    search = NeighbourSearch(parsed, find_shards(shards), _tables(embeddings), index, threads=threads or 1)
-    print_result(each_shard(targets, output, lambda tar, target: gather_neighbours(search, tar, target, finished=kept)), as_json)
+    parsed = parse_settings(NeighbourViews, settings)
+    with exclusive_writer(output):
+        search = NeighbourSearch(parsed, find_shards(shards), _tables(embeddings), index, threads=threads or 1)
+        result = gather_neighbours(search, shard, output, finished=FinishedFolder(finished, reuse_finished))
+    print_result(result, as_json)
 
 
 def random(
-    shard: ShardsOfOneJobOption,
+    shard: ShardOption,
     shards: ShardsOption,
     output: OutputOption,
     settings: SettingsOption = "",
@@ -136,23 +127,21 @@ def random(
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill the bags of one or more shards with other images of the data set, drawn at random (kind `random`; paper, Table 1)."""
-    from cdgmae.commands.several_shards import each_shard, pair_outputs
+    """Fill the bags of a shard with other images of the data set, drawn at random (kind `random`; paper, Table 1)."""
+    from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.views.sources.copying import DataSetImages
-    from cdgmae.views.sources.random_views import gather_random
+    from cdgmae.views.gathering.copying import DataSetImages
+    from cdgmae.views.gathering.random_views import gather_random
 
-    parsed, targets = parse_settings(RandomViewsSettings, settings), pair_outputs(shard, output, ".tar")
-    images, kept = DataSetImages(find_shards(shards)), FinishedFolder(finished, reuse_finished)
-
-    def make(tar: Path, target: Path) -> dict[str, Any]:
-        return gather_random(parsed, seed, tar, images, target, finished=kept)
-
-    print_result(each_shard(targets, output, make), as_json)
+    parsed = parse_settings(RandomViews, settings)
+    with exclusive_writer(output):
+        images = DataSetImages(find_shards(shards))
+        result = gather_random(parsed, seed, shard, images, output, finished=FinishedFolder(finished, reuse_finished))
+    print_result(result, as_json)
 
 
 def video(
-    shard: ShardsOfOneJobOption,
+    shard: ShardOption,
     output: OutputOption,
     clips: Annotated[str | None, typer.Option(help="Folder of the clips, as it was packed.")] = None,
     settings: SettingsOption = "",
@@ -162,22 +151,19 @@ def video(
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill the bags of one or more shards with later frames of their clips, in temporal order (kind `video`; SiamMAE).
+    """Fill the bags of a shard with later frames of their clips, in temporal order (kind `video`; SiamMAE).
 
     The shards stage drew the first frame of every bag (`cdgmae shards write --layout clips`; only such a data set will do). With
     `frame_gap` the later frames lie at drawn distances (SiamMAE: 4 to 47), with `frame_step` at equal ones.
     """
-    from cdgmae.commands.several_shards import each_shard, pair_outputs
+    from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.views.sources.clip_frames import read_clips
+    from cdgmae.views.gathering.clip_frames import read_clips
 
-    parsed, targets = parse_settings(ClipReadingSettings, settings, path=clips), pair_outputs(shard, output, ".tar")
-    kept = FinishedFolder(finished, reuse_finished)
-
-    def make(tar: Path, target: Path) -> dict[str, Any]:
-        return read_clips(parsed, seed, tar, target, threads=threads or 1, finished=kept)
-
-    print_result(each_shard(targets, output, make), as_json)
+    parsed = parse_settings(ClipViews, settings, path=clips)
+    with exclusive_writer(output):
+        result = read_clips(parsed, seed, shard, output, threads=threads or 1, finished=FinishedFolder(finished, reuse_finished))
+    print_result(result, as_json)
 
 
 def sample_pipeline(
@@ -187,7 +173,7 @@ def sample_pipeline(
             "--settings", help="The source's settings as JSON text, or a .json/.yaml file: pipeline, path, arguments, ..."
         ),
     ],
-    shard: ShardsOfOneJobOption,
+    shard: ShardOption,
     output: OutputOption,
     work: Annotated[
         Path | None, typer.Option(help="Folder for finished views until the shard is whole; default: beside OUTPUT.")
@@ -203,7 +189,7 @@ def sample_pipeline(
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Sample the views of one or more shards from any image-conditioned diffusers pipeline (kind `diffusers`).
+    """Sample the views of a shard from any image-conditioned diffusers pipeline (kind `diffusers`).
 
     The pipeline is a class of diffusers with weights in safetensors. Every view is a call with its own seed; of an image-to-video
     pipeline the frames of one call can become the views of a bag. Killed and started again, only what is missing is made.
@@ -211,28 +197,22 @@ def sample_pipeline(
     Example: cdgmae views sample-pipeline --shard 00000.tar --output views/00000.tar --settings '{"pipeline":
     "StableDiffusionImageVariationPipeline", "path": "variations", "arguments": {"num_inference_steps": 25}}'
     """
-    from cdgmae.commands.several_shards import each_shard, pair_outputs, work_folder
     from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
-    from cdgmae.runtime.interrupts import StopRequest
+    from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.views.sampling.pipeline_sampler import PipelineRecipe
     from cdgmae.views.sampling.sample_shard import sample_shard
-    from cdgmae.views.sampling.sampler import OpenedOnce
 
-    parsed = parse_settings(PipelineSettings, settings, batch_size=batch_size)
+    parsed = parse_settings(PipelineViews, settings, batch_size=batch_size)
     limit_threads(threads)
-    recipe = OpenedOnce(PipelineRecipe(parsed, precision))
     devices = worker_devices(pick_device(device), workers)
-
-    def make(tar: Path, target: Path) -> dict[str, Any]:
-        return sample_shard(
-            parsed, seed, tar, recipe, target, work_folder(work, output, target), devices=devices, threads=threads,
-            log_interval_seconds=log_interval, stop=stop, keep=target != output,
+    with exclusive_writer(output):
+        result = sample_shard(
+            parsed, seed, shard, PipelineRecipe(parsed, precision), output, work or output.parent / f".work-{output.stem}",
+            devices=devices, threads=threads, log_interval_seconds=log_interval,
             finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
-
-    with StopRequest() as stop:
-        print_result(each_shard(pair_outputs(shard, output, ".tar"), output, make), as_json)
+    print_result(result, as_json)
 
 
 def _tables(folder: Path) -> list[Path]:

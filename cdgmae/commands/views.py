@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,7 +23,7 @@ from cdgmae.commands.options import (
     ReuseFinishedOption,
     SeedOption,
     SettingsOption,
-    ShardsOfOneJobOption,
+    ShardOption,
     ThreadsOption,
     WorkersOption,
     find_shards,
@@ -148,7 +148,7 @@ def import_generator(
 
 @app.command("sample")
 def sample(
-    shard: ShardsOfOneJobOption,
+    shard: ShardOption,
     generator: Annotated[Path, typer.Option(help="Generator folder, e.g. results/generators/s_ldm.")],
     output: Annotated[
         Path, typer.Option(help="View shard to write, e.g. results/views/s_ldm/00000.tar; the index goes beside it.")
@@ -169,34 +169,28 @@ def sample(
     reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Sample the views of every image of one shard, or of several with the generator loaded once.
+    """Sample the views of every image of a shard.
 
     View k of image x depends on (seed, key, k) alone. Finished views are kept as they are made: killed at any moment and
     started again, with any number of processes and any batch size, only what is missing is made. The settings are those of
     `views.sources.NAME.sampling` in config.yaml; without any they are the paper's (4 views, 50 DDIM steps, guidance 6).
     """
-    from cdgmae.commands.several_shards import each_shard, pair_outputs, work_folder
     from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
-    from cdgmae.runtime.interrupts import StopRequest
+    from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.storage.files.output_cache import FinishedFolder
     from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
     from cdgmae.views.sampling.sample_shard import sample_shard
-    from cdgmae.views.sampling.sampler import OpenedOnce
 
     parsed = parse_settings(SamplingSettings, settings, batch_size=batch_size)
     limit_threads(threads)
-    recipe = OpenedOnce(GeneratorRecipe(generator, parsed, precision, compiled))
+    recipe = GeneratorRecipe(generator, parsed, precision, compiled)
     devices = worker_devices(pick_device(device), workers)
-
-    def make(tar: Path, target: Path) -> dict[str, Any]:
-        return sample_shard(
-            parsed, seed, tar, recipe, target, work_folder(work, output, target), devices=devices, threads=threads,
-            log_interval_seconds=log_interval, stop=stop, keep=target != output,
-            finished=FinishedFolder(finished, reuse_finished),
+    with exclusive_writer(output):
+        result = sample_shard(
+            parsed, seed, shard, recipe, output, work or output.parent / f".work-{output.stem}", devices=devices,
+            threads=threads, log_interval_seconds=log_interval, finished=FinishedFolder(finished, reuse_finished),
         )  # fmt: skip
-
-    with StopRequest() as stop:
-        print_result(each_shard(pair_outputs(shard, output, ".tar"), output, make), as_json)
+    print_result(result, as_json)
 
 
 @app.command("show")

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdgmae.consistency.bootstrap import mean_intervals
-from cdgmae.consistency.paper import COMPARED, paper_counterpart, paper_distance
-from cdgmae.consistency.score_tables import METRICS
+from cdgmae.consistency.score_tables import COMPARED, METRICS
+from cdgmae.paper import PAPER_TABLES, PaperRow
 from cdgmae.storage.image_shards import OK
 from cdgmae.storage.tables import file_sha256, read_table, table_facts, write_csv, write_table
 
@@ -107,6 +107,19 @@ def describe_sources(tables: Sequence[Path]) -> list[dict[str, Any]]:
     return rows
 
 
+def paper_counterpart(kind: str) -> tuple[str, PaperRow] | None:
+    """(number of the table, row) of the paper for a kind of view source, or None if the paper has none."""
+    tables = [table for table in PAPER_TABLES.values() if table.is_of_sources]
+    rows = ((table.title.partition(":")[0], row) for table in tables for row in table.rows.values())
+    return next(((number, row) for number, row in rows if row.kind == kind), None)
+
+
+def paper_distance(row: PaperRow) -> float:
+    """Euclidean distance of a row's (GS, LS, NPS) to those of the paper's video frames."""
+    frames = PAPER_TABLES["table1"].rows["video"]
+    return math.dist(*([scores.printed[metric].value for metric in COMPARED] for scores in (row, frames)))
+
+
 def _gather(path: Path, gathered: dict[str, _SourceScores]) -> None:
     table, facts = read_table(path, ["key", "source", "encoder", "status", *METRICS]), table_facts(path)
     if table.num_rows == 0:
@@ -148,8 +161,8 @@ def _summary_row(name: str, source: _SourceScores) -> dict[str, Any]:
     row["encoder"] = next(iter(source.scales))[0] if source.scales else None
     if (counterpart := paper_counterpart(source.kind)) is not None:
         table, paper = counterpart
-        row |= {"paper": f"{table}: {paper.views}", "paper_distance": paper_distance(paper)}
-        row |= {f"paper_{metric}": getattr(paper, metric) for metric in COMPARED}
+        row |= {"paper": f"{table}: {paper.labels[0]}", "paper_distance": paper_distance(paper)}
+        row |= {f"paper_{metric}": paper.printed[metric].value for metric in COMPARED}
     if source.pairs == source.bad:
         return row
     intervals = mean_intervals(np.concatenate(source.sums_BM), np.concatenate(source.counts_B), name)

@@ -14,10 +14,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from cdgmae.consistency.consistency_summary import SUMMARY_SCHEMA
-from cdgmae.consistency.paper import TABLE_1, TABLE_9, paper_distance
+from cdgmae.consistency.consistency_summary import SUMMARY_SCHEMA, paper_distance
 from cdgmae.consistency.query import Matches
-from cdgmae.consistency.score_tables import METRICS, QUERY_COLUMNS
+from cdgmae.consistency.score_tables import COMPARED, METRICS, QUERY_COLUMNS
+from cdgmae.paper import PAPER_TABLES
 from cdgmae.storage.tables import read_table
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -139,12 +139,12 @@ def _summary_table(rows: list[dict[str, Any]]) -> Table:
         table.add_row(row["source"], f"{row['pairs']:,}", str(row["bad"]), *means, _distance(row["distance"]))
         if row["gs_low"] is not None:
             table.add_row("", "", "", *(_interval(row, metric) for metric in METRICS), "", style="dim")
-    for title, scores in (("Table 1", TABLE_1), ("Table 9", TABLE_9)):
+    for printed in (paper_table for paper_table in PAPER_TABLES.values() if paper_table.is_of_sources):
         table.add_section()
-        table.add_row(f"paper, {title}")
-        for paper in scores:
-            values = (f"{value:.3f}" for value in (paper.gs, paper.ls, paper.nps))
-            table.add_row(f"  {paper.views}", "", "", *values, "", _distance(paper_distance(paper)), style="dim")
+        table.add_row(f"paper, {printed.title.partition(':')[0]}")
+        for paper in printed.rows.values():
+            values = (f"{paper.printed[metric].value:.3f}" for metric in COMPARED)
+            table.add_row(f"  {paper.labels[0]}", "", "", *values, "", _distance(paper_distance(paper)), style="dim")
     return table
 
 

@@ -10,6 +10,9 @@ import pyarrow.compute as pc
 from cdgmae.storage.image_shards import BAD, OK
 
 METRICS = ("gs", "ls", "nps", "nps_reverse")
+COMPARED = METRICS[:3]
+"""The scores that the paper gives."""
+
 TOLERANCE = 1e-4
 """Rounding allowance: scores must lie in [-1 - TOLERANCE, 1 + TOLERANCE]."""
 

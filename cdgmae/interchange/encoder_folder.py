@@ -14,10 +14,10 @@ from cdgmae.interchange.cards import PAPER, card, json_block, licence_text, mark
 from cdgmae.models.encoders.checkpoints import load_encoder_file
 from cdgmae.models.encoders.frozen_encoder import weights_digest
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
+from cdgmae.paper import PAPER_TABLES
 from cdgmae.pretrain.export import run_settings
 from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
 from cdgmae.propagation.measures.scores import table_scores
-from cdgmae.propagation.paper import TABLE_5
 from cdgmae.settings.encoder import ARCHITECTURES, VitSettings
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.files.atomic import atomic_folder, explain_write_errors
@@ -162,7 +162,8 @@ def _scores_section(evaluations: dict[str, dict[str, Any]]) -> str:
     if not evaluations:
         return "Not measured: no propagation table of these weights was found when this folder was written."
     scores = {name: value for facts in evaluations.values() for name, value in facts["scores"].items()}
-    paper = [[f"paper: {row.method}", *(row.scores[column] for column in CARD_COLUMNS)] for row in TABLE_5 if "CDG" in row.method]
+    rows = [row for row in PAPER_TABLES["table5"].rows.values() if "CDG" in row.labels[0]]
+    paper = [[f"paper: {row.labels[0]}", *(row.printed[column].value for column in CARD_COLUMNS)] for row in rows]
     table = markdown_table(["encoder", *CARD_COLUMNS], [["this one", *(scores.get(column) for column in CARD_COLUMNS)], *paper])
     return (
         f"Video label propagation with the frozen encoder, in percent, higher is better.\n\n{table}\n\nThe paper's numbers hold for "

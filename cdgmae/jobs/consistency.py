@@ -24,12 +24,13 @@ class ConsistencyJobs(ViewJobs):
         return CropDrawSettings(**pair.model_dump(), num_pairs=section.crop_pairs, seed=self.config.seed)
 
     def scored_views(self, source: str, shard: str) -> list[str]:
-        """The view shard that is compared with its real images; none for a source without files."""
-        return [f"{names.views_dir(source)}/{shard}.tar"] if self.config.views.sources[source].has_files else []
+        """The view shard that is compared with its real images, tar and index; none for a source without files."""
+        folder = names.views_dir(source)
+        return [f"{folder}/{shard}.tar", f"{folder}/{shard}.parquet"] if self.config.views.sources[source].has_files else []
 
-    def scored_views_flag(self, source: str) -> str:
-        """`--views FOLDER` for a source with view files, else nothing."""
-        return f"--views {names.views_dir(source)}" if self.config.views.sources[source].has_files else ""
+    def scored_views_flag(self, source: str, shard: str) -> str:
+        """`--views TAR` for a source with view files, else nothing."""
+        return f"--views {names.views_dir(source)}/{shard}.tar" if self.config.views.sources[source].has_files else ""
 
     def source_kind(self, source: str) -> str:
         """The kind of a view source."""

@@ -26,8 +26,8 @@ class PretrainJobs(ConsistencyJobs):
         return self.view_files(settings.source) if settings.trains_on_views else []
 
     def run_images(self, run: str) -> list[str]:
-        """Shards that a run must be newer than: its view shards, each of which depends on its real shard, or else the real ones."""
-        return self.run_views(run) or self.shard_files(self.dataset_of_run(run))
+        """Shards of the real images of a run."""
+        return self.shard_files(self.dataset_of_run(run))
 
     def run_views_flag(self, run: str) -> str:
         """`--views FOLDER` for a run that trains on view shards, else nothing."""

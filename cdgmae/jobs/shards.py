@@ -30,16 +30,16 @@ class ShardJobs(EncoderJobs):
         return names.shard_names(self.config.shards.datasets[dataset].num_shards)
 
     def shard_files(self, dataset: str) -> list[str]:
-        """The tars of all shards of a data set."""
-        return [self.shard_file(dataset, shard) for shard in self.shard_names(dataset)]
-
-    def shard_file(self, dataset: str, shard: str) -> str:
-        """The tar of one shard of a data set."""
-        return f"{names.shards_dir(dataset)}/{shard}.tar"
+        """Tar and index of all shards of a data set."""
+        return names.shard_files(names.shards_dir(dataset), self.config.shards.datasets[dataset].num_shards)
 
     def shard_gate(self, dataset: str) -> str:
         """The summary that exists only if the data set passed its checks."""
         return f"{names.shards_dir(dataset)}/summary.parquet"
+
+    def all_shard_files(self) -> list[str]:
+        """Tar and index of all shards of all data sets."""
+        return [file for dataset in self.config.shards.datasets for file in self.shard_files(dataset)]
 
     def all_shard_gates(self) -> list[str]:
         """The summaries of all data sets."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from functools import cache
 from typing import TypeVar
 
 from cdgmae import names
@@ -12,39 +9,22 @@ from cdgmae.config import ConfigError
 from cdgmae.jobs.shards import ShardJobs
 from cdgmae.settings.base import Settings
 from cdgmae.settings.encoder import EncoderSettings
-from cdgmae.settings.sources import (
-    ClipReadingSettings,
-    DiffusersSourceSettings,
-    EmbeddingSettings,
-    FrameSettings,
-    GeneratorSourceSettings,
-    IndexSettings,
-    KnnSourceSettings,
-    NeighbourSettings,
-    PipelineSettings,
-    RandomViewsSettings,
-    SourceBase,
-    VideoSourceSettings,
-)
 from cdgmae.settings.views import GeneratorTrainingSettings, SamplingSettings
+from cdgmae.views.sources.diffusers import DiffusersSource, PipelineViews
+from cdgmae.views.sources.knn import EmbeddingSettings, IndexSettings, KnnSource, NeighbourViews
+from cdgmae.views.sources.random import RandomViews
+from cdgmae.views.sources.s_ldm import GeneratorSource
+from cdgmae.views.sources.video import VideoSource
+from cdgmae.views.sources.view_source import ViewSource
 
-AnySource = TypeVar("AnySource", bound=SourceBase)
+AnySource = TypeVar("AnySource", bound=ViewSource)
 
 SETTINGS_OF_VERB: dict[str, type[Settings]] = {
     "embed": EmbeddingSettings,
     "index": IndexSettings,
-    "neighbours": NeighbourSettings,
-    "random": RandomViewsSettings,
+    "neighbours": NeighbourViews,
+    "random": RandomViews,
 }
-
-
-@cache
-def _is_older(path: str, other: str) -> bool:
-    """Whether both files exist and the first was written before the second; asked once, when the workflow is planned."""
-    try:
-        return os.stat(path).st_mtime_ns <= os.stat(other).st_mtime_ns
-    except OSError:
-        return False
 
 
 class ViewJobs(ShardJobs):
@@ -75,26 +55,14 @@ class ViewJobs(ShardJobs):
         """The data set behind a view source."""
         return self.config.views.sources[source].dataset
 
-    def real_shard(self, source: str, shard: str) -> str:
-        """The shard of real images beside a view shard."""
-        return self.shard_file(self.dataset_of(source), shard)
+    def real_files(self, source: str, shard: str) -> list[str]:
+        """The shard of real images beside a view shard: its tar, then its index."""
+        folder = names.shards_dir(self.dataset_of(source))
+        return [f"{folder}/{shard}.tar", f"{folder}/{shard}.parquet"]
 
-    def gate_of(self, source: str, ancient: Callable[[str], str]) -> str:
-        """The gate of the data set behind a view source, marked by Snakemake's `ancient` if its shards are those of the manifest.
-
-        Snakemake does not look at the parameters of jobs behind one that must run, and never runs them for an ancient file alone:
-        while shards of a new manifest are still to be written, their views would count as up to date.
-        """
-        gate = self.shard_gate(self.dataset_of(source))
-        return ancient(gate) if _is_older(self.manifest_of(source), gate) else gate
-
-    def manifest_of(self, source: str) -> str:
-        """The manifest of the data set behind a view source: newer than its views, they are made again."""
-        return f"{names.shards_dir(self.dataset_of(source))}/{names.MANIFEST}"
-
-    def packing_of(self, source: str) -> str:
-        """What decides the bytes of the images behind a view source, as JSON."""
-        return self.packing_settings(self.dataset_of(source))
+    def all_real_images(self, source: str) -> str:
+        """The summary that changes with any shard of the data set behind a source whose bags are filled from all of them."""
+        return self.shard_gate(self.dataset_of(source))
 
     def source_pattern(self, *kinds: str) -> str:
         """A pattern of the names of all sources of these kinds: it says which rule fills which bags."""
@@ -103,7 +71,7 @@ class ViewJobs(ShardJobs):
 
     def sampling(self, source: str) -> SamplingSettings:
         """How a source of kind `s_ldm` or `rcg` is sampled."""
-        return self._source(GeneratorSourceSettings, source).sampling
+        return self._source(GeneratorSource, source).sampling
 
     def sampling_settings(self, source: str) -> str:
         """What the views of a source of kind `s_ldm` or `rcg` depend on, as JSON: everything but the batch size."""
@@ -112,12 +80,12 @@ class ViewJobs(ShardJobs):
     def sampling_batch_size(self, source: str) -> int:
         """Rows drawn together: a matter of the machine, so no parameter of the rule."""
         settings = self.config.views.sources[source]
-        return (settings if isinstance(settings, DiffusersSourceSettings) else self.sampling(source)).batch_size
+        return (settings if isinstance(settings, DiffusersSource) else self.sampling(source)).batch_size
 
     def pipeline_settings(self, source: str) -> str:
         """What the views of a source of kind `diffusers` depend on, as JSON: everything but the batch size."""
-        settings = self._source(DiffusersSourceSettings, source)
-        return settings.canonical_json(include=set(PipelineSettings.model_fields) - {"batch_size"})
+        settings = self._source(DiffusersSource, source)
+        return settings.canonical_json(include=set(PipelineViews.model_fields) - {"batch_size"})
 
     def embedding_tables(self, source: str) -> list[str]:
         """The embedding tables of all shards behind a source of kind `knn`."""
@@ -129,19 +97,17 @@ class ViewJobs(ShardJobs):
 
     def source_encoder(self, source: str) -> EncoderSettings:
         """The embedding encoder of a source of kind `knn`."""
-        return self._source(KnnSourceSettings, source).encoder
+        return self._source(KnnSource, source).encoder
 
     def clip_settings(self, source: str) -> str:
         """Settings of a source of kind `video` and how its data set's images were prepared, as JSON."""
-        settings = self._source(VideoSourceSettings, source)
+        settings = self._source(VideoSource, source)
         dataset = self.config.shards.datasets[settings.dataset]
-        frames = {name: getattr(settings, name) for name in FrameSettings.model_fields}
-        images = {name: getattr(dataset, name) for name in ("path", "resize", "image_size", "jpeg_quality", "max_pixels")}
-        return ClipReadingSettings(**frames, **images).canonical_json()
+        return settings.views(dataset).canonical_json()
 
     def pipeline_files(self, source: str) -> list[str]:
         """The folder of a source of kind `diffusers`; nothing for a name on the hub."""
-        path = self._source(DiffusersSourceSettings, source).path
+        path = self._source(DiffusersSource, source).path
         return [path] if path is not None else []
 
     def _source(self, kind: type[AnySource], name: str) -> AnySource:
@@ -156,10 +122,10 @@ class ViewJobs(ShardJobs):
         return settings
 
     def view_files(self, source: str) -> list[str]:
-        """The tars of all view shards of a source; none for a source without files."""
+        """Tar and index of all view shards of a source; none for a source without files."""
         if not self.config.views.sources[source].has_files:
             return []
-        return [f"{names.views_dir(source)}/{shard}.tar" for shard in self.shard_names(self.dataset_of(source))]
+        return names.shard_files(names.views_dir(source), self.config.shards.datasets[self.dataset_of(source)].num_shards)
 
     def all_view_files(self) -> list[str]:
         """The view shards of all sources."""

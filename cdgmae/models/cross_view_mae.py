@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from cdgmae.models.decoder import DecoderBlock
 from cdgmae.models.encoders.checkpoints import KeyReport, load_weights
 from cdgmae.models.masking import PatchMask, count_visible, draw_mask
-from cdgmae.models.onednn import use_onednn
 from cdgmae.models.positions import sincos_positions
 from cdgmae.models.sample_dropout import SampleDropout
 from cdgmae.settings.pretrain import PretrainRunSettings
@@ -86,7 +85,6 @@ class CrossViewMAE(nn.Module):
         )
         self.decoder_norm = LayerNorm(decoder_embed_dim)
         self.decoder_pred = nn.Linear(decoder_embed_dim, 3 * patch_size**2)
-        use_onednn(self)
         self._initialise()
 
     @classmethod

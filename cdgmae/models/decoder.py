@@ -5,11 +5,12 @@ Shapes: B batch, T target tokens, M memory tokens, D decoder width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdgmae.models.onednn import linear
 from cdgmae.models.sample_dropout import SampleDropout
 
 FEEDFORWARD_DIM = 2048
@@ -22,6 +23,7 @@ class PackedAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
+        self.linear: Callable[[Tensor, Tensor, Tensor], Tensor] = F.linear
         self.in_proj_weight = nn.Parameter(torch.empty(3 * dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * dim))
         self.out_proj = nn.Linear(dim, dim)
@@ -37,10 +39,10 @@ class PackedAttention(nn.Module):
         """
         dim = query_BTD.shape[-1]
         if query_BTD is memory_BMD:
-            query, key, value = linear(query_BTD, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+            query, key, value = self.linear(query_BTD, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         else:
-            query = linear(query_BTD, self.in_proj_weight[:dim], self.in_proj_bias[:dim])
-            key, value = linear(memory_BMD, self.in_proj_weight[dim:], self.in_proj_bias[dim:]).chunk(2, dim=-1)
+            query = self.linear(query_BTD, self.in_proj_weight[:dim], self.in_proj_bias[:dim])
+            key, value = self.linear(memory_BMD, self.in_proj_weight[dim:], self.in_proj_bias[dim:]).chunk(2, dim=-1)
         query, key, value = (self._split(tensor) for tensor in (query, key, value))
         if draws is not None and self.training:
             # SDPA takes no ready-made dropout mask; on a CPU it would hold the probabilities, too, once it drops any

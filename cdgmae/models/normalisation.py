@@ -20,9 +20,16 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 def normalise(images_BCHW: Tensor) -> Tensor:
     """Map images in 0..1 to ImageNet-normalised values, the input of every encoder."""
-    mean = images_BCHW.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-    std = images_BCHW.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
-    return (images_BCHW - mean) / std
+    mean_C11, std_C11 = (channel_values(values, images_BCHW) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (images_BCHW - mean_C11) / std_C11
+
+
+def channel_values(values: Sequence[float], like: Tensor) -> Tensor:
+    """One value per channel (C, 1, 1) in the dtype and on the device of `like`.
+
+    Filled in there: a copy from the host would wait for all that a GPU has been given to do before.
+    """
+    return torch.stack([like.new_full((1, 1), value) for value in values])
 
 
 def pixels_to_tensor(images: Sequence[Image.Image], device: torch.device | None = None) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdgmae.models.decoder import PackedAttention
+
 MIN_PRODUCTS = 1 << 23
 """Multiplications from which on a trained layer goes through oneDNN: below, converting the layouts costs more than it saves."""
 
@@ -33,7 +35,10 @@ class OneDnnLinear(nn.Linear):
 
 
 def use_onednn(module: nn.Module) -> None:
-    """Replace every `nn.Linear` inside a module that is trained by a `OneDnnLinear` with the same parameters and names."""
+    """Let a module that is trained on a CPU compute its linear layers by `linear`; parameters and their names stay."""
+    for attention in module.modules():
+        if isinstance(attention, PackedAttention):
+            attention.linear = linear
     for parent, name, child in _linears(module):
         replacement = OneDnnLinear(child.in_features, child.out_features, device="meta")
         replacement.weight, replacement.bias = child.weight, child.bias

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cdgmae.pretrain.augment import resize_pixels
+from cdgmae.pretrain.augment import MAX_ENLARGED, resize_pixels
 from cdgmae.pretrain.pretext import plan_sample
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.pretrain import PretrainRunSettings
@@ -23,12 +23,6 @@ from cdgmae.storage.view_weights import ViewWeights
 
 CACHE_BYTES = 1 << 29
 """A data set whose decoded images fit into this many bytes (demo, small studies) is decoded once."""
-
-MAX_ENLARGED = 2
-"""Regions with a side above this many times image_size are scaled before they leave the loader, so that batches stay small."""
-
-PADDED_TO = 32
-"""Regions of a batch are padded to a common height and width, both multiples of this: few different shapes."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -85,7 +79,8 @@ class BagBatches:
         Returns:
             What `cdgmae.pretrain.augment.finish_views` makes images of (`pixels`, `region_sizes`, `flips`, and `nested` where
             views show parts of a region), and `target_noise` (B, patches) and `anchor_noise` (B, anchors, patches; only if anchors are
-            masked), float32 in [0, 1), and `dropout_seeds` (B,) int64. Heights and widths of `pixels` differ between calls.
+            masked), float32 in [0, 1), and `dropout_seeds` (B,) int64. Batches of consecutive samples, concatenated tensor by tensor,
+            are the batch of all of them.
 
         Raises:
             ValueError: if an image cannot be read or is not as its index says.
@@ -99,31 +94,31 @@ class BagBatches:
         return {**batch, **draw_masks(self.settings, self.seed, epoch, [bag.key for bag in bags])}
 
     def _regions(self, bags: Sequence[Bag], plans: Sequence[SamplePlan]) -> dict[str, Tensor]:
-        """The cut-out regions, padded with zeros to one size, and their own sizes.
+        """The cut-out regions, one after the other without padding, and their sizes.
 
         Each is copied to its place as soon as its image is decoded, while the pixels are in the processor's cache.
         """
-        sizes = np.array([[self._stored_size(box) for box in plan.regions] for plan in plans], np.int32)
-        height, width = (-(-int(side) // PADDED_TO) * PADDED_TO for side in sizes.max(axis=(0, 1)))
-        pixels = np.empty((*sizes.shape[:2], height, width, 3), np.uint8)
-        for bag, plan, padded_regions in zip(bags, plans, pixels, strict=True):
+        sizes = np.array([[self._shipped_size(box) for box in plan.regions] for plan in plans], np.int32)
+        places = iter(np.cumsum(3 * sizes.prod(axis=2, dtype=np.int64)).tolist())
+        pixels, start = np.empty(3 * int(sizes.prod(axis=2, dtype=np.int64).sum()), np.uint8), 0
+        for bag, plan in zip(bags, plans, strict=True):
             images: dict[int, Pixels] = {}
-            for place, box, padded in zip(plan.images, plan.regions, padded_regions, strict=True):
+            for place, box in zip(plan.images, plan.regions, strict=True):
                 if place not in images:
                     images[place] = self._image(bag, place)
-                region = self._cut(images[place], box)
-                h, w = region.shape[:2]
-                padded[:h, :w], padded[:h, w:], padded[h:] = region, 0, 0
+                region, end = self._cut(images[place], box), next(places)
+                pixels[start:end].reshape(region.shape)[:] = region
+                start = end
         return {"pixels": torch.from_numpy(pixels), "region_sizes": torch.from_numpy(sizes)}
 
-    def _stored_size(self, box: PixelBox) -> tuple[int, int]:
+    def _shipped_size(self, box: PixelBox) -> tuple[int, int]:
         """(height, width) in which a region leaves the loader."""
         side, height, width = self.settings.image_size, box.bottom - box.top, box.right - box.left
         return (height, width) if max(height, width) <= MAX_ENLARGED * side else (side, side)
 
     def _cut(self, image: Pixels, box: PixelBox) -> Pixels:
         region = image[box.top : box.bottom, box.left : box.right]
-        if self._stored_size(box) == region.shape[:2]:
+        if self._shipped_size(box) == region.shape[:2]:
             return region
         scaled_CHW = resize_pixels(torch.from_numpy(region).permute(2, 0, 1), self.settings.image_size)
         return scaled_CHW.permute(1, 2, 0).numpy()

@@ -15,6 +15,7 @@ import torch
 from cdgmae.models.cross_view_mae import CrossViewMAE
 from cdgmae.models.decoder import FEEDFORWARD_DIM
 from cdgmae.models.masking import count_visible
+from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.image_shards import OK
 from cdgmae.storage.tables import read_table
@@ -26,11 +27,6 @@ STEP_OVER_FORWARD = 3
 """A training step costs three forward passes: the backward pass takes two gradients of every product."""
 
 ENCODER_PREFIXES = ("cls_token", "patch_embed.", "blocks.", "norm.")
-
-PAPER_TABLE_8 = {
-    (1, 0.0): 6.0, (2, 0.0): 10.4, (2, 0.25): 8.3, (2, 0.5): 6.1, (3, 0.25): 11.6, (3, 0.5): 8.3, (4, 0.25): 14.9, (4, 0.5): 10.6,
-}  # fmt: skip
-"""GFLOPs of ViT-S/16 by number of anchors and anchor masking ratio, as printed in the paper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +135,14 @@ def describe_run(settings: PretrainRunSettings, num_images: int | None, tflops: 
 def table_8() -> list[dict[str, float | int]]:
     """The paper's Table 8 beside our counts of the same ViT-S/16 runs."""
     rows: list[dict[str, float | int]] = []
-    for (anchors, ratio), printed in PAPER_TABLE_8.items():
-        count = count_flops(PretrainRunSettings(num_anchors=anchors, anchor_masking_ratio=ratio))
+    for row in PAPER_TABLES["table8"].rows.values():
+        run = PretrainRunSettings.from_plain(row.run)
+        count = count_flops(run)
         rows.append(
             {
-                "anchors": anchors,
-                "anchor_masking_ratio": ratio,
-                "printed_gflops": printed,
+                "anchors": run.num_anchors,
+                "anchor_masking_ratio": run.anchor_masking_ratio,
+                "printed_gflops": row.printed["gflops"].value,
                 "paper_gflops": count.paper / 1e9,
                 "true_gflops": count.true_forward / 1e9,
                 "true_gflops_per_step": count.true_step / 1e9,

@@ -71,12 +71,11 @@ def paint_panel(model: CrossViewMAE, batch: dict[str, Tensor], image_size: int) 
     """
     device, was_training = model.cls_token.device, model.training
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
-    images_BVCHW = finish_views(batch, image_size)
+    target_BCHW, anchors_BACHW = finish_views(batch, image_size)
     model.eval()
     output = reconstruct(model, batch, image_size)
     model.train(was_training)
-    target_BCHW = images_BVCHW[:, 0]
-    columns = _anchor_columns(model, images_BVCHW[:, 1:], batch.get("anchor_noise"))
+    columns = {} if anchors_BACHW is None else _anchor_columns(model, anchors_BACHW, batch.get("anchor_noise"))
     columns["target, as seen"] = _fill(model, target_BCHW, output.masked_BN, None)
     for caption, patches_BNP in _predictions(model, target_BCHW, output).items():
         columns[caption] = _fill(model, target_BCHW, output.masked_BN, patches_BNP)

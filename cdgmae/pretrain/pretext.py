@@ -41,7 +41,7 @@ def choose_views(
 ) -> list[int]:
     """Places in the bag of the target, then of `num_anchors` distinct other views (paper, section 4).
 
-    The target is the real image (place 0), a generated view, or any of them (paper, Table 2), by `target_view`.
+    The target is the real image (place 0), a generated view, or any of them (paper, Table 3), by `target_view`.
 
     Args:
         settings: The run.

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from cdgmae import __version__
 from cdgmae.models.encoders.checkpoints import write_encoder, write_model
+from cdgmae.models.onednn import use_onednn
 from cdgmae.pretrain.batches import BagBatches, open_bags
 from cdgmae.pretrain.panels import PanelPainter
 from cdgmae.pretrain.task import PretrainTask, build_model, loop_settings
@@ -85,7 +86,10 @@ def run_pretrain(
         return restored or {}
     store = open_bags(settings, shard_tars, view_tars, score_tables, local_folder)
     batches = BagBatches(store, settings, seed)
-    task, loop = PretrainTask(batches, build_model(settings, seed)), loop_settings(settings, batches.steps_per_epoch)
+    model = build_model(settings, seed)
+    if machine.device.type == "cpu":
+        use_onednn(model)
+    task, loop = PretrainTask(batches, model), loop_settings(settings, batches.steps_per_epoch)
     painter = PanelPainter(task, loop.num_steps, settings.num_panels, work_dir / PANELS_FOLDER)
     result = train(
         task, loop, seed=seed, work_dir=work_dir, machine=machine, identity=f"{settings.digest()}|{sorted(inputs.values())}",

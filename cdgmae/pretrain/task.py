@@ -42,10 +42,9 @@ def reconstruct(model: nn.Module, batch: dict[str, Tensor], image_size: int) -> 
     On a CPU dropout belongs to the samples, too, so that a run is the same on any number of processes; a GPU draws it by the batch,
     which its fused attention can do.
     """
-    images_BVCHW = finish_views(batch, image_size)
-    anchors = images_BVCHW[:, 1:] if images_BVCHW.shape[1] > 1 else None
-    seeds = None if images_BVCHW.is_cuda else batch["dropout_seeds"]
-    output: CrossViewOutput = model(images_BVCHW[:, 0], anchors, batch["target_noise"], batch.get("anchor_noise"), seeds)
+    target_BCHW, anchors_BACHW = finish_views(batch, image_size)
+    seeds = None if target_BCHW.is_cuda else batch["dropout_seeds"]
+    output: CrossViewOutput = model(target_BCHW, anchors_BACHW, batch["target_noise"], batch.get("anchor_noise"), seeds)
     return output
 
 

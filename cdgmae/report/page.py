@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cdgmae import __version__, names
-from cdgmae.consistency.paper import TABLE_1, TABLE_9
-from cdgmae.propagation.paper import TABLE_5
+from cdgmae.paper import PAPER_TABLES
 from cdgmae.report.assets import ASSETS, write_assets
 from cdgmae.report.bag_thumbnails import BAGS, FIGURES, show_bags
 from cdgmae.report.figures import draw_curves
@@ -63,7 +62,7 @@ def write_report(settings: ReportSettings, results: Path, output: Path) -> dict[
     strips = write_propagation_page(settings, results, output, files.encoders)
     write_page(
         output, PAGE_NAME, "index.html.j2", settings=settings, files=files, bags=bags, findings=findings, sample=describe_sample(files.encoders),
-        dag=_dag(files), figures=drawn, scores=SCORES, table_1=TABLE_1, table_9=TABLE_9, table_5=TABLE_5,
+        dag=_dag(files), figures=drawn, scores=SCORES, paper=PAPER_TABLES,
         packages=_package_versions(), protocols={name: kept for encoder in files.encoders for name, kept in encoder.protocols.items()},
     )  # fmt: skip
     return {

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from cdgmae import names
 from cdgmae.consistency.consistency_summary import describe_sources
-from cdgmae.pretrain.flops import table_8
+from cdgmae.paper import PaperRow, PaperTable
+from cdgmae.pretrain.flops import count_flops
 from cdgmae.propagation.measures.scores import table_scores
-from cdgmae.report.paper_tables import PaperRow, PaperTable
-from cdgmae.settings.tables import SOURCE_TABLES
+from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.tables import read_table
 
-CLIP_SET_OF = {"J&F": "davis", "J": "davis", "F": "davis", "mIoU": "vip", "PCK@0.1": "jhmdb", "PCK@0.2": "jhmdb"}
 NOT_CONFIGURED = "not configured"
 
 Finding = tuple[dict[str, float], list[str]]
@@ -77,27 +76,25 @@ def fill_table(table: PaperTable, rows: Mapping[str, Sequence[str]], results: Pa
     Raises:
         ValueError: if a file is there but cannot be read.
     """
-    if table.name == "table8":
-        counted = [{"gflops": float(row["paper_gflops"])} for row in table_8()]
-        return [_fill(row, ["formula"], [(ours, [])], table) for row, ours in zip(table.rows, counted, strict=True)]
-    read = _read_source if table.name in SOURCE_TABLES else _read_encoder
-    return [
-        _fill(row, list(rows.get(row.name, [])), _read_all(read, rows.get(row.name, []), results), table) for row in table.rows
-    ]
+    read = _read_source if table.is_of_sources else _read_encoder
+    return [_fill(row, list(rows.get(row.name, [])), table, lambda name: read(results, name)) for row in table.rows.values()]
 
 
-def _read_all(read: Callable[[Path, str], Finding], fillers: Sequence[str], results: Path) -> list[Finding]:
-    return [read(results, name) for name in fillers]
+def _fill(row: PaperRow, fillers: list[str], table: PaperTable, read: Callable[[str], Finding]) -> FilledRow:
+    findings = [read(name) for name in fillers]
+    counted: list[Finding] = (
+        [({"gflops": count_flops(PretrainRunSettings.from_plain(row.run)).paper / 1e9}, [])] if row.run else []
+    )
+    cells = {
+        name: _cell(row, name, column.kind, counted if column.stage == "pretrain" else findings)
+        for name, column in table.columns.items()
+    }
+    return FilledRow(row, fillers, cells)
 
 
-def _fill(row: PaperRow, fillers: list[str], findings: Sequence[Finding], table: PaperTable) -> FilledRow:
-    return FilledRow(row, fillers, {column: _cell(row, column, findings) for column in table.columns})
-
-
-def _cell(row: PaperRow, column: str, findings: Sequence[Finding]) -> Cell:
+def _cell(row: PaperRow, column: str, clip_set: str | None, findings: Sequence[Finding]) -> Cell:
     printed = row.printed.get(column)
     values = [found[column] for found, _ in findings if column in found and not math.isnan(found[column])]
-    clip_set = CLIP_SET_OF.get(column)
     lacking = [file for _, files in findings for file in files if clip_set is None or Path(file).stem == clip_set]
     return Cell(
         paper=None if printed is None else printed.value,

@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from cdgmae.paper import PAPER_TABLES, PaperTable
 from cdgmae.report.figures import draw_scores
-from cdgmae.report.paper_tables import PAPER_TABLES, PaperTable
 from cdgmae.report.rendering import template_environment
 from cdgmae.report.table_cells import NOT_CONFIGURED, Cell, FilledRow, fill_table
 from cdgmae.settings.messages import did_you_mean
-from cdgmae.settings.tables import TableSettings, table_problems
+from cdgmae.settings.report import TableSettings, table_problems
 from cdgmae.storage.files.atomic import write_text
 from cdgmae.storage.tables import write_csv
 
@@ -79,11 +79,10 @@ def remarks(table: PaperTable, rows: Sequence[FilledRow]) -> list[str]:
     """What a reader must know: about the paper's numbers, about ours, and how to fill what is empty."""
     said = [table.note] if table.note else []
     cells = [cell for row in rows for cell in row.cells.values()]
-    if table.name != "table8":
-        said.append(
-            "Ours and the paper's compare on the full data sets with the paper's settings. Ours are means over seeds, ± the sample standard "
-            "deviation where there are two or more."
-        )
+    said.append(
+        "Ours and the paper's compare on the full data sets with the paper's settings. Ours are means over seeds, ± the sample standard "
+        "deviation where there are two or more."
+    )
     if any(cell.missing == NOT_CONFIGURED for cell in cells):
         said.append(
             f"Rows that are {NOT_CONFIGURED}: name what fills them under report.tables.{table.name}, as workflow/experiments/{table.name}.yaml does."
@@ -105,7 +104,7 @@ def _lines(table: PaperTable, rows: Sequence[FilledRow]) -> list[dict[str, Any]]
 
 def _markdown(table: PaperTable, rows: Sequence[FilledRow]) -> str:
     """A table whose cells read `paper / ours (difference)`."""
-    head = [*table.headings, *table.columns.values(), "Filled by"]
+    head = [*table.headings, *(column.title for column in table.columns.values()), "Filled by"]
     body = [
         [*row.paper.labels, *(_cell_text(cell, table.digits) for cell in row.cells.values()), ", ".join(row.fillers)]
         for row in rows
@@ -126,7 +125,7 @@ def _cell_text(cell: Cell, digits: int) -> str:
 
 
 def _page(table: PaperTable, rows: Sequence[FilledRow]) -> str:
-    figure = draw_scores(_bars(rows), list(table.columns.values())) if table.is_figure else None
+    figure = draw_scores(_bars(rows), [column.title for column in table.columns.values()]) if table.is_figure else None
     return template_environment().get_template("table.html.j2").render(
         table=table, rows=rows, figure=figure, remarks=remarks(table, rows), show_number=show_number,
         show_difference=show_difference, not_printed=NOT_PRINTED, not_configured=NOT_CONFIGURED, lacking=_lacking(table, rows),
@@ -136,7 +135,7 @@ def _page(table: PaperTable, rows: Sequence[FilledRow]) -> str:
 def _lacking(table: PaperTable, rows: Sequence[FilledRow]) -> list[str]:
     """One sentence per cell of a configured row that lacks results."""
     return [
-        f"{', '.join(row.paper.labels)}; {table.columns[column]}: {cell.missing}"
+        f"{', '.join(row.paper.labels)}; {table.columns[column].title}: {cell.missing}"
         for row in rows if row.fillers
         for column, cell in row.cells.items() if cell.missing
     ]  # fmt: skip

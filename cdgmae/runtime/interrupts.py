@@ -25,10 +25,6 @@ class Interrupted(RuntimeError):
     """The job stopped early with its state saved; the command line turns this into `EXIT_INTERRUPTED`."""
 
 
-class ShareFailed(ValueError):
-    """Some of a process's shards could not be made; the processes beside it go on with theirs."""
-
-
 class StopRequest:
     """Collects reasons to stop while it is entered (`with StopRequest() as stop:`): SIGTERM, SIGUSR1, or a deadline.
 
@@ -80,7 +76,7 @@ def leave_at_once_when_asked() -> None:
 
 
 def leave_group(code: int) -> int:
-    """The exit code with which a process ends whose fellows shall go on: those that save, or that make other shards.
+    """The exit code with which a process ends whose fellows shall go on to save their state.
 
     srun and torchrun take every code but 0 for a failure of all and kill the others. So a rank of a group that `cdgmae cluster launch`
     started notes its code in the launcher's folder and ends with 0; the launcher ends with the code that it finds there.

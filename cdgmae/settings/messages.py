@@ -8,6 +8,11 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+REMOVED_KEYS = {
+    "runtime.shards_per_job": "one job makes one shard; for fewer and longer jobs give the data set a smaller num_shards",
+}
+"""Keys of earlier versions -> what to do instead."""
+
 
 def describe_problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
     """One line per problem: the key, its value, what is allowed.
@@ -26,7 +31,10 @@ def _describe(item: dict[str, Any], root: type[BaseModel]) -> list[str]:
         word = str(item["loc"][-1])
         model = _model_in(annotation)
         allowed = list(model.model_fields) if model is not None else []
-        return [f"{'.'.join([*parts, word])}: unknown key; allowed: {', '.join(allowed)}{did_you_mean(word, allowed)}"]
+        key = ".".join([*parts, word])
+        if key in REMOVED_KEYS:
+            return [f"{key} is gone since it is no longer needed: {REMOVED_KEYS[key]}; delete the key"]
+        return [f"{key}: unknown key; allowed: {', '.join(allowed)}{did_you_mean(word, allowed)}"]
     key = ".".join(parts)
     if kind == "missing":
         return [f"{key}: required and not given"]

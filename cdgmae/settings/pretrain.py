@@ -26,7 +26,7 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
     )
     num_anchors: int = Field(default=1, ge=0, le=16, description="Anchor views per target, N. Paper: 1 (a1) and 3 (a3).")
     target_view: Literal["random", "real", "generated"] = Field(
-        default="random", description="Which view of the bag is the target (paper, Table 2). Paper: random."
+        default="random", description="Which view of the bag is the target (paper, Table 3). Paper: random."
     )
     architecture: Literal["vits16", "vits8", "vitb16", "vitl16"] | None = Field(
         default=None,
@@ -70,7 +70,11 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
         default=True, description="One crop and one flip for all views of a bag (SiamMAE); false draws them per view."
     )
     epochs: int = Field(default=100, ge=1, description="Passes over the bags. Paper: 100.")
-    warmup_epochs: float = Field(default=5.0, ge=0, description="Linear warm-up, in epochs. CropMAE: 5 % of the epochs.")
+    warmup_epochs: float = Field(
+        default_factory=lambda given: given.get("epochs", 100) / 20,
+        ge=0,
+        description="Linear warm-up, in epochs; 5 % of the epochs if left out, as CropMAE does (5 for 100, 20 for 400).",
+    )
     effective_batch_size: int = Field(
         default=2048, ge=1, description="Bags per optimiser step over all devices and accumulation. Paper: 2048."
     )

@@ -1,13 +1,15 @@
-"""Section `report`: what people see at the end."""
+"""Section `report`: what people see at the end, and what fills the paper's tables."""
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.base import Name, Settings
-from cdgmae.settings.tables import table_problems
+from cdgmae.settings.messages import did_you_mean
 
 
 class ReportSettings(Settings):
@@ -43,3 +45,24 @@ class ReportSettings(Settings):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+
+class TableSettings(Settings):
+    """What one job needs to write one table."""
+
+    rows: dict[Name, list[Name]] = Field(
+        default={},
+        description="Row of the paper's table -> what fills it: one view source, or one encoder per seed.",
+    )
+
+
+def table_problems(tables: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """One sentence per name in `tables` (table -> row -> anything) that the paper does not have."""
+    for table, rows in tables.items():
+        if table not in PAPER_TABLES:
+            yield f"tables.{table}: no such table; allowed: {', '.join(PAPER_TABLES)}{did_you_mean(table, PAPER_TABLES)}"
+            continue
+        allowed = PAPER_TABLES[table].rows
+        for row in rows:
+            if row not in allowed:
+                yield f"tables.{table}.{row}: no such row; allowed: {', '.join(allowed)}{did_you_mean(row, allowed)}"

@@ -18,13 +18,6 @@ class RuntimeSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="`auto`: a GPU if there is one.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Autocast precision of training and sampling.")
     threads: int = Field(default=4, ge=1, description="CPU threads of a training, sampling, scoring or propagation job.")
-    shards_per_job: int = Field(
-        default=1,
-        ge=1,
-        description="Consecutive shards that one job writes, fills with views, embeds or scores, one after the other: fewer and longer "
-        "jobs, and what they share is loaded once. Give these rules time for so many shards (`runtime` in the profile); a job that ends "
-        "before keeps its finished work. Changing it makes no shard, view or training anew; scores are made again.",
-    )
     workers: int | None = Field(
         default=None, ge=1, description="Processes of a sampling job; left out: one per GPU that the job sees, or one on the CPU."
     )

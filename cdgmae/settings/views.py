@@ -1,4 +1,4 @@
-"""Section `views`: generators (S-LDM) and how views are drawn from them; `cdgmae.settings.sources` has the view sources."""
+"""Section `views`: generators (S-LDM) and how views are drawn from them; `cdgmae.views.sources` has the view sources."""
 
 from __future__ import annotations
 

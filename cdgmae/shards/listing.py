@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.keys import distinct_keys, safe_key
-from cdgmae.shards.tars import list_tar
 from cdgmae.storage.files.paths import path_to_text
+from cdgmae.storage.files.tar_listing import list_tar
+from cdgmae.storage.files.tree_listing import find_files
 from cdgmae.storage.media.clips import VIDEO_EXTENSIONS
 from cdgmae.storage.media.images import IMAGE_EXTENSIONS
 
@@ -38,73 +39,6 @@ class ListedImage(NamedTuple):
     byte_size: int
     tar_path: str | None = None
     tar_offset: int | None = None
-
-
-class FoundFile(NamedTuple):
-    """A file below a root folder: path relative to it with `/`, parent folder's name (None in the root itself), size in bytes."""
-
-    path: str
-    parent: str | None
-    byte_size: int
-
-
-def find_files(root: Path, extensions: frozenset[str]) -> Iterator[FoundFile]:
-    """All files below `root` with one of the endings: a folder's files by name, then its subfolders by name.
-
-    Names are compared by code point. Hidden files and folders are skipped, links are followed, and a link back to a folder above
-    itself is not entered. Links that lead nowhere are listed with size 0, so that they end as a row with a reason.
-
-    Raises:
-        ValueError: if a folder cannot be listed.
-    """
-    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
-    while pending:
-        relative, above = pending.pop()
-        folder = os.path.join(root, relative)
-        try:
-            status = os.stat(folder)
-            identity = (status.st_dev, status.st_ino)
-            if identity in above:
-                logger.warning("%s leads back to a folder above it and is not entered", folder)
-                continue
-            files, subfolders = _scan(folder, extensions)
-        except OSError as error:
-            raise ValueError(
-                f"folder {folder} cannot be listed: {error.strerror}. Give read permission on it, or point the data set's path "
-                "(shards.datasets.NAME.path, --root) at readable folders only."
-            ) from None
-        parent = os.path.basename(relative) or None
-        for name, byte_size in files:
-            yield FoundFile(os.path.join(relative, name), parent, byte_size)
-        pending.extend((os.path.join(relative, name), above | {identity}) for name in reversed(subfolders))
-
-
-def _scan(folder: str, extensions: frozenset[str]) -> tuple[list[tuple[str, int]], list[str]]:
-    """Sorted (name, size) of the wanted files of one folder, and its sorted subfolders."""
-    files: list[tuple[str, int]] = []
-    subfolders: list[str] = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            try:
-                is_folder = entry.is_dir()
-            except OSError:  # a link to itself
-                is_folder = False
-            if is_folder:
-                subfolders.append(entry.name)
-            elif os.path.splitext(entry.name)[1].lower() in extensions:
-                files.append((entry.name, _size(entry)))
-    files.sort()
-    subfolders.sort()
-    return files, subfolders
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat().st_size
-    except OSError:  # a broken link, or gone since the folder was read
-        return 0
 
 
 def list_images(settings: DatasetSettings) -> pa.Table:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -15,7 +13,15 @@ from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.storage.files.paths import text_to_path
 from cdgmae.storage.media.clips import frame_name, open_clip
-from cdgmae.storage.media.images import ImageError, decode_rgb, encode_jpeg, fit_image, image_extension, open_image
+from cdgmae.storage.media.images import (
+    ImageError,
+    decode_rgb,
+    encode_jpeg,
+    fit_image,
+    image_extension,
+    open_image,
+    read_image_bytes,
+)
 
 LARGE_IMAGE_PIXELS = 16_000_000
 """Images above this size are decoded one at a time, which bounds the memory of a job with many threads."""
@@ -94,22 +100,9 @@ def read_source(row: Mapping[str, Any], settings: DatasetSettings) -> bytes:
         OSError: if the file is gone or may not be read.
         ImageError: if it is no regular file, has changed, or is larger than any allowed image could be.
     """
-    tar_path, byte_size = row["tar_path"], row["byte_size"]
-    path = source_file(row, settings)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe must not block the job
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("not a regular file")
-        offset, length = (0, status.st_size) if tar_path is None else (row["tar_offset"], byte_size)
-        if length > 8 * settings.max_pixels + 1_000_000:  # 8 bytes are a pixel of 16-bit RGBA
-            raise ImageError(f"too many bytes ({length}, more than an image of {settings.max_pixels} pixels can have)")
-        data = _read_exactly(descriptor, offset, length)
-    finally:
-        os.close(descriptor)
-    if len(data) != length:
-        raise ImageError(f"file ends early ({len(data)} of {length} bytes)")
-    return data
+    if row["tar_path"] is None:
+        return read_image_bytes(source_file(row, settings), settings.max_pixels)
+    return read_image_bytes(source_file(row, settings), settings.max_pixels, row["tar_offset"], row["byte_size"])
 
 
 def source_file(row: Mapping[str, Any], settings: DatasetSettings) -> Path:
@@ -118,15 +111,3 @@ def source_file(row: Mapping[str, Any], settings: DatasetSettings) -> Path:
     if tar_path is not None and root.is_file():  # the data set is a single tar
         return root
     return root / text_to_path(tar_path or row["source_path"])
-
-
-def _read_exactly(descriptor: int, offset: int, length: int) -> bytes:
-    """Up to `length` bytes; one system call unless the file system hands out less."""
-    pieces: list[bytes] = []
-    while length > 0:
-        piece = os.pread(descriptor, length, offset)
-        if not piece:
-            break
-        pieces.append(piece)
-        offset, length = offset + len(piece), length - len(piece)
-    return b"".join(pieces)

@@ -42,10 +42,9 @@ class JobState:
             `waiting`: stopped early with its state saved. `to do`: its outputs are not there, and nothing tells of a failure.
         time: When it finished, or last wrote to its log, in seconds since 1970; None if never.
         progress: Its last progress line, of a job that is not done.
-        kept: Whole shards of its block, and finished work in its work folders, e.g. `3 of 16 shards, 40 views`, of a job that is not
-            done; the work is left out where a running job shows its progress. It counts while the job's settings stay the same.
+        kept: Finished work in its work folder, e.g. `40 views`, of a job that is not done; left out where a running job shows its
+            progress. It counts while the job's settings stay the same.
         message: Why it failed or waits.
-        shards_after: Shards of a running job's block that come after the one of its progress line.
     """
 
     job: Job
@@ -54,7 +53,6 @@ class JobState:
     progress: JobProgress | None = None
     kept: str | None = None
     message: str | None = None
-    shards_after: int = 0
 
 
 def judge(job: Job, root: Path, now: float) -> JobState:
@@ -74,8 +72,7 @@ def judge(job: Job, root: Path, now: float) -> JobState:
     written, tail = _modified(log), _tail(log)
     progress = last_progress(tail)
     if held:
-        after = max(0, len(job.locked) - _whole_shards(job, root) - 1)
-        return JobState(job, "running", written, progress, _kept(job, root, with_work=progress is None), shards_after=after)
+        return JobState(job, "running", written, progress, _kept(job, root) if progress is None else None)
     if written is None:
         return JobState(job, "to do", kept=_kept(job, root))
     state, message = _how_it_ended(tail) or _broken_off(tail, now - written < _patience(job, root))
@@ -85,18 +82,9 @@ def judge(job: Job, root: Path, now: float) -> JobState:
     return JobState(job, state, written, progress if state != "to do" else None, _kept(job, root), message)
 
 
-def _kept(job: Job, root: Path, *, with_work: bool = True) -> str | None:
-    """What is whole of a block of several shards, and what lies in the job's work folders."""
-    whole = _whole_shards(job, root) if len(job.locked) > 1 else 0
-    found = [f"{whole} of {len(job.locked)} shards"] if whole else []
-    found += [kept for work in job.work if with_work and (kept := kept_work(root / work)) is not None]
-    return ", ".join(found) or None
-
-
-def _whole_shards(job: Job, root: Path) -> int:
-    """Shards of a job's block of which no output is missing."""
-    missing = {Path(output).stem for output in job.outputs if not (root / output).exists()}
-    return sum(Path(output).stem not in missing for output in job.locked)
+def _kept(job: Job, root: Path) -> str | None:
+    """What lies in the job's work folder."""
+    return ", ".join(kept for work in job.work if (kept := kept_work(root / work)) is not None) or None
 
 
 def _finish_time(job: Job, root: Path) -> float | None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cdgmae import names
-from cdgmae.blocks import Block, Blocks
 from cdgmae.config import Config
 from cdgmae.jobs import Jobs
 
@@ -31,11 +30,11 @@ class Job:
     Attributes:
         stage: Stage word, or `demo`.
         group: What it is counted with, e.g. `shards of demo`.
-        rule: Name of the rule; of a job that makes a block of shards, what the block's rule is named after.
-        name: Its wildcards or block, e.g. `s_ldm/00003` or `s_ldm/00000-00015`; with the rule it names log and benchmark.
+        rule: Name of the rule.
+        name: Its wildcards, e.g. `s_ldm/00003`; with the rule it names log and benchmark.
         outputs: Declared files or folders; the last one is written last.
-        locked: The outputs beside which its lock files lie: one per shard, none for jobs that take no lock.
-        work: Folders of its resumable state: one per shard, none for jobs that have none.
+        locked: The outputs beside which its lock files lie: none for jobs that take no lock.
+        work: Folder of its resumable state; none for jobs that have none.
     """
 
     stage: str
@@ -64,8 +63,8 @@ def expected_jobs(config: Config) -> list[Job]:
     return [
         *_demo_jobs(config, jobs),
         *_shard_jobs(config, jobs),
-        *_view_jobs(config),
-        *_consistency_jobs(config),
+        *_view_jobs(config, jobs),
+        *_consistency_jobs(config, jobs),
         *_pretrain_jobs(config),
         *_propagation_jobs(config, jobs),
         Job("report", "page", "write_report", "report", (page,), (page,)),
@@ -93,17 +92,17 @@ def _demo_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
 
 def _shard_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
     for dataset in config.shards.datasets:
-        folder, group = names.shards_dir(dataset), f"shards of {dataset}{_per_job(config)}"
+        folder, group = names.shards_dir(dataset), f"shards of {dataset}"
         manifest = f"{folder}/{names.MANIFEST}"
         yield Job("shards", f"list of {dataset}", "write_manifest", dataset, (manifest,), (manifest,))
-        for block in Blocks(config).of_dataset(dataset):
-            yield _images_job("shards", group, "write_shard", block, folder)
+        for shard in jobs.shard_names(dataset):
+            yield _images_job("shards", group, "write_shard", dataset, shard, folder)
         yield Job(
             "shards", f"check of {dataset}", "summarise_shards", dataset, (f"{folder}/summary.csv", jobs.shard_gate(dataset))
         )
 
 
-def _view_jobs(config: Config) -> Iterator[Job]:
+def _view_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
     sources = {name: source for name, source in config.views.sources.items() if source.has_files}
     used = dict.fromkeys(source.generator_name for source in sources.values() if source.generator_name is not None)
     for generator in used:
@@ -114,29 +113,25 @@ def _view_jobs(config: Config) -> Iterator[Job]:
             yield Job("views", "generators", "train_generator", generator, (folder,), (folder,), (work,))
     for name, source in sources.items():
         if source.kind == "knn":
-            yield from _embedding_jobs(name, config)
-        rule, group = RULE_OF_KIND[source.kind], f"shards of {name}{_per_job(config)}"
-        for block in Blocks(config).of_source(name):
-            kept = tuple(block.files(f"work/views/sample/{name}", "")) if rule in RESUMED_RULES else ()
-            yield _images_job("views", group, rule, block, names.views_dir(name), kept)
+            yield from _embedding_jobs(name, jobs)
+        rule, group = RULE_OF_KIND[source.kind], f"shards of {name}"
+        for shard in jobs.shard_names(source.dataset):
+            resumed = (f"work/views/sample/{name}/{shard}",) if rule in RESUMED_RULES else ()
+            yield _images_job("views", group, rule, name, shard, names.views_dir(name), resumed)
 
 
-def _embedding_jobs(source: str, config: Config) -> Iterator[Job]:
-    for block in Blocks(config).of_source(source):
-        tables = tuple(block.files(names.embeddings_dir(source), ".parquet"))
-        yield Job("views", f"embeddings of {source}{_per_job(config)}", "embed_images", str(block), tables, tables)
+def _embedding_jobs(source: str, jobs: Jobs) -> Iterator[Job]:
+    for shard, table in zip(jobs.shard_names(jobs.dataset_of(source)), jobs.embedding_tables(source), strict=True):
+        yield Job("views", f"embeddings of {source}", "embed_images", f"{source}/{shard}", (table,), (table,))
     index = f"{names.embeddings_dir(source)}/index.faiss"
     yield Job("views", f"index of {source}", "index_embeddings", source, (index,), (index,))
 
 
-def _consistency_jobs(config: Config) -> Iterator[Job]:
+def _consistency_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
     for source in config.consistency.sources:
-        for block in Blocks(config).of_source(source):
-            tables, work = (
-                block.files(*parts) for parts in ((names.consistency_dir(source), ".parquet"), (f"work/consistency/{source}", ""))
-            )
-            group = f"shards of {source}{_per_job(config)}"
-            yield Job("consistency", group, "score_views", str(block), tuple(tables), tuple(tables), tuple(work))
+        for shard, table in zip(jobs.shard_names(jobs.dataset_of(source)), jobs.score_tables(source), strict=True):
+            work = f"work/consistency/{source}/{shard}"
+            yield Job("consistency", f"shards of {source}", "score_views", f"{source}/{shard}", (table,), (table,), (work,))
     summary = f"{names.RESULTS}/consistency/summary"
     yield Job("consistency", "summary", "summarise_consistency", "summary", (f"{summary}.csv", f"{summary}.parquet"))
 
@@ -162,11 +157,7 @@ def _propagation_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
     yield Job("propagation", "summary", "summarise_propagation", "summary", (f"{summary}.csv", f"{summary}.parquet"))
 
 
-def _images_job(stage: str, group: str, rule: str, block: Block, folder: str, work: tuple[str, ...] = ()) -> Job:
-    """A job that writes a tar and then an index for every shard of a block."""
-    tars = tuple(block.files(folder, ".tar"))
-    return Job(stage, group, rule, str(block), (*tars, *block.files(folder, ".parquet")), tars, work)
-
-
-def _per_job(config: Config) -> str:
-    return f", {config.runtime.shards_per_job} a job" if config.runtime.shards_per_job > 1 else ""
+def _images_job(stage: str, group: str, rule: str, name: str, shard: str, folder: str, work: tuple[str, ...] = ()) -> Job:
+    """A job that writes the tar and then the index of a shard."""
+    tar = f"{folder}/{shard}.tar"
+    return Job(stage, group, rule, f"{name}/{shard}", (tar, f"{folder}/{shard}.parquet"), (tar,), work)

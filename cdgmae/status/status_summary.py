@@ -76,14 +76,11 @@ def _seconds_left(states: Sequence[JobState], seconds_per_job: float | None, now
 
 
 def _own_seconds_left(state: JobState, now: float) -> float | None:
-    """What a running job's last progress line says, less the time since then, and as much again for each shard that comes after."""
+    """What a running job's last progress line says, less the time since then."""
     progress = state.progress
     if progress is None or progress.seconds_left is None or state.time is None:
         return None
-    left = max(0.0, progress.seconds_left - (now - state.time))
-    if not state.shards_after:
-        return left
-    return left + state.shards_after * progress.total / progress.rate if progress.rate else None
+    return max(0.0, progress.seconds_left - (now - state.time))
 
 
 def _seconds_per_job(states: Sequence[JobState], root: Path) -> float | None:

@@ -13,9 +13,8 @@ import pytest
 from cdgmae.cluster.launch import Shape, deadline, reason_to_stay_out, srun_line, torchrun_line
 from cdgmae.cluster.own_job import OwnJob, own_job, read_job
 from cdgmae.commands.ranks import take_place
-from cdgmae.commands.several_shards import each_shard
 from cdgmae.runtime.distribution import join_group, local_rank, local_world_size, rank, world_size
-from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, ShareFailed, StopRequest, leave_group
+from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, StopRequest
 
 JOB = OwnJob("7", "RUNNING", end=10_000.0, tasks=1, cores_per_task=4, restarts=0, may_requeue=True)
 LAUNCH = (sys.executable, "-m", "cdgmae", "cluster", "launch")
@@ -165,33 +164,6 @@ def test_the_place_among_the_ranks_comes_from_the_slurm_step(monkeypatch: pytest
     monkeypatch.setenv("CDGMAE_WORLD_SIZE", "16")
     with pytest.raises(ValueError, match=r"16 processes were asked for .* but 8 were started; make `nodes` and `tasks_per_node`"):
         take_place(["pretrain", "run"])
-
-
-def test_ranks_share_out_the_shards_and_one_that_fails_does_not_end_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pairs = [(Path(f"{number}.tar"), tmp_path / f"{number}.tar") for number in range(7)]
-    made: list[str] = []
-
-    def make(shard: Path, _target: Path) -> dict[str, int]:
-        if shard.stem == "6":
-            raise ValueError("torn")
-        made.append(shard.stem)
-        return {"images": 10}
-
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    for number in range(2):
-        monkeypatch.setenv("RANK", str(number))
-        facts = each_shard(pairs, tmp_path, make)
-        assert facts == {"output": str(tmp_path), "shards": 2, "processes": 3, "images": 20}
-    monkeypatch.setenv("RANK", "2")
-    with pytest.raises(ShareFailed, match="1 of 3 shards failed, the others are whole"):
-        each_shard(pairs, tmp_path, make)
-    assert made == list("012345")
-    assert leave_group(1) == 1
-    monkeypatch.setenv("CDGMAE_STOP_NOTES", str(tmp_path))
-    assert leave_group(1) == 0
-    assert (tmp_path / "2").read_text() == "1"
 
 
 def test_a_deadline_is_a_point_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,8 @@ def jobs(**section: Any) -> Jobs:
 
 def test_a_source_with_files_is_scored_from_its_view_shards() -> None:
     made = jobs()
-    assert made.scored_views("s_ldm", "00000") == ["results/views/s_ldm/00000.tar"]
-    assert made.scored_views_flag("s_ldm") == "--views results/views/s_ldm"
+    assert made.scored_views("s_ldm", "00000") == [f"results/views/s_ldm/00000.{kind}" for kind in ("tar", "parquet")]
+    assert made.scored_views_flag("s_ldm", "00000") == "--views results/views/s_ldm/00000.tar"
     assert json.loads(made.scoring_settings("s_ldm"))["crops"] is None
     assert made.source_kind("s_ldm") == "s_ldm"
 
@@ -35,7 +35,7 @@ def test_crops_are_those_of_the_named_run_or_the_published_ones(crop_run: str | 
     values["consistency"] |= {"sources": ["crops", "s_ldm"], "crop_run": crop_run, "crop_pairs": 3}
     values["pretrain"]["runs"]["crops"] |= {"crop_strategy": "random_views", "global_crop_scale": [0.2, 0.9]}
     made = Jobs(check_config(values | {"seed": 7}))
-    assert (made.scored_views("crops", "00000"), made.scored_views_flag("crops")) == ([], "")
+    assert (made.scored_views("crops", "00000"), made.scored_views_flag("crops", "00000")) == ([], "")
     crops = json.loads(made.scoring_settings("crops"))["crops"]
     assert (crops["crop_strategy"], crops["num_pairs"], crops["seed"]) == (strategy, 3, 7)
     assert crops["global_crop_scale"] == ([0.2, 0.9] if crop_run else [0.1, 1.0])

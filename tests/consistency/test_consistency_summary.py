@@ -15,8 +15,7 @@ from typer.testing import CliRunner
 from cdgmae.commands.consistency import app
 from cdgmae.consistency import bootstrap
 from cdgmae.consistency.bootstrap import mean_intervals
-from cdgmae.consistency.consistency_summary import summarise
-from cdgmae.consistency.paper import paper_counterpart, paper_distance
+from cdgmae.consistency.consistency_summary import paper_counterpart, paper_distance, summarise
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA
 from cdgmae.storage.tables import write_table
 

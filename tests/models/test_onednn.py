@@ -48,6 +48,8 @@ def test_a_training_step_equals_the_one_without_onednn() -> None:
     model = CrossViewMAE(
         img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, decoder_embed_dim=16, decoder_depth=2, decoder_num_heads=2
     ).train()
+    use_onednn(model)
+    assert all(isinstance(module, OneDnnLinear) for module in model.modules() if isinstance(module, nn.Linear))
     inputs = (torch.randn(3, 3, 32, 32), torch.randn(3, 2, 3, 32, 32), torch.rand(3, 16), None, torch.arange(3))
     gradients = []
     for enabled in (True, False):
@@ -57,3 +59,11 @@ def test_a_training_step_equals_the_one_without_onednn() -> None:
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_a_model_is_built_of_ordinary_layers() -> None:
+    """What only a CPU's training path replaces never meets a reader, a compiler or a GPU."""
+    with torch.device("meta"):
+        model = CrossViewMAE()
+    assert all(type(module) is nn.Linear for module in model.modules() if isinstance(module, nn.Linear))
+    assert all(block.self_attn.linear is block.multihead_attn.linear is F.linear for block in model.decoder_blocks)

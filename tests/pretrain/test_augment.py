@@ -9,21 +9,18 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
-from cdgmae.pretrain.augment import filter_matrix, finish_views, scale_by_products, scale_one_by_one
+from cdgmae.pretrain.augment import MAX_ENLARGED, filter_matrix, finish_views, padded_regions, scale_by_products, scale_one_by_one
 
 SIDE = 24
+LARGEST = MAX_ENLARGED * SIDE
 
 
 def drawn_batch(num_regions: int = 2, nested: bool = False) -> dict[str, Tensor]:
     """Six samples of regions that shrink, grow or keep their size, in noise: the hardest content for a filter."""
     generator = np.random.default_rng(5)
-    sizes = generator.integers(8, 64, (6, num_regions, 2)).astype(np.int32)
-    sizes[0, 0], sizes[1, 0] = (SIDE, SIDE), (64, 64)
-    pixels = np.zeros((6, num_regions, 64, 64, 3), np.uint8)
-    for sample in range(6):
-        for region in range(num_regions):
-            height, width = sizes[sample, region]
-            pixels[sample, region, :height, :width] = generator.integers(0, 256, (height, width, 3))
+    sizes = generator.integers(8, LARGEST + 1, (6, num_regions, 2)).astype(np.int32)
+    sizes[0, 0], sizes[1, 0], sizes[2, 0], sizes[5, -1] = (SIDE, SIDE), (LARGEST, LARGEST), (1, 1), (LARGEST, 1)
+    pixels = generator.integers(0, 256, 3 * sizes.prod(axis=2).sum(), dtype=np.uint8)
     batch = {"pixels": pixels, "region_sizes": sizes, "flips": generator.random((6, 2)) < 0.5}
     if nested:
         boxes = [[(0, 0, SIDE, SIDE), (left, 2, left + 9, 14)] for left in range(3, 9)]
@@ -31,15 +28,25 @@ def drawn_batch(num_regions: int = 2, nested: bool = False) -> dict[str, Tensor]
     return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
+def regions_of(batch: dict[str, Tensor]) -> list[list[Tensor]]:
+    """Each sample's regions (3, H, W), uint8."""
+    place, samples = 0, []
+    for sizes in batch["region_sizes"].tolist():
+        regions = []
+        for height, width in sizes:
+            regions.append(batch["pixels"][place : place + 3 * height * width].reshape(height, width, 3).permute(2, 0, 1))
+            place += 3 * height * width
+        samples.append(regions)
+    assert place == len(batch["pixels"])
+    return samples
+
+
 def torchvision_views(batch: dict[str, Tensor], dtype: torch.dtype) -> Tensor:
     """Each view through torchvision: crop, resize, nested crop and resize, flip; 0..255."""
     views = []
-    for sample in range(len(batch["pixels"])):
+    for sample, regions in enumerate(regions_of(batch)):
         for view in range(2):
-            region = view % batch["pixels"].shape[1]
-            height, width = batch["region_sizes"][sample, region].tolist()
-            image = batch["pixels"][sample, region].permute(2, 0, 1).to(dtype)
-            image = functional.resized_crop(image, 0, 0, height, width, [SIDE, SIDE], antialias=True)
+            image = functional.resize(regions[view % len(regions)].to(dtype), [SIDE, SIDE], antialias=True)
             if "nested" in batch:
                 left, top, right, bottom = batch["nested"][sample, view].tolist()
                 image = functional.resized_crop(image, top, left, bottom - top, right - left, [SIDE, SIDE], antialias=True)
@@ -79,9 +86,19 @@ def test_views_are_normalised_as_torchvision_does() -> None:
     batch = drawn_batch()
     images = torchvision_views(batch, torch.uint8).float() / 255
     expected = functional.normalize(images, list(IMAGENET_MEAN), list(IMAGENET_STD))
-    found = finish_views(batch, SIDE)
-    assert (found.shape, found.dtype) == ((6, 2, 3, SIDE, SIDE), torch.float32)
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+    target, anchors = finish_views(batch, SIDE)
+    assert anchors is not None
+    for found, wanted in ((target, expected[:, 0]), (anchors, expected[:, 1:])):
+        assert found.is_contiguous()
+        assert (found.shape, found.dtype) == (wanted.shape, torch.float32)
+        torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-6)
+
+
+def test_a_batch_of_targets_alone_has_no_anchors() -> None:
+    batch = drawn_batch(1)
+    batch["flips"] = batch["flips"][:, :1]
+    target, anchors = finish_views(batch, SIDE)
+    assert (target.shape, anchors) == ((6, 3, SIDE, SIDE), None)
 
 
 def test_autocast_does_not_round_the_filter() -> None:
@@ -99,3 +116,33 @@ def test_filter_rows_sum_to_one_and_see_their_range_alone() -> None:
         assert not matrix[:, :start].any()
         assert not matrix[:, end:].any()
     assert torch.equal(filter_matrix(torch.tensor([0]), torch.tensor([7]), 7, 7)[0], torch.eye(7))
+
+
+def dense_filter(start: int, end: int, num_out: int, num_in: int) -> Tensor:
+    """Every weight of the filter of one line, entry by entry."""
+    step = (end - start) / num_out
+    width, matrix = max(step, 1.0), torch.zeros(num_out, num_in, dtype=torch.float64)
+    for output in range(num_out):
+        for entry in range(start, end):
+            matrix[output, entry] = max(0.0, 1 - abs(entry + 0.5 - (start + (output + 0.5) * step)) / width)
+    return matrix / matrix.sum(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize(("num_out", "num_in"), [(10, 20), (10, 10), (10, 5), (7, 31), (3, 2)])
+def test_the_few_weights_that_are_computed_are_all_there_are(num_out: int, num_in: int) -> None:
+    ranges = [(start, end) for start in range(num_in) for end in range(start + 1, num_in + 1)]
+    starts, ends = torch.tensor(ranges).unbind(1)
+    expected = torch.stack([dense_filter(start, end, num_out, num_in) for start, end in ranges])
+    torch.testing.assert_close(filter_matrix(starts, ends, num_out, num_in).double(), expected, atol=2e-6, rtol=0)
+    mirrored = filter_matrix(starts, ends, num_out, num_in, torch.ones(len(starts), dtype=torch.bool))
+    torch.testing.assert_close(mirrored.double(), expected.flip(1), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("num_regions", "nested"), CASES)
+def test_padded_regions_begin_with_the_packed_ones(num_regions: int, nested: bool) -> None:
+    batch = drawn_batch(num_regions, nested)
+    padded = padded_regions(batch, LARGEST, torch.float32).view(6, num_regions, LARGEST, LARGEST, 3)
+    for regions, canvases in zip(regions_of(batch), padded, strict=True):
+        for region, canvas in zip(regions, canvases, strict=True):
+            assert torch.equal(canvas[: region.shape[1], : region.shape[2]].permute(2, 0, 1), region.float())
+            assert canvas.isfinite().all()

@@ -12,14 +12,15 @@ from typer.testing import CliRunner
 
 from cdgmae.cli import app
 from cdgmae.consistency.consistency_summary import summarise
+from cdgmae.paper import PAPER_TABLES
 from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
-from cdgmae.report.paper_tables import PAPER_TABLES
 from cdgmae.report.table_cells import NOT_CONFIGURED, fill_table
 from cdgmae.report.table_files import write_paper_table
-from cdgmae.settings.tables import TABLE_ROWS, TableSettings
+from cdgmae.settings.report import TableSettings
 from cdgmae.storage.tables import write_table
 from tests.report.fake_results import FakeResults
 
+JUDGED = ("J&F", "mIoU", "PCK@0.1")
 VOID = {"meta", "link", "br", "img", "path", "use"}
 
 PRINTED = {
@@ -34,7 +35,9 @@ PRINTED = {
     "43.9 72.3 | CDG-MAE-a1 ViT-S/16 ImageNet-1K 100 61.2 58.1 64.3 37.6 46.5 75.5 | CDG-MAE-a3 ViT-S/16 ImageNet-1K 100 62.6 59.7 65.5 "
     "38.1 47.8 76.3 | MAE ViT-B/16 ImageNet-1K 1600 53.5 52.1 55.0 28.1 44.6 73.4 | VideoMAE ViT-S/16 Kinetics-400 800 39.3 39.7 38.9 "
     "23.3 41.0 67.9 | MAE-ST ViT-L/16 Kinetics-400 800 54.6 55.5 53.6 33.2 44.4 72.5",
-    "table8": "1 0 % 6.0 | 2 0 % 10.4 | 2 25 % 8.3 | 2 50 % 6.1 | 3 25 % 11.6 | 3 50 % 8.3 | 4 25 % 14.9 | 4 50 % 10.6",
+    "table8": "1 0 % 61.2±0.0 37.6±0.4 46.5±0.3 6.0 | 2 0 % 62.0±0.1 37.6±0.1 47.1±0.2 10.4 | 2 25 % 62.4±0.2 38.0±0.3 47.3±0.1 8.3 | "
+    "2 50 % 62.1±0.1 38.1±0.2 47.8±0.1 6.1 | 3 25 % 62.6±0.1 38.1±0.1 47.8±0.2 11.6 | 3 50 % 62.0±0.4 37.4±0.3 47.5±0.2 8.3 | "
+    "4 25 % 62.3 37.6 47.6 14.9 | 4 50 % 61.7 37.4 47.6 10.6",
     "table9": "Video frames 0.991 0.405 0.885 | Gen-SIS S-LDM 0.991 0.384 0.794 | RCG S-LDM 0.951 0.299 0.735",
     "table10": "Gen-SIS S-LDM 61.2 37.6 46.5 | RCG S-LDM 57.4 34.8 43.7",
 }
@@ -74,7 +77,7 @@ def fill(name: str, results: Path, **rows: list[str]) -> dict[str, Any]:
 def test_numbers_are_the_papers(name: str) -> None:
     table = PAPER_TABLES[name]
     shown = []
-    for row in table.rows:
+    for row in table.rows.values():
         numbers = [row.printed[column] for column in table.columns]
         texts = [
             f"{n.value:.{table.digits}f}" + ("" if n.deviation is None else f"±{n.deviation:.{table.digits}f}") for n in numbers
@@ -83,20 +86,31 @@ def test_numbers_are_the_papers(name: str) -> None:
     assert " | ".join(shown) == PRINTED[name]
 
 
-def test_every_target_has_a_table_with_the_same_rows() -> None:
-    assert set(PAPER_TABLES) == set(TABLE_ROWS)
-    for name, table in PAPER_TABLES.items():
-        assert tuple(row.name for row in table.rows) == TABLE_ROWS[name] or name == "table8"
-        assert all(len(row.labels) == len(table.headings) for row in table.rows)
-        assert all(set(row.printed) <= set(table.columns) for row in table.rows)
+def test_every_row_has_a_label_for_each_heading_and_all_numbers_of_the_table_or_none() -> None:
+    for table in PAPER_TABLES.values():
+        assert all(len(row.labels) == len(table.headings) for row in table.rows.values())
+        assert all(set(row.printed) in (set(), set(table.columns)) for row in table.rows.values())
+        assert all(bool(row.run) == (table.name == "table8") for row in table.rows.values())
+
+
+def test_a_run_has_the_same_numbers_wherever_the_paper_prints_it() -> None:
+    a1, a3 = PAPER_TABLES["table5"].rows["cdg_a1"], PAPER_TABLES["table5"].rows["cdg_a3"]
+    same = {"table3_target": {"random": a1}, "table3_masking": {"r90": a1}, "table4": {"a1": a1, "a3_r25": a3}, "table8": {"a1": a1, "a3_r25": a3},
+            "table10": {"gen_sis": a1}, "figure4": {"cdg_16": a1}, "figure9": {"cdg_100": a1}}  # fmt: skip
+    for name, rows in same.items():
+        for row, known in rows.items():
+            printed = PAPER_TABLES[name].rows[row].printed
+            assert {column: printed[column].value for column in JUDGED} == {
+                column: known.printed[column].value for column in JUDGED
+            }
 
 
 def test_figures_carry_the_numbers_that_table_5_prints_and_no_others() -> None:
     known = {"siammae_16", "cropmae_16", "cdg_16", "cropmae_100", "cdg_100"}
     for name in ("figure4", "figure9"):
-        for row in PAPER_TABLES[name].rows:
+        for row in PAPER_TABLES[name].rows.values():
             assert bool(row.printed) == (row.name in known)
-    assert PAPER_TABLES["figure9"].rows[0].printed["mIoU"].value == 33.8
+    assert PAPER_TABLES["figure9"].rows["cropmae_100"].printed["mIoU"].value == 33.8
 
 
 def test_mean_deviation_and_difference_over_three_seeds(tmp_path: Path) -> None:
@@ -151,10 +165,12 @@ def test_sources_come_from_their_own_score_tables(tmp_path: Path) -> None:
 
 
 def test_table_8_is_ours_by_formula(tmp_path: Path) -> None:
-    for row in fill("table8", tmp_path).values():
+    write_scores(tmp_path, "a", davis=62.0)
+    for name, row in fill("table8", tmp_path, a4_r50=["a"]).items():
         cell = row.cells["gflops"]
         assert abs(cell.difference) < 0.06
         assert cell.ours != cell.paper
+        assert row.cells["J&F"].ours == (pytest.approx(62.0) if name == "a4_r50" else None)
 
 
 class _Tree(HTMLParser):
@@ -183,10 +199,10 @@ class _Tree(HTMLParser):
             assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("name", sorted(TABLE_ROWS))
+@pytest.mark.parametrize("name", sorted(PAPER_TABLES))
 def test_three_files_of_every_table(tmp_path: Path, name: str) -> None:
     write_scores(tmp_path, "a", davis=55.5, vip=30.0, jhmdb=40.0)
-    rows = {TABLE_ROWS[name][0]: ["a"]} if TABLE_ROWS[name] else {}
+    rows = {next(iter(PAPER_TABLES[name].rows)): ["a"]}
     facts = write_paper_table(name, TableSettings(rows=rows), tmp_path, tmp_path / "tables")
     table = PAPER_TABLES[name]
     page = (tmp_path / "tables" / f"{name}.html").read_text()
@@ -197,7 +213,7 @@ def test_three_files_of_every_table(tmp_path: Path, name: str) -> None:
         cells = list(csv.DictReader(file))
     width, narrow = len(table.headings) + 1 + len(table.columns), 1 + len(table.columns)
     compared = {cell["row"] for cell in cells if cell["difference"]}
-    filled = [3 if row.name in compared else 2 for row in table.rows]
+    filled = [3 if row in compared else 2 for row in table.rows]
     assert tree.widths == [width, *(part for lines in filled for part in [width, *[narrow] * (lines - 1)])]
     assert len(cells) == facts["cells"] == len(table.rows) * len(table.columns)
     assert sum(cell["ours"] != "" for cell in cells) == facts["filled"]
@@ -234,7 +250,7 @@ def test_command_refuses_unknown_tables_and_rows_and_tells_what_it_wrote(tmp_pat
     runner, place = CliRunner(), ["--results", str(tmp_path), "--output", str(tmp_path)]
     done = runner.invoke(app, ["report", "table", "table8", *place, "--json"])
     assert done.exit_code == 0
-    assert '"cells": 8, "filled": 8' in done.output
+    assert '"cells": 32, "filled": 8' in done.output
     with pytest.raises(ValueError, match=r"'table44' is no table of the paper; allowed: table1.*did you mean 'table4'"):
         runner.invoke(app, ["report", "table", "table44", *place], catch_exceptions=False)
     with pytest.raises(ValueError, match=r"--settings: tables\.table4\.a9: no such row; allowed: a1"):

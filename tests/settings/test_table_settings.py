@@ -11,12 +11,13 @@ import yaml
 
 from cdgmae.config import Config, ConfigError, check_config
 from cdgmae.jobs import Jobs
-from cdgmae.settings.tables import SOURCE_TABLES, TABLE_ROWS
+from cdgmae.paper import PAPER_TABLES
+from cdgmae.settings.pretrain import PretrainRunSettings
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "workflow/experiments"
 DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
-OVERLAYS = sorted(set(TABLE_ROWS) - {"table8"})
+OVERLAYS = sorted(PAPER_TABLES)
 
 UNFILLED = {"table5": {"mae_st"}, "figure4": {"siammae_16", "siammae_8"}}
 """Rows that an overlay leaves to its reader, because they need weights from elsewhere; its comment says so."""
@@ -45,7 +46,7 @@ def demo(**report_tables: Any) -> dict[str, Any]:
 def test_overlay_fills_its_table_and_leaves_the_papers_runs_alone(name: str) -> None:
     plain, config = paper(), paper(name)
     rows = config.report.tables[name]
-    assert set(TABLE_ROWS[name]) - set(rows) == UNFILLED.get(name, set())
+    assert set(PAPER_TABLES[name].rows) - set(rows) == UNFILLED.get(name, set())
     assert set(plain.report.tables[name].items()) <= set(rows.items())
     assert {run: config.pretrain.runs[run] for run in plain.pretrain.runs} == plain.pretrain.runs
     for filled in Jobs(config).table_rows(name).values():
@@ -54,7 +55,7 @@ def test_overlay_fills_its_table_and_leaves_the_papers_runs_alone(name: str) -> 
 
 def test_all_overlays_together_are_one_configuration() -> None:
     config = paper(*OVERLAYS)
-    assert all(set(config.report.tables[name]) >= set(TABLE_ROWS[name]) - UNFILLED.get(name, set()) for name in OVERLAYS)
+    assert all(set(config.report.tables[name]) >= set(PAPER_TABLES[name].rows) - UNFILLED.get(name, set()) for name in OVERLAYS)
 
 
 def test_runs_of_table_4_are_its_rows() -> None:
@@ -69,6 +70,21 @@ def test_runs_of_table_4_are_its_rows() -> None:
     }  # fmt: skip
 
 
+def test_runs_of_table_8_are_those_whose_operations_are_counted() -> None:
+    config = paper("table8")
+    for row, encoder in config.report.tables["table8"].items():
+        run = config.pretrain.runs[config.propagation.encoders[encoder].run or ""]
+        assert PAPER_TABLES["table8"].rows[row].run == {key: getattr(run, key) for key in ("num_anchors", "anchor_masking_ratio")}
+
+
+def test_warm_up_is_a_twentieth_of_each_runs_epochs() -> None:
+    runs = paper("figure9").pretrain.runs
+    warm_up = {name: runs[name].warmup_epochs for name in ("cdg_a1", "cropmae", "cropmae_200", "cropmae_400")}
+    assert warm_up == {"cdg_a1": 5.0, "cropmae": 5.0, "cropmae_200": 10.0, "cropmae_400": 20.0}
+    assert PretrainRunSettings.from_plain({"epochs": 6}).warmup_epochs == pytest.approx(0.3)
+    assert PretrainRunSettings.from_plain({"epochs": 400, "warmup_epochs": 1}).warmup_epochs == 1.0
+
+
 def test_runs_of_table_3_and_the_figures_differ_where_the_paper_says() -> None:
     config = paper("table3_target", "table3_masking", "figure4", "figure9")
     runs = config.pretrain.runs
@@ -78,8 +94,8 @@ def test_runs_of_table_3_and_the_figures_differ_where_the_paper_says() -> None:
     assert (runs["cdg_8"].patch_size, runs["cdg_8"].embed_dim, runs["cropmae_8"].patch_size) == (8, 384, 8)
     for name, changed in (
         ("cropmae_8", {"architecture", "patch_size"}),
-        ("cropmae_200", {"epochs"}),
-        ("cropmae_400", {"epochs"}),
+        ("cropmae_200", {"epochs", "warmup_epochs"}),
+        ("cropmae_400", {"epochs", "warmup_epochs"}),
     ):
         ours, theirs = runs[name].model_dump(), runs["cropmae"].model_dump()
         assert {key for key in ours if ours[key] != theirs[key]} == changed
@@ -97,17 +113,17 @@ def test_a_row_of_a_run_stands_for_all_its_seeds() -> None:
         jobs.judged_encoder("cdg_a3_seed3")
 
 
-def test_rows_of_sources_need_their_scores_alone_and_formulas_need_nothing() -> None:
+def test_rows_of_sources_need_their_scores_alone_and_tables_without_rows_nothing() -> None:
     jobs = Jobs(check_config(DEMO))
     assert jobs.table_inputs("table1") == ["results/consistency/s_ldm/00000.parquet", "results/consistency/s_ldm/00001.parquet"]
-    assert jobs.table_inputs("table8") == []
+    assert Jobs(check_config(demo())).named_tables() == []
     assert Jobs(check_config(demo())).table_inputs("table4") == []
 
 
 def test_the_demo_needs_nothing_for_its_tables_that_it_does_not_make_anyway() -> None:
     jobs = Jobs(check_config(DEMO))
     made = {*jobs.propagation_tables(), *jobs.consistency_tables()}
-    assert {file for name in TABLE_ROWS for file in jobs.table_inputs(name)} <= made
+    assert {file for name in PAPER_TABLES for file in jobs.table_inputs(name)} <= made
     assert set(DEMO["report"]["tables"]) == set(OVERLAYS)
 
 
@@ -118,7 +134,7 @@ def test_tables_do_not_change_what_the_page_is_made_from() -> None:
 REFUSED = [
     ({"table44": {}}, r"report: tables\.table44: no such table; allowed: table1, .*did you mean 'table4'"),
     ({"table4": {"a2_r20": "cdg"}}, r"tables\.table4\.a2_r20: no such row; allowed: a1, a2, a2_r25.*did you mean 'a2_r2?5?0?'"),
-    ({"table8": {"a1": "cdg"}}, r"tables\.table8\.a1: no such row; allowed: none, it is made from formulas"),
+    ({"table8": {"a5": "cdg"}}, r"tables\.table8\.a5: no such row; allowed: a1, a2, .*a4_r25, a4_r50"),
     ({"table4": {"a1": "cgd"}}, r"report\.tables\.table4\.a1 = 'cgd': no such name; allowed: random, crops, cdg .*'cdg'"),
     ({"table1": {"s_ldm": "cdg"}}, r"report\.tables\.table1\.s_ldm = 'cdg': no such name; allowed: crops, s_ldm"),
 ]
@@ -138,7 +154,3 @@ def test_a_name_cannot_stand_for_two_encoders() -> None:
     values["propagation"]["encoders"]["cdg_seed1"] = {"run": "crops"}
     with pytest.raises(ConfigError, match=r"propagation\.encoders\.cdg_seed1: this name stands for seed 1 of encoder 'cdg'"):
         check_config(values)
-
-
-def test_source_tables_are_tables() -> None:
-    assert set(SOURCE_TABLES) <= set(TABLE_ROWS)

@@ -68,7 +68,7 @@ class DrillPlace:
         return self.cluster.start([*command, "--", *targets], log, self.folder)
 
     def job(self, rule: str, shard: str = "") -> str:
-        """Wait until a job of a rule, or of a rule of its blocks, runs.
+        """Wait until a job of a rule runs.
 
         Returns:
             The job's number.

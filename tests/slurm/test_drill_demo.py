@@ -27,7 +27,6 @@ def slurm_jobs(place: DrillPlace) -> int:
 def test_the_demo_without_accounting(cluster: VirtualCluster, tmp_path: Path) -> None:
     place = DrillPlace(cluster, tmp_path)
     config = tiny_config()
-    config["runtime"] |= {"shards_per_job": 2}
     (place.folder / "config.yaml").write_text(yaml.safe_dump(config))
     write_profile(place.folder / "profile", {}, jobs=AT_A_TIME)
     controller = place.start("all")

@@ -46,7 +46,6 @@ def test_a_lost_node_and_a_lost_controller_cost_nothing(
     cluster: VirtualCluster, undisturbed: Path, prepared: Path, tmp_path: Path
 ) -> None:
     place = copy_place(cluster, prepared, tmp_path / "place")
-    place.set_config(runtime={"shards_per_job": 1})
     write_profile(place.folder / "profile", {"sample_views": WHOLE_NODE})
     with Watch(place, "sample_views") as views:
         first = place.start(*VIEWS)

@@ -102,24 +102,6 @@ def test_a_held_lock_means_running_and_its_log_tells_how_far(config: Config, tmp
     }  # fmt: skip
 
 
-def test_a_running_job_of_several_shards_tells_which_are_whole_and_how_long_all_take(config: Config, tmp_path: Path) -> None:
-    shards, runtime = config.shards, config.runtime.model_copy(update={"shards_per_job": 4})
-    demo = shards.datasets["demo"].model_copy(update={"num_shards": 6})
-    divided = config.model_copy(update={"runtime": runtime, "shards": shards.model_copy(update={"datasets": {"demo": demo}})})
-    job = job_of(divided, "sample_views", "s_ldm/00000-00003")
-    write(tmp_path / job.log, HEADER + "09:00:35 INFO views 00001: 240/540 rows, 6.00/s, 50 s left\n", NOW - 10)
-    finish(job_of(config, "sample_views", "s_ldm/00000"), tmp_path)
-    with exclusive_writer(tmp_path / "results/views/s_ldm/00001.tar"):
-        facts = workflow_status(divided, tmp_path, NOW)
-    (running,) = facts["running"]
-    assert (running["log"], running["kept"]) == ("logs/sample_views/s_ldm/00000-00003.log", "1 of 4 shards")
-    assert (running["done"], running["total"], running["seconds_left"]) == (240, 540, 40 + 2 * 90)
-    assert group_of(facts, "views", "shards of s_ldm, 4 a job")["total"] == 2
-    write(tmp_path / job.log, HEADER + "error: 1 of 4 shards failed, the others are whole:\n  00002: no image\n", NOW - 10)
-    (failed,) = workflow_status(divided, tmp_path, NOW)["errors"]
-    assert (failed["log"], failed["message"]) == (job.log, "1 of 4 shards failed, the others are whole: 00002: no image")
-
-
 def test_jobs_without_a_lock_run_while_their_log_is_fresh(config: Config, tmp_path: Path) -> None:
     job = job_of(config, "summarise_propagation", "summary")
     write(tmp_path / job.log, HEADER, NOW - 5)

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cdgmae.settings.shards import DatasetSettings
-from cdgmae.settings.sources import ClipReadingSettings, FrameSettings
 from cdgmae.shards.packing import write_dataset
 from cdgmae.storage.bags import BagStore
 from cdgmae.storage.image_shards import BAD, OK, ImageShard
 from cdgmae.storage.media.clips import split_frame_name
-from cdgmae.views.sources.clip_frames import later_frames, read_clips
+from cdgmae.views.gathering.clip_frames import later_frames, read_clips
+from cdgmae.views.sources.video import ClipViews, FrameSettings
 from tests.views.conftest import write_shard
 
 pytest.importorskip("av", reason="video files need PyAV: pip install 'cdgmae[video]'")
@@ -40,8 +40,8 @@ def pack(root: Path, output: Path, frames_after: int = 12) -> Path:
     return output / "00000.tar"
 
 
-def settings(root: Path, **changes: object) -> ClipReadingSettings:
-    return ClipReadingSettings.from_plain({"path": str(root), "resize": "center_crop", "image_size": 24, **changes})
+def settings(root: Path, **changes: object) -> ClipViews:
+    return ClipViews.from_plain({"path": str(root), "resize": "center_crop", "image_size": 24, **changes})
 
 
 def frames_of(shard: ImageShard) -> dict[str, list[int]]:

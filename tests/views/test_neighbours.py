@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from cdgmae.settings.sources import EmbeddingSettings, IndexSettings, NeighbourSettings
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShard, ImageShardWriter, index_path
 from cdgmae.storage.tables import table_facts
-from cdgmae.views.sources.embedding import EmbeddingTable, embed_images
-from cdgmae.views.sources.neighbours import NeighbourSearch, build_index, gather_neighbours
+from cdgmae.views.gathering.embedding import EmbeddingTable, embed_images
+from cdgmae.views.gathering.neighbours import NeighbourSearch, build_index, gather_neighbours
+from cdgmae.views.sources.knn import EmbeddingSettings, IndexSettings, NeighbourViews
 from tests.views.conftest import ENCODER, image, write_shard
 
 pytest.importorskip("faiss", reason="kind knn needs faiss: pip install 'cdgmae[knn]'")
@@ -35,7 +35,7 @@ def gather(
     """Rows of every bag, through all three jobs."""
     tables, index = embed(tars, folder), folder / "index.faiss"
     build_index(IndexSettings(exact_up_to=exact_up_to, num_probes=probes), 0, tables, index)
-    settings = NeighbourSettings.from_plain({"num_views": num_views, "duplicate_similarity": 1.0, **changes})
+    settings = NeighbourViews.from_plain({"num_views": num_views, "duplicate_similarity": 1.0, **changes})
     bags: dict[str, list[ImageRow]] = {}
     search = NeighbourSearch(settings, tars, tables[::-1], index)
     for tar in tars:
@@ -130,6 +130,6 @@ def test_what_does_not_belong_together_is_refused(whole: Path, tmp_path: Path) -
     build_index(IndexSettings(), 0, tables[:1], tmp_path / "index.faiss")
     both = [tables[0], *embed([other], tmp_path / "b")]
     with pytest.raises(ValueError, match="made from other shards; delete results/embeddings"):
-        NeighbourSearch(NeighbourSettings(), [whole, other], both, tmp_path / "index.faiss")
+        NeighbourSearch(NeighbourViews(), [whole, other], both, tmp_path / "index.faiss")
     with pytest.raises(ValueError, match=r"image_size = 20 is not a multiple of the patch size 8.*image_size = 16"):
         embed_images(EmbeddingSettings(image_size=20), whole, "pixels:8", tmp_path / "e.parquet", device=CPU)

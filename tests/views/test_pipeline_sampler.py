@@ -30,10 +30,10 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 
 from cdgmae.commands.views import app
 from cdgmae.runtime.interrupts import Interrupted
-from cdgmae.settings.sources import PipelineSettings
 from cdgmae.storage.image_shards import OK, ImageShard
 from cdgmae.views.sampling.pipeline_sampler import PipelineRecipe, PipelineSampler
 from cdgmae.views.sampling.sample_shard import sample_shard
+from cdgmae.views.sources.diffusers import PipelineViews
 from tests.views.conftest import image, write_shard
 
 CPU = torch.device("cpu")
@@ -98,7 +98,7 @@ def reals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_shard(tmp_path_factory.mktemp("reals") / "00000.tar", KEYS)
 
 
-def variation_settings(folder: Path, **changes: object) -> PipelineSettings:
+def variation_settings(folder: Path, **changes: object) -> PipelineViews:
     arguments = {"height": 16, "width": 16, "num_inference_steps": 2, "guidance_scale": 2.0}
     values = {
         "pipeline": "StableDiffusionImageVariationPipeline",
@@ -107,10 +107,10 @@ def variation_settings(folder: Path, **changes: object) -> PipelineSettings:
         "num_views": 2,
         "jpeg_quality": 100,
     }
-    return PipelineSettings.from_plain({**values, "arguments": arguments, **changes})
+    return PipelineViews.from_plain({**values, "arguments": arguments, **changes})
 
 
-def video_settings(folder: Path, **changes: object) -> PipelineSettings:
+def video_settings(folder: Path, **changes: object) -> PipelineViews:
     arguments = {"height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 2}
     values = {
         "pipeline": "StableVideoDiffusionPipeline",
@@ -120,10 +120,10 @@ def video_settings(folder: Path, **changes: object) -> PipelineSettings:
         "frames_are_views": True,
         "jpeg_quality": 100,
     }
-    return PipelineSettings.from_plain({**values, "arguments": arguments, **changes})
+    return PipelineViews.from_plain({**values, "arguments": arguments, **changes})
 
 
-def sample(settings: PipelineSettings, tar: Path, output: Path, seed: int = 0) -> dict:
+def sample(settings: PipelineViews, tar: Path, output: Path, seed: int = 0) -> dict:
     work = output.with_suffix(".work")
     return sample_shard(settings, seed, tar, PipelineRecipe(settings), output, work, devices=[CPU])
 
@@ -133,7 +133,7 @@ def pixels_of(tar: Path) -> dict[tuple[str, int], np.ndarray]:
     return {(row.key, row.view_index): np.asarray(Image.open(io.BytesIO(shard.read(row))), dtype=int) for row in shard.rows(OK)}
 
 
-def direct(settings: PipelineSettings, key: str, seeds: Sequence[int]) -> np.ndarray:
+def direct(settings: PipelineViews, key: str, seeds: Sequence[int]) -> np.ndarray:
     sampler = PipelineRecipe(settings).open(CPU)
     conditions = sampler.conditions([Image.open(io.BytesIO(image(key))).convert("RGB")] * len(seeds))
     return sampler.views(conditions, seeds, lambda: None).pixels_BVHW3

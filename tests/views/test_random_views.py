@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cdgmae.settings.sources import RandomViewsSettings
 from cdgmae.storage.image_shards import ImageRow, ImageShard, ImageShardWriter
-from cdgmae.views.sources.copying import DataSetImages
-from cdgmae.views.sources.random_views import gather_random
+from cdgmae.views.gathering.copying import DataSetImages
+from cdgmae.views.gathering.random_views import gather_random
+from cdgmae.views.sources.random import RandomViews
 from tests.views.conftest import KEYS, image, write_shard
 
 
@@ -17,7 +17,7 @@ def gather(tars: list[Path], output: Path, num_views: int = 3, seed: int = 0) ->
     rows = {}
     for number, tar in enumerate(tars):
         target = output / f"{number}.tar"
-        facts = gather_random(RandomViewsSettings(num_views=num_views), seed, tar, DataSetImages(tars), target)
+        facts = gather_random(RandomViews(num_views=num_views), seed, tar, DataSetImages(tars), target)
         shard = ImageShard(target)
         rows.update({(row.key, row.view_index): row for row in shard.rows()})
         assert all(shard.read(row) == image(row.source_path or "") for row in shard.rows())
@@ -48,10 +48,10 @@ def test_equal_files_are_one_image(tmp_path: Path) -> None:
         for key in ("a", "b", "c", "d"):
             writer.add_image(ImageRow(key, 0, extension="jpg", width=32, height=24), image("same" if key != "d" else "d"))
         writer.commit(settings_digest="test")
-    gather_random(RandomViewsSettings(num_views=1), 0, tar, DataSetImages([tar]), tmp_path / "views.tar")
+    gather_random(RandomViews(num_views=1), 0, tar, DataSetImages([tar]), tmp_path / "views.tar")
     assert [row.source_path == "d" for row in ImageShard(tmp_path / "views.tar").rows()] == [True, True, True, False]
     with pytest.raises(ValueError, match=r"num_views = 2, but the data set has only 2 different image"):
-        gather_random(RandomViewsSettings(num_views=2), 0, tar, DataSetImages([tar]), tmp_path / "views.tar")
+        gather_random(RandomViews(num_views=2), 0, tar, DataSetImages([tar]), tmp_path / "views.tar")
 
 
 def test_bytes_that_changed_since_they_were_packed_are_not_copied(tmp_path: Path) -> None:
@@ -61,5 +61,5 @@ def test_bytes_that_changed_since_they_were_packed_are_not_copied(tmp_path: Path
         data[(row.offset or 0) + 30] ^= 1
     tar.write_bytes(bytes(data))
     with pytest.raises(ValueError, match="differ from the index; delete the shard"):
-        gather_random(RandomViewsSettings(num_views=2), 0, tar, DataSetImages([tar]), tmp_path / "views.tar")
+        gather_random(RandomViews(num_views=2), 0, tar, DataSetImages([tar]), tmp_path / "views.tar")
     assert not (tmp_path / "views.tar").exists()

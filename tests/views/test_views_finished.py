@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from cdgmae.cli import app
 from cdgmae.storage.files.output_cache import FinishedCopy
 from cdgmae.storage.image_shards import index_path
+from cdgmae.views.gathering.copying import DataSetImages
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
-from cdgmae.views.sources.copying import DataSetImages
 from tests.views.conftest import ENCODER, KEYS, training_settings, write_shard
 
 SAMPLING = {"num_views": 2, "num_inference_steps": 2, "batch_size": 8}
@@ -182,7 +182,7 @@ def test_deleted_frames_come_back_until_a_clip_changes(tmp_path: Path, monkeypat
     read()
     before = delete(output)
     with monkeypatch.context() as patched:
-        patched.delattr("cdgmae.views.sources.clip_frames.open_clip")
+        patched.delattr("cdgmae.views.gathering.clip_frames.open_clip")
         assert read()["restored"]
     assert delete(output) == before
     write_video(clips / f"{KEYS[0]}.mp4", 21)

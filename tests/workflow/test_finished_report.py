@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cdgmae.settings.tables import TABLE_ROWS
+from cdgmae.paper import PAPER_TABLES
 from tests.browser.chromium import Browser
 from tests.browser.page_checks import (
     MAX_BYTES,
@@ -34,7 +34,7 @@ def files_below(folder: Path) -> dict[str, Path]:
 
 def test_pages_open_in_a_browser_without_complaint_network_or_dead_link(with_tables: Workplace, browser: Browser) -> None:
     pages = [*(with_tables.folder / "results/report").rglob("*.html"), *(with_tables.folder / "results/tables").glob("*.html")]
-    assert len(pages) > len(TABLE_ROWS)
+    assert len(pages) > len(PAPER_TABLES)
     for page in sorted(pages):
         open_quietly(browser, page)
         assert broken_links(browser, page) == []
@@ -85,7 +85,7 @@ def test_snakemakes_report_has_a_category_per_stage_with_its_tables(snakemakes_r
             "results/propagation/summary.csv",
             *(f"results/propagation/{name}/{clips}.parquet" for name in ("random", "crops", "cdg") for clips in ("davis", "vip", "jhmdb")),
         ],
-        "Paper tables": [f"results/tables/{name}.{kind}" for name in TABLE_ROWS for kind in ("html", "csv")],
+        "Paper tables": [f"results/tables/{name}.{kind}" for name in PAPER_TABLES for kind in ("html", "csv")],
     }  # fmt: skip
     assert categories["Report"][0] == "results/report/index.html"
     assert {name: sorted(files) for name, files in categories.items() if name != "Report"} == {

@@ -1,4 +1,4 @@
-"""The plan grows with the number of shards, not with its square, and a run on views is newer than its view shards alone."""
+"""The plan grows with the number of shards, not with its square; a run waits for every shard that it reads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def test_no_job_of_one_shard_waits_for_the_jobs_of_all_shards(tmp_path: Path) ->
     assert waits_for["summarise_shards"] == SHARDS + 1
 
 
-def test_a_run_on_views_waits_for_its_view_shards_and_a_run_on_crops_for_the_real_ones() -> None:
+def test_a_run_waits_for_the_real_images_and_a_run_on_views_for_those_too() -> None:
     jobs = Jobs(check_config(tiny_config()))
-    assert jobs.run_images("cdg") == ["results/views/s_ldm/00000.tar", "results/views/s_ldm/00001.tar"]
-    assert jobs.run_images("crops") == ["results/shards/demo/00000.tar", "results/shards/demo/00001.tar"]
+    files = [f"{number}.{kind}" for number in ("00000", "00001") for kind in ("tar", "parquet")]
+    for run in ("cdg", "crops"):
+        assert jobs.run_images(run) == [f"results/shards/demo/{file}" for file in files]
+    assert jobs.run_views("cdg") == [f"results/views/s_ldm/{file}" for file in files]
+    assert jobs.run_views("crops") == []

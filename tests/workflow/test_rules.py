@@ -8,20 +8,14 @@ import sys
 
 import pytest
 
-from cdgmae.blocks import BLOCK_RULES
 from tests.workflow.conftest import ROOT, SNAKEMAKE
 
 RULE_FILES = sorted((ROOT / "workflow/rules").glob("*.smk"))
 RULES = {
-    match.group(1) or match.group(2): match.group(3)
+    match.group(1): match.group(2)
     for file in RULE_FILES
-    for match in re.finditer(
-        r'^ *rule(?: (\w+):|:\n +name:\n +block\.rule\("(\w+)"\))\n(.*?)(?=^ *rule[ :]|^for |\Z)',
-        file.read_text(),
-        re.MULTILINE | re.DOTALL,
-    )
+    for match in re.finditer(r"^ *rule (\w+):\n(.*?)(?=^ *rule[ :]|^for |\Z)", file.read_text(), re.MULTILINE | re.DOTALL)
 }
-"""Body of every rule; one that makes blocks of shards is known by what its generated rules are named after."""
 WORKING = {name: body for name, body in RULES.items() if "output:" in body}
 
 
@@ -46,10 +40,6 @@ def test_rule_has_every_section_and_calls_the_command_line(name: str) -> None:
     assert '"cdgmae ' in body
     assert f"logs/{name}/" in body
     assert f"benchmarks/{name}/" in body
-
-
-def test_rules_of_blocks_are_those_that_profiles_reach() -> None:
-    assert {name for name, body in RULES.items() if "block.name" in body} == set(BLOCK_RULES)
 
 
 def test_working_rules_are_verb_noun_and_stages_are_targets() -> None:

@@ -1,53 +1,46 @@
 # Stage consistency: GS, LS and NPS of every real-vs-view pair, then one row per source.
-for block in BLOCKS.of_sources():
-
-    rule:
-        name:
-            block.rule("score_views")
-        input:
-            real=block.each(lambda source, shard: [JOBS.real_shard(source, shard)]),
-            views=block.each(JOBS.scored_views),
-            encoder=JOBS.encoder_files(CONFIG.consistency.encoder),
-        output:
-            tables=block.files(names.consistency_dir(block.name), ".parquet"),
-        log:
-            f"logs/score_views/{block}.log",
-        benchmark:
-            f"benchmarks/score_views/{block}.tsv"
-        conda:
-            "../../envs/cdgmae.yaml"
-        threads: CONFIG.runtime.threads
-        resources:
-            **ON_GPUS,
-            mem_mb=8000,
-            runtime=240,
-        params:
-            settings=block.of(JOBS.scoring_settings),
-            views=block.of(JOBS.scored_views_flag),
-            encoder=lambda w: JOBS.encoder_reference(CONFIG.consistency.encoder),
-            source=block.name,
-            kind=block.of(JOBS.source_kind),
-            real=block.flags("--real", JOBS.real_shard),
-            folder=block.of(names.consistency_dir),
-            work=f"work/consistency/{block.name}",
-            finished=f"work/finished/consistency/{block.name}",
-        message:
-            f"Score views {block.words}"
-        shell:
-            "cdgmae cluster launch {resources.launcher}"
-            " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-            " cdgmae consistency score"
-            " --settings {params.settings:q}"
-            " {params.real}"
-            " {params.views}"
-            " --encoder {params.encoder:q}"
-            " --source {params.source}"
-            " --kind {params.kind}"
-            " --output {params.folder:q}"
-            " --work {params.work:q}"
-            " --threads {threads}"
-            " --finished {params.finished:q}"
-            " > {log} 2>&1"
+rule score_views:
+    input:
+        real=lambda w: JOBS.real_files(w.source, w.shard),
+        views=lambda w: JOBS.scored_views(w.source, w.shard),
+        encoder=JOBS.encoder_files(CONFIG.consistency.encoder),
+    output:
+        "results/consistency/{source}/{shard}.parquet",
+    log:
+        "logs/score_views/{source}/{shard}.log",
+    benchmark:
+        "benchmarks/score_views/{source}/{shard}.tsv"
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: CONFIG.runtime.threads
+    resources:
+        **ON_GPUS,
+        mem_mb=8000,
+        runtime=240,
+    params:
+        settings=lambda w: JOBS.scoring_settings(w.source),
+        views=lambda w: JOBS.scored_views_flag(w.source, w.shard),
+        encoder=lambda w: JOBS.encoder_reference(CONFIG.consistency.encoder),
+        kind=lambda w: JOBS.source_kind(w.source),
+        work="work/consistency/{source}/{shard}",
+        finished="work/finished/consistency/{source}",
+    message:
+        "Score views {wildcards.source}, shard {wildcards.shard}"
+    shell:
+        "cdgmae cluster launch {resources.launcher}"
+        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
+        " cdgmae consistency score"
+        " --settings {params.settings:q}"
+        " --real {input.real[0]:q}"
+        " {params.views}"
+        " --encoder {params.encoder:q}"
+        " --source {wildcards.source}"
+        " --kind {params.kind}"
+        " --output {output:q}"
+        " --work {params.work:q}"
+        " --threads {threads}"
+        " --finished {params.finished:q}"
+        " > {log} 2>&1"
 
 
 rule summarise_consistency:

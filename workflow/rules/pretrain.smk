@@ -1,8 +1,9 @@
 # Stage pretrain: one cross-view masked autoencoder per run and seed. Its checkpoints live in work/, which no failed job clears.
 rule pretrain_encoder:
     input:
-        gate=lambda w: ancient(JOBS.shard_gate(JOBS.dataset_of_run(w.run))),
+        gate=lambda w: JOBS.shard_gate(JOBS.dataset_of_run(w.run)),
         images=lambda w: JOBS.run_images(w.run),
+        views=lambda w: JOBS.run_views(w.run),
         scores=lambda w: JOBS.run_scores(w.run),
     output:
         encoder="results/pretrain/{run}/seed{seed}/encoder.safetensors",

@@ -1,5 +1,4 @@
 # Stage shards: images -> manifest -> one tar + index per shard -> summary, the gate for everything after.
-# The manifest stands for all shards in the inputs of the views, so other packing lists the images again.
 rule write_manifest:
     input:
         lambda w: JOBS.dataset_inputs(w.dataset),
@@ -17,7 +16,6 @@ rule write_manifest:
         runtime=60,
     params:
         settings=lambda w: JOBS.listing_settings(w.dataset),
-        packing=lambda w: JOBS.packing_settings(w.dataset),
         seed=CONFIG.seed,
     message:
         "List the images of {wildcards.dataset}"
@@ -29,46 +27,41 @@ rule write_manifest:
         " > {log} 2>&1"
 
 
-for block in BLOCKS.of_datasets():
-
-    rule:
-        name:
-            block.rule("write_shard")
-        input:
-            manifest=f"{names.shards_dir(block.name)}/manifest.parquet",
-        output:
-            tars=block.files(names.shards_dir(block.name), ".tar"),
-            indexes=block.files(names.shards_dir(block.name), ".parquet"),
-        log:
-            f"logs/write_shard/{block}.log",
-        benchmark:
-            f"benchmarks/write_shard/{block}.tsv"
-        conda:
-            "../../envs/cdgmae.yaml"
-        threads: CONFIG.runtime.threads
-        resources:
-            mem_mb=4000,
-            runtime=60,
-        params:
-            settings=block.of(JOBS.packing_settings),
-            tars=block.flags("--output", JOBS.shard_file),
-            finished=f"work/finished/shards/{block.name}",
-        message:
-            f"Write {block.words}"
-        shell:
-            "cdgmae shards write"
-            " --settings {params.settings:q}"
-            " --manifest {input.manifest:q}"
-            " {params.tars}"
-            " --threads {threads}"
-            " --finished {params.finished:q}"
-            " > {log} 2>&1"
+rule write_shard:
+    input:
+        manifest="results/shards/{dataset}/manifest.parquet",
+    output:
+        tar="results/shards/{dataset}/{shard}.tar",
+        index="results/shards/{dataset}/{shard}.parquet",
+    log:
+        "logs/write_shard/{dataset}/{shard}.log",
+    benchmark:
+        "benchmarks/write_shard/{dataset}/{shard}.tsv"
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: CONFIG.runtime.threads
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=lambda w: JOBS.packing_settings(w.dataset),
+        finished="work/finished/shards/{dataset}",
+    message:
+        "Write {wildcards.dataset}, shard {wildcards.shard}"
+    shell:
+        "cdgmae shards write"
+        " --settings {params.settings:q}"
+        " --manifest {input.manifest:q}"
+        " --output {output.tar:q}"
+        " --threads {threads}"
+        " --finished {params.finished:q}"
+        " > {log} 2>&1"
 
 
 rule summarise_shards:
     input:
         manifest="results/shards/{dataset}/manifest.parquet",
-        tars=lambda w: JOBS.shard_files(w.dataset),
+        shards=lambda w: JOBS.shard_files(w.dataset),
     output:
         table="results/shards/{dataset}/summary.parquet",
         csv=report(
@@ -101,4 +94,5 @@ rule summarise_shards:
 
 rule shards:
     input:
+        JOBS.all_shard_files(),
         JOBS.all_shard_gates(),

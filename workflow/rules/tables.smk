@@ -26,7 +26,7 @@ rule write_table:
     benchmark:
         "benchmarks/write_table/{table}.tsv"
     wildcard_constraints:
-        table="|".join(TABLE_ROWS),
+        table="|".join(PAPER_TABLES),
     conda:
         "../../envs/cdgmae.yaml"
     threads: 1
@@ -45,7 +45,7 @@ rule write_table:
         " > {log} 2>&1"
 
 
-for table in TABLE_ROWS:
+for table in PAPER_TABLES:
 
     rule:
         name:
@@ -56,4 +56,4 @@ for table in TABLE_ROWS:
 
 rule tables:
     input:
-        [names.paper_table(table, "html") for table in TABLE_ROWS],
+        [names.paper_table(table, "html") for table in PAPER_TABLES],

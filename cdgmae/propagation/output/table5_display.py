@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cdgmae.paper import PAPER_TABLES
 from cdgmae.propagation.benchmarks.image_files import show_size
 from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA
 from cdgmae.propagation.measures.scores import SCORE_COLUMNS
-from cdgmae.propagation.paper import TABLE_5
 from cdgmae.storage.tables import read_table, table_facts
 
 SHOWN_COLUMNS = SCORE_COLUMNS[:6]
@@ -57,10 +57,9 @@ def render_display(display: PropagationDisplay, console: Console | None = None) 
     for row in display.rows:
         table.add_row(row["encoder"], *(_shown(row[name]) for name in SHOWN_COLUMNS))
     table.add_section()
-    for paper in TABLE_5:
-        table.add_row(
-            f"paper: {paper.method} {paper.architecture}", *(_shown(paper.scores[name]) for name in SHOWN_COLUMNS), style="dim"
-        )
+    for paper in PAPER_TABLES["table5"].rows.values():
+        values = (_shown(paper.printed[name].value) for name in SHOWN_COLUMNS)
+        table.add_row(f"paper: {' '.join(paper.labels[:2])}", *values, style="dim")
     console.print(table)
     for clip_set, facts in display.conditions.items():
         console.print(f"[dim]{clip_set}: {describe_conditions(facts)}[/dim]", highlight=False)

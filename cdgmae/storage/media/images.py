@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 import warnings
+from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -23,6 +26,47 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 class ImageError(ValueError):
     """An image cannot be used; the message is the reason that goes into the table."""
+
+
+def read_image_bytes(path: Path, max_pixels: int, offset: int = 0, length: int | None = None) -> bytes:
+    """The bytes of one image: a whole file, or a part of a tar. Never blocks, whatever lies under the name.
+
+    Args:
+        path: The file, which may be a user's.
+        max_pixels: Largest allowed width * height; bounds the bytes that are read.
+        offset: Where the image begins.
+        length: Its bytes; None: up to the end of the file.
+
+    Raises:
+        OSError: if the file is gone or may not be read.
+        ImageError: if it is no regular file, has changed, or is larger than any allowed image could be.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe must not block the job
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("not a regular file")
+        wanted = status.st_size - offset if length is None else length
+        if wanted > 8 * max_pixels + 1_000_000:  # 8 bytes are a pixel of 16-bit RGBA
+            raise ImageError(f"too many bytes ({wanted}, more than an image of {max_pixels} pixels can have)")
+        data = _read_exactly(descriptor, offset, wanted)
+    finally:
+        os.close(descriptor)
+    if len(data) != wanted:
+        raise ImageError(f"file ends early ({len(data)} of {wanted} bytes)")
+    return data
+
+
+def _read_exactly(descriptor: int, offset: int, length: int) -> bytes:
+    """Up to `length` bytes; one system call unless the file system hands out less."""
+    pieces: list[bytes] = []
+    while length > 0:
+        piece = os.pread(descriptor, length, offset)
+        if not piece:
+            break
+        pieces.append(piece)
+        offset, length = offset + len(piece), length - len(piece)
+    return b"".join(pieces)
 
 
 def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:

@@ -23,11 +23,11 @@ from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from torch import Tensor
 
-from cdgmae.settings.sources import PipelineSettings
 from cdgmae.storage.media.images import center_crop, resize_shorter_side
 from cdgmae.storage.tables import folder_digest
 from cdgmae.views.sampling.generator_sampler import DTYPES
 from cdgmae.views.sampling.sampler import DrawnViews, Provenance
+from cdgmae.views.sources.diffusers import PipelineViews
 
 LIBRARIES = ("diffusers", "transformers")
 """Where a pipeline's parts may come from, besides diffusers' own pipeline modules."""
@@ -42,7 +42,7 @@ class PipelineRecipe:
         precision: fp32, bf16 or fp16: dtype of all weights.
     """
 
-    settings: PipelineSettings
+    settings: PipelineViews
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class PipelineRecipe:
 class PipelineSampler:
     """Draws views by calling a pipeline; see `ViewSampler`."""
 
-    def __init__(self, pipeline: Any, settings: PipelineSettings) -> None:
+    def __init__(self, pipeline: Any, settings: PipelineViews) -> None:
         self.pipeline, self.settings = pipeline, settings
 
     def conditions(self, images: Sequence[Image.Image]) -> Tensor:
@@ -171,7 +171,7 @@ def pipeline_class(name: str) -> Any:
     )
 
 
-def check_call(kind: Any, settings: PipelineSettings) -> None:
+def check_call(kind: Any, settings: PipelineViews) -> None:
     """Check that a pipeline's call takes the image, a generator and all configured arguments.
 
     Raises:
@@ -207,7 +207,7 @@ def check_parts(folder: Path) -> None:
         )
 
 
-def download(settings: PipelineSettings) -> Path:
+def download(settings: PipelineViews) -> Path:
     """Fetch a pipeline from the hub into its cache, safetensors only.
 
     Raises:

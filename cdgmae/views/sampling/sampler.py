@@ -10,7 +10,7 @@ Shapes: B rows of a batch, V views per row (1 unless one call of the sampler giv
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -96,33 +96,3 @@ class SamplerRecipe(Protocol):
             ValueError: if the weights are missing, damaged or not those of `provenance`.
         """
         ...
-
-
-@dataclass
-class OpenedOnce:
-    """A recipe whose sampler is opened once per device and process, however many shards it draws.
-
-    Another process gets the recipe alone and opens its own sampler.
-    """
-
-    recipe: SamplerRecipe
-    _opened: dict[torch.device, ViewSampler] = field(default_factory=dict, repr=False)
-
-    def __reduce__(self) -> tuple[type[OpenedOnce], tuple[SamplerRecipe]]:
-        return OpenedOnce, (self.recipe,)
-
-    @property
-    def provenance(self) -> Provenance:
-        """See `SamplerRecipe`."""
-        return self.recipe.provenance
-
-    @property
-    def views_per_row(self) -> int:
-        """See `SamplerRecipe`."""
-        return self.recipe.views_per_row
-
-    def open(self, device: torch.device) -> ViewSampler:
-        """See `SamplerRecipe`."""
-        if device not in self._opened:
-            self._opened[device] = self.recipe.open(device)
-        return self._opened[device]

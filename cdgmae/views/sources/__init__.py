@@ -1,1 +1,1 @@
-"""View sources: the ways in which a bag of views is filled."""
+"""View sources: one file per kind with its settings, what it reads, and how it makes the views of one shard; `registry` lists them."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdgmae.consistency.data_set import open_scores
-from cdgmae.consistency.paper import COMPARED
+from cdgmae.consistency.score_tables import COMPARED
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.storage.image_shards import OK
 

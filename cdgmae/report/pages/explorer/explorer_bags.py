@@ -14,9 +14,8 @@ from PIL import Image
 
 from cdgmae.consistency.data_set import open_scores
 from cdgmae.consistency.pair_images import BagImage, BagLoader
-from cdgmae.consistency.paper import COMPARED
 from cdgmae.consistency.query import open_bags
-from cdgmae.consistency.score_tables import NEAREST_COLUMNS
+from cdgmae.consistency.score_tables import COMPARED, NEAREST_COLUMNS
 from cdgmae.report.pages.explorer.bag_selection import ChosenBag
 from cdgmae.storage.files.atomic import write_bytes
 from cdgmae.storage.image_shards import index_path

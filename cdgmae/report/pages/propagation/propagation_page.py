@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cdgmae.propagation.paper import TABLE_5
+from cdgmae.paper import PAPER_TABLES
 from cdgmae.report.figures import PALETTE
 from cdgmae.report.pages.propagation.sequences import JUDGED, MEANINGS, ClipSetScores, read_sequences
 from cdgmae.report.pages.propagation.strip_images import ShownStrips, show_strips
@@ -44,7 +44,7 @@ def write_propagation_page(
     data = json.dumps({"colours": colours, "clipSets": parts}, separators=(",", ":"))
     write_text(page_folder / DATA_NAME, f"const propagationData = {data};\n")
     write_page(
-        output, PROPAGATION_PAGE, "propagation_page.html.j2", settings=settings, encoders=encoders, scores=SCORES, table_5=TABLE_5,
+        output, PROPAGATION_PAGE, "propagation_page.html.j2", settings=settings, encoders=encoders, scores=SCORES, paper=PAPER_TABLES,
         sections=list(zip(clip_sets, strips, strict=True)), judged=JUDGED, meanings=MEANINGS, assets=PROPAGATION_ASSETS,
     )  # fmt: skip
     return {"strips": sum(len(shown.frames) for shown in strips)}

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from cdgmae.runtime.seeds import integer_seed
-from cdgmae.settings.sources import RandomViewsSettings
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.image_shards import OK, ImageShard, index_path
 from cdgmae.storage.tables import file_sha256
-from cdgmae.views.sources.copying import DataSetImages, Taken, write_gathered
+from cdgmae.views.gathering.copying import DataSetImages, Taken, write_gathered
+from cdgmae.views.sources.random import RandomViews
 
 SEED_STREAM = "views/random"
 
 
 def gather_random(
-    settings: RandomViewsSettings, seed: int, shard_tar: Path, images: DataSetImages, output_tar: Path,
+    settings: RandomViews, seed: int, shard_tar: Path, images: DataSetImages, output_tar: Path,
     *, finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:  # fmt: skip
     """Fill the bags of one shard with M other images each.

@@ -21,14 +21,14 @@ import numpy as np
 
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import integer_seed
-from cdgmae.settings.sources import ClipReadingSettings, FrameSettings
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.files.paths import text_to_path
 from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, ImageShardWriter, index_path
 from cdgmae.storage.media.clips import Frame, frame_name, open_clip, split_frame_name
 from cdgmae.storage.media.images import ImageError, encode_jpeg, fit_image
 from cdgmae.storage.tables import file_sha256, stats_digest
-from cdgmae.views.sources.copying import check_bad_fraction
+from cdgmae.views.gathering.copying import check_bad_fraction
+from cdgmae.views.sources.video import ClipViews, FrameSettings
 
 SEED_STREAM = "views/video"
 
@@ -39,7 +39,7 @@ class _View(NamedTuple):
 
 
 def read_clips(
-    settings: ClipReadingSettings, seed: int, shard_tar: Path, output_tar: Path,
+    settings: ClipViews, seed: int, shard_tar: Path, output_tar: Path,
     *, threads: int = 1, finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:  # fmt: skip
     """Fill the bags of one shard with later frames of their clips.
@@ -114,9 +114,7 @@ def _origin(row: ImageRow, shard_tar: Path) -> tuple[str, int]:
         ) from None
 
 
-def _read_all(
-    clips: Sequence[tuple[ImageRow, str, int]], settings: ClipReadingSettings, seed: int, threads: int
-) -> Iterator[list[_View]]:
+def _read_all(clips: Sequence[tuple[ImageRow, str, int]], settings: ClipViews, seed: int, threads: int) -> Iterator[list[_View]]:
     """The views of every clip in order; a few clips per thread are in memory at a time."""
     waiting: deque[Future[list[_View]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="clips")
@@ -131,7 +129,7 @@ def _read_all(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read_clip(real: ImageRow, clip: str, first: int, settings: ClipReadingSettings, seed: int) -> list[_View]:
+def _read_clip(real: ImageRow, clip: str, first: int, settings: ClipViews, seed: int) -> list[_View]:
     """The views of one bag, or one bad view that says why there are none."""
     bag_seed = integer_seed(seed, SEED_STREAM, real.key)
     made: dict[str, Any] = {"class_name": real.class_name, "sampler": "video"}
@@ -149,7 +147,7 @@ def _read_clip(real: ImageRow, clip: str, first: int, settings: ClipReadingSetti
         return [_View(ImageRow(real.key, 1, status=BAD, reason=str(error), source_path=clip, **made), b"")]
 
 
-def _as_view(row: ImageRow, frame: Frame, settings: ClipReadingSettings) -> _View:
+def _as_view(row: ImageRow, frame: Frame, settings: ClipViews) -> _View:
     """One frame, prepared like the data set's images, so that all frames of a bag have one size."""
     if frame.image is None:
         return _View(replace(row, status=BAD, reason=frame.reason), b"")

@@ -20,11 +20,11 @@ from torch.nn import functional as F
 from cdgmae.models.encoders.by_name import Encoder, load_encoder, reference_digest
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.runtime.progress import ProgressMeter
-from cdgmae.settings.sources import EmbeddingSettings
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.image_shards import OK, ImageRow, ImageShard, index_path
 from cdgmae.storage.media.images import ImageError, center_crop, decode_rgb, resize_shorter_side
 from cdgmae.storage.tables import file_sha256, is_made_from, read_table, write_table
+from cdgmae.views.sources.knn import EmbeddingSettings
 
 COLUMNS = ("key", "sha256", "reason", "embedding")
 

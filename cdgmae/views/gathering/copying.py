@@ -70,6 +70,11 @@ class DataSetImages:
         return data
 
 
+def shards_beside(shard_tar: Path) -> list[Path]:
+    """All image shards of a data set, from one of them."""
+    return sorted(shard_tar.parent.glob("*.tar"))
+
+
 class Taken(NamedTuple):
     """One view of a bag: the image taken (position in the data set) and the seed it was drawn with, or why there is none."""
 

@@ -1,6 +1,6 @@
 """View source `knn`: the nearest neighbours of every image in an embedding space (paper, Tables 1 and 3), through faiss.
 
-Three jobs: every shard is embedded (`cdgmae.views.sources.embedding`), one index is built from all embeddings, and the bags of every shard
+Three jobs: every shard is embedded (`cdgmae.views.gathering.embedding`), one index is built from all embeddings, and the bags of every shard
 are filled from it. Vectors have length 1, so inner products are cosine similarities.
 Shapes: N vectors of the data set, Q queries, K candidates per query, D width.
 """
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import integer_seed, numpy_generator
-from cdgmae.settings.sources import IndexSettings, NeighbourSettings
 from cdgmae.storage.files.atomic import atomic_file
 from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import file_sha256, table_facts
-from cdgmae.views.sources.copying import DataSetImages, Taken, write_gathered
-from cdgmae.views.sources.embedding import EmbeddingTable
+from cdgmae.views.gathering.copying import DataSetImages, Taken, write_gathered
+from cdgmae.views.gathering.embedding import EmbeddingTable
+from cdgmae.views.sources.knn import IndexSettings, NeighbourViews
 
 POINTS_PER_CELL = 64
 """Training vectors per cell of the inverted file; faiss asks for at least 39."""
@@ -88,7 +88,7 @@ class NeighbourSearch:
     """
 
     def __init__(
-        self, settings: NeighbourSettings, all_tars: Sequence[Path], embedding_tables: Sequence[Path], index_file: Path,
+        self, settings: NeighbourViews, all_tars: Sequence[Path], embedding_tables: Sequence[Path], index_file: Path,
         *, threads: int = 1,
     ) -> None:  # fmt: skip
         """Read the index, the embedding tables and the shards' indices.
@@ -238,6 +238,18 @@ def encoder_of(embedding_tables: Sequence[Path]) -> str:
             f"embedding tables of different encoders ({', '.join(sorted(digests))}); delete them and embed all shards again"
         )
     return digests.pop()
+
+
+def embedding_tables(folder: Path) -> list[Path]:
+    """The embedding tables of a folder.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    tables = sorted(folder.glob("*.parquet"))
+    if not tables:
+        raise ValueError(f"{folder} holds no embedding tables; run `cdgmae views embed` for every shard first")
+    return tables
 
 
 def load_faiss(threads: int) -> Any:

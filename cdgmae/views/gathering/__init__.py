@@ -1,0 +1,1 @@
+"""Filling bags with images that exist: neighbours and random images of the data set, frames of clips."""
