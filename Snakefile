@@ -8,7 +8,9 @@ from snakemake.utils import min_version
 
 from cdgmae import names
 from cdgmae.config import check_config, check_paths
-from cdgmae.jobs import Jobs, export_environment
+from cdgmae.workflow import consistency, pretrain, propagation, shards, views
+from cdgmae.workflow import report as pages  # beside Snakemake's own `report`
+from cdgmae.workflow.environment import export_environment
 from cdgmae.paper import PAPER_TABLES
 
 min_version("9.20")
@@ -33,14 +35,8 @@ CONFIG = check_config(
 )
 check_paths(CONFIG)
 
-JOBS = Jobs(CONFIG)
-
 # Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
 export_environment(CONFIG)
-
-# How a GPU rule starts its command: here as it is, on a cluster as the profile says (workflow/profiles/slurm). Resources, not params:
-# where a job runs reruns nothing. That `mpi` is there, if only empty, leaves starting processes to the rule itself.
-ON_GPUS = {"mpi": "", "nodes": 1, "tasks_per_node": 1, "launcher": "none"}
 
 
 wildcard_constraints:
@@ -51,21 +47,19 @@ wildcard_constraints:
     encoder="[A-Za-z0-9_-]+",
     shard=r"\d{5}",
     seed=r"\d+",
-    clip_set="davis|vip|jhmdb",
+    evaluation_set="[A-Za-z0-9_-]+",
 
 
 rule all:
     default_target: True
     input:
-        JOBS.all_shard_files(),
-        JOBS.all_view_files(),
-        JOBS.consistency_tables(),
-        JOBS.all_encoder_files(),
-        JOBS.propagation_tables(),
-        "results/report",
-        [names.paper_table(table, "html") for table in JOBS.named_tables()],
+        [
+            stage.results(CONFIG)
+            for stage in (shards, views, consistency, pretrain, propagation, pages)
+        ],
 
 
+include: "workflow/rules/common.smk"
 include: "workflow/rules/demo.smk"
 include: "workflow/rules/shards.smk"
 include: "workflow/rules/views.smk"

@@ -13,7 +13,8 @@ from typer.core import TyperGroup
 from cdgmae import __version__
 from cdgmae.commands import checks, cluster, consistency, demo, export, pretrain, propagation, report, shards, status, views
 from cdgmae.commands.ranks import take_place
-from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, Interrupted, leave_group
+from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group
+from cdgmae.runtime.known_failures import KnownFailure, recall_failure, remember_failure
 from cdgmae.runtime.logs import log_job_header, start_logging
 
 GROUPS = {
@@ -51,7 +52,7 @@ app = typer.Typer(
     "[bold]propagation[/bold] -> [bold]report[/bold]. Each stage reads the files of the ones before it and can be run alone; "
     "`snakemake --cores 2` runs them all.\n\n"
     f"Exit codes: 0 done, 1 bad input or failure (the message says what to do), {EXIT_INTERRUPTED} stopped early with its state saved: "
-    "run the same command again and it continues.",
+    f"run the same command again and it continues, {EXIT_OUT_OF_MEMORY} the GPU's memory does not suffice (the message names the setting).",
 )
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
@@ -75,19 +76,48 @@ def _options(
 
 def main() -> None:
     """Entry point: user errors end in one paragraph and exit code 1, never in a traceback."""
+    arguments = sys.argv[1:]
     try:
-        take_place(sys.argv[1:])
+        take_place(arguments)
         if len(sys.argv) > 2 and "--help" not in sys.argv and sys.argv[1:3] != ["cluster", "launch"]:
             start_logging()
             log_job_header()
+        known = recall_failure(arguments)
+        if known is not None:
+            _say_error(
+                f"{known.message}\n(It failed so before in this run of the workflow and is not tried again: mend it, then start anew.)"
+            )
+            sys.exit(known.code)
         app()
     except Interrupted as interruption:
         Console(stderr=True).print(f"[yellow]stopped early:[/yellow] {interruption}", highlight=False)
         sys.exit(leave_group(EXIT_INTERRUPTED))
-    except (ValueError, OSError) as error:
-        Console(stderr=True).print("[bold red]error:[/bold red]", end=" ")
-        Console(stderr=True, soft_wrap=True).print(str(error), highlight=False, markup=False)
-        sys.exit(1)
+    except (ValueError, OSError, RuntimeError) as error:
+        failure = _user_failure(error)
+        if failure is None:
+            raise
+        remember_failure(arguments, failure, error)
+        _say_error(failure.message)
+        sys.exit(failure.code)
+
+
+def _user_failure(error: Exception) -> KnownFailure | None:
+    """Exit code and words of an error that a user can mend; None for a fault of the program."""
+    if isinstance(error, OutOfDeviceMemory):
+        return KnownFailure(EXIT_OUT_OF_MEMORY, str(error))
+    if not isinstance(error, RuntimeError):
+        return KnownFailure(1, str(error))
+    from cdgmae.runtime.out_of_memory import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        return None
+    text = f"the GPU's memory does not suffice: {str(error).splitlines()[0]} Lower the batch size of this stage's settings and run it again."
+    return KnownFailure(EXIT_OUT_OF_MEMORY, text)
+
+
+def _say_error(message: str) -> None:
+    Console(stderr=True).print("[bold red]error:[/bold red]", end=" ")
+    Console(stderr=True, soft_wrap=True).print(message, highlight=False, markup=False)
 
 
 if __name__ == "__main__":

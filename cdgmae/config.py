@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from cdgmae import names
@@ -20,8 +19,9 @@ from cdgmae.settings.consistency import ConsistencySettings
 from cdgmae.settings.demo import DemoSettings
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.messages import describe_problems, did_you_mean
+from cdgmae.settings.plain_values import check_plain, read_yaml
 from cdgmae.settings.pretrain import PretrainSettings, with_run_defaults
-from cdgmae.settings.propagation import PropagationSettings
+from cdgmae.settings.propagation import PropagationSettings, with_kinds
 from cdgmae.settings.report import ReportSettings
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.shards import ShardsSettings
@@ -225,9 +225,9 @@ def check_config(values: Mapping[str, Any], origin: str = "config.yaml") -> Conf
         ConfigError: One message that lists every problem with its key, value, what is allowed and what to do.
     """
     try:
-        return Config.from_plain(
-            {**values, **({"pretrain": with_run_defaults(values["pretrain"])} if "pretrain" in values else {})}
-        )
+        check_plain(values, origin)  # before anything walks them
+        prepared = {"pretrain": with_run_defaults, "propagation": with_kinds}
+        return Config.from_plain({**values, **{name: fill(values[name]) for name, fill in prepared.items() if name in values}})
     except ValidationError as error:
         raise ConfigError(
             f"{origin} cannot be run:\n" + "\n".join(f"  - {line}" for line in describe_problems(error, Config))
@@ -259,11 +259,11 @@ def _lay_over(values: dict[str, Any], overlay: Mapping[str, Any]) -> None:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); give an existing file, e.g. --config config.yaml") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no mapping of sections; start from the shipped config.yaml")
     return values
@@ -276,7 +276,7 @@ def check_paths(config: Config) -> None:
         ConfigError: one message that lists every missing path with its key and what to do.
     """
     named = {f"shards.datasets.{name}.path": dataset.path for name, dataset in config.shards.datasets.items()}
-    named |= {f"propagation.datasets.{name}.root": protocol.root for name, protocol in config.propagation.protocols.items()}
+    named |= {f"propagation.datasets.{name}.root": protocol.root for name, protocol in config.propagation.datasets.items()}
     named |= {
         f"views.generators.{name}.path": generator.path for name, generator in config.views.generators.items() if generator.path
     }
@@ -288,6 +288,7 @@ def check_paths(config: Config) -> None:
         if generator.train and generator.train.autoencoder.path
     }
     named |= {f"{key}.checkpoint": encoder.checkpoint for key, encoder in config.encoders() if encoder.checkpoint}
+    named |= {f"{key}.timm": folder for key, encoder in config.encoders() if (folder := encoder.local_folder) is not None}
     missing = [f"  - {key} = {path!r}" for key, path in named.items() if not config.draws(path) and not Path(path).exists()]
     if missing:
         raise ConfigError(

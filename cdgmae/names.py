@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 STAGES = ("shards", "views", "consistency", "pretrain", "propagation", "report")
-CLIP_SETS = ("davis", "vip", "jhmdb")
 
 RESULTS = "results"
 MANIFEST = "manifest.parquet"
@@ -50,6 +49,11 @@ def embeddings_dir(source: str) -> str:
     return f"{RESULTS}/embeddings/{source}"
 
 
+def embedding_index(source: str) -> str:
+    """The search index of a source of kind `knn`."""
+    return f"{embeddings_dir(source)}/index.faiss"
+
+
 def consistency_dir(source: str) -> str:
     """Folder of a source's pair tables."""
     return f"{RESULTS}/consistency/{source}"
@@ -65,14 +69,14 @@ def encoder_file(run: str, seed: int) -> str:
     return f"{run_dir(run, seed)}/encoder.safetensors"
 
 
-def propagation_table(encoder: str, clip_set: str) -> str:
-    """Scores of one encoder on one clip set."""
-    return f"{RESULTS}/propagation/{encoder}/{clip_set}.parquet"
+def propagation_table(encoder: str, evaluation_set: str) -> str:
+    """Scores of one encoder on one evaluation set."""
+    return f"{RESULTS}/propagation/{encoder}/{evaluation_set}.parquet"
 
 
-def propagation_strips(encoder: str, clip_set: str) -> str:
-    """Folder of a few painted frames of every clip, for the report."""
-    return f"{RESULTS}/propagation/{encoder}/strips/{clip_set}"
+def propagation_strips(encoder: str, evaluation_set: str) -> str:
+    """Folder of a few painted images of every sequence, for the report."""
+    return f"{RESULTS}/propagation/{encoder}/strips/{evaluation_set}"
 
 
 def paper_table(table: str, extension: str) -> str:

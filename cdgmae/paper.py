@@ -55,6 +55,10 @@ class PaperRow:
     kind: str | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
 
+    def value(self, column: str) -> float | None:
+        """The printed number of a column; None where there is none."""
+        return self.printed[column].value if column in self.printed else None
+
 
 @dataclass(frozen=True, slots=True)
 class PaperTable:

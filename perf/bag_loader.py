@@ -1,4 +1,4 @@
-"""How many samples per second one core prepares, against the straightforward loader: `python perf/bag_loader.py [FOLDER]`.
+"""What one core prepares of a training's batches, and what 16 cores feed: `python perf/bag_loader.py [FOLDER] [--device cuda]`.
 
 Compared, interleaved, on the same draws of one anchor and one target per bag:
   (a) loose JPEG files, each drawn view opened by Pillow and put through torchvision's transforms one by one;
@@ -7,12 +7,18 @@ Compared, interleaved, on the same draws of one anchor and one target per bag:
   (d) the loader and `finish_views` on the CPU, which is all that (a) does; on a GPU that part runs on the GPU.
 Two kinds of bags: 256 x 256 views as the generator stores them (the paper's), and photographs of about 500 x 375 pixels. FOLDER holds
 JPEG photographs; without it they are drawn.
+
+Then, for CDG-MAE-a3 on photographs of shorter side 256 and square views: the share of padding that packing saves, the CPU time of a
+sample in a worker process and in the training process behind it, and from both what a GPU gets from 16 cores. With `--device cuda`
+also the copies to the GPU and the views finished there.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import io
+import resource
 import statistics
 import tempfile
 import time
@@ -32,11 +38,14 @@ from cdgmae.pretrain.batches import BagBatches
 from cdgmae.pretrain.pretext import plan_sample
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.bags import BagStore
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
-from cdgmae.storage.media.images import decode_rgb, encode_jpeg
+from cdgmae.storage.media.images import center_crop, decode_rgb, encode_jpeg, resize_shorter_side
+from cdgmae.training.device_copies import StreamCopies
+from cdgmae.training.loader import load_micro_batches
 
 BAGS, VIEWS, ROUNDS = 128, 4, 7
+CORES = 16
 RUN = PretrainRunSettings(num_anchors=1, effective_batch_size=BAGS, epochs=100)
 
 
@@ -57,10 +66,10 @@ def clouds(generator: np.random.Generator, width: int, height: int) -> Image.Ima
     return Image.fromarray((128 + 45 * channels / channels.std()).clip(0, 255).astype(np.uint8).transpose(1, 2, 0).copy())
 
 
-def write_bags(folder: Path, images: list[Image.Image]) -> BagStore:
+def write_bags(folder: Path, reals: list[Image.Image], views: list[Image.Image]) -> Bags:
     """One image shard and one view shard, and the same JPEGs as loose files `{row}.jpg` beside them."""
-    reals, views = folder / "shards.tar", folder / "views.tar"
-    for tar, indices in ((reals, [0]), (views, list(range(1, VIEWS + 1)))):
+    tars = folder / "shards.tar", folder / "views.tar"
+    for tar, indices, images in ((tars[0], [0], reals), (tars[1], list(range(1, VIEWS + 1)), views)):
         with ImageShardWriter(tar) as writer:
             for number in range(BAGS):
                 for index in indices:
@@ -68,7 +77,7 @@ def write_bags(folder: Path, images: list[Image.Image]) -> BagStore:
                     row = ImageRow(f"k{number:04d}", index, extension="jpg", width=image.width, height=image.height)
                     writer.add_image(row, encode_jpeg(image, 95 if image.size == (256, 256) else 88))
             writer.commit(settings_digest="benchmark")
-    store = BagStore([reals], [views])
+    store = Bags([tars[0]], [tars[1]]).usable()
     for position in range(len(store)):
         for row in store.bag(position).rows:
             (folder / f"{row}.jpg").write_bytes(store.read(row))
@@ -108,7 +117,7 @@ def measure(name: str, images: list[Image.Image]) -> None:
     """Print samples per second and core of the four ways, and the two ratios of interest."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        store = write_bags(folder, images)
+        store = write_bags(folder, images, images)
         batches = BagBatches(store, RUN, seed=0, cache_bytes=0)
         times: dict[str, list[float]] = {way: [] for way in "abcdp"}
         for step in range(ROUNDS + 1):
@@ -142,7 +151,7 @@ def measure_overhead() -> None:
     """Print the interpreter's share: everything of a sample but reading, decoding and copying pixels."""
     with tempfile.TemporaryDirectory() as temporary:
         tiny = [Image.new("RGB", (16, 16), (9, 90, 200))]
-        store = write_bags(Path(temporary), tiny)
+        store = write_bags(Path(temporary), tiny, tiny)
         run = RUN.model_copy(update={"image_size": 16, "patch_size": 1, "effective_batch_size": BAGS})
         batches = BagBatches(store, run, seed=0)
         for step in range(20):
@@ -151,16 +160,100 @@ def measure_overhead() -> None:
     print(f"without reading and decoding (16 x 16 images, cached): {1e6 * statistics.median(values):.0f} microseconds per sample")
 
 
+def packed_share(batches: BagBatches, steps: int) -> float:
+    """Bytes of the regions over those of batches padded to their largest height and width, in multiples of 32."""
+    packed = padded = 0
+    for step in range(steps):
+        sizes = batches.batch(step, range(batches.batch_size))["region_sizes"].long()
+        height, width = (-(-int(side) // 32) * 32 for side in sizes.amax(dim=(0, 1)))
+        packed += int(sizes.prod(dim=2).sum())
+        padded += height * width * sizes.shape[0] * sizes.shape[1]
+    return packed / padded
+
+
+def cpu_of(who: int) -> float:
+    """User and system seconds of this process or of its ended children."""
+    usage = resource.getrusage(who)
+    return usage.ru_utime + usage.ru_stime
+
+
+def transport_costs(batches: BagBatches, steps: int, pinned: Tensor) -> tuple[float, float, float]:
+    """CPU seconds per sample in a worker process and in this one, and bytes per sample.
+
+    This one copies chunks out of shared memory into the buffer `pinned`, as the thread that pins memory does.
+    """
+    before = cpu_of(resource.RUSAGE_CHILDREN)
+    loaded = load_micro_batches(batches, [range(batches.batch_size)], 0, steps, 1, False)
+    started, copied = cpu_of(resource.RUSAGE_SELF), 0
+    for _, chunks in loaded:
+        for chunk in chunks:
+            for tensor in chunk.values():
+                pinned[: tensor.nbytes].copy_(tensor.contiguous().view(-1).view(torch.uint8))
+                copied += tensor.nbytes
+        del chunks, chunk, tensor
+    own = cpu_of(resource.RUSAGE_SELF) - started
+    del loaded
+    gc.collect()  # ends the worker
+    worker = cpu_of(resource.RUSAGE_CHILDREN) - before
+    samples = steps * batches.batch_size
+    return worker / samples, own / samples, copied / samples
+
+
+def measure_feeding(images: list[Image.Image], device: torch.device | None) -> None:
+    """Print what a3 costs, and what 16 cores feed."""
+    photographs = [resize_shorter_side(image, 256) for image in images]
+    squares = [center_crop(image, 256) for image in photographs]
+    run = RUN.model_copy(update={"num_anchors": 3, "anchor_masking_ratio": 0.25})
+    with tempfile.TemporaryDirectory() as temporary:
+        batches = BagBatches(write_bags(Path(temporary), photographs, squares), run, seed=0, cache_bytes=0)
+        share = packed_share(batches, 2)
+        print(f"a3, 4 views per sample: {share:.0%} of a padded batch are pixels; they alone are shipped")
+        buffer = torch.zeros(max(tensor.nbytes for tensor in batches.batch(0, range(BAGS)).values()) * 2, dtype=torch.uint8)
+        rounds = [transport_costs(batches, 10, buffer) for _ in range(3)]
+        worker, own, size = (statistics.median(values) for values in zip(*rounds, strict=True))
+        print(f"  a sample takes {1e3 * worker:.2f} ms CPU in a worker and {1e6 * own:.0f} us here, for {size / 1e6:.2f} MB")
+        fed = [(CORES - 1) / worker, 1 / own]
+        print(
+            f"  {CORES} cores, one of them for the training: workers {fed[0]:.0f}, copying {fed[1]:.0f}: {min(fed):.0f} samples/s"
+        )
+        if device is not None and device.type == "cuda":
+            measure_copies(batches, device)
+
+
+def measure_copies(batches: BagBatches, device: torch.device) -> None:
+    """Print the time of a micro-batch's copy to the GPU and of its views there."""
+    chunk = {name: tensor.pin_memory() for name, tensor in batches.batch(0, range(batches.batch_size)).items()}
+    size = sum(tensor.nbytes for tensor in chunk.values())
+    copies = StreamCopies(device)
+    batch = copies.finish(copies.start([chunk]))
+    actions = {"copy": lambda: copies.finish(copies.start([chunk])), "finish_views": lambda: finish_views(batch, RUN.image_size)}
+    for name, action in actions.items():
+        times = []
+        for _ in range(ROUNDS + 1):
+            torch.cuda.synchronize(device)
+            started = time.perf_counter()
+            action()
+            torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - started)
+        median = statistics.median(times[1:])
+        rate = f", {size / median / 1e9:.1f} GB/s" if name == "copy" else ""
+        print(f"  {name} on {torch.cuda.get_device_name(device)}: {1e3 * median:.2f} ms per {len(batch['flips'])} samples{rate}")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, help="Folder of JPEG photographs.")
-    folder = parser.parse_args().folder
+    parser.add_argument("--device", type=torch.device, default=None, help="A GPU, to time the copies to it.")
+    parser.add_argument("--only-feeding", action="store_true", help="Only what 16 cores feed.")
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    images = photographs(folder, 64)
-    measure("256 x 256 views", [image.resize((256, 256), Image.Resampling.BICUBIC) for image in images])
-    measure("photographs", images)
-    measure_overhead()
+    images = photographs(options.folder, 128)
+    if not options.only_feeding:
+        measure("256 x 256 views", [image.resize((256, 256), Image.Resampling.BICUBIC) for image in images])
+        measure("photographs", images)
+        measure_overhead()
+    measure_feeding(images, options.device)
 
 
 if __name__ == "__main__":

@@ -27,13 +27,15 @@ from PIL import Image
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.models.encoders.frozen_encoder import Encoder
 from cdgmae.models.normalisation import normalise
-from cdgmae.propagation.benchmarks.labelled_clip import Clip
-from cdgmae.propagation.engine.clip_workers import evaluate_clip, frozen_encoder
+from cdgmae.propagation.benchmarks.davis import DavisProtocol
+from cdgmae.propagation.engine.clip_workers import frozen_encoder
 from cdgmae.propagation.engine.frames import read_frame
 from cdgmae.propagation.engine.resizing import resize_bilinear
+from cdgmae.propagation.engine.streaming import stream_clip
+from cdgmae.propagation.layouts.labelled_clip import LabelledClip
 from cdgmae.propagation.measures.masks import davis_palette
-from cdgmae.propagation.measures.scorers import ObjectScorer
-from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.propagation.measures.object_scorer import ObjectScorer
+from cdgmae.settings.encoder import parse_encoder
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -45,7 +47,7 @@ DAVIS_FRAMES = 1999
 ENCODERS = {16: "random:vit_small_patch16_224", 8: "random:vit_small_patch8_224"}
 
 
-def draw_clip(folder: Path, num_frames: int) -> Clip:
+def draw_clip(folder: Path, num_frames: int) -> LabelledClip:
     """Two textured discs that move over a drifting texture, at 480x854 as DAVIS has them."""
     rng = np.random.default_rng(0)
     coarse = [Image.fromarray(rng.integers(0, 256, (24, 40, 3), dtype=np.uint8)) for _ in range(3)]
@@ -65,7 +67,7 @@ def draw_clip(folder: Path, num_frames: int) -> Clip:
         annotation = Image.fromarray(ids)
         annotation.putpalette(davis_palette().tobytes())
         annotation.save(labels[-1])
-    return Clip("drawn", tuple(frames), tuple(labels), (480, 854))
+    return LabelledClip("drawn", tuple(frames), tuple(labels), (480, 854))
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:
@@ -92,24 +94,24 @@ class Timed:
 
 def run_once(way: str, patch: int, num_frames: int, device: torch.device, precision: str, masks: Path | None) -> dict[str, float]:
     """One clip by one way: seconds, seconds in the encoder, growth of the process and its peak in MB."""
-    protocol = ProtocolSettings(root="", input_size=SIDES, precision=precision)  # type: ignore[arg-type]
+    protocol = DavisProtocol(root="", input_size=SIDES, precision=precision)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         clip = draw_clip(Path(folder), num_frames)
         grid = (SIDES[0] // patch, SIDES[1] // patch)
         encoder = (
-            load_encoder(ENCODERS[patch], device=device)
+            load_encoder(parse_encoder(ENCODERS[patch]), device=device)
             if way == "literal"
-            else frozen_encoder(ENCODERS[patch], device, protocol)
+            else frozen_encoder(parse_encoder(ENCODERS[patch]), device, protocol)
         )
         if device.type == "cuda":
-            evaluate_clip(clip, ObjectScorer(clip, SIDES, grid, ()), encoder, protocol, device)  # warm up
+            stream_clip(clip, ObjectScorer(clip, SIDES, grid, ()), encoder, protocol, device)  # warm up
         clock = clock_of(device)
         timed, before, started = Timed(encoder, device), peak_megabytes(), clock()
         scorer = ObjectScorer(clip, SIDES, grid, range(len(clip.frames)) if masks is not None else ())
         if way == "literal":
             evaluate_literally(clip, scorer, encoder, grid, protocol)
         else:
-            evaluate_clip(clip, scorer, encoder, protocol, device)
+            stream_clip(clip, scorer, encoder, protocol, device)
         seconds = clock() - started
         if masks is not None:
             images = [np.asarray(Image.open(file)) for file in _files(scorer, Path(folder))]
@@ -124,7 +126,7 @@ def _files(scorer: ObjectScorer, folder: Path) -> list[Path]:
 
 
 def evaluate_literally(
-    clip: Clip, scorer: ObjectScorer, encoder: Encoder, grid: tuple[int, int], protocol: ProtocolSettings
+    clip: LabelledClip, scorer: ObjectScorer, encoder: Encoder, grid: tuple[int, int], protocol: DavisProtocol
 ) -> None:
     """The oracle between the same decoding and the same measures."""
     with torch.inference_mode():

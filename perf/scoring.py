@@ -26,22 +26,26 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from cdgmae.consistency import scoring
-from cdgmae.consistency.metrics import global_similarity, local_similarity, nearest_patch_similarity
-from cdgmae.consistency.pair_images import prepare_image
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA
+from cdgmae.consistency.scoring import score_shard as scoring
+from cdgmae.consistency.scoring.pair_images import prepare_image
+from cdgmae.consistency.scoring.similarities import global_similarity, local_similarity, nearest_patch_similarity
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.encoder import parse_encoder
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.tables import write_table
 
+ON_CPU = RuntimeSettings(device="cpu")
 ENCODER = "random:vit_base_patch16_224"
 NUM_BAGS, NUM_VIEWS, BATCH_SIZE, ROUNDS = 16, 4, 16, 3
 NUM_SHARDS, ROWS_PER_SHARD = 100, 51_000
 
 MEASURE = """
 import json, resource, subprocess, sys, time
+
 started = time.perf_counter()
 subprocess.run(sys.argv[1:], check=True, capture_output=True)
 elapsed, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -82,7 +86,7 @@ def measure_stage(folder: Path) -> None:
     """Interleaved runs of the encoder alone and of the stage, with one loaded encoder."""
     real, views = write_shard(folder / "real.tar", range(1)), write_shard(folder / "views.tar", range(1, 1 + NUM_VIEWS))
     device, settings = torch.device("cpu"), ScoringSettings(batch_size=BATCH_SIZE)
-    encoder = load_encoder(ENCODER, device=device)
+    encoder = load_encoder(parse_encoder(ENCODER), device=device)
     num_images = NUM_BAGS * (1 + NUM_VIEWS)
     jpegs = [draw_jpeg(seed) for seed in range(BATCH_SIZE)]
     pixels_BCHW = normalise(pixels_to_tensor([prepare_image(data, settings.image_size) for data in jpegs]))
@@ -92,7 +96,9 @@ def measure_stage(folder: Path) -> None:
             encoder.tokens(pixels_BCHW)
 
     def stage() -> None:
-        scoring.score_shard(settings, real, views, ENCODER, folder / "scores.parquet", source="benchmark", device=device)
+        scoring.score_shard(
+            settings, real, views, parse_encoder(ENCODER), folder / "scores.parquet", source="benchmark", runtime=ON_CPU
+        )
 
     forward_seconds, stage_seconds = [], []
     with mock.patch.object(scoring, "load_encoder", return_value=encoder):

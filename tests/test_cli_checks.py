@@ -84,6 +84,16 @@ def test_doctor_says_what_is_there() -> None:
     assert "usable cores" in output
 
 
+def test_doctor_misses_a_compiler_only_where_something_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cdgmae.runtime.environment.c_compiler", lambda: None)
+    assert invoke("doctor")[0] == 0
+    code, output = invoke("doctor", "--runtime", '{"compile": true}')
+    assert code == 1
+    assert "there is no C compiler" in output
+    monkeypatch.setattr("cdgmae.runtime.environment.c_compiler", lambda: "/usr/bin/gcc")
+    assert invoke("doctor", "--runtime", '{"compile": true}')[0] == 0
+
+
 def test_missing_parts_come_with_the_way_to_get_them() -> None:
     assert PackageState("faiss-cpu", ">=1.8", None, "knn").remedy == "pip install 'cdgmae[knn]'"
     assert PackageState("torch", ">=99", "2.11", None).remedy == "pip install 'torch>=99'"

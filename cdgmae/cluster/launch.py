@@ -24,6 +24,7 @@ from cdgmae.cluster.own_job import OwnJob, own_job
 from cdgmae.cluster.queue import KEPT_VARIABLES, call_slurm
 from cdgmae.runtime.distribution import WORLD_SIZE_VARIABLE
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, NOTES_VARIABLE, STOP_SIGNALS
+from cdgmae.storage.files.output_cache import OutputCache
 
 logger = logging.getLogger("cdgmae")
 
@@ -56,8 +57,16 @@ class Shape:
         return self.nodes * self.ranks_per_node
 
 
-def launch(launcher: Literal["none", "torchrun", "srun"], shape: Shape, command: Sequence[str]) -> int:
-    """Run a command to its end; with launcher `none` it replaces this process.
+def launch(
+    launcher: Literal["none", "torchrun", "srun"], shape: Shape, command: Sequence[str], *, cache: OutputCache | None = None
+) -> int:
+    """Run a command to its end, unless its outputs are kept; with launcher `none` and no cache it replaces this process.
+
+    Args:
+        launcher: What starts the processes.
+        shape: How many there are.
+        command: Program and arguments.
+        cache: The outputs of the command, which are put back if they were made before, and kept once they are made.
 
     Returns:
         The exit code of the command; 85 if it stopped early with its state saved and must be run again.
@@ -67,6 +76,17 @@ def launch(launcher: Literal["none", "torchrun", "srun"], shape: Shape, command:
     """
     if shutil.which(command[0]) is None:
         raise ValueError(f"{command[0]}: no such command; give `cdgmae cluster launch ... -- COMMAND` a program that is on PATH")
+    if cache is None:
+        return _start(launcher, shape, command, replace=True)
+    if cache.restore():
+        return 0
+    code = _start(launcher, shape, command, replace=False)
+    if code == 0:
+        cache.store()
+    return code
+
+
+def _start(launcher: Literal["none", "torchrun", "srun"], shape: Shape, command: Sequence[str], *, replace: bool) -> int:
     if launcher == "srun":
         return _launch_srun(shape, command)
     if shape.nodes > 1 or (launcher == "none" and shape.world_size > 1):
@@ -75,7 +95,9 @@ def launch(launcher: Literal["none", "torchrun", "srun"], shape: Shape, command:
             f"with {shape.ranks_per_node} rank(s) each were asked for; use launcher srun in a Slurm job, torchrun on one machine"
         )
     if shape.world_size == 1:
-        os.execvp(command[0], list(command))
+        if replace:
+            os.execvp(command[0], list(command))
+        return _wait_for(subprocess.Popen(command), pass_signals=True)
     return _run_group(torchrun_line(shape, command), shape, dict(os.environ), f"{socket.gethostname()}-{os.getpid()}", True)
 
 
@@ -134,22 +156,29 @@ def _run_group(line: Sequence[str], shape: Shape, environment: Mapping[str, str]
     notes.mkdir(parents=True)
     own = {WORLD_SIZE_VARIABLE: str(shape.world_size), NOTES_VARIABLE: str(notes), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "300"}
     alone = {key: value for key, value in environment.items() if key not in GROUP_VARIABLES}
-    former = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
-        with subprocess.Popen(line, env=alone | own, stdin=subprocess.DEVNULL) as child:
-            for number in STOP_SIGNALS:
-                # The tasks of a step hear signals from Slurm itself; srun, given one, would end the step.
-                signal.signal(number, lambda number, _: child.send_signal(number) if pass_signals else None)
-            code = child.wait()
+        code = _wait_for(subprocess.Popen(line, env=alone | own, stdin=subprocess.DEVNULL), pass_signals)
         # Each by its name: a network file system may list a folder as it was some seconds ago.
         noted = [int(note.read_text()) for rank in range(shape.world_size) if (note := notes / str(rank)).is_file()]
     finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
         shutil.rmtree(notes, ignore_errors=True)
     # A rank that failed leaves no note, but those that were ended because of it do: the failure counts.
     if noted and (code == 0 or len(noted) == shape.world_size):
         return min(noted)
+    return code
+
+
+def _wait_for(child: subprocess.Popen[bytes], pass_signals: bool) -> int:
+    """The exit code of a process. The tasks of a step hear signals from Slurm itself; srun, given one, would end the step."""
+    former = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        with child:
+            for number in STOP_SIGNALS:
+                signal.signal(number, lambda number, _: child.send_signal(number) if pass_signals else None)
+            code = child.wait()
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
     return code if code >= 0 else 128 - code
 
 

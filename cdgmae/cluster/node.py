@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cdgmae.runtime.distribution import rendezvous_port
+from cdgmae.runtime.environment import c_compiler, compiler_problem
 from cdgmae.storage.files.atomic import write_text
 
 WRITE_BYTES = 64 * 2**20
@@ -19,12 +20,13 @@ BLOCK_BYTES = 4 * 2**20
 RENDEZVOUS_SECONDS = 60
 
 
-def probe_node(folder: Path, reports: Path) -> dict[str, Any]:
+def probe_node(folder: Path, reports: Path, *, compiles: bool = False) -> dict[str, Any]:
     """Look around, and write the findings to `reports`/RANK.json.
 
     Args:
         folder: The working folder, whose write speed is measured (by the first task alone).
         reports: An existing folder that all nodes and the submitting host share.
+        compiles: Whether jobs will use torch.compile, so that a missing C compiler is a problem.
 
     Returns:
         The facts of this task, as written; `problems` lists in words what does not work.
@@ -38,8 +40,11 @@ def probe_node(folder: Path, reports: Path) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "node_memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "job_memory_mib": int(granted) if (granted := os.environ.get("SLURM_MEM_PER_NODE")) else None,
+        "c_compiler": c_compiler(),
         **_gpu_facts(problems),
     }
+    if compiles and (problem := compiler_problem()) is not None:
+        problems.append(problem)
     if rank == 0:
         facts["write_mb_per_s"] = _write_speed(folder, problems)
     if num_tasks > 1:
@@ -52,13 +57,11 @@ def probe_node(folder: Path, reports: Path) -> dict[str, Any]:
 def _gpu_facts(problems: list[str]) -> dict[str, Any]:
     import torch
 
-    asked = os.environ.get("SLURM_STEP_GPUS") or os.environ.get("SLURM_JOB_GPUS")
+    from cdgmae.runtime.devices import slurm_gpus, why_no_gpu
+
     devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    if asked and not devices:
-        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a build without CUDA"
-        problems.append(
-            f"Slurm gave GPU {asked}, but torch {torch.__version__} ({built}) sees none: check the driver and the build"
-        )
+    if (given := slurm_gpus()) is not None and not devices:
+        problems.append(why_no_gpu(given))
     return {
         "gpus": [f"{device.name} {device.total_memory / 2**30:.0f} GiB" for device in devices],
         "torch": torch.__version__,

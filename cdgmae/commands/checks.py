@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cdgmae import __version__
-from cdgmae.commands.options import JsonOption, print_result
+from cdgmae.commands.options import JsonOption, RuntimeOption, parse_runtime, print_result
+from cdgmae.settings.runtime import RUNTIME_VARIABLE
 
 if TYPE_CHECKING:
     from cdgmae.runtime.environment import PackageState
@@ -121,6 +123,7 @@ def doctor(
     wait: Annotated[
         float, typer.Option("--wait", min=0, metavar="MIN", help="With --cluster: minutes until it gives up.")
     ] = 30.0,
+    runtime: RuntimeOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Say what is installed, which devices exist, and which optional parts are missing and how to get them.
@@ -129,22 +132,29 @@ def doctor(
     different set of resources of its rules, and say what it found: node, GPUs, memory, torch and NCCL, how fast the working folder
     is written, and whether the tasks of a job with several find each other.
 
+    With [bold]--runtime[/bold] '{"compile": true}' a C compiler is among what must be there.
+
     Ends with exit code 1 if a package that is always needed is missing or too old, or a class of jobs does not work.
     """
+    here = parse_runtime(runtime)
     if cluster:
+        os.environ[RUNTIME_VARIABLE] = here.canonical_json()  # sbatch hands it to the jobs
         _doctor_cluster(profile, folder, wait, as_json)
         return
-    from cdgmae.runtime.environment import describe_machine, package_states
+    from cdgmae.runtime.environment import compiler_problem, describe_machine, package_states
 
     states, machine = package_states(), describe_machine(folder)
     broken = [state for state in states if state.extra is None and not state.ok]
+    problem = compiler_problem() if here.compile else None
     if as_json:
         packages = {state.name: {"installed": state.installed, "needed": state.needed, "extra": state.extra} for state in states}
         missing = {state.name: state.remedy for state in states if state.remedy}
-        print_result({"cdgmae": __version__, **machine, "packages": packages, "missing": missing}, True)
+        print_result({"cdgmae": __version__, **machine, "packages": packages, "missing": missing, "problem": problem}, True)
     else:
         _show_machine(machine, states)
-    if broken:
+        if problem is not None:
+            Console(soft_wrap=True).print(f"problem: {problem}", style="red", highlight=False)
+    if broken or problem is not None:
         raise typer.Exit(1)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from cdgmae.commands.options import JsonOption, print_result
+from cdgmae.commands.options import JsonOption, RuntimeOption, parse_runtime, print_result
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -116,6 +116,15 @@ def launch(
     ranks_per_node: Annotated[
         int, typer.Option("--ranks-per-node", min=1, help="Processes per node: one per GPU that the command shall use.")
     ] = 1,
+    keep: Annotated[
+        str,
+        typer.Option(
+            "--keep",
+            help="Files and folders below results/ that the command writes, separated by spaces: they get a second name in work/finished/, "
+            "from which they are put back when they were deleted and the same command runs on the same files.",
+        ),
+    ] = "",
+    runtime: RuntimeOption = "",
 ) -> None:
     """Start a command as one process, or one per GPU, on a laptop as in a Slurm job; the workflow's GPU rules do so.
 
@@ -133,16 +142,24 @@ def launch(
     from cdgmae.cluster.launch import Shape
     from cdgmae.cluster.launch import launch as start
 
-    raise typer.Exit(start(launcher, Shape(nodes, ranks_per_node), command))
+    cache = None
+    if keep:
+        from cdgmae.storage.files.output_cache import OutputCache
+
+        cache = OutputCache.of_command(
+            command, [Path(output) for output in keep.split()], precision=parse_runtime(runtime).precision
+        )
+    raise typer.Exit(start(launcher, Shape(nodes, ranks_per_node), command, cache=cache))
 
 
 @app.command()
 def probe(
     reports: Annotated[Path, typer.Option("--reports", help="Existing folder for this task's report, RANK.json.")],
     folder: Annotated[Path, typer.Option("--folder", help="The working folder, whose write speed is measured.")] = Path("."),
+    runtime: RuntimeOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Say what this task of a Slurm job finds on its node; `cdgmae doctor --cluster` runs this in each of its jobs."""
     from cdgmae.cluster.node import probe_node
 
-    print_result(probe_node(folder, reports), as_json)
+    print_result(probe_node(folder, reports, compiles=parse_runtime(runtime).compile), as_json)

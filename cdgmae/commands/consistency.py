@@ -8,19 +8,24 @@ from typing import Annotated
 import typer
 
 from cdgmae.commands.options import (
+    ENCODER_HELP,
     DeviceOption,
-    FinishedOption,
     JsonOption,
-    LogIntervalOption,
+    KeyOption,
+    NumHeadsOption,
     PrecisionOption,
-    ReuseFinishedOption,
+    PrefixOption,
+    RuntimeOption,
     SettingsOption,
     ThreadsOption,
+    choose_encoder,
     csv_beside,
+    parse_runtime,
     parse_settings,
     print_result,
 )
-from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.names import shard_names
+from cdgmae.settings.consistency import ScoringSettings, SummarySettings
 
 ResultsOption = Annotated[
     Path, typer.Option("--results", help="Folder with summary.parquet and one folder of score tables per source.")
@@ -42,7 +47,7 @@ def score(
         str,
         typer.Option(
             "--encoder",
-            help="Scoring encoder: a file, a timm name, `random:NAME`, or `pixels:P`. Paper: vit_base_patch16_224.mae.",
+            help=f"Scoring encoder. {ENCODER_HELP} Paper: vit_base_patch16_224.mae.",
         ),
     ],
     source: Annotated[str, typer.Option("--source", help="Name of the view source, stored in every row.")],
@@ -60,6 +65,9 @@ def score(
     work: Annotated[
         Path | None, typer.Option("--work", help="Folder for finished parts until the table is whole; default: beside OUTPUT.")
     ] = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
+    num_heads: NumHeadsOption = None,
     settings: SettingsOption = "",
     image_size: Annotated[
         int | None, typer.Option("--image-size", help="Side in pixels at which images are compared. Default 224.")
@@ -81,12 +89,10 @@ def score(
         float | None,
         typer.Option("--max-bad-fraction", help="Fail when more than this share of pairs cannot be scored. Default 0.001."),
     ] = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    log_interval: LogIntervalOption = 30.0,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Score the view pairs of a shard: every view against its real image, or crops of the real images.
@@ -94,34 +100,41 @@ def score(
     Every image is embedded once. An image that cannot be read becomes a row with status `bad` and the reason. Killed at any
     moment and started again, it goes on from its last finished part and ends with the same table.
     """
-    from cdgmae.consistency.scoring import score_shard
-    from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.consistency.scoring.score_shard import score_shard
+    from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
 
     chosen = parse_settings(
         ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
         batch_size=batch_size, max_bad_fraction=max_bad_fraction,
     )  # fmt: skip
-    limit_threads(threads)
+    here = parse_runtime(runtime, device, precision, threads)
+    limit_threads(here.thread_limit)
     with exclusive_writer(output):
         result = score_shard(
-            chosen, real, views, encoder, output, source=source, device=pick_device(device), kind=kind, precision=precision,
-            work_dir=work, log_interval_seconds=log_interval, finished=FinishedFolder(finished, reuse_finished),
+            chosen, real, views, choose_encoder(encoder, key, prefix, num_heads), output, source=source, runtime=here, kind=kind, work_dir=work,
         )  # fmt: skip
     print_result(result, as_json)
 
 
 @app.command()
 def summarise(
-    tables: Annotated[list[Path], typer.Argument(help="Score tables of one or more sources.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", help="Summary to write (.parquet); a .csv is written beside it.")],
+    tables: Annotated[list[Path] | None, typer.Argument(help="Score tables of one or more sources.", show_default=False)] = None,
+    results: ResultsOption = Path("results/consistency"),
+    settings: SettingsOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """One row per view source: pairs, bad ones, mean, deviation and quantiles of every score."""
+    """One row per view source: pairs, bad ones, mean, deviation and quantiles of every score.
+
+    Tables are named one by one, or by --settings '{"num_shards": {"s_ldm": 128}}' as those of --results: a command line does not hold the
+    names of thousands.
+    """
     from cdgmae.consistency.consistency_summary import summarise as summarise_tables
 
-    print_result(summarise_tables(tables, output, csv_beside(output)), as_json)
+    counts = parse_settings(SummarySettings, settings).num_shards
+    named = [results / source / f"{shard}.parquet" for source, count in counts.items() for shard in shard_names(count)]
+    print_result(summarise_tables([*(tables or []), *named], output, csv_beside(output)), as_json)
 
 
 @app.command()

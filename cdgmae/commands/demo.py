@@ -21,7 +21,7 @@ def _group() -> None:
 
 @app.command()
 def draw(settings: SettingsOption = "", seed: SeedOption = 0, as_json: JsonOption = False) -> None:
-    """Draw the image tree and the DAVIS, VIP and JHMDB clip sets; does nothing if they are there already.
+    """Draw the image tree and the DAVIS, VIP and JHMDB evaluation sets; does nothing if they are there already.
 
     Tiles are cut from photographs into an ImageNet-like tree. In the clips, pieces of photographs move over a panning photograph, so
     masks, body parts and joints are exact. Equal seeds give equal bytes.

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
+from cdgmae.settings.encoder import EncoderSettings, parse_encoder
 from cdgmae.settings.messages import describe_problems
+from cdgmae.settings.plain_values import read_json, read_yaml
+from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
+ENCODER_HELP = (
+    "A file (encoder.safetensors, a CropMAE/SiamMAE/MAE/DINO/VideoMAE .pth), a timm name, NAME@FILE (timm's architecture, weights of a file), "
+    "random:NAME, pixels:P (no network), or all fields of an encoder as JSON."
+)
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", help="Where the weights lie in the encoder's file, e.g. model_ema; default: averaged before raw ones."),
+]
+PrefixOption = Annotated[
+    str | None,
+    typer.Option("--prefix", help="What the keys of the encoder in its file begin with, e.g. module.momentum_encoder."),
+]
+NumHeadsOption = Annotated[
+    int | None, typer.Option("--num-heads", help="Attention heads of the encoder's file, which no tensor shows.", min=1)
+]
 SettingsOption = Annotated[
     str, typer.Option("--settings", help="The stage's settings as JSON text, or a .json/.yaml file. Other flags override it.")
 ]
@@ -24,63 +42,17 @@ ShardOption = Annotated[
     Path, typer.Option("--shard", help="Image shard with the real images, e.g. results/shards/imagenet/00000.tar.")
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Root seed of every random draw.")]
-DeviceOption = Annotated[str, typer.Option("--device", envvar="CDGMAE_DEVICE", help="auto, cpu or cuda.")]
-PrecisionOption = Annotated[str, typer.Option("--precision", envvar="CDGMAE_PRECISION", help="fp32, bf16 or fp16.")]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; all cores if left out.")]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option("--workers", envvar="CDGMAE_WORKERS", help="Processes that share the work; default: one per visible GPU."),
-]
-LogIntervalOption = Annotated[
-    float, typer.Option("--log-interval", envvar="CDGMAE_LOG_INTERVAL", help="Seconds between two progress lines in a log file.")
-]
-CheckpointIntervalOption = Annotated[
-    float, typer.Option("--checkpoint-interval", envvar="CDGMAE_CHECKPOINT_INTERVAL", help="Seconds between two saved states.")
-]
-CheckpointStepsOption = Annotated[
-    int | None,
-    typer.Option("--checkpoint-steps", envvar="CDGMAE_CHECKPOINT_STEPS", min=1, help="Save a state every so many steps, too."),
-]
-KeepCheckpointsOption = Annotated[
-    int, typer.Option("--keep-checkpoints", envvar="CDGMAE_KEEP_CHECKPOINTS", min=1, help="Saved states that are kept.")
-]
-MicroBatchOption = Annotated[
-    int | None,
-    typer.Option(
-        "--micro-batch-size", envvar="CDGMAE_MICRO_BATCH_SIZE", min=1,
-        help="Most samples in one forward pass; gradients are accumulated over a batch. Lower it when memory runs out.",
-    ),
-]  # fmt: skip
-LoaderWorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--loader-workers", envvar="CDGMAE_LOADER_WORKERS", min=0,
-        help="Processes that prepare batches; 0: one background thread. Left out: 0 on a CPU, else the cores.",
-    ),
-]  # fmt: skip
-CompileOption = Annotated[bool, typer.Option("--compile/--no-compile", envvar="CDGMAE_COMPILE", help="Use torch.compile.")]
-TrackersOption = Annotated[
+RuntimeOption = Annotated[
     str,
     typer.Option(
-        "--trackers", envvar="CDGMAE_TRACKERS",
-        help="Mirror the metrics to these, separated by commas: tensorboard, wandb, trackio, mlflow. Offline; empty for none.",
+        "--runtime", envvar=RUNTIME_VARIABLE,
+        help="How to run on this machine: keys of section `runtime` of config.yaml, as JSON text or a .json/.yaml file, e.g. "
+        "'{\"compile\": true}'. The other options override it.",
     ),
 ]  # fmt: skip
-FinishedOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--finished",
-        help="Folder in which the finished output gets a second name, under which it is found when the first is deleted. Both are the same "
-        "file: it takes no space until the first name is deleted. Left out: nothing is kept.",
-    ),
-]
-ReuseFinishedOption = Annotated[
-    bool,
-    typer.Option(
-        "--reuse-finished/--no-reuse-finished", envvar="CDGMAE_REUSE_FINISHED",
-        help="Put back what --finished holds if it was made from the same, or make it anew.",
-    ),
-]  # fmt: skip
+DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+PrecisionOption = Annotated[str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; all cores if left out.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")]
 
 
@@ -95,25 +67,72 @@ def parse_settings(kind: type[AnySettings], text: str = "", **overrides: Any) ->
     Raises:
         ValueError: naming each key, its value and what is allowed.
     """
-    origin = "--settings"
+    values, origin = read_values(text, "--settings")
+    return check_values(kind, {**values, **_given(overrides)}, origin)
+
+
+def choose_encoder(text: str, key: str | None, prefix: str | None, num_heads: int | None) -> EncoderSettings:
+    """An encoder as `parse_encoder` reads it, with what the hand options say about its file.
+
+    Raises:
+        ValueError: as `parse_encoder`, or if the encoder is no file.
+    """
+    said = {"key": key, "prefix": prefix, "num_heads": num_heads}
+    plain = {**parse_encoder(text).model_dump(mode="json"), **{name: value for name, value in said.items() if value is not None}}
+    return parse_encoder(json.dumps(plain))
+
+
+def parse_runtime(
+    text: str, device: str | None = None, precision: str | None = None, threads: int | None = None
+) -> RuntimeSettings:
+    """The machine settings of a command: `--runtime`, or its environment variable, with the hand options laid over it.
+
+    Raises:
+        ValueError: naming each key, its value and what is allowed.
+    """
+    values, origin = read_values(text, "--runtime")
+    by_hand = {"device": device, "precision": precision, "threads": threads}
+    return check_values(RuntimeSettings, {**values, **_given(by_hand)}, origin)
+
+
+def read_values(text: str, option: str) -> tuple[dict[str, Any], str]:
+    """Plain values from JSON text or a file, and what to blame for them: the option or the file.
+
+    Args:
+        text: JSON text, the name of a .json/.yaml file, or empty for none.
+        option: Name of the option.
+
+    Raises:
+        ValueError: if they cannot be read or are no mapping.
+    """
+    origin = option
     if text and not text.lstrip().startswith("{"):
         origin = text
         try:
-            values = yaml.safe_load(Path(text).read_text(encoding="utf-8"))
+            values = read_yaml(Path(text))
         except OSError as error:
-            raise ValueError(f"--settings {text}: {error.strerror}; give JSON text or an existing .json/.yaml file") from None
+            raise ValueError(f"{option} {text}: {error.strerror}; give JSON text or an existing .json/.yaml file") from None
     else:
-        try:
-            values = json.loads(text) if text else {}
-        except json.JSONDecodeError as error:
-            raise ValueError(f"--settings is not valid JSON: {error}") from None
+        values = read_json(text, option) if text else {}
     if not isinstance(values, dict):
         raise ValueError(f"{origin} must hold a mapping of settings, found {type(values).__name__}")
-    values.update({name: value for name, value in overrides.items() if value is not None})
+    return values, origin
+
+
+def check_values(kind: type[AnySettings], values: Mapping[str, Any], origin: str) -> AnySettings:
+    """Settings from plain values.
+
+    Raises:
+        ValueError: naming each key, its value and what is allowed.
+    """
     try:
-        return kind.from_plain(values)
+        return kind.from_plain(dict(values))
     except ValidationError as error:
         raise ValueError(f"{origin}: " + "; ".join(describe_problems(error, kind))) from None
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def find_shards(folder: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,24 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 from cdgmae.commands.options import (
-    CheckpointIntervalOption,
-    CheckpointStepsOption,
-    CompileOption,
     DeviceOption,
-    FinishedOption,
     JsonOption,
-    KeepCheckpointsOption,
-    LoaderWorkersOption,
-    LogIntervalOption,
-    MicroBatchOption,
     PrecisionOption,
-    ReuseFinishedOption,
+    RuntimeOption,
     SeedOption,
     SettingsOption,
     ThreadsOption,
-    TrackersOption,
     find_shards,
     find_tables,
+    parse_runtime,
     parse_settings,
     print_result,
 )
@@ -54,30 +45,14 @@ def run(
             help="Folder of the views' score tables, e.g. results/consistency/s_ldm; for runs with view_filter or view_weight."
         ),
     ] = None,
-    stage_in: Annotated[
-        str | None,
-        typer.Option(
-            envvar="CDGMAE_STAGE_IN",
-            help="Folder on a disk of this machine, e.g. '$TMPDIR': shards are copied there once, and read from there.",
-        ),
-    ] = None,
     work: Annotated[Path | None, typer.Option(help="Folder for the training state; default: OUTPUT/../.work-OUTPUT.")] = None,
     settings: SettingsOption = "",
     seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    micro_batch_size: MicroBatchOption = None,
-    loader_workers: LoaderWorkersOption = None,
-    compile_model: CompileOption = False,
-    log_interval: LogIntervalOption = 30.0,
-    checkpoint_interval: CheckpointIntervalOption = 900.0,
-    checkpoint_steps: CheckpointStepsOption = None,
-    keep_checkpoints: KeepCheckpointsOption = 2,
-    trackers: TrackersOption = "tensorboard",
     tracker_dir: Annotated[Path | None, typer.Option(help="Folder for the trackers; default: OUTPUT/trackers.")] = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Train one run; killed at any moment and started again, it goes on from its last saved state.
@@ -87,29 +62,15 @@ def run(
     global batch is shared out and the result is the same within rounding.
     """
     from cdgmae.pretrain.run import run_pretrain
-    from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.training.machine import Machine
 
     parsed = parse_settings(PretrainRunSettings, settings)
     if parsed.trains_on_views and views is None:
         raise ValueError(f"pretext {parsed.pretext} needs --views FOLDER, the shards of a view source; or choose pretext crops")
-    limit_threads(threads)
-    machine = Machine(
-        device=pick_device(device),
-        precision=precision,
-        micro_batch_size=micro_batch_size,
-        loader_workers=loader_workers,
-        compile=compile_model,
-        log_interval_seconds=log_interval,
-        checkpoint_interval_seconds=checkpoint_interval,
-        checkpoint_interval_steps=checkpoint_steps,
-        keep_checkpoints=keep_checkpoints,
-        trackers=tuple(filter(None, trackers.split(","))),
-        tracker_dir=tracker_dir or output / "trackers",
-    )
+    here = parse_runtime(runtime, device, precision, threads)
+    limit_threads(here.thread_limit)
     with exclusive_writer(output) if is_main_process() else nullcontext():
         result = run_pretrain(
             parsed,
@@ -118,10 +79,9 @@ def run(
             find_shards(views) if views is not None else [],
             output,
             work or output.parent / f".work-{output.name}",
-            machine,
+            here,
             score_tables=find_tables(consistency) if consistency is not None and parsed.needs_scores else [],
-            local_folder=Path(os.path.expandvars(stage_in)) if stage_in else None,
-            finished=FinishedFolder(finished, reuse_finished),
+            tracker_dir=tracker_dir or output / "trackers",
         )
     if is_main_process():
         print_result(result, as_json)
@@ -143,20 +103,27 @@ def flops(
     table8: Annotated[bool, typer.Option("--table8", help="The paper's Table 8 beside the same counts here.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """What runs cost: GFLOPs per sample, parameters and GPU hours per seed.
+    """What runs cost: GFLOPs per sample, parameters, GPU hours per seed, and the GPU memory of a training.
 
     `paper_gflops` follows the paper's Table 8 (multiply-accumulates of linear layers, layer norms, no attention products);
     `true_gflops` counts both operations of every multiply-accumulate, attention included, and `true_gflops_per_step` the
-    backward pass with it. Without --config the one run of --settings is counted; without either, the paper's CDG-MAE-a1.
+    backward pass with it. `micro_batch_80gb` is the number of samples that a card of 80 GB takes at once in bf16 if one GPU has the
+    whole batch, `memory_gib_80gb` what they need. Without --config the one run of --settings is counted; without either, the
+    paper's CDG-MAE-a1.
     """
+    from cdgmae.config import load_config
     from cdgmae.pretrain.flops import describe_run, table_8
+    from cdgmae.pretrain.memory import describe_memory
 
     if table8:
         rows = table_8()
         _print_rows({"rows": rows}, rows, as_json)
         return
     runs = _configured_runs(config, run_name, settings, images)
-    described = {name: describe_run(run, number, tflops) for name, (run, number) in runs.items()}
+    limit = load_config(config).runtime.micro_batch_size if config is not None else None
+    described = {
+        name: {**describe_run(run, number, tflops), **describe_memory(run, limit)} for name, (run, number) in runs.items()
+    }
     _print_rows({"runs": described}, [{"run": name, **row} for name, row in described.items()], as_json)
     if not as_json and any(number is None for _, number in runs.values()):
         typer.echo("GPU hours need the number of images: give --images, or run the shards stage first.")

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from cdgmae.commands.options import (
+    ENCODER_HELP,
     DeviceOption,
-    FinishedOption,
     JsonOption,
-    ReuseFinishedOption,
+    KeyOption,
+    NumHeadsOption,
+    PrefixOption,
+    RuntimeOption,
     SettingsOption,
     ThreadsOption,
+    choose_encoder,
     csv_beside,
+    parse_runtime,
     parse_settings,
     print_result,
 )
-from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.propagation.benchmarks.benchmark import Benchmark
+from cdgmae.propagation.benchmarks.registry import BENCHMARKS, EvaluationSet, benchmark_of
+
+
+def _measures(benchmark: Benchmark[Any, Any]) -> str:
+    return ", ".join(measure.name for measure in benchmark.measures if measure.shown)
+
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Judge a frozen encoder by video label propagation.\n\n"
-    "The labels of a clip's first frame travel to every later frame through nearest neighbours of patch features; nothing is trained. "
-    "DAVIS-2017: object masks, J and F. VIP: body parts, mIoU. JHMDB: 15 joints, PCK. The protocol is CropMAE's, which the paper uses, "
-    "reproduced to the pixel. Works with any encoder on its own; neither Snakemake nor a config is needed.",
+    help="Judge a frozen encoder without training anything: the labels of a clip's first frame travel to every later frame through nearest "
+    "neighbours of patch features.\n\n"
+    "Kinds of evaluation sets: "
+    + " ".join(f"{kind} ({benchmark.title}: {_measures(benchmark)})." for kind, benchmark in BENCHMARKS.items())
+    + " The protocol is CropMAE's, which the paper uses, reproduced to the pixel. Works with any encoder on its own; neither Snakemake nor a "
+    "config is needed.",
 )
 
 
@@ -39,78 +54,18 @@ class OverlayFormat(StrEnum):
     mp4 = "mp4"
 
 
-class Resolution(StrEnum):
-    """Versions of DAVIS."""
-
-    p480 = "480p"
-    full = "Full-Resolution"
-
-
-class ClipSet(StrEnum):
-    """The three benchmarks."""
-
-    davis = "davis"
-    vip = "vip"
-    jhmdb = "jhmdb"
-
-
-PAPER_DEFAULTS: dict[str, dict[str, Any]] = {
-    "davis": {"input_size": (480, 880), "top_k": 7},
-    "vip": {"input_size": 880, "top_k": 10},
-    "jhmdb": {"input_size": (320, 320), "top_k": 7},
-}
-
-
+Kind = StrEnum("Kind", {kind: kind for kind in BENCHMARKS})  # type: ignore[misc]
+KindArgument = Annotated[Kind, typer.Argument(help="Kind of evaluation set.")]
 RootOption = Annotated[
     Path, typer.Option("--root", help="Folder of the clips in their official layout; nothing is written into it.")
 ]
-InputSizeOption = Annotated[
-    str | None,
+ProtocolOption = Annotated[
+    list[str] | None,
     typer.Option(
-        "--input-size",
-        help="HEIGHTxWIDTH in pixels, or one number for the longer side (the shorter one is rounded down to a multiple of 64). "
-        "Paper: 480x880 (DAVIS), 880 (VIP), 320x320 (JHMDB).",
+        "--protocol", metavar="KEY=VALUE",
+        help="A setting of the protocol other than the paper's, e.g. top_k=5 or input_size=480x880 (height x width); may be repeated.",
     ),
-]
-TopKOption = Annotated[int | None, typer.Option("--top-k", help="Keys per query that vote. Paper: 7, VIP 10.")]
-QueueLengthOption = Annotated[
-    int | None, typer.Option("--queue-length", help="Frames in the memory besides the first. Paper: 20.")
-]
-RadiusOption = Annotated[
-    float | None, typer.Option("--radius", help="Neighbourhood radius in patches; the first frame is exempt. Paper: 20.")
-]
-ResolutionOption = Annotated[
-    Resolution | None,
-    typer.Option("--resolution", help="DAVIS only: 480p or Full-Resolution; J and F are measured at this size. Default 480p."),
-]
-TemperatureOption = Annotated[float | None, typer.Option("--temperature", help="Softmax temperature. Default 0.7.")]
-RestrictFirstFrameOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--restrict-first-frame/--exempt-first-frame", help="Whether the radius holds for frame 0 too. Default: exempt."
-    ),
-]
-RestartEveryOption = Annotated[
-    int | None,
-    typer.Option(
-        "--restart-every",
-        help="Frames after which the queue is forgotten and labels come from frame 0 alone; 1: every frame straight from frame 0. "
-        "Default 0: never.",
-    ),
-]
-ScoredSizeOption = Annotated[
-    str | None,
-    typer.Option("--scored-size", help="DAVIS: measure J and F at the size of the `annotation` (default) or of the `input`."),
-]
-ProtocolPrecisionOption = Annotated[
-    str | None, typer.Option("--precision", help="fp32 (default, as published) or bf16: arithmetic of the encoder.")
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        "--workers", help="Processes that compute clips, each with its own encoder. Default: one per visible GPU, one on a CPU."
-    ),
-]
+]  # fmt: skip
 ShareOption = Annotated[
     str | None,
     typer.Option(
@@ -123,33 +78,28 @@ ShareOption = Annotated[
 
 @app.command()
 def run(
-    clip_set: Annotated[ClipSet, typer.Argument(help="Which benchmark.")],
+    kind: KindArgument,
     encoder: Annotated[
         str,
         typer.Option(
             "--encoder",
-            help="encoder.safetensors, a CropMAE/SiamMAE/MAE/DINO/VideoMAE .pth, a timm name, NAME@FILE (timm's architecture, weights of a "
-            "file), `random:NAME`, or `pixels:P` (the floor without a network).",
+            help=f"Encoder to judge. {ENCODER_HELP}",
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", help="Folder of the results; the table is OUTPUT/CLIP_SET.parquet.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder of the results; the table is OUTPUT/SET.parquet.")],
     root: Annotated[
         str | None, typer.Option("--root", help="Folder of the clips in their official layout; nothing is written into it.")
     ] = None,
+    key: KeyOption = None,
+    prefix: PrefixOption = None,
+    num_heads: NumHeadsOption = None,
     settings: SettingsOption = "",
-    resolution: ResolutionOption = None,
-    input_size: InputSizeOption = None,
-    top_k: TopKOption = None,
-    queue_length: QueueLengthOption = None,
-    radius: RadiusOption = None,
-    temperature: TemperatureOption = None,
-    restrict_first_frame: RestrictFirstFrameOption = None,
-    restart_every: RestartEveryOption = None,
-    scored_size: ScoredSizeOption = None,
-    precision: ProtocolPrecisionOption = None,
+    changes: ProtocolOption = None,
+    set_name: Annotated[str | None, typer.Option("--set", help="Name of the evaluation set; the kind if left out.")] = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Encoder name in the table; the encoder as given if left out.")
     ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the encoder's run, for the table.")] = None,
     save_predictions: Annotated[
         bool,
         typer.Option(
@@ -170,74 +120,60 @@ def run(
         bool,
         typer.Option(
             "--strips",
-            help="Also write OUTPUT/strips/CLIP_SET/SEQUENCE.jpg: five frames side by side, the first with its given labels, the others under "
+            help="Also write OUTPUT/strips/SET/SEQUENCE.jpg: five frames side by side, the first with its given labels, the others under "
             "their predicted ones, errors outlined; the report shows them.",
         ),
     ] = False,
     work: Annotated[
         Path | None,
-        typer.Option(
-            "--work", help="Folder of finished clips: an interrupted run continues from it. Default OUTPUT/.CLIP_SET.work."
-        ),
+        typer.Option("--work", help="Folder of finished clips: an interrupted run continues from it. Default OUTPUT/.SET.work."),
     ] = None,
-    device: DeviceOption = "auto",
-    workers: WorkersOption = None,
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
     share: ShareOption = None,
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
-    """Propagate labels through every clip of one benchmark and measure them.
+    """Measure a frozen encoder on one evaluation set.
 
-    Prints J&F, J and F, or mIoU, or PCK@0.1 to PCK@0.5, all in percent; the table holds a row per sequence and object, part or joint
-    with everything the scores are made of and the protocol. The data folder is checked first and every problem listed; nothing is written into
-    it. An interrupted run continues with the missing clips. Under `cdgmae cluster launch` each process takes a share of the clips.
+    Prints the measures of the kind, in percent; the table holds a row per sequence and object, part or joint with everything the scores are
+    made of and the protocol. The data folder is checked first and every problem listed; nothing is written into it. An interrupted run
+    continues with the missing clips. Under `cdgmae cluster launch` each process takes a share of the clips.
     """
     from cdgmae.propagation.evaluation import run_propagation
-    from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
 
-    protocol = read_protocol(
-        clip_set.value, settings, root=root, resolution=resolution, input_size=parse_input_size(input_size),
-        top_k=top_k, queue_length=queue_length, radius=radius, temperature=temperature,
-        restrict_first_frame=restrict_first_frame, restart_every=restart_every, scored_size=scored_size, precision=precision,
-    )  # fmt: skip
-    limit_threads(threads)
-    table = output / f"{clip_set.value}.parquet"
+    protocol = read_protocol(kind.value, settings, root=root, **parse_changes(changes or []))
+    name_of_set = set_name or kind.value
+    here = parse_runtime(runtime, device, threads=threads)
+    limit_threads(here.thread_limit)
+    table = output / f"{name_of_set}.parquet"
     part = parse_share(share)
     writes_table = is_main_process() and not part  # shares and ranks run side by side
     only_writer = exclusive_writer(table) if writes_table else nullcontext()
     with only_writer, stop_if_asked("clip", "finished clips are kept") as check_now:
         scores = run_propagation(
-            clip_set.value, protocol, encoder, table,
-            device=pick_device(device), name=name, work_dir=work or output / f".{clip_set.value}.work",
+            protocol, choose_encoder(encoder, key, prefix, num_heads), table,
+            runtime=here, name=name, seed=seed, set_name=name_of_set, work_dir=work or output / f".{name_of_set}.work",
             save_predictions=output if save_predictions else None,
             overlays=output if overlays else None, overlay_format=overlays.value if overlays else "gif",
-            strips=output / "strips" / clip_set.value if strips else None,
-            after_clip=check_now, workers=workers, share=part,
-            finished=FinishedFolder(finished, reuse_finished),
+            strips=output / "strips" / name_of_set if strips else None,
+            after_clip=check_now, share=part,
         )  # fmt: skip
     print_result(dict(scores) if as_json or part else {**scores, "table": table}, as_json)
 
 
 @app.command()
-def check(
-    clip_set: Annotated[ClipSet, typer.Argument(help="Which benchmark.")],
-    root: RootOption,
-    resolution: ResolutionOption = None,
-    as_json: JsonOption = False,
-) -> None:
+def check(kind: KindArgument, root: RootOption, changes: ProtocolOption = None, as_json: JsonOption = False) -> None:
     """Check a data folder as `run` does before its first clip, in seconds: every problem is listed, nothing is written."""
-    from cdgmae.propagation.benchmarks.image_files import show_size
-    from cdgmae.propagation.benchmarks.layouts import read_clips
+    from cdgmae.propagation.layouts.image_files import show_size
 
-    clips = read_clips(clip_set.value, root, resolution)
-    sizes = sorted({clip.frame_size for clip in clips})
-    frames = sum(len(clip.frames) for clip in clips)
-    print_result({"clips": len(clips), "frames": frames, "sizes": ", ".join(map(show_size, sizes))}, as_json)
+    sequences = benchmark_of(kind.value).read(read_protocol(kind.value, "", root=str(root), **parse_changes(changes or [])))
+    frames = sum(sequence.num_frames for sequence in sequences)
+    sizes = sorted({size for sequence in sequences for size in sequence.sizes})
+    print_result({"sequences": len(sequences), "frames": frames, "sizes": ", ".join(map(show_size, sizes))}, as_json)
 
 
 @app.command("prepare-davis")
@@ -251,7 +187,7 @@ def prepare_davis(
     Frames and annotations are resized by nearest neighbours, frames saved again as JPEG of quality 75. Scores measured on it differ from
     those on the original 480p data by several tenths of a point. An interrupted copy continues.
     """
-    from cdgmae.propagation.benchmarks.prepare_davis import prepare_davis as prepare
+    from cdgmae.propagation.layouts.prepare_davis import prepare_davis as prepare
 
     with stop_if_asked("sequence", "finished sequences are kept") as check_now:
         print_result(prepare(root, output, check_now), as_json)
@@ -259,11 +195,11 @@ def prepare_davis(
 
 @app.command()
 def summarise(
-    tables: Annotated[list[Path], typer.Argument(help="Tables of one or more encoders and clip sets.", show_default=False)],
+    tables: Annotated[list[Path], typer.Argument(help="Tables of one or more encoders and evaluation sets.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", help="Summary to write (.parquet); a .csv is written beside it.")],
     as_json: JsonOption = False,
 ) -> None:
-    """One row per encoder: J&F, J, F, mIoU, PCK@0.1 to PCK@0.5, in percent."""
+    """All measures of all encoders and evaluation sets: a row each, and as CSV a row per encoder."""
     from cdgmae.propagation.measures.encoder_summary import summarise as summarise_tables
 
     print_result(summarise_tables(tables, output, csv_beside(output)), as_json)
@@ -276,12 +212,12 @@ def show(
     ),
     as_json: JsonOption = False,
 ) -> None:
-    """Print the summary above the paper's Table 5, with the conditions of each benchmark."""
+    """Print the summary above the paper's Table 5, with the conditions of each evaluation set."""
     from cdgmae.propagation.output.table5_display import read_display, render_display
 
     display = read_display(results)
     if as_json:
-        print_result({"encoders": display.rows, "conditions": display.conditions}, True)
+        print_result({"summary": display.summary}, True)
     else:
         render_display(display)
 
@@ -301,18 +237,34 @@ def stop_if_asked(unit: str, kept: str) -> Iterator[Callable[[str], None]]:
         yield check_now
 
 
-def read_protocol(clip_set: str, settings: str, **flags: Any) -> ProtocolSettings:
-    """The protocol of a clip set: the paper's values, then `--settings`, then flags.
+def read_protocol(kind: str, settings: str, **changes: Any) -> EvaluationSet:
+    """The protocol of a set: the paper's values, then `--settings`, then `--root` and `--protocol`.
 
     Raises:
-        ValueError: if a value is not allowed or no root is given.
+        ValueError: if a value is not allowed, no root is given, or the settings are those of another kind.
     """
-    given = {key: value for key, value in flags.items() if value is not None}
+    given = {key: value for key, value in changes.items() if value is not None}
+    benchmark = benchmark_of(kind)
     if not settings and "root" not in given:
-        raise ValueError(f"--root is needed: the folder of {clip_set} in its official layout")
-    chosen = parse_settings(ProtocolSettings, settings, **given)
-    paper = {key: value for key, value in PAPER_DEFAULTS[clip_set].items() if key not in chosen.model_fields_set}
-    return chosen.model_copy(update=paper)
+        raise ValueError(f"--root is needed: the folder of {benchmark.title} in its official layout")
+    protocol: EvaluationSet = parse_settings(benchmark.protocol, settings, **given)
+    return protocol
+
+
+def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
+    """`input_size=480x880` as {"input_size": [480, 880]}; all other values are read as YAML.
+
+    Raises:
+        ValueError: if a text is not KEY=VALUE.
+    """
+    changes = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key or not value:
+            raise ValueError(f"--protocol {text!r}: give KEY=VALUE, e.g. top_k=5 or input_size=480x880")
+        sides = re.fullmatch(r"(\d+)x(\d+)", value)
+        changes[key] = [int(side) for side in sides.groups()] if sides else yaml.safe_load(value)
+    return changes
 
 
 def parse_share(text: str | None) -> tuple[int, int] | None:
@@ -327,20 +279,3 @@ def parse_share(text: str | None) -> tuple[int, int] | None:
     if len(numbers) != 2 or not all(number.isascii() and number.isdecimal() for number in numbers):
         raise ValueError(f"--share {text!r}: give K/N with K from 0 to N - 1, e.g. 0/4 for the first of four shares")
     return int(numbers[0]), int(numbers[1])
-
-
-def parse_input_size(text: str | None) -> list[int] | int | None:
-    """`480x880` as [480, 880], `880` as 880.
-
-    Raises:
-        ValueError: if the text is neither.
-    """
-    if text is None:
-        return None
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdecimal() for side in sides):
-        raise ValueError(
-            f"--input-size {text!r}: give HEIGHTxWIDTH in pixels, e.g. 480x880, or one number for the longer side, e.g. 880"
-        )
-    numbers = [int(side) for side in sides]
-    return numbers if len(numbers) == 2 else numbers[0]

@@ -8,11 +8,8 @@ from collections.abc import Sequence
 from cdgmae.runtime.distribution import WORLD_SIZE_VARIABLE, join_group, world_size
 from cdgmae.runtime.interrupts import leave_at_once_when_asked
 
-TRAINED_TOGETHER = ("pretrain run", "views train-generator")
-"""All ranks work on one network and meet at every step."""
-
-SHARED_OUT = ("propagation run",)
-"""Each rank takes its share of the clips; they never wait for each other's results but at the very end."""
+SEVERAL_RANKS = ("pretrain run", "views train-generator", "propagation run")
+"""All ranks of a training work on one network; of a propagation each takes its share of the clips."""
 
 
 def take_place(arguments: Sequence[str]) -> None:
@@ -29,8 +26,8 @@ def take_place(arguments: Sequence[str]) -> None:
     leave_at_once_when_asked()
     join_group()
     verb = " ".join([word for word in arguments if not word.startswith("-")][:2])
-    if world_size() > 1 and verb not in TRAINED_TOGETHER + SHARED_OUT:
+    if world_size() > 1 and verb not in SEVERAL_RANKS:
         raise ValueError(
             f"`cdgmae {verb}` runs as one process, but {world_size()} were started; give it nodes 1 and one rank per node. "
-            f"Several share out: {', '.join(TRAINED_TOGETHER + SHARED_OUT)}"
+            f"Several share out: {', '.join(SEVERAL_RANKS)}"
         )

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from cdgmae.commands.options import JsonOption, SettingsOption, parse_settings, print_result
-from cdgmae.settings.report import ReportSettings, TableSettings
+from cdgmae.config import load_config
+from cdgmae.paper import PAPER_TABLES
+from cdgmae.settings.report import ReportJobSettings, TableSettings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,6 +19,10 @@ app = typer.Typer(
     "`table`: a table of the paper with ours beside it. All of it opens from the file system, without network.",
 )
 
+ConfigOption = Annotated[
+    list[Path], typer.Option("--config", help="The configuration; several files are laid over each other in order.")
+]
+
 
 @app.command()
 def write(
@@ -24,20 +30,19 @@ def write(
     output: Annotated[Path, typer.Option("--output", help="Folder for index.html and what its pages need.")] = Path(
         "results/report"
     ),
+    config: ConfigOption = [Path("config.yaml")],  # noqa: B006
     settings: SettingsOption = "",
-    title: Annotated[str | None, typer.Option("--title", help="Heading of the page.")] = None,
-    num_bags: Annotated[int | None, typer.Option("--num-bags", help="Bags of views shown per source. Default 8.")] = None,
-    consistency_bags: Annotated[
-        int | None,
-        typer.Option("--consistency-bags", help="Bags in the consistency explorer, all sources together. Default 240."),
-    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the pages from whatever results are there; stages that have not been run are named in them."""
+    """Write the pages about what the configuration names, as far as results are there; what has not been run is named in them.
+
+    The configuration is --config, or all that the page needs of it as --settings (as the workflow's rule gives it).
+    """
     from cdgmae.report.page import write_report
     from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.workflow.report import report_settings
 
-    chosen = parse_settings(ReportSettings, settings, title=title, num_bags=num_bags, consistency_bags=consistency_bags)
+    chosen = parse_settings(ReportJobSettings, settings) if settings else report_settings(load_config(*config))
     with exclusive_writer(output):
         result = write_report(chosen, results, output)
     print_result(result, as_json)
@@ -48,7 +53,7 @@ def table(
     name: Annotated[
         str,
         typer.Argument(
-            help="table1, table3_target, table3_masking, table4, table5, table8, table9, table10, figure4 or figure9.",
+            help=f"{', '.join(PAPER_TABLES)}.",
             metavar="NAME",
         ),
     ],
@@ -56,14 +61,18 @@ def table(
     output: Annotated[Path, typer.Option("--output", help="Folder for NAME.csv, NAME.md and NAME.html.")] = Path(
         "results/tables"
     ),
+    config: ConfigOption = [Path("config.yaml")],  # noqa: B006
     settings: SettingsOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Write a table of the paper with ours beside it and the difference; cells without data say what is missing.
 
-    The settings name what fills each row: a view source (table1, table9) or encoders, one per seed, e.g.
-    '{"rows": {"a1": ["cdg_a1", "cdg_a1_seed1"]}}'. Rows that are not named are shown as not configured.
+    What fills each row is said by `report.tables` of --config, or by --settings: a view source (table1, table9) or encoders, one per seed,
+    e.g. '{"rows": {"a1": ["cdg_a1", "cdg_a1_seed1"]}}'. Rows that are not named are shown as not configured.
     """
-    from cdgmae.report.table_files import write_paper_table
+    from cdgmae.report.table_files import check_table_name, write_paper_table
+    from cdgmae.workflow.report import table_settings
 
-    print_result(write_paper_table(name, parse_settings(TableSettings, settings), results, output), as_json)
+    check_table_name(name)
+    chosen = parse_settings(TableSettings, settings) if settings else table_settings(load_config(*config), name)
+    print_result(write_paper_table(name, chosen, results, output), as_json)

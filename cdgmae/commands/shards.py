@@ -8,9 +8,7 @@ from typing import Annotated
 import typer
 
 from cdgmae.commands.options import (
-    FinishedOption,
     JsonOption,
-    ReuseFinishedOption,
     SeedOption,
     ThreadsOption,
     parse_settings,
@@ -26,9 +24,10 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     help="Pack images into tar files with a Parquet index ([bold]image shards[/bold]).\n\n"
-    "Input is a tree of .JPEG/.jpg/.jpeg/.png/.webp files of any depth, ILSVRC's class tars, WebDataset tars, or clips "
+    "Input is a tree of images (JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, AVIF) of any depth, ILSVRC's class tars, WebDataset tars, or clips "
     "(video files and folders of frames; each gives one drawn frame). Every image is "
-    "decoded once: what cannot be used becomes a row with its reason. `cdgmae shards write --root FOLDER --output DIR` does all of it.",
+    "decoded once: what cannot be used becomes a row with its reason, and files that are no images stand in "
+    "left_out.csv. `cdgmae shards write --root FOLDER --output DIR` does all of it.",
 )
 
 DatasetOption = Annotated[
@@ -89,8 +88,6 @@ def write(
         Path | None, typer.Option("--manifest", help="Write only the shard that --output names.", rich_help_panel=_ONE)
     ] = None,
     threads: ThreadsOption = None,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Write shards: a whole data set (manifest, all shards, summary), or a single shard of a manifest.
@@ -101,22 +98,16 @@ def write(
     """
     from cdgmae.shards.packing import write_dataset, write_shard
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
 
     flags = {"path": root, "layout": layout, "resize": resize, "image_size": image_size, "jpeg_quality": jpeg_quality}
     if not settings and root is None:
         raise ValueError("nothing to pack: give --root FOLDER (all images of a folder), or --settings and --manifest (one shard)")
     dataset = parse_settings(DatasetSettings, settings, **flags, num_shards=num_shards, max_bad_fraction=max_bad_fraction)
-    if manifest is None and finished is not None:
-        raise ValueError(
-            "--finished keeps single shards, which --manifest names; without it every whole shard of --output is kept"
-        )
     if manifest is not None:
         limited = "max_bad_fraction" in dataset.model_fields_set
         with exclusive_writer(output):
             result = write_shard(
-                dataset, manifest, _shard_of(output), output, threads=threads, stop_early=limited,
-                finished=FinishedFolder(finished, reuse_finished),
+                dataset, manifest, _shard_of(output), output, threads=threads, stop_early=limited
             )  # fmt: skip
     else:
         wanted = dataset.num_shards if "num_shards" in dataset.model_fields_set else None
@@ -130,12 +121,15 @@ def summarise(
     settings: DatasetOption,
     manifest: ManifestOption,
     output: Annotated[Path, typer.Option("--output", help="The summary to write, e.g. results/shards/NAME/summary.parquet.")],
+    max_bad_fraction: Annotated[
+        float | None, typer.Option(help="Fail when a larger share of the images is unusable; default 0.001.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check all shards together: one row per shard, a list of all bad images, and an error when they are too many."""
     from cdgmae.shards.shard_summary import summarise_shards
 
-    dataset = parse_settings(DatasetSettings, settings)
+    dataset = parse_settings(DatasetSettings, settings, max_bad_fraction=max_bad_fraction)
     tars = [manifest.with_name(f"{name}.tar") for name in shard_names(dataset.num_shards)]
     print_result(summarise_shards(dataset, tars, output, manifest=manifest), as_json)
 

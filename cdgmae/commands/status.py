@@ -38,7 +38,7 @@ def status(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how far the workflow is: every stage with its shards, runs and clip sets, the running jobs, and the last errors.
+    """Show how far the workflow is: every stage with its shards, runs and evaluation sets, the running jobs, and the last errors.
 
     Told from files alone: outputs, locks, logs and unfinished work. It takes no lock of Snakemake, may run beside it at any time, on the
     cluster's login node too, and changes nothing. Rates are those of the jobs that run now; the remaining time of a group holds at that

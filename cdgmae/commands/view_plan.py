@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cdgmae import names
-from cdgmae.commands.options import CompileOption, DeviceOption, JsonOption, PrecisionOption, print_result
+from cdgmae.commands.options import DeviceOption, JsonOption, PrecisionOption, parse_runtime, print_result
 
 if TYPE_CHECKING:
-    from cdgmae.jobs import Jobs
+    from cdgmae.config import Config
+    from cdgmae.settings.runtime import RuntimeSettings
     from cdgmae.views.sampling.cost import Rate
 
 SourceOption = Annotated[
@@ -33,9 +34,8 @@ def plan(
     ] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Images of the data set; default: counted.")] = None,
     gpus: Annotated[str, typer.Option(help="Numbers of GPUs to give wall times for.")] = "1,8,32,64",
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
-    compiled: CompileOption = False,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Estimate GPU hours, wall time by number of GPUs, bytes and files of a view source.
@@ -44,24 +44,26 @@ def plan(
     views that are drawn for the measurement are thrown away.
     """
     from cdgmae.config import load_config
-    from cdgmae.jobs import Jobs
     from cdgmae.views.sampling.cost import Rate, count_images, plan_sampling
+    from cdgmae.workflow import shards, views
 
     if measure == (seconds_per_view is not None):
         raise ValueError("give either --measure (sample a few batches here) or --seconds-per-view (a rate measured before)")
-    jobs, numbers = Jobs(load_config(config)), _gpu_numbers(gpus)
-    source = _sampled_source(jobs, source)
-    dataset, root = jobs.dataset_of(source), config.parent
-    tars = [tar for tar in (root / file for file in jobs.shard_files(dataset)) if tar.with_suffix(".parquet").is_file()]
-    num_shards = len(jobs.shard_names(dataset))
+    loaded, numbers = load_config(config), _gpu_numbers(gpus)
+    source = _sampled_source(loaded, source)
+    dataset, root = views.dataset_of(loaded, source), config.parent
+    folder = root / names.shards_dir(dataset)
+    tars = [folder / f"{name}.tar" for name in shards.shard_names(loaded, dataset) if (folder / f"{name}.parquet").is_file()]
+    num_shards = len(shards.shard_names(loaded, dataset))
     origin = "--images"
     if images is None:
         images, origin = count_images(root / names.shards_dir(dataset) / names.MANIFEST, tars, num_shards)
     if seconds_per_view is not None:
-        rate = Rate(seconds_per_view, bytes_per_view or _estimated_bytes(jobs, source, root, tars), "--seconds-per-view")
+        rate = Rate(seconds_per_view, bytes_per_view or _estimated_bytes(loaded, source, root, tars), "--seconds-per-view")
     else:
-        rate = _measured(jobs, source, root, tars, device, precision, compiled, bytes_per_view)
-    result = {"source": source, **plan_sampling(images, num_shards, jobs.config.views.sources[source].num_views, rate, numbers)}
+        runtime = parse_runtime(loaded.runtime.canonical_json(), device, precision)
+        rate = _measured(loaded, source, root, tars, runtime, bytes_per_view)
+    result = {"source": source, **plan_sampling(images, num_shards, loaded.views.sources[source].num_views, rate, numbers)}
     if not as_json:
         result["images"] = f"{images} ({origin})"
         result["bytes"] = f"{result['bytes']:,}"
@@ -82,8 +84,8 @@ def _gpu_numbers(text: str) -> list[int]:
     return numbers
 
 
-def _sampled_source(jobs: Jobs, source: str | None) -> str:
-    sampled = [name for name, settings in jobs.config.views.sources.items() if settings.generator_name is not None]
+def _sampled_source(config: Config, source: str | None) -> str:
+    sampled = [name for name, settings in config.views.sources.items() if settings.generator_name is not None]
     if source is None and len(sampled) == 1:
         return sampled[0]
     if source not in sampled:
@@ -94,38 +96,39 @@ def _sampled_source(jobs: Jobs, source: str | None) -> str:
 
 
 def _measured(
-    jobs: Jobs,
+    config: Config,
     source: str,
     root: Path,
     tars: list[Path],
-    device: str,
-    precision: str,
-    compiled: bool,
+    runtime: RuntimeSettings,
     bytes_per_view: float | None,
 ) -> Rate:
     from dataclasses import replace
 
-    from cdgmae.runtime.devices import pick_device
+    from cdgmae.runtime.compute import start_compute
     from cdgmae.views.sampling.cost import measure_rate
     from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
+    from cdgmae.workflow import views
 
     if not tars:
         raise ValueError(
-            f"no shard of {jobs.dataset_of(source)} exists yet, so there is nothing to measure with; run `snakemake shards`"
+            f"no shard of {views.dataset_of(config, source)} exists yet, so there is nothing to measure with; run `snakemake shards`"
         )
-    settings = jobs.sampling(source)
-    recipe = GeneratorRecipe(root / jobs.generator_folder(source), settings, precision, compiled)
-    rate = measure_rate(settings, jobs.config.seed, tars[0], recipe, pick_device(device))
+    generator, settings = views.generator_folder(config, source), views.generator_source(config, source).sampling
+    compute = start_compute(runtime)
+    recipe = GeneratorRecipe(root / generator, settings, compute.precision, runtime.compile)
+    rate = measure_rate(settings, config.seed, tars[0], recipe, compute.device)
     return replace(rate, bytes=bytes_per_view) if bytes_per_view else rate
 
 
-def _estimated_bytes(jobs: Jobs, source: str, root: Path, tars: list[Path]) -> float:
+def _estimated_bytes(config: Config, source: str, root: Path, tars: list[Path]) -> float:
     from cdgmae.generators.folder import read_facts
     from cdgmae.views.sampling.cost import stored_bytes_per_view
+    from cdgmae.workflow import views
 
     if not tars:
         raise ValueError(
             "without shards the size of a view cannot be estimated: give --bytes-per-view (about 40000 at 256 pixels)"
         )
-    facts: Any = read_facts(root / jobs.generator_folder(source))
+    facts: Any = read_facts(root / views.generator_folder(config, source))
     return stored_bytes_per_view(tars, facts.image_size)

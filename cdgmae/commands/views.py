@@ -1,4 +1,4 @@
-"""`cdgmae views`: train generators and sample bags of views."""
+"""`cdgmae views`: train generators, fill bags of views, look at a bag."""
 
 from __future__ import annotations
 
@@ -9,35 +9,29 @@ from typing import Annotated
 import typer
 
 from cdgmae.commands.options import (
-    CheckpointIntervalOption,
-    CheckpointStepsOption,
-    CompileOption,
+    ENCODER_HELP,
     DeviceOption,
-    FinishedOption,
     JsonOption,
-    KeepCheckpointsOption,
-    LoaderWorkersOption,
-    LogIntervalOption,
-    MicroBatchOption,
     PrecisionOption,
-    ReuseFinishedOption,
+    RuntimeOption,
     SeedOption,
     SettingsOption,
-    ShardOption,
     ThreadsOption,
-    WorkersOption,
     find_shards,
+    parse_runtime,
     parse_settings,
     print_result,
 )
+from cdgmae.commands.view_embeddings import embed, index
+from cdgmae.commands.view_making import make
 from cdgmae.commands.view_plan import plan
-from cdgmae.commands.view_sources import VERBS
-from cdgmae.settings.views import GeneratorTrainingSettings, SamplingSettings
+from cdgmae.settings.encoder import parse_encoder
+from cdgmae.settings.views import GeneratorTrainingSettings
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Fill bags of views: from a latent diffusion model or any diffusers pipeline, with neighbours, random images or frames of a "
-    "clip; look at a bag.",
+    help="Fill bags of views: from a latent diffusion model or any diffusers pipeline, with neighbours, random images, frames of a clip "
+    "or the files of another tool; look at a bag.",
 )
 
 
@@ -46,24 +40,17 @@ def train_generator(
     shards: Annotated[Path, typer.Option(help="Folder of the image shards to train on, e.g. results/shards/imagenet.")],
     encoder: Annotated[
         str,
-        typer.Option(help="Frozen conditioning encoder: encoder.safetensors, a .pth file, a timm name, random:NAME or pixels:P."),
+        typer.Option(help=f"Frozen conditioning encoder. {ENCODER_HELP}"),
     ],
     output: Annotated[Path, typer.Option(help="Generator folder to write, e.g. results/generators/s_ldm.")],
     work: Annotated[Path | None, typer.Option(help="Folder for the training state; default: OUTPUT/../.work-OUTPUT.")] = None,
     settings: SettingsOption = "",
     seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    micro_batch_size: MicroBatchOption = None,
-    loader_workers: LoaderWorkersOption = None,
-    compile_model: CompileOption = False,
-    log_interval: LogIntervalOption = 30.0,
-    checkpoint_interval: CheckpointIntervalOption = 900.0,
-    checkpoint_steps: CheckpointStepsOption = None,
-    keep_checkpoints: KeepCheckpointsOption = 2,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
+    tracker_dir: Annotated[Path | None, typer.Option(help="Folder for the trackers; left out: none.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a self-supervised latent diffusion model on image shards.
@@ -74,35 +61,23 @@ def train_generator(
     state. On several GPUs start it with a launcher, e.g. `accelerate launch --num_processes 8 -m cdgmae views train-generator ...`.
     """
     from cdgmae.generators.train.generator_training import train_generator as train
-    from cdgmae.runtime.devices import limit_threads, pick_device
+    from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.training.machine import Machine
 
     parsed = parse_settings(GeneratorTrainingSettings, settings)
-    limit_threads(threads)
-    machine = Machine(
-        device=pick_device(device),
-        precision=precision,
-        micro_batch_size=micro_batch_size,
-        loader_workers=loader_workers,
-        compile=compile_model,
-        log_interval_seconds=log_interval,
-        checkpoint_interval_seconds=checkpoint_interval,
-        checkpoint_interval_steps=checkpoint_steps,
-        keep_checkpoints=keep_checkpoints,
-    )
+    here = parse_runtime(runtime, device, precision, threads)
+    limit_threads(here.thread_limit)
     with exclusive_writer(output) if is_main_process() else nullcontext():
         result = train(
             parsed,
             seed,
             find_shards(shards),
-            encoder,
+            parse_encoder(encoder),
             output,
             work or output.parent / f".work-{output.name}",
-            machine,
-            finished=FinishedFolder(finished, reuse_finished),
+            here,
+            tracker_dir=tracker_dir,
         )
     if is_main_process():
         print_result(result, as_json)
@@ -115,7 +90,7 @@ def import_generator(
     output: Annotated[Path, typer.Option(help="Generator folder to write, e.g. data/generators/gen_sis.")],
     encoder: Annotated[
         str | None,
-        typer.Option(help="Conditioning encoder it was trained with: a file or a timm name. RCG's lies inside its checkpoint."),
+        typer.Option(help=f"Conditioning encoder it was trained with; RCG's lies inside its checkpoint. {ENCODER_HELP}"),
     ] = None,
     encoder_image_size: Annotated[int, typer.Option(help="Side in pixels at which the encoder sees an image.")] = 224,
     null_condition: Annotated[
@@ -140,56 +115,16 @@ def import_generator(
     from cdgmae.generators.imported.convert import import_generator as convert
     from cdgmae.storage.files.locks import exclusive_writer
 
-    options = ImportOptions(encoder, encoder_image_size, null_condition, normalisation, magnification, ignore or [])
+    options = ImportOptions(
+        parse_encoder(encoder) if encoder else None,
+        encoder_image_size,
+        null_condition,
+        normalisation,
+        magnification,
+        ignore or [],
+    )
     with exclusive_writer(output):
         result = convert(checkpoint, config, output, options)
-    print_result(result, as_json)
-
-
-@app.command("sample")
-def sample(
-    shard: ShardOption,
-    generator: Annotated[Path, typer.Option(help="Generator folder, e.g. results/generators/s_ldm.")],
-    output: Annotated[
-        Path, typer.Option(help="View shard to write, e.g. results/views/s_ldm/00000.tar; the index goes beside it.")
-    ],
-    work: Annotated[
-        Path | None, typer.Option(help="Folder for finished views until the shard is whole; default: beside OUTPUT.")
-    ] = None,
-    settings: SettingsOption = "",
-    batch_size: Annotated[int | None, typer.Option(help="Views sampled together; default: that of the settings.")] = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "fp32",
-    compiled: CompileOption = False,
-    workers: WorkersOption = None,
-    threads: ThreadsOption = None,
-    log_interval: LogIntervalOption = 30.0,
-    finished: FinishedOption = None,
-    reuse_finished: ReuseFinishedOption = True,
-    as_json: JsonOption = False,
-) -> None:
-    """Sample the views of every image of a shard.
-
-    View k of image x depends on (seed, key, k) alone. Finished views are kept as they are made: killed at any moment and
-    started again, with any number of processes and any batch size, only what is missing is made. The settings are those of
-    `views.sources.NAME.sampling` in config.yaml; without any they are the paper's (4 views, 50 DDIM steps, guidance 6).
-    """
-    from cdgmae.runtime.devices import limit_threads, pick_device, worker_devices
-    from cdgmae.storage.files.locks import exclusive_writer
-    from cdgmae.storage.files.output_cache import FinishedFolder
-    from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
-    from cdgmae.views.sampling.sample_shard import sample_shard
-
-    parsed = parse_settings(SamplingSettings, settings, batch_size=batch_size)
-    limit_threads(threads)
-    recipe = GeneratorRecipe(generator, parsed, precision, compiled)
-    devices = worker_devices(pick_device(device), workers)
-    with exclusive_writer(output):
-        result = sample_shard(
-            parsed, seed, shard, recipe, output, work or output.parent / f".work-{output.stem}", devices=devices,
-            threads=threads, log_interval_seconds=log_interval, finished=FinishedFolder(finished, reuse_finished),
-        )  # fmt: skip
     print_result(result, as_json)
 
 
@@ -216,6 +151,7 @@ def show(
     print_result({**lines, "output": str(output)}, as_json)
 
 
+app.command("make")(make)
+app.command("embed")(embed)
+app.command("index")(index)
 app.command("plan")(plan)
-for _name, _verb in VERBS.items():
-    app.command(_name)(_verb)

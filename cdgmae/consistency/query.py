@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdgmae.consistency.data_set import open_scores, score_tables
-from cdgmae.consistency.pair_images import BagLoader, CropBags, ViewBags
 from cdgmae.consistency.score_tables import QUERY_COLUMNS
+from cdgmae.consistency.scoring.pair_images import BagLoader, CropBags, ViewBags
 from cdgmae.settings.consistency import CropDrawSettings
 from cdgmae.storage.expressions import arrow_filter
 from cdgmae.storage.files.atomic import atomic_file
@@ -132,15 +131,23 @@ def open_bags(table: Path, results: Path) -> BagLoader:
     Raises:
         ValueError: if the images are no longer there.
     """
-    facts = table_facts(table)
-    stages = results.resolve().parent
-    real_tar = stages / "shards" / f"{facts.get('real_shard', 'unknown')}.tar"
-    view_tar = stages / "views" / str(facts.get("source")) / f"{table.stem}.tar"
-    has_files = facts.get("crops") is None
-    missing: Sequence[Path] = [tar for tar in ((real_tar, view_tar) if has_files else (real_tar,)) if not tar.is_file()]
-    if missing:
+    real_tar, *view_tars = tars = tars_behind(table, results.resolve().parent)
+    if missing := [tar for tar in tars if not tar.is_file()]:
         raise ValueError(f"images of {table} are not there: no {missing[0]}; leave out --images, or run where the shards are")
-    size = int(facts["image_size"])
-    return (
-        ViewBags(real_tar, view_tar, size) if has_files else CropBags(real_tar, CropDrawSettings.from_plain(facts["crops"]), size)
-    )
+    facts = table_facts(table)
+    if view_tars:
+        return ViewBags(real_tar, view_tars[0], int(facts["image_size"]))
+    return CropBags(real_tar, CropDrawSettings.from_plain(facts["crops"]), int(facts["image_size"]))
+
+
+def tars_behind(table: Path, results: Path) -> list[Path]:
+    """The shards whose images were scored, from the facts in a score table: real images and, unless crops were scored, views.
+
+    Args:
+        table: Score table.
+        results: Folder with the results of all stages.
+    """
+    facts = table_facts(table)
+    real_tar = results / "shards" / f"{facts.get('real_shard', 'unknown')}.tar"
+    view_tar = results / "views" / str(facts.get("source")) / f"{table.stem}.tar"
+    return [real_tar, view_tar] if facts.get("crops") is None else [real_tar]

@@ -1,4 +1,4 @@
-"""Draws the whole demo: an image tree and three clip sets, each folder whole or absent, the marker last."""
+"""Draws the whole demo: an image tree and three evaluation sets, each folder whole or absent, the marker last."""
 
 from __future__ import annotations
 

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from cdgmae.generators.pipeline import LatentDiffusionPipeline
 from cdgmae.models.encoders.by_name import Encoder, weights_digest
+from cdgmae.models.encoders.checkpoint_layouts import check_finite
 from cdgmae.models.encoders.projected_encoder import load_conditioning_encoder
 from cdgmae.models.normalisation import normalise
+from cdgmae.settings.encoder import EncoderSettings
 
 FACTS_FILE = "cdgmae.json"
 
@@ -30,8 +32,8 @@ class GeneratorFacts:
 
     Attributes:
         digest: Digest of all weights, the encoder's included, and of the noise schedule.
-        encoder: Reference for `load_encoder`; a file name without folder lies inside the generator folder. None for an imported
-            generator whose encoder was not named.
+        encoder: The conditioning encoder; a file name without folder lies inside the generator folder. None for an imported generator
+            whose encoder was not named.
         encoder_digest: Digest of the encoder's weights.
         encoder_image_size: Side in pixels at which the encoder sees an image.
         image_size: Side of a generated view in pixels.
@@ -39,7 +41,7 @@ class GeneratorFacts:
     """
 
     digest: str
-    encoder: str | None
+    encoder: EncoderSettings | None
     encoder_digest: str
     encoder_image_size: int
     image_size: int
@@ -75,7 +77,7 @@ def embed(encoder: Encoder, squares_BCHW: Tensor) -> Tensor:
 def write_generator(
     folder: Path,
     pipeline: LatentDiffusionPipeline,
-    encoder_reference: str | None,
+    encoder: EncoderSettings | None,
     encoder_digest: str,
     *,
     image_size: int,
@@ -87,48 +89,45 @@ def write_generator(
     Args:
         folder: Where to write; the caller makes it appear atomically.
         pipeline: The generator.
-        encoder_reference: Conditioning encoder; a file (alone or as NAME@FILE) is copied into the folder, any other reference is
-            kept by name; None if it is not known.
+        encoder: Conditioning encoder, whose file, if it is one, is copied into the folder; None if it is not known.
         encoder_digest: Digest of the encoder's weights.
         image_size: Side of a generated view in pixels.
         encoder_image_size: Side in pixels at which the encoder sees an image.
         provenance: Where the generator came from.
     """
     pipeline.save_pretrained(folder)
-    encoder_reference = _copy_encoder(encoder_reference, folder) if encoder_reference is not None else None
+    encoder = _copied_into(folder, encoder) if encoder is not None else None
     digest = generator_digest(pipeline, encoder_digest)
-    facts = GeneratorFacts(digest, encoder_reference, encoder_digest, encoder_image_size, image_size, dict(provenance))
-    (folder / FACTS_FILE).write_text(json.dumps(asdict(facts), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    facts = GeneratorFacts(digest, encoder, encoder_digest, encoder_image_size, image_size, dict(provenance))
+    plain = {**asdict(facts), "encoder": encoder.model_dump(mode="json") if encoder is not None else None}
+    (folder / FACTS_FILE).write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return facts
 
 
-def _copy_encoder(reference: str, folder: Path) -> str:
-    """Copy the encoder's weights into the folder, if they are a file; returns the reference that finds them there."""
-    architecture, at, weights = reference.partition("@")
-    source = Path(reference) if Path(reference).is_file() else Path(weights)
-    if not source.is_file():
-        return reference
+def _copied_into(folder: Path, encoder: EncoderSettings) -> EncoderSettings:
+    """The encoder with its file, if it has one, inside the folder and named without it."""
+    if encoder.checkpoint is None:
+        return encoder
+    source = Path(encoder.checkpoint)
     name = f"encoder{source.suffix}"
     if source.parent != folder:
         shutil.copyfile(source, folder / name)
-    return name if source == Path(reference) else f"{architecture}{at}{name}"
+    return encoder.model_copy(update={"checkpoint": name})
 
 
-def _found_encoder(reference: str, folder: Path) -> str:
-    """The reference for `load_encoder`, with a file inside the folder under its path."""
-    architecture, at, weights = reference.partition("@")
-    inside = folder / (weights or reference)
-    if not inside.is_file():
-        return reference
-    return f"{architecture}{at}{inside}" if at else str(inside)
+def _found_in(folder: Path, encoder: EncoderSettings) -> EncoderSettings:
+    """The encoder with its file, if it has one, under its path."""
+    if encoder.checkpoint is None:
+        return encoder
+    return encoder.model_copy(update={"checkpoint": str(folder / Path(encoder.checkpoint).name)})
 
 
 def load_generator(folder: Path, *, device: torch.device) -> Generator:
     """Load a generator folder and check that its weights are the ones it was written with.
 
     Raises:
-        ValueError: if the folder is no generator folder, names no encoder, or its weights or its encoder are not those of
-            `cdgmae.json`.
+        ValueError: if the folder is no generator folder, names no encoder, its weights or its encoder are not those of
+            `cdgmae.json`, or a value among them is not finite.
     """
     facts = read_facts(folder)
     disable_progress_bar()  # the library would draw a bar into the job's log
@@ -137,7 +136,7 @@ def load_generator(folder: Path, *, device: torch.device) -> Generator:
             f"{folder} has no conditioning encoder, so nothing can be sampled from images; import the checkpoint again with "
             "--encoder, the encoder that it was trained with"
         )
-    encoder = load_conditioning_encoder(_found_encoder(facts.encoder, folder), device=device)
+    encoder = load_conditioning_encoder(_found_in(folder, facts.encoder), device=device)
     try:
         pipeline = LatentDiffusionPipeline.from_pretrained(folder)
     except (OSError, RuntimeError, KeyError, AttributeError, ValueError) as error:
@@ -148,6 +147,9 @@ def load_generator(folder: Path, *, device: torch.device) -> Generator:
     ):
         if found != wanted:
             raise ValueError(f"{folder}: the {name}'s weights have digest {found}, {FACTS_FILE} says {wanted}; make it again")
+    for name in ("unet", "projector", "autoencoder"):
+        if (module := getattr(pipeline, name)) is not None:
+            check_finite(f"{folder}, {name}", module.state_dict())
     pipeline.set_progress_bar_config(disable=True)
     return Generator(pipeline.to(device), encoder, facts)
 
@@ -160,11 +162,13 @@ def read_facts(folder: Path) -> GeneratorFacts:
     """
     path = folder / FACTS_FILE
     try:
-        return GeneratorFacts(**json.loads(path.read_text(encoding="utf-8")))
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        encoder = EncoderSettings.from_plain(plain["encoder"]) if plain["encoder"] is not None else None
+        return GeneratorFacts(**{**plain, "encoder": encoder})
     except OSError as error:
         raise ValueError(
             f"{folder} is no generator folder: {FACTS_FILE} cannot be read ({error.strerror}); give a folder that "
             "`cdgmae views train-generator` or `cdgmae views import-generator` wrote"
         ) from None
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); make the generator again") from None

@@ -6,7 +6,8 @@ latents), H W height and width; tokens are (B, T, cross-attention width), T = 1 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 import torch
@@ -19,6 +20,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
+from cdgmae.generators.components import check_components
 from cdgmae.generators.parts.condition_projector import ConditionProjector
 from cdgmae.generators.parts.grid_projector import GridProjector
 from cdgmae.generators.parts.patch_autoencoder import PatchAutoencoder
@@ -98,7 +100,12 @@ class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, folder: Any, **options: Any) -> Self:
-        """Load a folder written by `save_pretrained`; weights are read from safetensors only."""
+        """Load a folder written by `save_pretrained`; weights are read from safetensors only.
+
+        Raises:
+            ValueError: if the folder names or holds anything but the known components (`check_components`).
+        """
+        check_components(Path(folder))
         pipeline: Self = super().from_pretrained(folder, **{**options, "use_safetensors": True})
         return pipeline
 
@@ -146,16 +153,20 @@ class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         eta: float = 0.0,
         *,
         generators: Sequence[torch.Generator] | None = None,
+        between_steps: Callable[[], None] = lambda: None,
     ) -> Tensor:
         """Denoise standard normal latents under the embeddings' conditions.
 
+        The U-Net computes in its own dtype, the scheduler in that of the latents, and nothing waits for the device between two steps.
+
         Args:
             embeddings_BD: Raw encoder embeddings.
-            initial_latents_BCHW: x_T, standard normal.
+            initial_latents_BCHW: x_T, standard normal, best in fp32.
             num_inference_steps: Steps of the scheduler.
             guidance_scale: s in e_u + s (e_c - e_u); 1 evaluates the conditional rows only.
             eta: DDIM's noise share; 0 makes the result a function of x_T and the embedding.
             generators: One generator per row for the noise of eta > 0.
+            between_steps: Called after every step; may raise to stop.
 
         Raises:
             ValueError: if eta > 0 and the scheduler is not DDIM, or guidance is asked of a generator without null condition.
@@ -165,19 +176,22 @@ class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         tokens = self.condition(embeddings_BD)
         if guidance_scale != 1:
             tokens = torch.cat([self.null_tokens(len(tokens)).to(tokens.dtype), tokens])
-        self.scheduler.set_timesteps(num_inference_steps, device=initial_latents_BCHW.device)
+        tokens = tokens.to(self.unet.dtype)
+        self.scheduler.set_timesteps(num_inference_steps)  # on the CPU: a scalar read from a GPU would wait for it
+        timesteps_S = self.scheduler.timesteps.to(initial_latents_BCHW.device)
         extra = {"eta": eta, "generator": list(generators) if generators is not None else None} if eta else {}
         latents: Tensor = initial_latents_BCHW * self.scheduler.init_noise_sigma
-        for timestep in self.scheduler.timesteps:
+        for step, timestep in enumerate(self.scheduler.timesteps):
             model_input = self.scheduler.scale_model_input(latents, timestep)
-            prediction = self._guided_prediction(model_input, timestep, tokens, guidance_scale)
+            prediction = self._guided_prediction(model_input, timesteps_S[step], tokens, guidance_scale)
             latents = self.scheduler.step(prediction, timestep, latents, return_dict=False, **extra)[0]
+            between_steps()
         return latents
 
     def _guided_prediction(self, latents_BCHW: Tensor, timestep: Tensor, tokens: Tensor, guidance_scale: float) -> Tensor:
         rows = len(tokens) // len(latents_BCHW)
         repeated = torch.cat([latents_BCHW] * rows) if rows > 1 else latents_BCHW
-        output = predict(self.unet, repeated, timestep, tokens).to(latents_BCHW.dtype)
+        output = predict(self.unet, repeated.to(tokens.dtype), timestep, tokens).to(latents_BCHW.dtype)
         if rows == 1:
             conditional: Tensor = output
             return conditional
@@ -202,13 +216,25 @@ class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     @torch.no_grad()
     def decode(self, latents_BCHW: Tensor) -> Tensor:
-        """What the first stage makes of scaled latents, nominally in -1..1; a VQ stage quantises to its codebook first."""
+        """What the first stage makes of scaled latents, nominally in -1..1; a VQ stage quantises to its codebook first.
+
+        A learned stage's decoder computes in its own dtype; the search in the codebook keeps that of the latents, which decides ties.
+        """
         stage: Any = self.autoencoder
         if stage is None:
             return latents_BCHW
         unscaled = latents_BCHW / self.scaling_factor + _shift(stage)
-        images: Tensor = stage.decode(unscaled) if isinstance(stage, PatchAutoencoder) else stage.decode(unscaled).sample
-        return images
+        images: Tensor
+        if isinstance(stage, PatchAutoencoder):
+            images = stage.decode(unscaled)
+            return images
+        dtype = next(stage.decoder.parameters()).dtype
+        if isinstance(stage, VQModel):
+            codes = stage.quantize(unscaled)[0].to(dtype)
+            images = stage.decoder(stage.post_quant_conv(codes), codes if stage.config.norm_type == "spatial" else None)
+        else:
+            images = stage.decode(unscaled.to(dtype)).sample
+        return images.to(latents_BCHW.dtype)
 
     def images(self, latents_BCHW: Tensor) -> Tensor:
         """Images in 0..1 from scaled latents: `decode`, brought to 0..1 and cut there."""

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
+from huggingface_hub import DatasetCard, DatasetCardData
 
 from cdgmae import __version__
-from cdgmae.interchange.cards import PAPER, card, licence_text, markdown_table, refuse_used_folder
+from cdgmae.interchange.cards import PAPER, card_text, licence_text, markdown_table, refuse_used_folder
 from cdgmae.storage.files.atomic import atomic_folder, explain_write_errors
 from cdgmae.storage.image_shards import OK, index_path, read_index
 from cdgmae.storage.tables import read_table
@@ -57,8 +58,7 @@ def export_bags(
             for tar in found:
                 for file in (tar, index_path(tar)):
                     linked &= _link_or_copy(file, folder / name / file.name)
-        text = _card(source, kind, counts, _provenance(view_tars[0]), _consistency(results, source), licence)
-        (folder / "README.md").write_text(text, encoding="utf-8")
+        _card(source, kind, counts, _provenance(view_tars[0]), _consistency(results, source), licence).save(folder / "README.md")
     return {"output": str(output), "shards": len(view_tars), **counts, "files": "linked" if linked else "copied"}
 
 
@@ -92,19 +92,16 @@ def _consistency(results: Path, source: str) -> dict[str, Any] | None:
 
 def _card(
     source: str, kind: str, counts: dict[str, int], provenance: dict[str, Any], consistency: dict[str, Any] | None, licence: str
-) -> str:
+) -> DatasetCard:
     size = next((name for limit, name in SIZES if counts["views"] < limit), "n>10M")
     configs = [
         {"config_name": name, "data_files": [{"split": "train", "path": f"{name}/*.tar"}], **({"default": True} if name == "views" else {})}
         for name in FOLDERS
     ]  # fmt: skip
-    metadata = {
-        "license": licence,
-        "task_categories": ["image-feature-extraction"],
-        "tags": ["webdataset", "synthetic", "multi-view", "cdg-mae"],
-        "size_categories": [size],
-        "configs": configs,
-    }
+    metadata = DatasetCardData(
+        license=licence, task_categories=["image-feature-extraction"], tags=["webdataset", "synthetic", "multi-view", "cdg-mae"],
+        size_categories=[size], configs=configs,
+    )  # fmt: skip
     made = ", ".join(f"{name} {value}" for name, value in provenance.items())
     content = markdown_table(
         ["folder", "holds", "images"], [[f"`{name}/`", text, counts[name]] for name, text in FOLDERS.items()]
@@ -121,7 +118,7 @@ def _card(
         "Consistency": _consistency_section(consistency),
         "Licence": licence_text(licence, "these images") + " The licence of the real images binds whatever is made from them.",
     }
-    return card(metadata, f"Bags of views: {source}", sections)
+    return DatasetCard(card_text(metadata, f"Bags of views: {source}", sections))
 
 
 def _consistency_section(row: dict[str, Any] | None) -> str:

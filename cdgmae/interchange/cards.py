@@ -7,23 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from huggingface_hub import CardData
 
 PAPER = "CDG-MAE: Learning Correspondences from Diffusion Generated Views"
 NO_LICENCE = "other"
 
 
-def card(metadata: Mapping[str, Any], title: str, sections: Mapping[str, str]) -> str:
-    """A card as Markdown.
+def card_text(metadata: CardData, title: str, sections: Mapping[str, str]) -> str:
+    """The text of a card.
 
     Args:
         metadata: What the hub reads: tags, licence, configurations.
         title: Its heading.
         sections: Heading -> Markdown text, in order.
     """
-    front = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True)
     body = "\n".join(f"## {heading}\n\n{text.strip()}\n" for heading, text in sections.items())
-    return f"---\n{front}---\n\n# {title}\n\n{body}"
+    return f"---\n{metadata.to_yaml()}\n---\n\n# {title}\n\n{body}"
 
 
 def licence_text(licence: str, subject: str) -> str:

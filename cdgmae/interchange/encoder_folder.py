@@ -6,18 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
+import timm
+from huggingface_hub import ModelCard, ModelCardData
+from timm.models import save_for_hf
 from timm.models.vision_transformer import VisionTransformer
 
 from cdgmae import __version__
-from cdgmae.interchange.cards import PAPER, card, json_block, licence_text, markdown_table, refuse_used_folder
+from cdgmae.interchange.cards import PAPER, card_text, json_block, licence_text, markdown_table, refuse_used_folder
 from cdgmae.models.encoders.checkpoints import load_encoder_file
 from cdgmae.models.encoders.frozen_encoder import weights_digest
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.pretrain.export import run_settings
-from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
-from cdgmae.propagation.measures.scores import table_scores
+from cdgmae.propagation.benchmarks.registry import benchmark_of, column_of
+from cdgmae.propagation.measures.encoder_summary import summary_rows, wide_rows
+from cdgmae.propagation.measures.score_table import COMMON_COLUMNS
 from cdgmae.settings.encoder import ARCHITECTURES, VitSettings
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.files.atomic import atomic_folder, explain_write_errors
@@ -29,7 +32,6 @@ TIMM_NAMES = {
     "vitb16": "vit_base_patch16_224",
     "vitl16": "vit_large_patch16_224",
 }
-CARD_COLUMNS = ("J&F", "J", "F", "mIoU", "PCK@0.1", "PCK@0.2")
 
 
 def export_encoder(run_dir: Path, output: Path, *, results: Path, licence: str) -> dict[str, object]:
@@ -43,7 +45,7 @@ def export_encoder(run_dir: Path, output: Path, *, results: Path, licence: str) 
         licence: Licence identifier for the card, or `other`.
 
     Returns:
-        The folder, the timm architecture, the number of parameters and the clip sets with scores.
+        The folder, the timm architecture, the number of parameters and the evaluation sets with scores.
 
     Raises:
         ValueError: if the run is not finished, `output` is in use, or something cannot be written.
@@ -54,15 +56,11 @@ def export_encoder(run_dir: Path, output: Path, *, results: Path, licence: str) 
     evaluations = find_evaluations(results, digest)
     architecture = timm_architecture(settings.vit)
     with explain_write_errors(output), atomic_folder(output) as folder:
-        tensors = {name: tensor.contiguous() for name, tensor in vit.state_dict().items()}
-        (folder / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
-        (folder / "config.json").write_text(
-            json.dumps(timm_config(architecture, settings.vit), indent=2) + "\n", encoding="utf-8"
-        )
-        text = _card(run_dir, settings, vit, digest, evaluations, licence)
-        (folder / "README.md").write_text(text, encoding="utf-8")
+        model = as_timm_model(architecture, vit, settings.vit)
+        save_for_hf(model, str(folder), model_args=timm_arguments(settings.vit), safe_serialization=True)
+        _card(run_dir, settings, vit, digest, evaluations, licence).save(folder / "README.md")
     parameters = sum(parameter.numel() for parameter in vit.parameters())
-    return {"output": str(output), "architecture": architecture, "parameters": parameters, "clip_sets": sorted(evaluations)}
+    return {"output": str(output), "architecture": architecture, "parameters": parameters, "evaluation_sets": sorted(evaluations)}
 
 
 def timm_architecture(vit: VitSettings) -> str:
@@ -71,54 +69,37 @@ def timm_architecture(vit: VitSettings) -> str:
     return next((TIMM_NAMES[name] for name, known in ARCHITECTURES.items() if known == dimensions), TIMM_NAMES["vits16"])
 
 
-def timm_config(architecture: str, vit: VitSettings) -> dict[str, Any]:
-    """The `config.json` that timm reads: architecture, dimensions, and how images are prepared."""
-    return {
-        "architecture": architecture,
-        "num_classes": 0,
-        "num_features": vit.embed_dim,
-        "global_pool": "token",
-        "model_args": {
-            "img_size": vit.image_size,
-            "patch_size": vit.patch_size,
-            "embed_dim": vit.embed_dim,
-            "depth": vit.depth,
-            "num_heads": vit.num_heads,
-            "num_classes": 0,
-        },
-        "pretrained_cfg": {
-            "input_size": [3, vit.image_size, vit.image_size],
-            "fixed_input_size": True,
-            "interpolation": "bicubic",
-            "crop_pct": 1.0,
-            "mean": list(IMAGENET_MEAN),
-            "std": list(IMAGENET_STD),
-            "num_classes": 0,
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
-        },
-    }
+def as_timm_model(architecture: str, vit: VisionTransformer, settings: VitSettings) -> VisionTransformer:
+    """The same encoder as timm builds it under a name, with how its images are prepared."""
+    side = settings.image_size
+    prepared = {
+        "architecture": architecture, "input_size": (3, side, side), "fixed_input_size": True, "interpolation": "bicubic", "crop_pct": 1.0,
+        "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "num_classes": 0, "first_conv": "patch_embed.proj", "classifier": "head",
+    }  # fmt: skip
+    model: VisionTransformer = timm.create_model(architecture, pretrained_cfg=prepared, **timm_arguments(settings))
+    model.load_state_dict(vit.state_dict())
+    return model
 
 
-def find_evaluations(results: Path, digest: str) -> dict[str, dict[str, Any]]:
-    """Clip set -> scores in percent, protocol and number of sequences, of the encoder with these weights.
+def timm_arguments(settings: VitSettings) -> dict[str, Any]:
+    """The dimensions as timm names them."""
+    return {"img_size": settings.image_size, **settings.model_dump(exclude={"image_size"}), "num_classes": 0}
+
+
+def find_evaluations(results: Path, digest: str) -> dict[str, list[dict[str, Any]]]:
+    """Evaluation set -> its rows of the summary, of the encoder with these weights.
 
     Args:
-        results: Folder with `propagation/{encoder}/{clip_set}.parquet`.
+        results: Folder with `propagation/{encoder}/{set}.parquet`.
         digest: `weights_digest` of the encoder.
     """
-    found: dict[str, dict[str, Any]] = {}
+    evaluations: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(results.glob("propagation/*/*.parquet")):
         table = read_table(path)
-        if not set(TABLE_SCHEMA.names) <= set(table.column_names):
-            continue
-        rows = table.to_pylist()
+        rows = table.to_pylist() if set(COMMON_COLUMNS) <= set(table.column_names) else []
         if rows and rows[0]["encoder_digest"] == digest:
-            sequences = len({row["sequence"] for row in rows})
-            found[rows[0]["clip_set"]] = {
-                "scores": table_scores(rows), "protocol": json.loads(rows[0]["protocol"]), "sequences": sequences
-            }  # fmt: skip
-    return found
+            evaluations[rows[0]["set"]] = summary_rows(rows)
+    return evaluations
 
 
 def _card(
@@ -126,16 +107,16 @@ def _card(
     settings: PretrainRunSettings,
     vit: VisionTransformer,
     digest: str,
-    evaluations: dict[str, dict[str, Any]],
+    evaluations: dict[str, list[dict[str, Any]]],
     licence: str,
-) -> str:
+) -> ModelCard:
     name = f"{run_dir.parent.name}, {run_dir.name}"
-    metadata = {
-        "library_name": "timm",
-        "pipeline_tag": "image-feature-extraction",
-        "license": licence,
-        "tags": ["timm", "vision-transformer", "masked-autoencoder", "correspondence", "video-label-propagation", "cdg-mae"],
-    }
+    metadata = ModelCardData(
+        library_name="timm",
+        pipeline_tag="image-feature-extraction",
+        license=licence,
+        tags=["timm", "vision-transformer", "masked-autoencoder", "correspondence", "video-label-propagation", "cdg-mae"],
+    )
     sections = {
         "What it is": f"A Vision Transformer encoder (patch {settings.vit.patch_size}, width {settings.vit.embed_dim}, depth "
         f"{settings.vit.depth}) pre-trained with the pretext `{settings.pretext}` on bags of view source `{settings.source}`, the method "
@@ -146,7 +127,7 @@ def _card(
         "Training settings": json_block(settings.model_dump(mode="json")),
         "Licence": licence_text(licence, "these weights"),
     }
-    return card(metadata, f"CDG-MAE encoder: {name}", sections)
+    return ModelCard(card_text(metadata, f"CDG-MAE encoder: {name}", sections))
 
 
 def _use(vit: VitSettings) -> str:
@@ -157,23 +138,32 @@ def _use(vit: VitSettings) -> str:
     )
 
 
-def _scores_section(evaluations: dict[str, dict[str, Any]]) -> str:
+def _scores_section(evaluations: dict[str, list[dict[str, Any]]]) -> str:
     """This encoder's scores above the paper's rows; what was not measured is a dash."""
     if not evaluations:
         return "Not measured: no propagation table of these weights was found when this folder was written."
-    scores = {name: value for facts in evaluations.values() for name, value in facts["scores"].items()}
-    rows = [row for row in PAPER_TABLES["table5"].rows.values() if "CDG" in row.labels[0]]
-    paper = [[f"paper: {row.labels[0]}", *(row.printed[column].value for column in CARD_COLUMNS)] for row in rows]
-    table = markdown_table(["encoder", *CARD_COLUMNS], [["this one", *(scores.get(column) for column in CARD_COLUMNS)], *paper])
+    shown = [
+        row
+        for rows in evaluations.values()
+        for row, measure in zip(rows, benchmark_of(rows[0]["kind"]).measures, strict=True)
+        if measure.shown
+    ]
+    columns = [column_of(row["set"], row["kind"], row["measure"]) for row in shown]
+    ours = wide_rows([{**row, "encoder": "this one"} for row in shown])[0]
+    published = [row for row in PAPER_TABLES["table5"].rows.values() if "CDG" in row.labels[0]]
+    paper = [[f"paper: {row.labels[0]}", *(row.value(column) for column in columns)] for row in published]
+    table = markdown_table(["encoder", *columns], [["this one", *(ours[column] for column in columns)], *paper])
     return (
-        f"Video label propagation with the frozen encoder, in percent, higher is better.\n\n{table}\n\nThe paper's numbers hold for "
-        "ViT-S/16, ImageNet-1K and the full clip sets; compare only under the same protocol and clips."
+        f"Frozen encoder, nothing trained, in percent, higher is better.\n\n{table}\n\nThe paper's numbers hold for "
+        "ViT-S/16, ImageNet-1K and the full data sets; compare only under the same protocol and sequences."
     )
 
 
-def _protocol_section(evaluations: dict[str, dict[str, Any]]) -> str:
+def _protocol_section(evaluations: dict[str, list[dict[str, Any]]]) -> str:
     parts = []
-    for clip_set, facts in sorted(evaluations.items()):
-        protocol = {name: value for name, value in facts["protocol"].items() if name != "root"}  # a path of the machine
-        parts.append(f"{clip_set}, {facts['sequences']} sequences:\n\n{json_block(protocol)}")
+    for name, rows in sorted(evaluations.items()):
+        protocol = {
+            key: value for key, value in json.loads(rows[0]["protocol"]).items() if key != "root"
+        }  # a path of the machine
+        parts.append(f"{name}, {rows[0]['sequences']} sequences:\n\n{json_block(protocol)}")
     return "\n\n".join(parts) or "None was measured."

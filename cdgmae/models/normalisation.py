@@ -38,6 +38,11 @@ def pixels_to_tensor(images: Sequence[Image.Image], device: torch.device | None 
     return torch.from_numpy(pixels_BHWC).to(device).permute(0, 3, 1, 2).contiguous().float().div_(255.0)
 
 
+def square(image: Image.Image, side: int) -> Image.Image:
+    """An image scaled by its shorter side and cropped to the centre."""
+    return center_crop(resize_shorter_side(image, side), side)
+
+
 def squares(images: Sequence[Image.Image], side: int) -> Tensor:
-    """Images scaled by their shorter side and cropped to the centre: (B, 3, side, side) in 0..1."""
-    return pixels_to_tensor([center_crop(resize_shorter_side(image, side), side) for image in images])
+    """Images as `square` gives them: (B, 3, side, side) in 0..1."""
+    return pixels_to_tensor([square(image, side) for image in images])

@@ -59,10 +59,13 @@ class FrozenOneDnnLinear(nn.Module):
         return outputs
 
 
-def freeze_to_onednn(module: nn.Module) -> None:
-    """Replace all float32 linear layers of a frozen CPU module; nothing happens where torch was built without oneDNN."""
+def freeze_to_onednn(module: nn.Module, min_weights: int = 0) -> None:
+    """Replace the float32 linear layers of a frozen CPU module that hold at least so many weights.
+
+    Small layers lose more by converting the layouts than they win. Nothing happens where torch was built without oneDNN.
+    """
     for parent, name, child in _linears(module):
-        if _on_cpu(child.weight):
+        if _on_cpu(child.weight) and child.weight.numel() >= min_weights:
             setattr(parent, name, FrozenOneDnnLinear(child))
 
 

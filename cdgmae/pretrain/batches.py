@@ -14,8 +14,8 @@ from cdgmae.pretrain.augment import MAX_ENLARGED, resize_pixels
 from cdgmae.pretrain.pretext import plan_sample
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.bags import Bag, BagStore
-from cdgmae.storage.files.local_copy import stage_in
+from cdgmae.storage.bags import Bag, Bags
+from cdgmae.storage.files.local_copy import copy_to_local_disk
 from cdgmae.storage.media.crops import PixelBox, SamplePlan
 from cdgmae.storage.media.images import ImageError
 from cdgmae.storage.media.pixels import decode_pixels
@@ -36,7 +36,7 @@ class BagBatches:
         num_steps: Steps of the whole run.
     """
 
-    def __init__(self, store: BagStore, settings: PretrainRunSettings, seed: int, *, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, store: Bags, settings: PretrainRunSettings, seed: int, *, cache_bytes: int = CACHE_BYTES) -> None:
         """Prepare the order of bags.
 
         Args:
@@ -166,7 +166,7 @@ def open_bags(
     view_tars: Sequence[Path],
     score_tables: Sequence[Path] = (),
     local_folder: Path | None = None,
-) -> BagStore:
+) -> Bags:
     """The bags that a run trains on; those with too few views, or too few that pass `view_filter`, are left out.
 
     Args:
@@ -185,9 +185,9 @@ def open_bags(
             raise ValueError("view_filter and view_weight need --consistency FOLDER, the score tables of the view source")
         weights = ViewWeights(tuple(score_tables), settings.view_filter, settings.view_weight)
     if local_folder is not None:
-        local = stage_in([*shard_tars, *view_tars], local_folder)
+        local = copy_to_local_disk([*shard_tars, *view_tars], local_folder)
         shard_tars, view_tars = local[: len(shard_tars)], local[len(shard_tars) :]
-    return BagStore(shard_tars, view_tars, min_views=views_needed(settings), weights=weights)
+    return Bags(shard_tars, view_tars).usable(min_views=views_needed(settings), weights=weights)
 
 
 def views_needed(settings: PretrainRunSettings) -> int:

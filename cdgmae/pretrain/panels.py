@@ -18,7 +18,8 @@ from cdgmae.models.cross_view_mae import CrossViewMAE, CrossViewOutput
 from cdgmae.models.masking import draw_mask
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from cdgmae.pretrain.augment import finish_views
-from cdgmae.pretrain.task import PretrainTask, reconstruct
+from cdgmae.pretrain.reconstruction import reconstruct
+from cdgmae.pretrain.task import PretrainTask
 from cdgmae.storage.files.atomic import atomic_file
 
 NUM_SAMPLES = 4

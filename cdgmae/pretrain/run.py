@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,12 +19,12 @@ from cdgmae.pretrain.panels import PanelPainter
 from cdgmae.pretrain.task import PretrainTask, build_model, loop_settings
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.pretrain import PretrainRunSettings
+from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.storage.files.atomic import atomic_folder, write_text
-from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import file_sha256, write_table
+from cdgmae.training.accelerator import start_training_compute
 from cdgmae.training.loop import TrainingResult, remove_work, train
-from cdgmae.training.machine import Machine
 from cdgmae.training.metrics import METRICS_SCHEMA
 
 RUN_METRICS_SCHEMA = pa.schema(
@@ -32,8 +33,6 @@ RUN_METRICS_SCHEMA = pa.schema(
 """`METRICS_SCHEMA` with the epoch (fractional, at the start of the step) as second column."""
 
 PANELS_FOLDER = "panels"
-OUTPUTS = ("model.safetensors", "config.json", "metrics.parquet", PANELS_FOLDER, "encoder.safetensors")
-"""What a run writes; `encoder.safetensors`, which later stages wait for, is the last."""
 
 
 def run_pretrain(
@@ -43,12 +42,11 @@ def run_pretrain(
     view_tars: Sequence[Path],
     output: Path,
     work_dir: Path,
-    machine: Machine,
+    runtime: RuntimeSettings = DEFAULT_RUNTIME,
     label: str = "pretrain",
     *,
     score_tables: Sequence[Path] = (),
-    local_folder: Path | None = None,
-    finished: FinishedFolder = NOTHING_KEPT,
+    tracker_dir: Path | None = None,
 ) -> dict[str, object]:
     """Pre-train one run with one seed.
 
@@ -62,11 +60,10 @@ def run_pretrain(
         view_tars: Shards of the view source; empty for sources without files.
         output: Folder of the declared results.
         work_dir: Undeclared folder for the training state, shared by all processes; found again after a failure, removed at the end.
-        machine: How to run here.
+        runtime: How to run here.
         label: Name of the run in progress lines and trackers.
         score_tables: Tables of stage `consistency`, for a run that filters or weighs views.
-        local_folder: Folder on a node-local disk to read the shards from; see `cdgmae.storage.files.local_copy`.
-        finished: Where the outputs get second names once they are whole, and are looked for first.
+        tracker_dir: Folder for the trackers of `runtime`; None: no trackers.
 
     Returns:
         steps, first and last loss (means over up to 20 steps), number of bags and the encoder's path; empty on other processes
@@ -76,23 +73,20 @@ def run_pretrain(
         ValueError: if shards are incomplete, bags are too few, or the loss is not finite or explodes.
         Interrupted: if asked to stop; run it again to go on.
     """
+    compute = start_training_compute(runtime)
     inputs = {
         f"{path.parent.name}/{path.name}": file_sha256(index_path(path)) for path in (*shard_tars, *view_tars, *score_tables)
     }
-    made_from = {"run": settings.digest(), "seed": seed, "inputs": sorted(inputs.values()), "precision": machine.precision}
-    copy = finished.copy_of([output / name for name in OUTPUTS], made_from)
-    restored = copy.restore() if is_main_process() else None
-    if machine.main_process_found(restored is not None):
-        return restored or {}
+    local_folder = Path(os.path.expandvars(runtime.local_copy)) if runtime.local_copy else None
     store = open_bags(settings, shard_tars, view_tars, score_tables, local_folder)
     batches = BagBatches(store, settings, seed)
     model = build_model(settings, seed)
-    if machine.device.type == "cpu":
+    if compute.device.type == "cpu":
         use_onednn(model)
     task, loop = PretrainTask(batches, model), loop_settings(settings, batches.steps_per_epoch)
     painter = PanelPainter(task, loop.num_steps, settings.num_panels, work_dir / PANELS_FOLDER)
     result = train(
-        task, loop, seed=seed, work_dir=work_dir, machine=machine, identity=f"{settings.digest()}|{sorted(inputs.values())}",
+        task, loop, seed=seed, work_dir=work_dir, runtime=runtime, tracker_dir=tracker_dir, identity=f"{settings.digest()}|{sorted(inputs.values())}",
         label=label, observe=painter,
     )  # fmt: skip
     if not is_main_process():
@@ -110,7 +104,6 @@ def run_pretrain(
         "last_loss": sum(losses[-window:]) / window,
         "encoder": str(output / "encoder.safetensors"),
     }
-    copy.keep(facts)
     remove_work(work_dir)
     return facts
 

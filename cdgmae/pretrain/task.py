@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cdgmae.models.cross_view_mae import CrossViewMAE, CrossViewOutput
-from cdgmae.pretrain.augment import finish_views
+from cdgmae.models.cross_view_mae import CrossViewMAE
 from cdgmae.pretrain.batches import BagBatches
+from cdgmae.pretrain.memory import run_memory
+from cdgmae.pretrain.reconstruction import reconstruct
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.pretrain import PretrainRunSettings
+from cdgmae.training.memory import MemoryNeed
 from cdgmae.training.schedule import LoopSettings
 
 LR_REFERENCE_BATCH = 256
@@ -35,17 +37,9 @@ class PretrainTask:
         """Keys of the bags in the global batch of a step."""
         return self.batches.bag_keys(step)
 
-
-def reconstruct(model: nn.Module, batch: dict[str, Tensor], image_size: int) -> CrossViewOutput:
-    """Run the model on a batch with the masks that belong to its samples.
-
-    On a CPU dropout belongs to the samples, too, so that a run is the same on any number of processes; a GPU draws it by the batch,
-    which its fused attention can do.
-    """
-    target_BCHW, anchors_BACHW = finish_views(batch, image_size)
-    seeds = None if target_BCHW.is_cuda else batch["dropout_seeds"]
-    output: CrossViewOutput = model(target_BCHW, anchors_BACHW, batch["target_noise"], batch.get("anchor_noise"), seeds)
-    return output
+    def memory(self, precision: str) -> MemoryNeed:
+        """What a step needs of a GPU's memory."""
+        return run_memory(self.batches.settings, precision)
 
 
 def build_model(settings: PretrainRunSettings, seed: int) -> CrossViewMAE:

@@ -1,7 +1,6 @@
-"""Video label propagation with a frozen encoder: DAVIS-2017 objects, VIP parts, JHMDB joints (paper, Table 5; spec label_propagation 3).
+"""Frozen encoders on evaluation sets, training-free: video label propagation and its like (paper, Table 5; spec label_propagation 3).
 
-Way through the package: `layouts` and `jhmdb_layout` find and check the clips (`clips`, `image_files`), `frames` decodes and embeds,
-`memory` propagates soft labels, `scorers` decode and measure one clip (`masks`, `object_measures`, `part_measures`, `joints`), `run` writes
-the table, `predictions`, `overlays` and `strips` what was asked for besides, `scores` turns tables into the paper's numbers, `summary` puts encoders
-side by side and `display` shows them above the paper's Table 5. `prepare_davis` makes the copy of DAVIS that published numbers rest on.
+Way through the package: `benchmarks` holds one object per kind of set, which reads it (`layouts`), computes a sequence of it (`engine`: frames
+to features, memory, top-k) and measures what came out (`measures`). `evaluation` runs one encoder on one set and writes the table; `output`
+writes what was asked for besides; `measures.encoder_summary` puts encoders side by side.
 """

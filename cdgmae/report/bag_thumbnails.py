@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from cdgmae.consistency.query import tars_behind
 from cdgmae.settings.report import ReportSettings
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.atomic import write_bytes
-from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, index_path
-from cdgmae.storage.media.images import ImageError, decode_rgb, encode_jpeg
-from cdgmae.storage.tables import read_table, table_facts
+from cdgmae.storage.image_shards import OK, index_path
+from cdgmae.storage.media.images import ImageError, encode_jpeg
+from cdgmae.storage.tables import read_table
 
 FIGURES, BAGS = "figures", "bags"
 """Folder of all images of the page, and its folder of thumbnails."""
@@ -64,17 +67,24 @@ class _Pick:
     mean_nps: float
 
 
-def show_bags(results: Path, source: str, settings: ReportSettings, output: Path) -> SourceBags | None:
+def show_bags(tables: Sequence[Path], results: Path, source: str, settings: ReportSettings, output: Path) -> SourceBags | None:
     """Choose bags of one source and write their thumbnails below `output`/figures/bags.
 
     Bags are ranked by the mean NPS of their views and taken at equal distances of rank, so that the worst, the best and those
     between are seen in the proportion in which they exist. Pairs of two views, and crops, are left out: a bag's images stand with
     what they score against its real image.
 
+    Args:
+        tables: Score tables of the source.
+        results: Folder with the results of the stages.
+        source: Name of the source.
+        settings: Number of bags, size of the thumbnails.
+        output: Folder of the report.
+
     Returns:
         The bags, lowest NPS first, or None if the source has no scored pair with a real image.
     """
-    picks, num_bags = _choose(sorted((results / "consistency" / source).glob("*.parquet")), settings.num_bags)
+    picks, num_bags = _choose(tables, settings.num_bags)
     if not picks:
         return None
     bags: dict[int, ShownBag] = {}
@@ -84,7 +94,7 @@ def show_bags(results: Path, source: str, settings: ReportSettings, output: Path
     return SourceBags(source, num_bags, [bags[pick.rank] for pick in picks])
 
 
-def _choose(tables: list[Path], count: int) -> tuple[list[_Pick], int]:
+def _choose(tables: Sequence[Path], count: int) -> tuple[list[_Pick], int]:
     """Picks at equal distances of the ranking by mean NPS, and the number of ranked bags; one table is read at a time."""
     keys: list[str] = []
     origins: list[int] = []
@@ -109,53 +119,55 @@ def evenly_spaced(total: int, count: int) -> list[int]:
     return sorted({int(place) for place in np.linspace(0, total - 1, min(count, total)).round()})
 
 
+def missing_images(table: Path, results: Path) -> str | None:
+    """Which shard behind a score table is not there, or None."""
+    gone = [tar for tar in tars_behind(table, results) if not (tar.is_file() and index_path(tar).is_file())]
+    places = " and ".join(str(tar.relative_to(results)) for tar in gone)
+    return f"{places} {'is' if len(gone) == 1 else 'are'} not there" if gone else None
+
+
 def _show_table(results: Path, source: str, table: Path, picks: list[_Pick], size: int, output: Path) -> list[ShownBag]:
     """The picked bags of one shard."""
     keys = pa.array([pick.key for pick in picks])
     scores = read_table(table, ["key", "view_a", "view_b", "status", "reason", "gs", "ls", "nps"])
     rows = scores.filter(pc.and_(pc.is_in(scores["key"], keys), pc.equal(scores["view_a"], 0))).to_pylist()
-    real = _Images(results / "shards" / f"{table_facts(table).get('real_shard', 'unknown')}.tar", keys)
-    views = _Images(results / "views" / source / f"{table.stem}.tar", keys)
+    images = _Thumbnails(table, results, size, output / FIGURES / BAGS / source)
     shown = []
     for pick in picks:
-        thumbnails = PurePosixPath(FIGURES, BAGS, source)
-        members = [ShownView(0, *real.thumbnail(pick.key, 0, size, output, thumbnails / f"{pick.rank:07d}-0.jpg"))]
+        members = [ShownView(0, *images.write(pick.key, 0, f"{pick.rank:07d}-0.jpg"))]
         for row in (row for row in rows if row["key"] == pick.key):
-            place = thumbnails / f"{pick.rank:07d}-{row['view_b']}.jpg"
-            members.append(ShownView(row["view_b"], *views.thumbnail(pick.key, row["view_b"], size, output, place), scores=row))
-        shown.append(ShownBag(pick.key, real.class_name(pick.key), pick.rank, pick.mean_nps, members))
+            view_index = row["view_b"]
+            image, problem = images.write(pick.key, view_index, f"{pick.rank:07d}-{view_index}.jpg")
+            members.append(ShownView(view_index, image, problem, scores=row))
+        shown.append(ShownBag(pick.key, images.class_name(pick.key), pick.rank, pick.mean_nps, members))
     return shown
 
 
-class _Images:
-    """The images of a few keys of one shard; a shard that is gone gives a problem instead of an image."""
+class _Thumbnails:
+    """Thumbnails of the images behind one score table; shards that are gone give a problem instead of an image."""
 
-    def __init__(self, tar: Path, keys: pa.Array) -> None:
-        self._tar, self._shard = tar, None
-        self._rows: dict[tuple[str, int], ImageRow] = {}
-        if tar.is_file() and index_path(tar).is_file():
-            self._shard = ImageShard(tar)
-            index = self._shard.index
-            chosen = index.filter(pc.is_in(index["key"], keys)).to_pylist()
-            self._rows = {(row["key"], row["view_index"]): ImageRow(**row) for row in chosen}
+    def __init__(self, table: Path, results: Path, size: int, folder: Path) -> None:
+        self._problem = missing_images(table, results)
+        self._bags = None if self._problem else Bags(*([tar] for tar in tars_behind(table, results)))
+        self._size, self._folder = size, folder
 
     def class_name(self, key: str) -> str | None:
-        row = self._rows.get((key, 0))
-        return row.class_name if row is not None else None
+        """Class of a real image, where it has one."""
+        if self._bags is None or key not in self._bags:
+            return None
+        return self._bags.row(self._bags.bag(self._bags.position(key)).rows[0]).class_name
 
-    def thumbnail(
-        self, key: str, view_index: int, size: int, output: Path, place: PurePosixPath
-    ) -> tuple[str | None, str | None]:
-        """Write one thumbnail; (its place, None), or (None, why there is none)."""
-        row = self._rows.get((key, view_index))
-        if self._shard is None or row is None:
-            return None, f"{self._tar.parent.name}/{self._tar.name} is not there" if self._shard is None else "not in its shard"
-        if row.status == BAD:
-            return None, row.reason
+    def write(self, key: str, view_index: int, name: str) -> tuple[str | None, str | None]:
+        """Write one thumbnail; (its place in the report, None), or (None, why there is none)."""
+        if self._bags is None:
+            return None, self._problem
+        bag = self._bags.bag(self._bags.position(key)) if key in self._bags else None
+        if bag is None or view_index not in bag.view_indices:
+            return None, "not in its shard"
         try:
-            image = decode_rgb(self._shard.read(row))
+            image = self._bags.image(bag.rows[bag.view_indices.index(view_index)])
         except ImageError as error:
             return None, str(error)
-        image.thumbnail((size, size), Image.Resampling.LANCZOS)
-        write_bytes(output / place, encode_jpeg(image, THUMBNAIL_QUALITY))
-        return str(place), None
+        image.thumbnail((self._size, self._size), Image.Resampling.LANCZOS)
+        write_bytes(self._folder / name, encode_jpeg(image, THUMBNAIL_QUALITY))
+        return "/".join((*self._folder.parts[-3:], name)), None

@@ -12,28 +12,28 @@ from cdgmae import __version__, names
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.report.assets import ASSETS, write_assets
 from cdgmae.report.bag_thumbnails import BAGS, FIGURES, show_bags
-from cdgmae.report.figures import draw_curves
 from cdgmae.report.pages.explorer.explorer_page import EXPLORER_ASSETS, write_explorer
 from cdgmae.report.pages.pretrain.pretrain_page import PRETRAIN_ASSETS, write_pretrain_page
 from cdgmae.report.pages.propagation.propagation_page import PROPAGATION_ASSETS, write_propagation_page
-from cdgmae.report.propagation_scores import SCORES, describe_findings, describe_sample
+from cdgmae.report.propagation_scores import describe_findings, describe_sample, evaluation_sets, score_columns
 from cdgmae.report.rendering import PAGES, write_page
-from cdgmae.report.stages import StageFiles, read_results
-from cdgmae.settings.report import ReportSettings
+from cdgmae.report.stages import StageFiles, read_results, score_tables
+from cdgmae.report.svg_figures import draw_curves
+from cdgmae.settings.report import ReportJobSettings
 from cdgmae.storage.files.atomic import write_text
 
 PAGE_NAME = "index.html"
 PACKAGES = ("torch", "torchvision", "timm", "diffusers", "accelerate", "pyarrow", "snakemake")
 
 
-def write_report(settings: ReportSettings, results: Path, output: Path) -> dict[str, Any]:
+def write_report(settings: ReportJobSettings, results: Path, output: Path) -> dict[str, Any]:
     """Write all pages and their figures.
 
-    Figures, thumbnails and shared scripts are written first and index.html last and at once, so a page that is there is whole. Stages that
-    have not been run are named in the page. The same results give the same bytes.
+    Only what `settings.contents` names is read. Figures, thumbnails and shared scripts are written first and index.html last and at once, so
+    a page that is there is whole. What has not been run is named in the page. The same results give the same bytes.
 
     Args:
-        settings: Title, numbers of bags and strips, thumbnail size.
+        settings: Title, numbers of bags and strips, thumbnail size, and what the configuration names.
         results: Folder with the results of the stages.
         output: Folder for index.html, assets/, figures/ and a folder per further page; other files in it are left alone.
 
@@ -42,32 +42,34 @@ def write_report(settings: ReportSettings, results: Path, output: Path) -> dict[
         explorer shows, and the numbers of reconstruction panels and of sequences shown as strips.
 
     Raises:
-        ValueError: if `results` holds nothing of any stage, or something in it cannot be read.
+        ValueError: if `results` holds nothing that the configuration names, or something in it cannot be read.
     """
-    files = read_results(results)
+    files = read_results(settings.contents, results)
     if len(files.missing) == len(names.STAGES) - 1:
         raise ValueError(
-            f"--results {results}: holds no results of any stage ({', '.join(files.missing.values())}); "
-            "run `snakemake --cores 2` first, or give the folder in which it ran"
+            f"--results {results}: holds nothing that the configuration names, of any stage; run `snakemake --cores 2` first, or give "
+            "the folder in which it ran and, with --config, its configuration"
         )
+    tables = {source: score_tables(results, source, count) for source, count in settings.contents.scored.items()}
     page, figures = output / PAGE_NAME, output / FIGURES
     page.unlink(missing_ok=True)
     shutil.rmtree(figures / BAGS, ignore_errors=True)
-    bags = [shown for row in files.consistency if (shown := show_bags(results, row["source"], settings, output)) is not None]
+    sources = [str(row["source"]) for row in files.consistency]
+    bags = [shown for name in sources if (shown := show_bags(tables[name], results, name, settings, output)) is not None]
     findings = describe_findings(files.encoders) if files.encoders else []
     drawn = _draw(files, figures)
     write_assets(output, EXPLORER_ASSETS + PRETRAIN_ASSETS + PROPAGATION_ASSETS)
-    explored = write_explorer(settings, results, output, files.consistency)
-    panels = write_pretrain_page(settings, results, output, files.runs)
+    explored = write_explorer(settings, results, output, files.consistency, tables)
+    panels = write_pretrain_page(settings, results, output, files.runs, files.not_run["pretrain"])
     strips = write_propagation_page(settings, results, output, files.encoders)
     write_page(
         output, PAGE_NAME, "index.html.j2", settings=settings, files=files, bags=bags, findings=findings, sample=describe_sample(files.encoders),
-        dag=_dag(files), figures=drawn, scores=SCORES, paper=PAPER_TABLES,
+        dag=_dag(files), figures=drawn, scores=score_columns(files.encoders), paper=PAPER_TABLES,
         packages=_package_versions(), protocols={name: kept for encoder in files.encoders for name, kept in encoder.protocols.items()},
     )  # fmt: skip
     return {
         "output": str(page), "megabytes": round(sum(path.stat().st_size for path in _written_files(output)) / 1e6, 2),
-        "bags": sum(len(shown.bags) for shown in bags), "missing": list(files.missing), "verdict": (findings or ["no propagation scores"])[0],
+        "bags": sum(len(shown.bags) for shown in bags), "missing": files.missing, "verdict": (findings or ["no propagation scores"])[0],
         **explored, **panels, **strips,
     }  # fmt: skip
 
@@ -82,14 +84,18 @@ def _dag(files: StageFiles) -> list[tuple[str, str]]:
     """Stage and what it made, in a few words each."""
     good, views = (sum(facts.good for facts in group) for group in (files.datasets, files.sources))
     pairs = sum(row["pairs"] - row["bad"] for row in files.consistency)
-    clip_sets = sorted({clip_set for encoder in files.encoders for clip_set in encoder.sequences})
+    sets = evaluation_sets(files.encoders)
     made = {
         "shards": _count(good, "image"), "views": _count(views, "view"), "consistency": f"{_count(pairs, 'pair')} scored",
         "pretrain": _count(len(files.runs), "run"),
-        "propagation": _count(len(files.encoders), "encoder") + (f" on {_count(len(clip_sets), 'clip set')}" if clip_sets else ""),
+        "propagation": _count(len(files.encoders), "encoder") + (f" on {_count(len(sets), 'evaluation set')}" if sets else ""),
         "report": "this page",
     }  # fmt: skip
-    return [(stage, "not run" if stage in files.missing else made[stage]) for stage in names.STAGES]
+    return [(stage, made[stage] if stage not in files.missing else _absence(files, stage)) for stage in names.STAGES]
+
+
+def _absence(files: StageFiles, stage: str) -> str:
+    return "not run" if files.not_run[stage] else "nothing configured"
 
 
 def _draw(files: StageFiles, folder: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +34,8 @@ class ImageFacts:
 
     Attributes:
         name: Its name in the config.
-        shards: Number of shards.
+        shards: Number of shards that are there.
+        expected: Number of shards that the configuration names.
         good: Images that can be used.
         bad: Images that cannot.
         tar_bytes: Size of all tars.
@@ -45,6 +47,7 @@ class ImageFacts:
 
     name: str
     shards: int = 0
+    expected: int = 0
     good: int = 0
     bad: int = 0
     tar_bytes: int = 0
@@ -54,15 +57,19 @@ class ImageFacts:
     version: str = ""
 
 
-def read_images(folder: Path) -> ImageFacts:
-    """Count the images of all shards in `folder` from their indices; no image is opened.
+def read_images(name: str, tars: Sequence[Path]) -> ImageFacts:
+    """Count the images of those shards that are there from their indices; no image is opened.
+
+    Args:
+        name: Name of the data set or view source.
+        tars: Its shards.
 
     Raises:
         TableError: if an index is missing or unreadable (the shard is incomplete).
     """
-    facts = ImageFacts(folder.name)
-    makers: dict[str, set[str]] = {name: set() for name in MAKERS}
-    for tar in sorted(folder.glob("*.tar")):
+    facts = ImageFacts(name, expected=len(tars))
+    makers: dict[str, set[str]] = {column: set() for column in MAKERS}
+    for tar in (path for path in tars if path.is_file()):
         columns = ["key", "view_index", "source_path", "status", "reason", *MAKERS]
         index, metadata = read_table(index_path(tar), columns), table_facts(index_path(tar))
         bad = index.filter(pc.equal(index["status"], BAD))
@@ -72,15 +79,10 @@ def read_images(folder: Path) -> ImageFacts:
         facts.tar_bytes += int(metadata.get("tar_bytes", 0))
         facts.version = str(metadata.get("version", ""))
         _add_reasons(facts, bad)
-        for name, values in makers.items():
-            values.update(f"{value:g}" if isinstance(value, float) else str(value) for value in _known(index[name]))
-    facts.makers = {name: ", ".join(sorted(values)) for name, values in makers.items() if values}
+        for column, values in makers.items():
+            values.update(f"{value:g}" if isinstance(value, float) else str(value) for value in _known(index[column]))
+    facts.makers = {column: ", ".join(sorted(values)) for column, values in makers.items() if values}
     return facts
-
-
-def read_all_images(folder: Path) -> list[ImageFacts]:
-    """Facts of every subfolder that holds shards, in the order of their names."""
-    return [read_images(path) for path in sorted(folder.glob("*")) if path.is_dir() and any(path.glob("*.tar"))]
 
 
 def _add_reasons(facts: ImageFacts, bad: pa.Table) -> None:

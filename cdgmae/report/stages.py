@@ -1,21 +1,29 @@
-"""What the stages left in `results`, read once for the page; what to show is found from the files themselves."""
+"""What the stages left of what the configuration names, read once for the page; nothing else in `results` is looked at."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cdgmae.consistency.consistency_summary import SUMMARY_SCHEMA
+from cdgmae.names import shard_names
 from cdgmae.report.propagation_scores import EncoderScores, read_scores
-from cdgmae.report.shard_counts import ImageFacts, read_all_images
+from cdgmae.report.shard_counts import ImageFacts, read_images
 from cdgmae.report.training_curves import TrainingFacts, read_generators, read_runs
+from cdgmae.settings.report import ReportContents
 from cdgmae.storage.tables import read_table, table_facts
 
 
 @dataclass(frozen=True, slots=True)
 class StageFiles:
-    """Everything the page is made of, as read from `results`; lists are empty where a stage has not been run."""
+    """Everything the page is made of; lists are empty where a stage has not been run.
+
+    Attributes:
+        not_run: Stage -> what the configuration names of it and `results` does not have.
+        versions: What was read -> version of the package that wrote it.
+    """
 
     datasets: list[ImageFacts]
     sources: list[ImageFacts]
@@ -23,33 +31,67 @@ class StageFiles:
     consistency: list[dict[str, Any]]
     runs: list[TrainingFacts]
     encoders: list[EncoderScores]
+    not_run: dict[str, list[str]]
     versions: dict[str, str]
 
     @property
-    def missing(self) -> dict[str, str]:
-        """Stage that left nothing -> what was looked for."""
+    def missing(self) -> list[str]:
+        """Stages that left nothing."""
         found = {
-            "shards": (self.datasets, "shards/*/*.tar"), "views": (self.sources, "views/*/*.tar"),
-            "consistency": (self.consistency, "consistency/summary.parquet"), "pretrain": (self.runs, "pretrain/*/seed*/metrics.parquet"),
-            "propagation": (self.encoders, "propagation/summary.parquet"),
+            "shards": self.datasets, "views": self.sources, "consistency": self.consistency, "pretrain": self.runs,
+            "propagation": self.encoders,
         }  # fmt: skip
-        return {stage: pattern for stage, (facts, pattern) in found.items() if not facts}
+        return [stage for stage, facts in found.items() if not facts]
 
 
-def read_results(results: Path) -> StageFiles:
-    """Read what the stages left in `results`; what to show is found from the files, in the order of their names.
+def read_results(contents: ReportContents, results: Path) -> StageFiles:
+    """Read what the stages left in `results`.
 
     Raises:
         ValueError: if a file is there but cannot be read.
     """
     summary = results / "consistency" / "summary.parquet"
-    consistency = read_table(summary, SUMMARY_SCHEMA.names).to_pylist() if summary.is_file() else []
-    datasets, sources = read_all_images(results / "shards"), read_all_images(results / "views")
-    runs, encoders = read_runs(results / "pretrain"), read_scores(results / "propagation")
+    rows = read_table(summary, SUMMARY_SCHEMA.names).to_pylist() if summary.is_file() else []
+    consistency = [row for row in rows if row["source"] in contents.scored]
+    datasets, sources = (
+        _read_all_images(results / folder, group) for folder, group in (("shards", contents.datasets), ("views", contents.views))
+    )
+    runs, generators = (
+        read_runs(results / "pretrain", contents.runs),
+        read_generators(results / "generators", contents.generators),
+    )
+    encoders = [encoder for encoder in read_scores(results / "propagation", contents.sets) if encoder.name in contents.encoders]
+    not_run = {
+        "shards": _lacking(contents.datasets, (facts.name for facts in datasets)),
+        "views": _lacking(contents.views, (facts.name for facts in sources))
+        + _lacking(contents.generators, (facts.name for facts in generators)),
+        "consistency": _lacking(contents.scored, (row["source"] for row in consistency)),
+        "pretrain": _lacking(
+            [f"{run}, seed {seed}" for run, seeds in contents.runs.items() for seed in seeds], (run.label for run in runs)
+        ),
+        "propagation": _lacking(contents.encoders, (encoder.name for encoder in encoders)),
+    }
     versions = {f"shards of {facts.name}": facts.version for facts in datasets}
     versions |= {f"views of {facts.name}": facts.version for facts in sources}
     versions |= {"consistency summary": str(table_facts(summary).get("version", ""))} if consistency else {}
     versions |= {f"run {run.label}": str(run.config.get("version", "")) for run in runs}
     propagation = results / "propagation" / "summary.parquet"
     versions |= {"propagation summary": str(table_facts(propagation).get("version", ""))} if encoders else {}
-    return StageFiles(datasets, sources, read_generators(results / "generators"), consistency, runs, encoders, versions)
+    return StageFiles(datasets, sources, generators, consistency, runs, encoders, not_run, versions)
+
+
+def score_tables(results: Path, source: str, num_shards: int) -> list[Path]:
+    """The score tables of a source that are there, by shard."""
+    tables = [results / "consistency" / source / f"{shard}.parquet" for shard in shard_names(num_shards)]
+    return [path for path in tables if path.is_file()]
+
+
+def _read_all_images(folder: Path, groups: dict[str, int]) -> list[ImageFacts]:
+    """Facts of every data set or source, by name, of which a shard is there; `groups` holds their numbers of shards."""
+    tars = {name: [folder / name / f"{shard}.tar" for shard in shard_names(count)] for name, count in sorted(groups.items())}
+    return [read_images(name, paths) for name, paths in tars.items() if any(path.is_file() for path in paths)]
+
+
+def _lacking(wanted: Iterable[str], found: Iterable[str]) -> list[str]:
+    known = set(found)
+    return [name for name in wanted if name not in known]

@@ -12,14 +12,18 @@ from cdgmae import names
 from cdgmae.consistency.consistency_summary import describe_sources
 from cdgmae.paper import PaperRow, PaperTable
 from cdgmae.pretrain.flops import count_flops
-from cdgmae.propagation.measures.scores import table_scores
+from cdgmae.propagation.benchmarks.registry import table_scores
+from cdgmae.report.stages import score_tables
 from cdgmae.settings.pretrain import PretrainRunSettings
+from cdgmae.settings.report import TableSettings
 from cdgmae.storage.tables import read_table
 
 NOT_CONFIGURED = "not configured"
 
-Finding = tuple[dict[str, float], list[str]]
-"""Column -> value of one source or encoder, and the files that were looked for and are not there."""
+Finding = tuple[dict[str, float], dict[str, str]]
+"""Column -> value of one source or encoder, and what was looked for and is not there, by kind of evaluation set; a source has but one."""
+
+SCORED_PAIRS = "consistency"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +66,12 @@ class FilledRow:
         return any(cell.difference is not None for cell in self.cells.values())
 
 
-def fill_table(table: PaperTable, rows: Mapping[str, Sequence[str]], results: Path) -> list[FilledRow]:
+def fill_table(table: PaperTable, settings: TableSettings, results: Path) -> list[FilledRow]:
     """Put our results beside a paper table.
 
     Args:
         table: The paper's table.
-        rows: Row -> view sources, or encoders (one per seed), whose results in `results` fill it.
+        settings: View sources, or encoders (one per seed), whose results in `results` fill the rows.
         results: Folder with the results of the stages.
 
     Returns:
@@ -76,26 +80,32 @@ def fill_table(table: PaperTable, rows: Mapping[str, Sequence[str]], results: Pa
     Raises:
         ValueError: if a file is there but cannot be read.
     """
-    read = _read_source if table.is_of_sources else _read_encoder
-    return [_fill(row, list(rows.get(row.name, [])), table, lambda name: read(results, name)) for row in table.rows.values()]
+
+    def read(name: str) -> Finding:
+        if table.is_of_sources:
+            return _read_source(results, name, settings.num_shards.get(name, 0))
+        return _read_encoder(results, name, {kind: settings.sets.get(kind, kind) for kind in kinds})
+
+    kinds = dict.fromkeys(column.kind for column in table.columns.values() if column.kind is not None)
+    return [_fill(row, settings.rows.get(row.name, []), table, read) for row in table.rows.values()]
 
 
 def _fill(row: PaperRow, fillers: list[str], table: PaperTable, read: Callable[[str], Finding]) -> FilledRow:
     findings = [read(name) for name in fillers]
     counted: list[Finding] = (
-        [({"gflops": count_flops(PretrainRunSettings.from_plain(row.run)).paper / 1e9}, [])] if row.run else []
+        [({"gflops": count_flops(PretrainRunSettings.from_plain(row.run)).paper / 1e9}, {})] if row.run else []
     )
     cells = {
-        name: _cell(row, name, column.kind, counted if column.stage == "pretrain" else findings)
+        name: _cell(row, name, column.kind or SCORED_PAIRS, counted if column.stage == "pretrain" else findings)
         for name, column in table.columns.items()
     }
     return FilledRow(row, fillers, cells)
 
 
-def _cell(row: PaperRow, column: str, clip_set: str | None, findings: Sequence[Finding]) -> Cell:
+def _cell(row: PaperRow, column: str, kind: str, findings: Sequence[Finding]) -> Cell:
     printed = row.printed.get(column)
     values = [found[column] for found, _ in findings if column in found and not math.isnan(found[column])]
-    lacking = [file for _, files in findings for file in files if clip_set is None or Path(file).stem == clip_set]
+    lacking = [missing[kind] for _, missing in findings if kind in missing]
     return Cell(
         paper=None if printed is None else printed.value,
         paper_deviation=None if printed is None else printed.deviation,
@@ -114,27 +124,27 @@ def _describe_missing(lacking: Sequence[str], expected: int, found: int) -> str:
     return "" if found == expected else "nothing could be measured"
 
 
-def _read_source(results: Path, source: str) -> Finding:
+def _read_source(results: Path, source: str, num_shards: int) -> Finding:
     """Mean GS, LS and NPS over all scored pairs of a source."""
-    folder = results / "consistency" / source
-    tables = sorted(folder.glob("*.parquet"))
+    tables = score_tables(results, source, num_shards)
     means = {
         key.removesuffix("_mean"): value
-        for row in describe_sources(tables)
+        for row in (describe_sources(tables) if tables else [])
         for key, value in row.items()
         if key.endswith("_mean")
     }
-    return means, [] if means else [f"{names.consistency_dir(source)}/*.parquet" if not tables else f"scored pair of {source}"]
+    lack = f"{names.consistency_dir(source)}/*.parquet" if not tables else f"scored pair of {source}"
+    return means, {} if means else {SCORED_PAIRS: lack}
 
 
-def _read_encoder(results: Path, encoder: str) -> Finding:
-    """Scores of an encoder on the clip sets whose tables are there."""
+def _read_encoder(results: Path, encoder: str, sets: Mapping[str, str]) -> Finding:
+    """Scores of an encoder on the evaluation sets (kind -> set) whose tables are there."""
     scores: dict[str, float] = {}
-    missing = []
-    for clip_set in names.CLIP_SETS:
-        path = results / "propagation" / encoder / f"{clip_set}.parquet"
+    missing = {}
+    for kind, name in sets.items():
+        path = results / "propagation" / encoder / f"{name}.parquet"
         if path.is_file():
             scores |= table_scores(read_table(path).to_pylist())
         else:
-            missing.append(names.propagation_table(encoder, clip_set))
+            missing[kind] = names.propagation_table(encoder, name)
     return scores, missing

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from cdgmae.paper import PAPER_TABLES, PaperTable
-from cdgmae.report.figures import draw_scores
 from cdgmae.report.rendering import template_environment
+from cdgmae.report.svg_figures import draw_scores
 from cdgmae.report.table_cells import NOT_CONFIGURED, Cell, FilledRow, fill_table
 from cdgmae.settings.messages import did_you_mean
 from cdgmae.settings.report import TableSettings, table_problems
@@ -46,14 +46,11 @@ def write_paper_table(name: str, settings: TableSettings, results: Path, output:
     Raises:
         ValueError: if the paper has no such table or row, or a result cannot be read.
     """
-    if name not in PAPER_TABLES:
-        raise ValueError(
-            f"{name!r} is no table of the paper; allowed: {', '.join(PAPER_TABLES)}{did_you_mean(name, PAPER_TABLES)}"
-        )
+    check_table_name(name)
     if problems := list(table_problems({name: settings.rows})):
         raise ValueError("--settings: " + "; ".join(problems))
     table = PAPER_TABLES[name]
-    rows = fill_table(table, settings.rows, results)
+    rows = fill_table(table, settings, results)
     files = {kind: output / f"{name}.{kind}" for kind in ("csv", "md", "html")}
     write_csv(files["csv"], pa.Table.from_pylist(_lines(table, rows), schema=CELLS_SCHEMA))
     write_text(files["md"], _markdown(table, rows))
@@ -61,6 +58,18 @@ def write_paper_table(name: str, settings: TableSettings, results: Path, output:
     cells = [cell for row in rows for cell in row.cells.values()]
     filled = sum(cell.ours is not None for cell in cells)
     return {"cells": len(cells), "filled": filled, **{kind: str(path) for kind, path in files.items()}}
+
+
+def check_table_name(name: str) -> None:
+    """Refuse a name that is no table or figure of the paper.
+
+    Raises:
+        ValueError: with the names that are.
+    """
+    if name not in PAPER_TABLES:
+        raise ValueError(
+            f"{name!r} is no table of the paper; allowed: {', '.join(PAPER_TABLES)}{did_you_mean(name, PAPER_TABLES)}"
+        )
 
 
 def show_number(value: float | None, deviation: float | None, digits: int) -> str:

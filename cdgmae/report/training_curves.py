@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,17 +71,18 @@ class TrainingFacts:
         return {name: self.settings[name] for name in SHOWN_SETTINGS if name in self.settings}
 
 
-def read_runs(folder: Path) -> list[TrainingFacts]:
-    """All pre-training runs `{run}/seed{n}` below `folder` with metrics, by run, then seed."""
-    found = [path for path in folder.glob(f"*/seed*/{METRICS_NAME}") if path.parent.name.removeprefix("seed").isdecimal()]
-    runs = [(path.parent.parent.name, int(path.parent.name.removeprefix("seed")), path) for path in found]
-    return [read_training(path, name, seed, _read_object(path.with_name(RUN_CONFIG))) for name, seed, path in sorted(runs)]
+def read_runs(folder: Path, runs: Mapping[str, Sequence[int]]) -> list[TrainingFacts]:
+    """The runs (name -> seeds) that have metrics in `folder`/{run}/seed{n}, by run, then seed."""
+    paths = {(run, seed): folder / run / f"seed{seed}" / METRICS_NAME for run, seeds in runs.items() for seed in seeds}
+    found = ((run, seed, path) for (run, seed), path in sorted(paths.items()) if path.is_file())
+    return [read_training(path, run, seed, _read_object(path.with_name(RUN_CONFIG))) for run, seed, path in found]
 
 
-def read_generators(folder: Path) -> list[TrainingFacts]:
-    """All generators `{name}` below `folder` that were trained here, by name."""
-    found = [(path, _read_object(path.with_name(GENERATOR_FACTS))) for path in sorted(folder.glob(f"*/{METRICS_NAME}"))]
-    return [read_training(path, path.parent.name, None, facts.get("provenance", {})) for path, facts in found]
+def read_generators(folder: Path, generators: Sequence[str]) -> list[TrainingFacts]:
+    """The generators that have metrics in `folder`/{name}, by name."""
+    paths = {name: folder / name / METRICS_NAME for name in sorted(generators)}
+    found = [(name, path, _read_object(path.with_name(GENERATOR_FACTS))) for name, path in paths.items() if path.is_file()]
+    return [read_training(path, name, None, facts.get("provenance", {})) for name, path, facts in found]
 
 
 def read_training(metrics: Path, name: str, seed: int | None, config: dict[str, Any]) -> TrainingFacts:

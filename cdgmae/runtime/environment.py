@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
+
+DRIVER_FILE = Path("/proc/driver/nvidia/version")
+"""Where a loaded NVIDIA driver says its version, also inside containers."""
 
 TOOLS = ("git", "conda", "apptainer", "sbatch")
 """Programs outside Python that some ways of running the workflow use."""
@@ -89,8 +93,33 @@ def describe_machine(folder: Path) -> dict[str, str]:
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     usage = shutil.disk_usage(existing)
     facts["disk"] = f"{usage.free / 1e9:.1f} GB free of {usage.total / 1e9:.1f} GB at {existing}"
+    facts["c compiler"] = c_compiler() or "not found; needed where runtime.compile is on"
     facts["tools"] = ", ".join(f"{tool} {'found' if shutil.which(tool) else 'not found'}" for tool in TOOLS)
     return facts
+
+
+def c_compiler() -> str | None:
+    """The C compiler with which torch.compile builds its kernels: that of CC, gcc or clang; None where there is none."""
+    return next((found for name in (os.environ.get("CC"), "gcc", "clang") if name and (found := shutil.which(name))), None)
+
+
+def compiler_problem() -> str | None:
+    """What `runtime.compile` lacks on this machine; None if nothing."""
+    if c_compiler() is not None:
+        return None
+    return (
+        "runtime.compile is on, but there is no C compiler, with which torch.compile builds its kernels: install gcc (`module load gcc` on "
+        "many clusters; an image built from envs/cdgmae.def has it), point CC to one, or set compile: false"
+    )
+
+
+def driver_version() -> str | None:
+    """The version of the NVIDIA driver that this machine runs, e.g. 570.86.15; None where none is loaded or visible."""
+    try:
+        found = re.search(r"Kernel Module\D*(\d[\d.]+)", DRIVER_FILE.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return found.group(1) if found else None
 
 
 def _memory() -> str:

@@ -20,9 +20,20 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 EXIT_INTERRUPTED = 85
 """Exit code of a job that saved its state and stopped early: run it again and it continues."""
 
+EXIT_OUT_OF_MEMORY = 86
+"""Exit code of a job whose GPU has too little memory for its settings: running it again unchanged would end alike."""
+
 
 class Interrupted(RuntimeError):
     """The job stopped early with its state saved; the command line turns this into `EXIT_INTERRUPTED`."""
+
+
+class TransientProblem(ValueError):
+    """What another try may not meet: something is wrong with this node, or a process was killed. All other ValueErrors come again."""
+
+
+class OutOfDeviceMemory(ValueError):
+    """A GPU's memory does not suffice; the command line turns this into `EXIT_OUT_OF_MEMORY`."""
 
 
 class StopRequest:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from cdgmae.settings.plain_values import check_plain
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 
@@ -26,6 +29,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=False)
 
+    removed_keys: ClassVar[Mapping[str, str]] = {}
+    """Keys of earlier versions -> what became of them, as the end of a sentence."""
+
     def canonical_json(self, *, include: set[str] | None = None, exclude: set[str] | None = None) -> str:
         """JSON with sorted keys and no spaces, of all fields or some: equal settings give equal text."""
         return json.dumps(self.model_dump(mode="json", include=include, exclude=exclude), sort_keys=True, separators=(",", ":"))
@@ -42,5 +48,7 @@ class Settings(BaseModel):
 
         Raises:
             pydantic.ValidationError: on unknown keys, wrong types or values out of range.
+            ValueError: if the values are more, or nested deeper, than settings can be, or a key is no text.
         """
+        check_plain(values, "settings")
         return cls.model_validate_json(json.dumps(values))

@@ -54,6 +54,14 @@ class ConsistencySettings(_CommonSettings):
     crop_pairs: int = Field(default=1, ge=1, description="Crop pairs drawn of each image of a source of kind `crops`.")
 
 
+class SummarySettings(Settings):
+    """What is summarised."""
+
+    num_shards: dict[Name, int] = Field(
+        default={}, description="Scored view source -> number of its score tables, which are named like shards."
+    )
+
+
 class CropDrawSettings(CropPairSettings):
     """The crop pairs that stand for the bags of a source of kind `crops`."""
 

@@ -1,12 +1,15 @@
-"""How the config names an encoder, wherever one is needed (conditioning, scoring, propagation)."""
+"""How an encoder is named, wherever one is needed (conditioning, scoring, propagation), and the one short text form of it."""
 
 from __future__ import annotations
 
-from typing import Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from cdgmae.settings.base import Name, Settings
+from cdgmae.settings.messages import describe_problems
+from cdgmae.settings.plain_values import read_json
 
 ARCHITECTURES: dict[str, dict[str, int]] = {
     "vits16": {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6},
@@ -40,22 +43,57 @@ class VitSettings(Settings):
         return self
 
 
+WAYS = ("run", "timm", "checkpoint", "random_like", "random", "pixels")
+"""The fields of `EncoderSettings` that name an encoder."""
+
+CHECKPOINT_ENDINGS = (".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".bin", ".json")
+"""A text that ends so is meant as a file, whether it is there or not."""
+
+LOCAL_PREFIX = "local-dir:"
+EXPORTED_FILES = ("config.json", "model.safetensors")
+"""What timm reads of a folder behind `LOCAL_PREFIX`."""
+
+HUB_PREFIXES = ("hf-hub:", "hf_hub:", LOCAL_PREFIX)
+"""How timm names models of the hub and exported folders; slashes in them are not those of a file."""
+
+
 class EncoderSettings(Settings):
-    """Exactly one way to name an encoder; `timm` and `checkpoint` together name an architecture and its weights."""
+    """Exactly one way to name an encoder; `timm` and `checkpoint` together name an architecture and its weights.
+
+    Dumped, it holds only what was given. `run` and `random_like` are names of a configuration, which the workflow turns into a file and
+    into dimensions before any command sees them.
+    """
 
     run: Name | None = Field(default=None, description="A run of section `pretrain`: its encoder, trained in this DAG.")
     seed: int = Field(default=0, ge=0, description="Which seed of that run; one of `pretrain.seeds`.")
     timm: str | None = Field(
         default=None,
-        description="A timm model with its published weights, e.g. `vit_base_patch16_224.mae` (downloaded once by timm); "
-        "with `checkpoint`, the architecture of the weights in that file.",
+        description="A timm model with its published weights, e.g. `vit_base_patch16_224.mae` (downloaded once by timm), "
+        "`hf-hub:OWNER/NAME`, or `local-dir:FOLDER` as `cdgmae export hub` writes it; with `checkpoint`, the architecture of the weights "
+        "in that file.",
     )
     checkpoint: str | None = Field(
         default=None,
         description="An encoder file: `encoder.safetensors` of this package, or a CropMAE/SiamMAE/MAE/DINO/VideoMAE `.pth`.",
     )
+    key: str | None = Field(
+        default=None,
+        description="Where the weights lie in the checkpoint, e.g. `model_ema` or `student` (levels joined by /); left out: averaged weights "
+        "before raw ones, and the log says which.",
+    )
+    prefix: str | None = Field(
+        default=None, description="What the keys of the encoder in the checkpoint begin with, e.g. `module.momentum_encoder.`."
+    )
+    num_heads: int | None = Field(
+        default=None,
+        ge=1,
+        description="Attention heads of the checkpoint's network, which no tensor shows: MoCo-v3's ViT-S has 12, others 6.",
+    )
     random_like: Name | None = Field(
         default=None, description="Random weights with the architecture of this run: the untrained floor."
+    )
+    random: VitSettings | str | None = Field(
+        default=None, description="Random weights with these dimensions, or of this timm architecture."
     )
     pixels: int | None = Field(
         default=None, ge=1, description="Raw pixel patches of this side as features: the floor without any network."
@@ -63,9 +101,70 @@ class EncoderSettings(Settings):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        ways = [name for name in ("run", "timm", "checkpoint", "random_like", "pixels") if getattr(self, name) is not None]
+        ways = [name for name in WAYS if getattr(self, name) is not None]
         if len(ways) != 1 and ways != ["timm", "checkpoint"]:
-            raise ValueError(
-                f"name exactly one of run, timm, checkpoint, random_like, pixels; found {', '.join(ways) if ways else 'none'}"
-            )
+            raise ValueError(f"name exactly one of {', '.join(WAYS)}; found {', '.join(ways) if ways else 'none'}")
+        said = [name for name in ("key", "prefix", "num_heads") if getattr(self, name) is not None]
+        if said and self.checkpoint is None:
+            raise ValueError(f"{', '.join(said)} say what lies in a checkpoint file; give checkpoint too, or leave them out")
+        if self.num_heads is not None and self.timm is not None:
+            raise ValueError("num_heads does not go with timm, whose architecture has its own; leave out one of them")
         return self
+
+    @model_serializer(mode="wrap")
+    def _what_was_given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {
+            name: value for name, value in dump(self).items() if value is not None and (name != "seed" or self.run is not None)
+        }
+
+    @property
+    def local_folder(self) -> str | None:
+        """The folder behind timm's `local-dir:FOLDER`."""
+        return self.timm.removeprefix(LOCAL_PREFIX) if self.timm is not None and self.timm.startswith(LOCAL_PREFIX) else None
+
+    @property
+    def kind(self) -> Literal["trained", "random", "pixels"]:
+        """What stands behind the features: trained weights, random ones, or no network."""
+        return "pixels" if self.pixels is not None else "random" if (self.random or self.random_like) is not None else "trained"
+
+    @property
+    def text(self) -> str:
+        """The short form, for people: in tables, messages and provenance."""
+        if self.pixels is not None:
+            return f"pixels:{self.pixels}"
+        if self.random is not None:
+            return f"random:{self.random if isinstance(self.random, str) else self.random.canonical_json()}"
+        if self.checkpoint is not None:
+            return f"{self.timm}@{self.checkpoint}" if self.timm is not None else self.checkpoint
+        return self.timm or self.canonical_json()
+
+
+def parse_encoder(text: str) -> EncoderSettings:
+    """An encoder as it is given on the command line: `EncoderSettings` as JSON, or one of the short forms.
+
+    - a file: `encoder.safetensors` of this package, or a published `.pth`,
+    - a timm name, with timm's weights (MAE, DINO, DINOv2, DINOv3, ...); also `hf-hub:OWNER/NAME` and `local-dir:FOLDER`,
+    - `NAME@FILE`: timm's architecture with the weights of a file,
+    - `random:NAME` or `random:{...}`: fixed random weights of a timm architecture or of `VitSettings`,
+    - `pixels:P`: raw pixels of patches of side P.
+
+    Raises:
+        ValueError: if the JSON is none, or names no encoder.
+    """
+    kind, _, rest = text.partition(":")
+    architecture, at, weights = text.partition("@")
+    try:
+        if text.startswith("{"):
+            return EncoderSettings.from_plain(read_json(text, "encoder"))
+        if kind == "pixels" and rest.isdecimal():
+            return EncoderSettings(pixels=int(rest))
+        if kind == "random" and rest:
+            return EncoderSettings.from_plain({"random": read_json(rest, "encoder") if rest.startswith("{") else rest})
+    except ValidationError as error:
+        raise ValueError(f"encoder {text!r}: " + "; ".join(describe_problems(error, EncoderSettings))) from None
+    if Path(text).is_file():
+        return EncoderSettings(checkpoint=text)
+    if at and architecture and Path(weights).is_file():
+        return EncoderSettings(timm=architecture, checkpoint=weights)
+    is_file = not text.startswith(HUB_PREFIXES) and (text.endswith(CHECKPOINT_ENDINGS) or "/" in text)
+    return EncoderSettings(checkpoint=text) if is_file else EncoderSettings(timm=text)

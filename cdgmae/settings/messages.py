@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-REMOVED_KEYS = {
-    "runtime.shards_per_job": "one job makes one shard; for fewer and longer jobs give the data set a smaller num_shards",
-}
-"""Keys of earlier versions -> what to do instead."""
+SHOWN_CHARACTERS = 200
+"""Longest value that a message repeats."""
 
 
 def describe_problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
@@ -32,8 +31,9 @@ def _describe(item: dict[str, Any], root: type[BaseModel]) -> list[str]:
         model = _model_in(annotation)
         allowed = list(model.model_fields) if model is not None else []
         key = ".".join([*parts, word])
-        if key in REMOVED_KEYS:
-            return [f"{key} is gone since it is no longer needed: {REMOVED_KEYS[key]}; delete the key"]
+        removed: Mapping[str, str] = getattr(model, "removed_keys", {})
+        if word in removed:
+            return [f"{key} {removed[word]}"]
         return [f"{key}: unknown key; allowed: {', '.join(allowed)}{did_you_mean(word, allowed)}"]
     key = ".".join(parts)
     if kind == "missing":
@@ -42,7 +42,22 @@ def _describe(item: dict[str, Any], root: type[BaseModel]) -> list[str]:
         return [_describe_tag(key, item, annotation)]
     if kind == "value_error":
         return [f"{key}: {line}" if key else line for line in message.splitlines()]
-    return [f"{key} = {item.get('input')!r}: {message[0].lower()}{message[1:]}"]
+    given = item.get("input")
+    shown = repr(given) if len(repr(given)) <= SHOWN_CHARACTERS else f"{repr(given)[:SHOWN_CHARACTERS]}..."
+    return [f"{key} = {shown}: {message[0].lower()}{message[1:]}{_yaml_hint(given, kind)}"]
+
+
+def _yaml_hint(given: Any, kind: str) -> str:
+    """What to write where YAML 1.1 reads a number as text or a name as something else."""
+    if kind == "string_type" and isinstance(given, bool):
+        return "; YAML reads no, yes, on and off as false and true: put the word in quotes"
+    if kind == "string_type" and isinstance(given, int | float):
+        return f"; YAML reads it as a number: put it in quotes, '{given}'"
+    number = re.fullmatch(r"([+-]?)(\d+)(\.\d*)?[eE]([+-]?)(\d+)", given) if isinstance(given, str) else None
+    if kind in ("float_type", "int_type") and number:
+        sign, whole, rest, exponent_sign, exponent = number.groups()
+        return f"; YAML reads {given} as text: write {sign}{whole}{rest or '.0'}e{exponent_sign or '+'}{exponent}"
+    return ""
 
 
 def _describe_tag(key: str, item: dict[str, Any], annotation: Any) -> str:

@@ -29,7 +29,7 @@ class ReportSettings(Settings):
         default=12,
         ge=1,
         le=100,
-        description="Sequences of each clip set that the page on propagation shows as strips of painted frames: the worst of each encoder in "
+        description="Sequences of each evaluation set that the page on propagation shows as strips of painted frames: the worst of each encoder in "
         "turn, as many as fit into 2.5 MB.",
     )
     tables: dict[Name, dict[Name, Name]] = Field(
@@ -47,12 +47,34 @@ class ReportSettings(Settings):
         return self
 
 
+class ReportContents(Settings):
+    """What the configuration names: the report shows nothing else, whatever else lies in the results folder."""
+
+    datasets: dict[Name, int] = Field(default={}, description="Data set -> number of its shards.")
+    views: dict[Name, int] = Field(default={}, description="View source with files -> number of its shards.")
+    scored: dict[Name, int] = Field(default={}, description="Scored view source -> number of its score tables.")
+    generators: list[Name] = Field(default=[], description="Generators that are trained in the workflow.")
+    runs: dict[Name, list[int]] = Field(default={}, description="Pre-training run -> its seeds.")
+    encoders: list[Name] = Field(default=[], description="Encoders that are judged.")
+    sets: dict[Name, Name] = Field(default={}, description="Evaluation set -> its kind.")
+
+
+class ReportJobSettings(ReportSettings):
+    """What the job needs that writes the report."""
+
+    contents: ReportContents = Field(default=ReportContents(), description="What the configuration names.")
+
+
 class TableSettings(Settings):
     """What one job needs to write one table."""
 
     rows: dict[Name, list[Name]] = Field(
         default={},
         description="Row of the paper's table -> what fills it: one view source, or one encoder per seed.",
+    )
+    num_shards: dict[Name, int] = Field(default={}, description="View source in `rows` -> number of its score tables.")
+    sets: dict[Name, Name] = Field(
+        default={}, description="Kind of evaluation set -> the set of this kind that stands for the paper's."
     )
 
 

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from cdgmae.settings.base import Settings
 
-TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
-"""Experiment trackers that a training can mirror its metrics to."""
+RUNTIME_VARIABLE = "CDGMAE_RUNTIME"
+"""Environment variable from which `--runtime` takes its default: the section as JSON."""
+
+RUN_VARIABLE = "CDGMAE_WORKFLOW_RUN"
+"""Environment variable with the name of one run of the workflow, from the start of snakemake to its end."""
 
 
 class RuntimeSettings(Settings):
-    """Section `runtime`."""
+    """Section `runtime`: the one object that says how a job runs here; whatever trains, samples, scores or propagates takes it."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="`auto`: a GPU if there is one.")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="Autocast precision of training and sampling.")
+    removed_keys: ClassVar[Mapping[str, str]] = {
+        "shards_per_job": "is gone: one job makes one shard; for fewer and longer jobs give the data set a smaller num_shards; delete the key",
+        "reuse_finished": "is gone: to have a result made again, delete it and its folder in work/finished/; delete the key",
+        "stage_in": "is called local_copy now; rename the key",
+    }
+
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="`auto`, `cpu`, `cuda` or `cuda:N`. `auto`: a GPU if there is one, and never the CPU where Slurm gave a GPU.",
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="auto",
+        description="Precision of training, sampling and scoring. `auto`: bf16 on a GPU that has it, fp32 elsewhere. fp32: products and "
+        "convolutions in full float32, without TF32; beside bf16 and fp16 (autocast) what stays in float32 may use TF32 on a GPU.",
+    )
     threads: int = Field(default=4, ge=1, description="CPU threads of a training, sampling, scoring or propagation job.")
     workers: int | None = Field(
         default=None, ge=1, description="Processes of a sampling job; left out: one per GPU that the job sees, or one on the CPU."
@@ -30,15 +48,17 @@ class RuntimeSettings(Settings):
     micro_batch_size: int | None = Field(
         default=None,
         ge=1,
-        description="Largest number of samples in one forward pass; gradients are accumulated over the parts of a batch. null: a "
-        "device takes its whole share of the batch at once. Lower it when memory runs out; results stay the same.",
+        description="Largest number of samples in one forward pass; gradients are accumulated over the parts of a batch, which are equal "
+        "where its size allows it. null: as many as fit into the GPU's memory (`cdgmae pretrain flops` says how many), on a CPU all. "
+        "Lower it when memory runs out; results stay the same up to rounding and, on a GPU, the draws of dropout.",
     )
     loader_workers: int | None = Field(
         default=None,
         ge=0,
-        description="Processes per device that prepare training batches; 0: one background thread. null: 0 on a CPU, else the cores.",
+        description="Processes per device that prepare training batches; 0: one background thread. null: 0 on a CPU, else "
+        "the cores of the process but one.",
     )
-    stage_in: str | None = Field(
+    local_copy: str | None = Field(
         default=None,
         description="Folder on a disk of the compute node, e.g. `$TMPDIR`, to which pre-training copies its shards once before it reads "
         "them; null: they are read where they are. Environment variables are filled in on the node.",
@@ -46,34 +66,32 @@ class RuntimeSettings(Settings):
     compile: bool = Field(
         default=False, description="Compile what is trained or sampled with torch.compile: slower to start, faster to step."
     )
-    reuse_finished: bool = Field(
-        default=True,
-        description="Whether a job whose outputs were deleted takes the finished ones that are kept in work/finished/, if they were made "
-        "from the same; false: it makes them anew.",
+    process_group_timeout_minutes: float = Field(
+        default=60.0,
+        gt=0,
+        description="How long the processes of one training wait for each other: at the start, until the slowest has copied its shards "
+        "or computed its latents, and at every step. A process that dies is noticed at once by the launcher.",
     )
     trackers: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = Field(
         default=["tensorboard"],
         description="Experiment trackers that mirror the metrics of trainings, offline, into logs/trackers/.",
     )
 
+    @property
+    def thread_limit(self) -> int | None:
+        """`threads` where it was given; None otherwise: a command that is started by hand takes all cores."""
+        return self.threads if "threads" in self.model_fields_set else None
+
     def environment(self) -> dict[str, str]:
-        """The environment variables from which the command line takes its defaults."""
+        """The environment variables through which a workflow's machine settings reach its jobs."""
         return {
-            "CDGMAE_DEVICE": self.device,
-            "CDGMAE_PRECISION": self.precision,
-            "CDGMAE_WORKERS": str(self.workers or ""),
-            "CDGMAE_LOG_INTERVAL": str(self.log_interval_seconds),
-            "CDGMAE_CHECKPOINT_INTERVAL": str(self.checkpoint_interval_seconds),
-            "CDGMAE_CHECKPOINT_STEPS": str(self.checkpoint_interval_steps or ""),
-            "CDGMAE_KEEP_CHECKPOINTS": str(self.keep_checkpoints),
-            "CDGMAE_MICRO_BATCH_SIZE": str(self.micro_batch_size or ""),
-            "CDGMAE_LOADER_WORKERS": "" if self.loader_workers is None else str(self.loader_workers),
-            "CDGMAE_STAGE_IN": self.stage_in or "",
-            "CDGMAE_COMPILE": str(int(self.compile)),
-            "CDGMAE_REUSE_FINISHED": str(int(self.reuse_finished)),
-            "CDGMAE_TRACKERS": ",".join(self.trackers),
+            RUNTIME_VARIABLE: self.canonical_json(),
             # glibc returns freed tensors to the kernel at once and faults them in again; keeping up to 256 MiB of free heap took
             # a quarter off the CPU time of small training jobs.
             "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
             "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
         }
+
+
+DEFAULT_RUNTIME = RuntimeSettings()
+"""What holds where nothing is said."""

@@ -25,6 +25,11 @@ class DatasetSettings(Settings):
         "files and folders of frames at any depth; each clip gives one image, a frame drawn at random, and view source kind "
         "`video` adds later frames of it.",
     )
+    image_extension: str | None = Field(
+        default=None,
+        description="Layout `webdataset`: which member of a sample is its image, e.g. `jpg` or `rgb.png`; left out: the plainest one (`x.jpg` "
+        "before `x.seg.png`). Other images of a sample are left out and listed.",
+    )
     frames_after: int = Field(
         default=48,
         ge=0,
@@ -34,7 +39,7 @@ class DatasetSettings(Settings):
         default=128,
         ge=1,
         le=100_000,
-        description="Number of shards; known before the run so that the DAG is. Paper scale: 1,282 shards of 1,000 images, 16 in one job.",
+        description="Number of shards; known before the run so that the DAG is. One job makes one shard. ImageNet: 128 of 10,000 images.",
     )
     resize: Resize = Field(
         default="none",
@@ -50,6 +55,11 @@ class DatasetSettings(Settings):
     max_bad_fraction: Ratio = Field(
         default=0.001,
         description="The stage fails when more than this share of the data set's images cannot be read (0..1).",
+    )
+    notice: Literal["mtime", "hash", "nothing"] = Field(
+        default="mtime",
+        description="How a plan notices that images were added, removed or replaced: by size and time of change of every file (`mtime`, a "
+        "few seconds per million files), by their content (`hash`, which reads them all), or not at all (`nothing`).",
     )
     max_pixels: int = Field(
         default=89_478_485,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -219,25 +219,17 @@ class SamplingSettings(DrawingSettings):
     eta: float = Field(
         default=0.0, ge=0.0, le=1.0, description="DDIM's noise share; 0 is deterministic given the start noise. Paper: 0."
     )
-    guidance_interval: tuple[float, float] = Field(
-        default=(0.0, 1.0),
-        description="Guidance acts only at steps whose timestep / 1000 lies in [low, high]; the others cost half. Paper: everywhere. "
-        "Leaving out both ends changes the views (more variety): score them again.",
-    )
-    reuse_interval: int = Field(
-        default=1,
-        ge=1,
-        le=10,
-        description="Compute the U-Net's deep features at every n-th step only and use them again in between (as DeepCache does). "
-        "1 is exact; 2 or 3 save up to a half at 50 steps and change the views: score them again.",
-    )
 
-    @model_validator(mode="after")
-    def _interval_is_one(self) -> Self:
-        low, high = self.guidance_interval
-        if not 0 <= low < high <= 1:
-            raise ValueError(f"guidance_interval = [{low}, {high}] must satisfy 0 <= low < high <= 1; [0, 1] guides every step")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_removed(cls, values: Any) -> Any:
+        for key in ("guidance_interval", "reuse_interval"):
+            if isinstance(values, dict) and key in values:
+                raise ValueError(
+                    f"{key} is gone: it changed the views to save steps; remove the key, and for fewer steps set scheduler: dpm_solver "
+                    "with num_inference_steps: 20"
+                )
+        return values
 
     @model_validator(mode="after")
     def _eta_needs_ddim(self) -> Self:

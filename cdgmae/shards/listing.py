@@ -5,8 +5,10 @@ Tars are never unpacked: an image in a tar is known by the offset and length of 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +18,8 @@ import pyarrow as pa
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.keys import distinct_keys, safe_key
 from cdgmae.storage.files.paths import path_to_text
-from cdgmae.storage.files.tar_listing import list_tar
-from cdgmae.storage.files.tree_listing import find_files
+from cdgmae.storage.files.tar_listing import TarImage, list_tar
+from cdgmae.storage.files.tree_listing import LeftOut, find_files
 from cdgmae.storage.media.clips import VIDEO_EXTENSIONS
 from cdgmae.storage.media.images import IMAGE_EXTENSIONS
 
@@ -41,11 +43,20 @@ class ListedImage(NamedTuple):
     tar_offset: int | None = None
 
 
-def list_images(settings: DatasetSettings) -> pa.Table:
+PLAIN_EXTENSIONS = (
+    "jpg", "jpeg", "jpe", "jfif", "png", "webp", "avif", "tif", "tiff", "bmp", "ppm", "pgm", "pnm", "gif"
+)  # fmt: skip
+"""Extensions by which the image of a WebDataset sample is chosen, best first."""
+
+TAR_EXTENSIONS = frozenset({".tar"})
+
+
+def list_images(settings: DatasetSettings, left_out: list[LeftOut] | None = None) -> pa.Table:
     """The images of a data set, sorted, with distinct keys.
 
     Args:
-        settings: `path` and `layout` are used.
+        settings: `path`, `layout` and `image_extension` are used.
+        left_out: Receives every file that is no image of the data set, with the reason.
 
     Returns:
         Columns key, source_path (relative to the root, `tar!member` in tars), class_name, byte_size, tar_path, tar_offset.
@@ -53,70 +64,93 @@ def list_images(settings: DatasetSettings) -> pa.Table:
     Raises:
         ValueError: if the path is missing, holds no images, or a folder or tar in it cannot be read.
     """
-    root = Path(settings.path)
+    root, skipped = Path(settings.path), left_out if left_out is not None else []
     if not root.exists():
         raise ValueError(
             f"data set path {settings.path!r} does not exist. Give the folder that holds the "
             f"{CONTENTS.get(settings.layout, 'tar files')} (shards.datasets.NAME.path in the config, or --root)."
         )
     if settings.layout in CONTENTS:
-        found = _clips_of_tree(root) if settings.layout == "clips" else _images_of_tree(root)
+        found = _clips_of_tree(root, skipped) if settings.layout == "clips" else _images_of_tree(root, skipped)
     else:
-        found = _images_of_tars(root, settings.layout)
+        found = _images_of_tars(root, settings, skipped)
     table = _collect(found)
     if table.num_rows == 0:
-        raise ValueError(_nothing_found(root, settings.layout))
+        raise ValueError(_nothing_found(root, settings.layout, skipped))
     keys = distinct_keys(table["key"].combine_chunks(), table["class_name"].combine_chunks())
     return table.set_column(0, "key", keys)
 
 
-def _clips_of_tree(root: Path) -> Iterator[ListedImage]:
+def _clips_of_tree(root: Path, left_out: list[LeftOut]) -> Iterator[ListedImage]:
     """One image per clip, drawn when it is packed: video files, and folders that hold frames. The class is the clip's folder."""
     if not root.is_dir():
         raise ValueError(f"data set path {str(root)!r} is a file. Layout `clips` needs the folder that holds the clips.")
     folder_sizes: dict[str, int] = {}
     clips: list[ListedImage] = []
-    for file in find_files(root, VIDEO_EXTENSIONS | IMAGE_EXTENSIONS):
+    for file in find_files(root, VIDEO_EXTENSIONS | IMAGE_EXTENSIONS, left_out):
         folder, name = os.path.split(file.path)
         stem, extension = os.path.splitext(name)
         if extension.lower() in VIDEO_EXTENSIONS:
             clips.append(ListedImage(file.path, stem, file.parent, file.byte_size))
-        elif folder:  # images in the root itself belong to no clip
+        elif folder:
             folder_sizes[folder] = folder_sizes.get(folder, 0) + file.byte_size
+        else:
+            left_out.append(LeftOut(file.path, "an image beside the clips' folders"))
     for folder, byte_size in folder_sizes.items():
         clips.append(ListedImage(folder, os.path.basename(folder), os.path.basename(os.path.dirname(folder)) or None, byte_size))
     yield from sorted(clips, key=lambda clip: clip.source_path)
 
 
-def _images_of_tree(root: Path) -> Iterator[ListedImage]:
+def _images_of_tree(root: Path, left_out: list[LeftOut]) -> Iterator[ListedImage]:
     if not root.is_dir():
         raise ValueError(
             f"data set path {str(root)!r} is a file. Layout `images` needs a folder; for a tar use layout class_tars or webdataset."
         )
-    for file in find_files(root, IMAGE_EXTENSIONS):
+    for file in find_files(root, IMAGE_EXTENSIONS, left_out):
         stem = os.path.splitext(os.path.basename(file.path))[0]
         yield ListedImage(file.path, stem, file.parent, file.byte_size)
 
 
-def _images_of_tars(root: Path, layout: str) -> Iterator[ListedImage]:
+def _images_of_tars(root: Path, settings: DatasetSettings, left_out: list[LeftOut]) -> Iterator[ListedImage]:
     if root.is_dir():
-        tars = [file.path for file in find_files(root, frozenset({".tar"}))]
+        tars = [file.path for file in find_files(root, TAR_EXTENSIONS, left_out)]
     else:
         root, tars = root.parent, [root.name]
-    ignored = 0
     for number, tar_path in enumerate(tars, start=1):
         content = list_tar(root / tar_path, IMAGE_EXTENSIONS)
-        ignored += content.ignored_members
-        for image in content.images:
-            stem = os.path.basename(image.group)
-            class_name = content.classes.get(image.group)
-            if layout == "class_tars":  # the image's whole stem, as in an image tree; the tar is the class
+        images = content.images
+        if settings.layout == "webdataset":
+            images = list(_one_per_sample(images, settings.image_extension, content.left_out))
+        left_out.extend(LeftOut(f"{tar_path}!{path}", reason) for path, reason in content.left_out)
+        for image in images:
+            stem = os.path.basename(image.sample)
+            class_name = content.classes.get(image.sample)
+            if settings.layout == "class_tars":  # the image's whole stem, as in an image tree; the tar is the class
                 stem, class_name = os.path.splitext(os.path.basename(image.member))[0], Path(tar_path).stem
             source_path = f"{tar_path}!{image.member}"
             yield ListedImage(source_path, stem, class_name, image.length, tar_path, image.offset)
-        logger.info("listed tar %d of %d: %s, %d images", number, len(tars), tar_path, len(content.images))
-    if ignored:
-        logger.warning("%d tar members that are no regular files (links, devices, sparse files) were ignored", ignored)
+        logger.info("listed tar %d of %d: %s, %d images", number, len(tars), tar_path, len(images))
+
+
+def _one_per_sample(images: list[TarImage], extension: str | None, left_out: list[LeftOut]) -> Iterator[TarImage]:
+    """The image of every run of members of one sample: the one of `extension`, else the one with the plainest extension.
+
+    A WebDataset sample is a run of members of one name; the same name further behind is another sample.
+    """
+    wanted = extension.lower().lstrip(".") if extension is not None else None
+    for sample, members in itertools.groupby(images, lambda image: image.sample):
+        run = list(members)
+        places = {name: place for place, name in enumerate(PLAIN_EXTENSIONS)}
+        fitting = [image for image in run if wanted is None or image.extension == wanted]
+        chosen = min(
+            fitting, key=lambda image: (image.extension.count("."), places.get(image.extension, len(places))), default=None
+        )
+        for image in run:
+            if image is not chosen:
+                taken = f"its image is .{chosen.extension}" if chosen is not None else f"image_extension = {extension}"
+                left_out.append(LeftOut(image.member, f"another image of sample {os.path.basename(sample)} ({taken})"))
+        if chosen is not None:
+            yield chosen
 
 
 def _collect(found: Iterator[ListedImage]) -> pa.Table:
@@ -151,13 +185,15 @@ def _collect(found: Iterator[ListedImage]) -> pa.Table:
     return pa.Table.from_batches(batches, schema=schema)
 
 
-def _nothing_found(root: Path, layout: str) -> str:
-    endings = ".JPEG, .jpg, .jpeg, .png or .webp"
+def _nothing_found(root: Path, layout: str, left_out: list[LeftOut]) -> str:
+    endings = ", ".join(sorted(IMAGE_EXTENSIONS))
+    there = Counter(reason for _, reason in left_out).most_common(4)
+    seen = f" Left out there: {', '.join(f'{count} x {reason}' for reason, count in there)}." if there else ""
     if layout == "clips":
-        return f"{root} holds no clips: neither video files ({', '.join(sorted(VIDEO_EXTENSIONS))}) nor folders of frames ({endings})."
+        return f"{root} holds no clips: neither video files ({', '.join(sorted(VIDEO_EXTENSIONS))}) nor folders of frames ({endings}).{seen}"
     if layout != "images":
-        return f"{root} holds no .tar file with images ({endings}). Compressed tars must be decompressed; for loose files use layout images."
+        return f"{root} holds no .tar file with images ({endings}). Compressed tars must be decompressed; for loose files use layout images.{seen}"
     hint = ""
-    if next(find_files(root, frozenset({".tar"})), None) is not None:
+    if next(find_files(root, TAR_EXTENSIONS), None) is not None:
         hint = " It holds tar files: use layout class_tars (one tar per class) or webdataset."
-    return f"{root} holds no images ({endings}, at any depth; hidden files are skipped).{hint} Check the data set's path."
+    return f"{root} holds no images ({endings}, at any depth; hidden files are skipped).{hint}{seen} Check the data set's path."

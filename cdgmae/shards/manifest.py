@@ -5,6 +5,12 @@ It is written once by one job; each shard's job then reads only its own rows.
 
 from __future__ import annotations
 
+import csv
+import io
+import logging
+import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +21,12 @@ import pyarrow.compute as pc
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.listing import list_images
-from cdgmae.storage.files.atomic import explain_write_errors
+from cdgmae.storage.files.atomic import explain_write_errors, write_text
+from cdgmae.storage.files.paths import path_to_text
+from cdgmae.storage.files.tree_listing import LeftOut
 from cdgmae.storage.tables import read_table, table_facts, write_table
+
+logger = logging.getLogger("cdgmae")
 
 MANIFEST_SCHEMA = pa.schema(
     [
@@ -31,6 +41,11 @@ MANIFEST_SCHEMA = pa.schema(
 )
 """Columns of a manifest. `source_path` is relative to the data set's path; in tars it reads `tar!member`, and `tar_path` with
 `tar_offset` says where the member's `byte_size` bytes lie. Rows are in listing order."""
+
+LEFT_OUT_NAME = "left_out.csv"
+"""Beside the manifest: every file below the data set's path that was not taken, with its reason."""
+
+SHOWN_REASONS = 6
 
 IMAGES_PER_SHARD = 10_000
 """Size of a shard where the user names no number of shards (128 for ImageNet)."""
@@ -47,15 +62,18 @@ def write_manifest(settings: DatasetSettings, seed: int, output: Path) -> dict[s
         output: The manifest to write.
 
     Returns:
-        images, classes, megabytes, shards and the manifest's path.
+        images, left_out (files that are no images of it), classes, megabytes, shards and the manifest's path.
 
     Raises:
         ValueError: if the data set cannot be listed, has fewer images than shards, or the output cannot be written.
     """
-    return write_listing(list_images(settings), settings, seed, output)
+    left_out: list[LeftOut] = []
+    return write_listing(list_images(settings, left_out), settings, seed, output, left_out)
 
 
-def write_listing(listing: pa.Table, settings: DatasetSettings, seed: int, output: Path) -> dict[str, Any]:
+def write_listing(
+    listing: pa.Table, settings: DatasetSettings, seed: int, output: Path, left_out: Sequence[LeftOut]
+) -> dict[str, Any]:
     """As `write_manifest`, from a listing that is already there."""
     count, num_shards = listing.num_rows, settings.num_shards
     if num_shards > count:
@@ -69,14 +87,30 @@ def write_listing(listing: pa.Table, settings: DatasetSettings, seed: int, outpu
     table = listing.append_column("shard", pa.array(shard_of))
     facts = {"images": count, "num_shards": num_shards, "layout": settings.layout, "seed": seed}
     with explain_write_errors(output):
+        write_text(output.with_name(LEFT_OUT_NAME), _as_csv(left_out))
         write_table(output, table, MANIFEST_SCHEMA, extra=facts)
+    if left_out:
+        reasons = Counter(re.sub(r" of sample .*", " of its sample", item.reason) for item in left_out).most_common(SHOWN_REASONS)
+        logger.warning(
+            "%d file(s) of %s were left out (%s); all are listed in %s", len(left_out), settings.path,
+            ", ".join(f"{count} x {reason}" for reason, count in reasons), output.with_name(LEFT_OUT_NAME),
+        )  # fmt: skip
     return {
         "images": count,
+        "left_out": len(left_out),
         "classes": pc.count_distinct(table["class_name"]).as_py(),
         "megabytes": round(pc.sum(table["byte_size"]).as_py() / 1e6, 3),
         "shards": num_shards,
         "manifest": str(output),
     }
+
+
+def _as_csv(left_out: Sequence[LeftOut]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(LeftOut._fields)
+    writer.writerows((path_to_text(item.path), item.reason) for item in left_out)
+    return text.getvalue()
 
 
 def image_count(manifest: Path) -> int:

@@ -19,13 +19,13 @@ from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.listing import list_images
 from cdgmae.shards.manifest import IMAGES_PER_SHARD, image_count, manifest_seed, shard_rows, write_listing
-from cdgmae.shards.reading import PreparedImage, prepare_frame, prepare_image, source_file
+from cdgmae.shards.reading import PreparedImage, prepare_frame, prepare_image
 from cdgmae.shards.shard_summary import SUMMARY_NAME, BadImages, summarise_shards
 from cdgmae.storage.files.atomic import explain_write_errors
-from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
+from cdgmae.storage.files.tree_listing import LeftOut
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path
-from cdgmae.storage.media.images import ImageError
-from cdgmae.storage.tables import TableError, file_sha256, stats_digest, table_facts
+from cdgmae.storage.media.images import DEEP_NOTE, ImageError
+from cdgmae.storage.tables import TableError, file_sha256, table_facts
 
 logger = logging.getLogger("cdgmae")
 
@@ -46,7 +46,6 @@ def packing_digest(settings: DatasetSettings) -> str:
 def write_shard(
     settings: DatasetSettings, manifest: Path, shard_index: int, output_tar: Path,
     *, threads: int | None = None, meter: ProgressMeter | None = None, stop_early: bool = True,
-    finished: FinishedFolder = NOTHING_KEPT,
 ) -> dict[str, Any]:  # fmt: skip
     """Pack the images of one shard; unusable ones become index rows with a reason.
 
@@ -59,25 +58,17 @@ def write_shard(
         meter: Counts finished images; a meter of this shard alone if None.
         stop_early: Fail as soon as this shard alone exceeds what the whole data set may have; the workflow leaves that judgement to
             `summarise_shards`, so that raising the limit rewrites no shard.
-        finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
-        shard, ok, bad, megabytes and the tar's path; `restored` if it came from `finished`.
+        shard, ok, bad, megabytes and the tar's path.
 
     Raises:
         ValueError: if `stop_early` and the bad images of this shard alone exceed the data set's `max_bad_fraction`, the manifest does not fit the
             settings, or the output cannot be written. Nothing is left under the final names then.
     """
     rows = shard_rows(manifest, settings, shard_index)
-    bad = BadImages(settings.max_bad_fraction, image_count(manifest))
+    bad, scaled = BadImages(settings.max_bad_fraction, image_count(manifest)), 0
     inputs = {"manifest": file_sha256(manifest)}
-    made_from = {
-        "packing": packing_digest(settings), "shard": shard_index, **inputs, "limit": settings.max_bad_fraction if stop_early else None,
-        "sources": stats_digest(sorted({source_file(row, settings) for row in rows})),
-    }  # fmt: skip
-    copy = finished.copy_of([output_tar, index_path(output_tar)], made_from)
-    if (restored := copy.restore()) is not None:
-        return restored
     with ExitStack() as stack:
         stack.enter_context(explain_write_errors(output_tar))
         counter = meter or stack.enter_context(ProgressMeter(f"shard {shard_index}", len(rows), unit="images"))
@@ -85,7 +76,8 @@ def write_shard(
         for row, outcome in _prepare_all(rows, settings, manifest_seed(manifest), threads or default_threads()):
             base = ImageRow(row["key"], view_index=0, class_name=row["class_name"], source_path=row["source_path"])
             if isinstance(outcome, PreparedImage):
-                base = replace(base, source_path=outcome.source_path, extension=outcome.extension)
+                base = replace(base, source_path=outcome.source_path, extension=outcome.extension, reason=outcome.note)
+                scaled += outcome.note is not None
                 writer.add_image(replace(base, width=outcome.width, height=outcome.height), outcome.data)
             else:
                 writer.add_failure(replace(base, status=BAD, reason=outcome))
@@ -93,12 +85,14 @@ def write_shard(
                 if stop_early and bad.too_many and bad.count >= ENOUGH_EXAMPLES:
                     break
             counter.advance()
+        if scaled:
+            logger.warning("%d image(s) of shard %d have %s; their rows in the index say so", scaled, shard_index, DEEP_NOTE)
         if stop_early:
             bad.refuse_too_many(f"shard {shard_index} alone")
         writer.commit(settings_digest=packing_digest(settings), inputs=inputs)
     megabytes = round(output_tar.stat().st_size / 1e6, 3)
     counts = {"ok": len(rows) - bad.count, "bad": bad.count, "megabytes": megabytes}
-    return copy.keep({"shard": shard_index, **counts, "tar": str(output_tar)})
+    return {"shard": shard_index, **counts, "tar": str(output_tar)}
 
 
 def default_threads() -> int:
@@ -153,14 +147,15 @@ def write_dataset(
         raise ValueError(
             f"output folder {output} lies inside the input {settings.path}, whose tars are the images; choose another"
         )
-    listing = list_images(settings)
+    left_out: list[LeftOut] = []
+    listing = list_images(settings, left_out)
     num_images = listing.num_rows
     num_shards = num_shards or -(-num_images // IMAGES_PER_SHARD)
     settings = settings.model_copy(update={"num_shards": num_shards})
     tars = [output / f"{name}.tar" for name in names.shard_names(num_shards)]
     _refuse_other_shards(output, tars)
     manifest = output / names.MANIFEST
-    facts = write_listing(listing, settings, seed, manifest)
+    facts = write_listing(listing, settings, seed, manifest, left_out)
     kept = {tar for tar in tars if is_current(tar, settings, manifest)}
     already = sum(num_images // num_shards + (index < num_images % num_shards) for index, tar in enumerate(tars) if tar in kept)
     with ProgressMeter("pack images", num_images, done=already, unit="images") as meter:

@@ -14,6 +14,8 @@ from cdgmae.settings.shards import DatasetSettings
 from cdgmae.storage.files.paths import text_to_path
 from cdgmae.storage.media.clips import frame_name, open_clip
 from cdgmae.storage.media.images import (
+    DEEP_MODES,
+    DEEP_NOTE,
     ImageError,
     decode_rgb,
     encode_jpeg,
@@ -31,13 +33,14 @@ _one_large_image = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """Bytes ready for the shard; width and height in pixels of the upright image, and where it was taken from."""
+    """Bytes ready for the shard; width and height in pixels of the upright image, where it was taken from, and what was done to it."""
 
     data: bytes
     extension: str
     width: int
     height: int
     source_path: str
+    note: str | None = None
 
 
 def prepare_image(row: Mapping[str, Any], settings: DatasetSettings) -> PreparedImage:
@@ -60,10 +63,11 @@ def prepare_image(row: Mapping[str, Any], settings: DatasetSettings) -> Prepared
     is_large = header.width * header.height > LARGE_IMAGE_PIXELS
     with _one_large_image if is_large else nullcontext():
         image = decode_rgb(data, settings.max_pixels)
+    note = DEEP_NOTE if header.mode in DEEP_MODES else None
     if settings.resize == "none":
-        return PreparedImage(data, image_extension(header), image.width, image.height, row["source_path"])
+        return PreparedImage(data, image_extension(header), image.width, image.height, row["source_path"], note)
     image = fit_image(image, settings.resize, settings.image_size)
-    return PreparedImage(encode_jpeg(image, settings.jpeg_quality), "jpg", image.width, image.height, row["source_path"])
+    return PreparedImage(encode_jpeg(image, settings.jpeg_quality), "jpg", image.width, image.height, row["source_path"], note)
 
 
 def prepare_frame(row: Mapping[str, Any], settings: DatasetSettings, seed: int) -> PreparedImage:

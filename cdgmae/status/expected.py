@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from cdgmae import names
 from cdgmae.config import Config
-from cdgmae.jobs import Jobs
-
-RULE_OF_KIND = {
-    "s_ldm": "sample_views",
-    "rcg": "sample_views",
-    "diffusers": "sample_pipeline",
-    "knn": "gather_neighbours",
-    "random": "gather_random",
-    "video": "read_clips",
-}
-"""Which rule writes the view shards of a source."""
-
-RESUMED_RULES = ("sample_views", "sample_pipeline")
-"""Those of them that keep finished views in a work folder; the others are quick."""
+from cdgmae.workflow import encoders, report, shards, views
+from cdgmae.workflow.consistency import score_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +47,21 @@ class Job:
 
 def expected_jobs(config: Config) -> list[Job]:
     """All jobs behind the target `all`, in the order of the stages."""
-    jobs = Jobs(config)
     page = f"{names.RESULTS}/report"
     return [
-        *_demo_jobs(config, jobs),
-        *_shard_jobs(config, jobs),
-        *_view_jobs(config, jobs),
-        *_consistency_jobs(config, jobs),
+        *_demo_jobs(config),
+        *_shard_jobs(config),
+        *_view_jobs(config),
+        *_consistency_jobs(config),
         *_pretrain_jobs(config),
-        *_propagation_jobs(config, jobs),
+        *_propagation_jobs(config),
         Job("report", "page", "write_report", "report", (page,), (page,)),
-        *_table_jobs(jobs),
+        *_table_jobs(config),
     ]
 
 
-def _table_jobs(jobs: Jobs) -> Iterator[Job]:
-    for table in jobs.named_tables():
+def _table_jobs(config: Config) -> Iterator[Job]:
+    for table in report.named_tables(config):
         yield Job(
             "report",
             "paper tables",
@@ -83,53 +71,51 @@ def _table_jobs(jobs: Jobs) -> Iterator[Job]:
         )
 
 
-def _demo_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
+def _demo_jobs(config: Config) -> Iterator[Job]:
     paths = [dataset.path for dataset in config.shards.datasets.values()]
-    paths += [protocol.root for protocol in config.propagation.protocols.values()]
-    for marker in sorted({marker for path in paths for marker in jobs.demo_inputs(path)}):
+    paths += [protocol.root for protocol in config.propagation.datasets.values()]
+    for marker in sorted({marker for path in paths for marker in encoders.demo_inputs(config, path)}):
         yield Job("demo", "demo data", "draw_demo_data", "demo", (marker,))
 
 
-def _shard_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
+def _shard_jobs(config: Config) -> Iterator[Job]:
     for dataset in config.shards.datasets:
         folder, group = names.shards_dir(dataset), f"shards of {dataset}"
         manifest = f"{folder}/{names.MANIFEST}"
         yield Job("shards", f"list of {dataset}", "write_manifest", dataset, (manifest,), (manifest,))
-        for shard in jobs.shard_names(dataset):
+        for shard in shards.shard_names(config, dataset):
             yield _images_job("shards", group, "write_shard", dataset, shard, folder)
         yield Job(
-            "shards", f"check of {dataset}", "summarise_shards", dataset, (f"{folder}/summary.csv", jobs.shard_gate(dataset))
+            "shards", f"check of {dataset}", "summarise_shards", dataset, (f"{folder}/summary.csv", shards.summary(dataset))
         )
 
 
-def _view_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
+def _view_jobs(config: Config) -> Iterator[Job]:
+    for generator in views.trained_generators(config):
+        folder, work = names.generator_dir(generator), f"work/views/train_generator/{generator}"
+        yield Job("views", "generators", "train_generator", generator, (folder,), (folder,), (work,))
+    for embedded in views.embedded_sources(config):
+        yield from _embedding_jobs(config, embedded)
     sources = {name: source for name, source in config.views.sources.items() if source.has_files}
-    used = dict.fromkeys(source.generator_name for source in sources.values() if source.generator_name is not None)
-    for generator in used:
-        settings = config.views.generators[generator]
-        if settings.path is None and settings.train is not None:
-            folder = names.generator_dir(generator)
-            work = f"work/views/train_generator/{generator}"
-            yield Job("views", "generators", "train_generator", generator, (folder,), (folder,), (work,))
     for name, source in sources.items():
-        if source.kind == "knn":
-            yield from _embedding_jobs(name, jobs)
-        rule, group = RULE_OF_KIND[source.kind], f"shards of {name}"
-        for shard in jobs.shard_names(source.dataset):
-            resumed = (f"work/views/sample/{name}/{shard}",) if rule in RESUMED_RULES else ()
+        rule, group = "make_views" if source.on_gpu else "gather_views", f"shards of {name}"
+        for shard in shards.shard_names(config, source.dataset):
+            resumed = (f"work/views/make/{name}/{shard}",) if source.on_gpu else ()
             yield _images_job("views", group, rule, name, shard, names.views_dir(name), resumed)
 
 
-def _embedding_jobs(source: str, jobs: Jobs) -> Iterator[Job]:
-    for shard, table in zip(jobs.shard_names(jobs.dataset_of(source)), jobs.embedding_tables(source), strict=True):
+def _embedding_jobs(config: Config, source: str) -> Iterator[Job]:
+    for table in views.embedding_tables(config, source):
+        shard = Path(table).stem
         yield Job("views", f"embeddings of {source}", "embed_images", f"{source}/{shard}", (table,), (table,))
-    index = f"{names.embeddings_dir(source)}/index.faiss"
+    index = names.embedding_index(source)
     yield Job("views", f"index of {source}", "index_embeddings", source, (index,), (index,))
 
 
-def _consistency_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
+def _consistency_jobs(config: Config) -> Iterator[Job]:
     for source in config.consistency.sources:
-        for shard, table in zip(jobs.shard_names(jobs.dataset_of(source)), jobs.score_tables(source), strict=True):
+        for table in score_tables(config, source):
+            shard = Path(table).stem
             work = f"work/consistency/{source}/{shard}"
             yield Job("consistency", f"shards of {source}", "score_views", f"{source}/{shard}", (table,), (table,), (work,))
     summary = f"{names.RESULTS}/consistency/summary"
@@ -146,13 +132,13 @@ def _pretrain_jobs(config: Config) -> Iterator[Job]:
             )  # fmt: skip
 
 
-def _propagation_jobs(config: Config, jobs: Jobs) -> Iterator[Job]:
-    for encoder in jobs.judged_encoders():
-        for clip_set in config.propagation.protocols:
-            table = names.propagation_table(encoder, clip_set)
-            work = f"work/propagation/{encoder}/{clip_set}"
-            outputs = (names.propagation_strips(encoder, clip_set), table)
-            yield Job("propagation", "clip sets", "propagate_labels", f"{encoder}/{clip_set}", outputs, (table,), (work,))
+def _propagation_jobs(config: Config) -> Iterator[Job]:
+    for encoder in report.judged_encoders(config):
+        for name in config.propagation.datasets:
+            table = names.propagation_table(encoder, name)
+            work = f"work/propagation/{encoder}/{name}"
+            outputs = (names.propagation_strips(encoder, name), table)
+            yield Job("propagation", "evaluation sets", "propagate_labels", f"{encoder}/{name}", outputs, (table,), (work,))
     summary = f"{names.RESULTS}/propagation/summary"
     yield Job("propagation", "summary", "summarise_propagation", "summary", (f"{summary}.csv", f"{summary}.parquet"))
 

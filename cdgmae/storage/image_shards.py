@@ -17,9 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cdgmae.storage.files.atomic import sync_folder, temporary_name
+from cdgmae.storage.media.images import ImageError
 from cdgmae.storage.tables import TableError, facts_of, read_table, write_table
 
 logger = logging.getLogger("cdgmae")
@@ -200,6 +203,22 @@ def read_index(tar_path: Path, columns: Sequence[str] | None = None) -> pa.Table
     return index
 
 
+def checksums(sha256: pa.ChunkedArray) -> pa.Array:
+    """The first 8 bytes of hexadecimal SHA-256 sums as numbers; 0 where there is none."""
+    starts = pc.fill_null(pc.utf8_slice_codeunits(sha256, 0, 16), "0" * 16).to_pylist()
+    return pa.array(np.frombuffer(bytes.fromhex("".join(starts)), ">u8").astype(np.uint64))
+
+
+def check_bytes(data: bytes, checksum: int) -> None:
+    """Hold bytes against their checksum (see `checksums`); 0 passes.
+
+    Raises:
+        ImageError: if they have changed.
+    """
+    if checksum and int.from_bytes(hashlib.sha256(data).digest()[:8], "big") != checksum:
+        raise ImageError("bytes differ from the SHA-256 in the index")
+
+
 class ImageShard:
     """A complete shard opened for reading: the index in memory, images by offset."""
 
@@ -221,14 +240,17 @@ class ImageShard:
                 yield ImageRow(**row)
 
     def read(self, row: ImageRow) -> bytes:
-        """The bytes of one image.
+        """The bytes of one image, held against the row's SHA-256.
 
         Raises:
+            ImageError: if they have changed since they were written.
             ValueError: if the row has no image or the file ends early.
         """
         if row.offset is None or row.length is None:
             raise ValueError(f"{self.tar_path}: {row.key}.{row.view_index} has no image ({row.reason})")
-        return self.read_at(row.offset, row.length)
+        data = self.read_at(row.offset, row.length)
+        check_bytes(data, int(row.sha256[:16], 16) if row.sha256 else 0)
+        return data
 
     def read_at(self, offset: int, length: int) -> bytes:
         """`length` bytes from `offset`, without moving any file position (safe from several threads)."""

@@ -105,23 +105,6 @@ def table_facts(path: Path) -> dict[str, Any]:
     return facts_of(schema)
 
 
-def is_made_from(path: Path, *, settings_digest: str, inputs: Mapping[str, str], **extra: Any) -> bool:
-    """Whether a whole table lies at `path` that was made with exactly these settings, inputs and further facts.
-
-    Args:
-        path: Final file name; nothing needs to be there.
-        settings_digest: As for `write_table`.
-        inputs: As for `write_table`; compared by their digests, since the same file may be named differently.
-        extra: Facts that must be equal.
-    """
-    try:
-        facts = table_facts(path)
-    except (TableError, OSError):
-        return False
-    same_inputs = sorted(facts.get("inputs", {}).values()) == sorted(inputs.values())
-    return same_inputs and {**facts, **extra, "settings": settings_digest} == facts
-
-
 def facts_of(schema: pa.Schema) -> dict[str, Any]:
     """The provenance in the schema of a table that was read, as `table_facts`."""
     facts: dict[str, Any] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cdgmae.report.page import write_report
-from cdgmae.settings.report import ReportSettings
-from tests.report.fake_results import FakeResults
+from cdgmae.settings.report import ReportJobSettings
+from tests.report.fake_results import CONTENTS, FakeResults
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -20,5 +20,5 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def report_pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the report of made-up results of all stages; tests only read it."""
     results = FakeResults(tmp_path_factory.mktemp("browser") / "results").write_all()
-    write_report(ReportSettings(title="Made-up results"), results, results / "report")
+    write_report(ReportJobSettings(contents=CONTENTS, title="Made-up results"), results, results / "report")
     return results / "report"

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from cdgmae.commands.consistency import app
 from cdgmae.report.page import write_report
-from cdgmae.settings.report import ReportSettings
+from cdgmae.settings.report import ReportJobSettings
 from tests.browser.chromium import Browser
-from tests.report.fake_results import NASTY, FakeResults
+from tests.report.fake_results import CONTENTS, NASTY, FakeResults
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ def explorer_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fake = FakeResults(tmp_path_factory.mktemp("explorer") / "results")
     fake.write_images()
     fake.write_scores(nearest_bags=6)
-    write_report(ReportSettings(title=NASTY), fake.root, fake.root / "report")
+    write_report(ReportJobSettings(contents=CONTENTS, title=NASTY), fake.root, fake.root / "report")
     return fake.root / "report" / "consistency" / "index.html"
 
 

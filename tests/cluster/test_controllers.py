@@ -75,6 +75,9 @@ def test_a_task_reports_what_it_finds_and_what_does_not_work(tmp_path: Path, mon
     assert facts["write_mb_per_s"] > 0
     assert facts["job_memory_mib"] == 500
     assert [path.name for path in tmp_path.iterdir()] == ["0.json"]
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    (problem,) = probe_node(tmp_path, tmp_path, compiles=True)["problems"]
+    assert problem.startswith("runtime.compile is on, but there is no C compiler")
     bad = probe_node(tmp_path / "nowhere", tmp_path)
     assert bad["write_mb_per_s"] is None
     assert bad["problems"] == [f"{tmp_path / 'nowhere'} cannot be written from this node: No such file or directory"]

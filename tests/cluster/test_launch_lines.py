@@ -159,8 +159,8 @@ def test_the_place_among_the_ranks_comes_from_the_slurm_step(monkeypatch: pytest
     take_place(["-v", "pretrain", "run", "--seed", "1"])
     assert (rank(), local_rank(), world_size(), local_world_size()) == (5, 1, 8, 4)
     assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("10.0.0.1", str(20_000 + 70_001 % 12_000))
-    with pytest.raises(ValueError, match="`cdgmae views neighbours` runs as one process, but 8 were started"):
-        take_place(["views", "neighbours"])
+    with pytest.raises(ValueError, match="`cdgmae views make` runs as one process, but 8 were started"):
+        take_place(["views", "make"])
     monkeypatch.setenv("CDGMAE_WORLD_SIZE", "16")
     with pytest.raises(ValueError, match=r"16 processes were asked for .* but 8 were started; make `nodes` and `tasks_per_node`"):
         take_place(["pretrain", "run"])

@@ -22,7 +22,7 @@ def test_the_shipped_profile_has_one_class_for_cpus_and_one_per_size_of_gpu_job(
     assert [found.rules for found in classes] == [
         ("default-resources",),
         ("pretrain_encoder", "train_generator"),
-        ("sample_views", "sample_pipeline", "embed_images", "score_views", "propagate_labels"),
+        ("make_views", "embed_images", "score_views", "propagate_labels"),
     ]
     assert [found.resources["mem_mb"] for found in classes] == [4000, 64000, 32000]
     assert all(found.resources["runtime"] == PROBE_MINUTES for found in classes)

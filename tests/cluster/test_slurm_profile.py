@@ -23,7 +23,7 @@ def test_resources_are_set_for_rules_that_exist() -> None:
 
 def test_every_gpu_rule_of_the_profile_hears_signals_and_the_rules_let_it() -> None:
     text = "".join(file.read_text() for file in (ROOT / "workflow/rules").glob("*.smk"))
-    assert text.count("**ON_GPUS") == text.count("cdgmae cluster launch {resources.launcher}") == len(PROFILE["set-resources"])
+    assert text.count("        **ON_GPUS,") == text.count("        launched(") == len(PROFILE["set-resources"])
     for resources in PROFILE["set-resources"].values():
         assert resources["launcher"] == "srun"
         assert "--signal=USR1@600" in resources["slurm_extra"]

@@ -14,11 +14,15 @@ import pytest
 from typer.testing import CliRunner
 
 from cdgmae.commands.consistency import app
+from cdgmae.config import load_config
 from cdgmae.consistency.consistency_summary import SUMMARY_SCHEMA, summarise
 from cdgmae.consistency.score_display import histogram_line, read_display
 from cdgmae.consistency.score_tables import COMPARED, METRICS, SCORE_SCHEMA, check_scores
 from cdgmae.paper import PAPER_TABLES
-from cdgmae.storage.tables import write_table
+from cdgmae.storage.tables import read_table, write_table
+from cdgmae.workflow.consistency import summary_settings
+
+ROOT = Path(__file__).parents[2]
 
 
 def score_row(key: str, view: int, value: float | None, **changes: Any) -> dict[str, Any]:
@@ -112,6 +116,21 @@ def test_papers_tables_agree_with_each_other() -> None:
     assert all(first[kind].printed == ninth[kind].printed for kind in ("video", "s_ldm"))
     scores = [{metric: row.printed[metric].value for metric in COMPARED} for row in (*first.values(), *ninth.values())]
     assert all(row["ls"] < row["nps"] < row["gs"] for row in scores)
+
+
+def test_tables_are_summarised_by_source_and_number_and_no_others(tmp_path: Path) -> None:
+    for shard, value in enumerate([0.25, 0.75, 0.99]):
+        write_scores(tmp_path, "s_ldm", shard, [value])
+    write_scores(tmp_path, "foreign", 0, [0.5])
+    arguments = ["summarise", "--results", str(tmp_path), "--output", str(tmp_path / "summary.parquet"), "--settings"]
+    made = CliRunner().invoke(app, [*arguments, '{"num_shards": {"s_ldm": 2}}'])
+    assert made.exit_code == 0, made.output
+    rows = read_table(tmp_path / "summary.parquet").to_pylist()
+    assert [(row["source"], row["pairs"], row["nps_mean"]) for row in rows] == [("s_ldm", 2, pytest.approx(0.5))]
+    with pytest.raises(ValueError, match=r"s_ldm/00003\.parquet"):
+        CliRunner().invoke(app, [*arguments, '{"num_shards": {"s_ldm": 4}}'], catch_exceptions=False)
+    command = summary_settings(load_config(ROOT / "config.yaml")).canonical_json()
+    assert command == '{"num_shards":{"s_ldm":2}}'
 
 
 def test_show_prints_ours_the_papers_and_a_histogram(tmp_path: Path) -> None:

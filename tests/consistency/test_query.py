@@ -12,19 +12,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from cdgmae.commands.consistency import app
 from cdgmae.consistency.query import query_scores, write_strips
 from cdgmae.consistency.score_tables import METRICS, QUERY_COLUMNS, SCORE_SCHEMA
-from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.consistency.view_selection import count_kept
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
+from cdgmae.settings.encoder import parse_encoder
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.media.strips import FRAME_COLOUR, GAP
 from cdgmae.storage.tables import write_table
 from tests.consistency.drawn_bags import SIZE, bags, write_shard
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 NUM_BAGS, NUM_VIEWS = 30, 3
 
@@ -146,9 +149,11 @@ def scored(tmp_path: Path) -> Path:
         write_shard(tmp_path / "views" / "s_ldm" / "00000.tar", views),
     ]
     folder, settings = tmp_path / "consistency", ScoringSettings(image_size=SIZE)
-    score_shard(settings, *tars, "pixels:8", folder / "s_ldm" / "00000.parquet", source="s_ldm", device=torch.device("cpu"))
+    score_shard(settings, *tars, parse_encoder("pixels:8"), folder / "s_ldm" / "00000.parquet", source="s_ldm", runtime=ON_CPU)
     crops = settings.model_copy(update={"crops": CropDrawSettings()})
-    score_shard(crops, tars[0], None, "pixels:8", folder / "crops" / "00000.parquet", source="crops", device=torch.device("cpu"))
+    score_shard(
+        crops, tars[0], None, parse_encoder("pixels:8"), folder / "crops" / "00000.parquet", source="crops", runtime=ON_CPU
+    )
     return folder
 
 

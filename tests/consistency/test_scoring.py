@@ -12,25 +12,29 @@ import pytest
 import torch
 from PIL import Image
 
-from cdgmae.consistency import scoring
-from cdgmae.consistency.pair_images import cut_crops, prepare_image
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA
+from cdgmae.consistency.scoring import score_shard as scoring
+from cdgmae.consistency.scoring.pair_images import cut_crops, prepare_image
 from cdgmae.models.encoders.by_name import PixelEncoder, VitEncoder, load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.pretrain.augment import finish_views
 from cdgmae.pretrain.pretext import plan_sample
+from cdgmae.runtime.interrupts import OutOfDeviceMemory
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
 from cdgmae.settings.crops import CropPairSettings
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.pretrain import PretrainRunSettings
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.bags import Bag
 from cdgmae.storage.image_shards import ImageShard
 from cdgmae.storage.media.crops import plan_crop_pair
-from cdgmae.storage.media.images import encode_jpeg
+from cdgmae.storage.media.images import NAMED_FORMATS, encode_jpeg
 from cdgmae.storage.tables import table_facts
 from tests.consistency.drawn_bags import PATCH, SIZE, TINY_VIT, Images, bags, draw_image, png, shifted, write_shard
 
 CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 SETTINGS = ScoringSettings(image_size=SIZE, batch_size=4)
 
 
@@ -44,12 +48,15 @@ def score(tmp_path: Path) -> Callable[..., tuple[dict[str, Any], Path]]:
         *,
         settings: ScoringSettings = SETTINGS,
         encoder: str = f"pixels:{PATCH}",
+        runtime: RuntimeSettings = ON_CPU,
         **options: Any,
     ) -> tuple[dict[str, Any], Path]:
         real_tar = write_shard(tmp_path / "real" / "00000.tar", real)
         view_tar = write_shard(tmp_path / "views" / "00000.tar", views) if views is not None else None
         output = tmp_path / "scores" / "00000.parquet"
-        facts = scoring.score_shard(settings, real_tar, view_tar, encoder, output, source="s_ldm", device=CPU, **options)
+        facts = scoring.score_shard(
+            settings, real_tar, view_tar, parse_encoder(encoder), output, source="s_ldm", runtime=runtime, **options
+        )
         return facts, output
 
     return run
@@ -108,7 +115,7 @@ def test_scores_are_those_of_the_encoders_tokens(score: Callable[..., Any]) -> N
     real, views = bags(1, 1)
     _, path = score(real, views, encoder=TINY_VIT)
     images = [prepare_image(data, SIZE) for data in (real["k0", 0], views["k0", 1]) if isinstance(data, bytes)]
-    tokens_BTD = load_encoder(TINY_VIT, device=CPU).tokens(normalise(pixels_to_tensor(images)))
+    tokens_BTD = load_encoder(parse_encoder(TINY_VIT), device=CPU).tokens(normalise(pixels_to_tensor(images)))
     expected = torch.cosine_similarity(tokens_BTD[0], tokens_BTD[1], dim=-1)
     row = pq.read_table(path).to_pylist()[0]
     assert row["gs"] == pytest.approx(expected[0].item(), abs=1e-5)
@@ -135,7 +142,7 @@ def test_unreadable_images_become_rows_with_a_reason(score: Callable[..., Any], 
     assert facts["bad"] == 5
     assert rows["k0", 1]["reason"].startswith("view: corrupt or truncated image")
     assert rows["k1", 2]["reason"] == "view: generation failed: not finite"
-    assert {rows["k2", view]["reason"] for view in (1, 2, 3)} == {"real image: not a JPEG, PNG or WebP image"}
+    assert {rows["k2", view]["reason"] for view in (1, 2, 3)} == {f"real image: not an image of a known format ({NAMED_FORMATS})"}
     assert all(rows["k0", 1][name] is None for name in ("gs", "ls", "nps", "nps_reverse"))
     assert rows["k0", 2]["status"] == "ok"
     assert rows["k0", 2]["nps"] is not None
@@ -149,8 +156,8 @@ def test_bytes_that_rotted_on_disk_are_found(score: Callable[..., Any], tmp_path
     content = bytearray(tar.read_bytes())
     content[(row.offset or 0) + 40] ^= 1
     tar.write_bytes(content)
-    arguments = (tmp_path / "real" / "00000.tar", tar, f"pixels:{PATCH}", path)
-    scoring.score_shard(settings, *arguments, source="s_ldm", device=CPU)
+    arguments = (tmp_path / "real" / "00000.tar", tar, parse_encoder(f"pixels:{PATCH}"), path)
+    scoring.score_shard(settings, *arguments, source="s_ldm", runtime=ON_CPU)
     reasons = {entry["key"]: entry["reason"] for entry in pq.read_table(path).to_pylist()}
     assert reasons[row.key] == "view: bytes differ from the SHA-256 in the index"
 
@@ -181,7 +188,7 @@ def test_real_images_without_views_are_counted(score: Callable[..., Any]) -> Non
 def test_views_of_other_shards_are_refused(score: Callable[..., Any]) -> None:
     real, views = bags(3, 1)
     del real["k2", 0]
-    with pytest.raises(ValueError, match=r"'k2' have no real image.*rerun the views stage"):
+    with pytest.raises(ValueError, match=r"views without a real image: .*'k2'; .*rerun the views stage"):
         score(real, views)
 
 
@@ -227,7 +234,7 @@ def test_crop_pairs_are_those_of_the_pretext_task_and_a_function_of_seed_and_key
     )
     plan = plan_sample(run, generator, Bag("k2", range(1), [0], [draw_image(2).size], None))
     target, anchor = cut_crops(draw_image(2), plan, SIZE)
-    tokens_BTD = load_encoder(f"pixels:{PATCH}", device=CPU).tokens(normalise(pixels_to_tensor([target, anchor])))
+    tokens_BTD = load_encoder(parse_encoder(f"pixels:{PATCH}"), device=CPU).tokens(normalise(pixels_to_tensor([target, anchor])))
     assert rows[5]["ls"] == pytest.approx(torch.cosine_similarity(*tokens_BTD[:, 1:], dim=-1).mean().item(), abs=1e-5)
     fewer = {key: value for key, value in real.items() if key[0] == "k2"}
     _, path = score(fewer, None, settings=settings)
@@ -259,7 +266,7 @@ def test_crops_and_view_files_at_once_are_refused(score: Callable[..., Any]) -> 
 def test_tokens_before_the_final_norm_are_compared_if_asked_for(score: Callable[..., Any]) -> None:
     real, views = bags(1, 1)
     _, path = score(real, views, encoder=TINY_VIT, settings=SETTINGS.model_copy(update={"features": "last_block"}))
-    encoder = load_encoder(TINY_VIT, device=CPU)
+    encoder = load_encoder(parse_encoder(TINY_VIT), device=CPU)
     assert isinstance(encoder, VitEncoder)
     images = normalise(
         pixels_to_tensor([prepare_image(data, SIZE) for data in (real["k0", 0], views["k0", 1]) if isinstance(data, bytes)])
@@ -272,12 +279,22 @@ def test_tokens_before_the_final_norm_are_compared_if_asked_for(score: Callable[
 
 
 def test_bf16_scores_stay_near_fp32_and_say_so(score: Callable[..., Any]) -> None:
-    exact, rough = (pq.read_table(score(*bags(3, 2), encoder=TINY_VIT, precision=name)[1]) for name in ("fp32", "bf16"))
+    exact, rough = (
+        pq.read_table(score(*bags(3, 2), encoder=TINY_VIT, runtime=ON_CPU.model_copy(update={"precision": name}))[1])
+        for name in ("fp32", "bf16")
+    )
     for metric in METRICS:
         np.testing.assert_allclose(rough[metric].to_numpy(), exact[metric].to_numpy(), atol=0.02)
     assert rough["ls"] != exact["ls"]
-    with pytest.raises(ValueError, match="precision 'int8'; allowed: fp32, bf16, fp16"):
-        score(*bags(1, 1), precision="int8")
+
+
+def test_too_little_memory_names_the_batch_size(score: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def embed(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(scoring.Embedder, "__call__", embed)
+    with pytest.raises(OutOfDeviceMemory, match=r"Lower consistency\.batch_size \(now 4\)"):
+        score(*bags(1, 1))
 
 
 def test_nearest_patches_of_chosen_bags_tell_where_each_patch_went(score: Callable[..., Any]) -> None:

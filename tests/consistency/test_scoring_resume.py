@@ -13,13 +13,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
-from cdgmae.consistency.partial_scores import PartFolder
-from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.scoring.partial_scores import PartFolder
+from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.encoder import parse_encoder
+from cdgmae.settings.runtime import RuntimeSettings
+from cdgmae.storage.media.images import NAMED_FORMATS
 from tests.consistency.drawn_bags import SIZE, TINY_VIT, bags, write_shard
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 NUM_BAGS, NUM_VIEWS = 60, 3
 SETTINGS = ScoringSettings(image_size=SIZE, batch_size=2, max_bad_fraction=0.1, nearest_bags=2)
@@ -39,7 +43,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def score(shards: Path, output: Path) -> dict[str, Any]:
     tars = [shards / name / "00000.tar" for name in ("real", "views")]
     work = output.parent / "work"
-    return score_shard(SETTINGS, *tars, TINY_VIT, output, source="s_ldm", device=torch.device("cpu"), work_dir=work)
+    return score_shard(SETTINGS, *tars, parse_encoder(TINY_VIT), output, source="s_ldm", runtime=ON_CPU, work_dir=work)
 
 
 def kill_after_parts(shards: Path, output: Path, count: int) -> None:
@@ -90,5 +94,5 @@ def test_killed_and_stopped_jobs_end_with_the_table_of_a_straight_run(
     assert not (broken.parent / "work").exists()
     rows = {(row["key"], row["view_b"]): row for row in pq.read_table(broken).to_pylist()}
     assert len(rows) == NUM_BAGS * NUM_VIEWS
-    assert rows["k7", 2]["reason"] == "view: not a JPEG, PNG or WebP image"
+    assert rows["k7", 2]["reason"] == f"view: not an image of a known format ({NAMED_FORMATS})"
     assert rows["k9", 1]["reason"] == "view: generation failed: not finite"

@@ -7,20 +7,21 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from cdgmae.commands.pretrain import app as pretrain_app
 from cdgmae.consistency.score_tables import METRICS
-from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.pretrain import PretrainRunSettings
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.media.images import decode_rgb, encode_jpeg, resize_shorter_side
 
 CLIPS = Path(__file__).parents[2].parent / "shared" / "data" / "DAVIS" / "JPEGImages" / "480p"
-CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 SIDE, NEAR, FAR = 96, 1, 30
 RUN = PretrainRunSettings(
     pretext="crops", image_size=64, patch_size=8, embed_dim=96, depth=2, num_heads=3, decoder_embed_dim=64, decoder_depth=1,
@@ -56,7 +57,7 @@ def test_near_frames_score_above_far_ones_and_these_above_other_clips(
         {(f"{clip}_{number:03d}", 0): image for clip, images in frames.items() for number, image in enumerate(images)},
     )
     arguments = ["--shards", str(shard.parent), "--output", str(tmp_path / "run"), "--settings", RUN.canonical_json()]
-    trained = CliRunner().invoke(pretrain_app, ["run", *arguments, "--device", "cpu", "--trackers", ""])
+    trained = CliRunner().invoke(pretrain_app, ["run", *arguments, "--device", "cpu", "--runtime", '{"trackers": []}'])
     assert trained.exit_code == 0, trained.output
     random, clips = np.random.default_rng(0), sorted(frames)
     real: dict[tuple[str, int], Image.Image] = {}
@@ -71,7 +72,7 @@ def test_near_frames_score_above_far_ones_and_these_above_other_clips(
     tars = [write_shard(tmp_path / f"{name}.tar", images) for name, images in (("real", real), ("views", views))]
     table = tmp_path / "scores.parquet"
     encoder = str(tmp_path / "run" / "encoder.safetensors")
-    score_shard(ScoringSettings(image_size=SIDE), *tars, encoder, table, source="video", device=CPU)
+    score_shard(ScoringSettings(image_size=SIDE), *tars, parse_encoder(encoder), table, source="video", runtime=ON_CPU)
     means = pq.read_table(table).to_pandas().groupby("view_b")[list(METRICS)].mean()
     for metric in METRICS:
         near, far, other = means[metric]

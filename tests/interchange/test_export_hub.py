@@ -13,14 +13,18 @@ import yaml
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
-from cdgmae.models import CrossViewMAE
+from cdgmae.models import CrossViewMAE, load_encoder
 from cdgmae.models.encoders.checkpoints import load_encoder_file, write_encoder
+from cdgmae.propagation.benchmarks.davis import DavisProtocol
 from cdgmae.propagation.evaluation import run_propagation
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.settings.propagation import ProtocolSettings
-from cdgmae.storage.bags import BagStore
+from cdgmae.settings.runtime import RuntimeSettings
+from cdgmae.storage.bags import Bags
 from tests.pretrain.drawn_bags import RUN, write_bags
 from tests.propagation.drawn_clips import write_davis
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,13 +53,15 @@ def test_timm_opens_an_encoder_folder_and_computes_the_same_tokens(tmp_path: Pat
     run = finished_run(tmp_path / "pretrain/cdg/seed0", settings)
     facts = export("--encoder", run, "--output", tmp_path / "hub", "--results", tmp_path)
     assert facts["architecture"] == "vit_small_patch16_224"
-    assert facts["clip_sets"] == []
+    assert facts["evaluation_sets"] == []
     loaded = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True).eval()
     original = load_encoder_file(run / "encoder.safetensors").eval()
     side = settings.image_size
     images = torch.rand(2, 3, side, side)
     with torch.inference_mode():
         assert torch.equal(loaded.forward_features(images), original.forward_features(images))
+        ours = load_encoder(parse_encoder(f"local-dir:{tmp_path / 'hub'}"), device=torch.device("cpu"))
+        torch.testing.assert_close(ours.tokens(images), original.forward_features(images), rtol=1e-4, atol=1e-5)
     prepared = timm.data.resolve_model_data_config(loaded)
     assert prepared["input_size"] == (3, side, side)
     assert tuple(prepared["mean"]) == (0.485, 0.456, 0.406)
@@ -68,19 +74,19 @@ def test_timm_opens_an_encoder_folder_and_computes_the_same_tokens(tmp_path: Pat
 def test_the_card_has_the_scores_of_exactly_these_weights_and_their_protocol(tmp_path: Path) -> None:
     results = tmp_path / "results"
     run, other = (finished_run(results / f"pretrain/{name}/seed0", seed=seed) for seed, name in enumerate(("cdg", "other")))
-    protocol = ProtocolSettings(root=str(write_davis(tmp_path / "davis")), input_size=(32, 48), top_k=3, queue_length=2, radius=2)
+    protocol = DavisProtocol(root=str(write_davis(tmp_path / "davis")), input_size=(32, 48), top_k=3, queue_length=2, radius=2)
     scores = run_propagation(
-        "davis", protocol, str(run / "encoder.safetensors"), results / "propagation/mine/davis.parquet",
-        device=torch.device("cpu"), name="mine", work_dir=tmp_path / "work",
+        protocol, parse_encoder(str(run / "encoder.safetensors")), results / "propagation/mine/davis.parquet",
+        runtime=ON_CPU, name="mine", work_dir=tmp_path / "work",
     )  # fmt: skip
     facts = export("--encoder", run, "--output", tmp_path / "hub", "--results", results, "--license", "cc-by-nc-4.0")
-    assert facts["clip_sets"] == ["davis"]
+    assert facts["evaluation_sets"] == ["davis"]
     text = (tmp_path / "hub/README.md").read_text()
-    assert f"| this one | {scores['J&F']:.1f} | {scores['J']:.1f} | {scores['F']:.1f} | - | - | - |" in text
+    assert f"| this one | {scores['J&F']:.1f} | {scores['J']:.1f} | {scores['F']:.1f} |" in text
     assert '"queue_length": 2' in text
     assert str(tmp_path) not in text
     assert metadata(tmp_path / "hub")["license"] == "cc-by-nc-4.0"
-    assert export("--encoder", other, "--output", tmp_path / "hub2", "--results", results)["clip_sets"] == []
+    assert export("--encoder", other, "--output", tmp_path / "hub2", "--results", results)["evaluation_sets"] == []
 
 
 @pytest.fixture
@@ -116,7 +122,7 @@ def test_exported_bags_are_bags_of_this_package_too(tmp_path: Path, results_with
     export("--bags", "s_ldm", "--config", ROOT / "config.yaml", "--results", results_with_bags, "--output", tmp_path / "hub")
     result = CliRunner().invoke(app, ["verify", str(tmp_path / "hub"), "--json"])
     assert result.exit_code == 0, result.output
-    store = BagStore([tmp_path / "hub/real/00000.tar"], [tmp_path / "hub/views/00000.tar"])
+    store = Bags([tmp_path / "hub/real/00000.tar"], [tmp_path / "hub/views/00000.tar"]).usable()
     assert len(store) == 6
 
 

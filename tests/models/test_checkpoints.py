@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cdgmae.models import CrossViewMAE, load_encoder
-from cdgmae.models.encoders.checkpoints import CheckpointError, encoder_part, write_encoder, write_model
-from cdgmae.settings.encoder import ARCHITECTURES, VitSettings
+from cdgmae.models.encoders.checkpoint_files import CheckpointError
+from cdgmae.models.encoders.checkpoints import encoder_part, write_encoder, write_model
+from cdgmae.settings.encoder import ARCHITECTURES, VitSettings, parse_encoder
 
 DIMENSIONS = {"img_size": 32, "patch_size": 8, "embed_dim": 192, "depth": 2, "num_heads": 3}
 DECODER = {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2}
@@ -97,7 +98,7 @@ def test_files_of_encoders_load_only_when_asked_for_the_encoder(tmp_path: Path, 
     assert (len(report.matched), report.missing, report.unexpected) == (30, (), ())
     assert same(trained, fresh, encoder_only=True)
     images = torch.randn(1, 3, 32, 32)
-    tokens = load_encoder(str(tmp_path / layout), device=torch.device("cpu")).tokens(images)
+    tokens = load_encoder(parse_encoder(str(tmp_path / layout)), device=torch.device("cpu")).tokens(images)
     torch.testing.assert_close(tokens, trained.encode(images), rtol=1e-4, atol=1e-5)
 
 
@@ -127,7 +128,7 @@ def test_foreign_truncated_and_extended_files_are_refused(tmp_path: Path) -> Non
     with pytest.raises(CheckpointError, match=r"unexpected \['reg_token'\]"):
         model().load_checkpoint(tmp_path / "registers.pth", encoder_only=True)
     with pytest.raises(CheckpointError, match=r"unexpected \['reg_token'\]"):
-        load_encoder(str(tmp_path / "registers.pth"), device=torch.device("cpu"))
+        load_encoder(parse_encoder(str(tmp_path / "registers.pth")), device=torch.device("cpu"))
     for layout in ("cropmae.pth", "model.safetensors"):
         write_layout(tmp_path / layout, layout, model())
         whole = (tmp_path / layout).read_bytes()

@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from cdgmae.models import CrossViewMAE, load_encoder
-from cdgmae.models.encoders.checkpoints import CheckpointError, encoder_part, read_checkpoint, write_encoder
+from cdgmae.models.encoders.checkpoint_files import CheckpointError
+from cdgmae.models.encoders.checkpoint_layouts import read_weights
+from cdgmae.models.encoders.checkpoints import encoder_part, write_encoder
 from cdgmae.models.positions import resize_positions, sincos_positions
-from cdgmae.settings.encoder import VitSettings
+from cdgmae.settings.encoder import VitSettings, parse_encoder
 
 CPU = torch.device("cpu")
 SMALL = VitSettings(image_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
@@ -29,7 +31,7 @@ def small_model() -> CrossViewMAE:
 def test_encoder_file_gives_the_tokens_of_the_trained_model(tmp_path: Path) -> None:
     model = small_model().eval()
     write_encoder(tmp_path / "encoder.safetensors", model.state_dict(), SMALL, {"version": "x"})
-    encoder = load_encoder(str(tmp_path / "encoder.safetensors"), device=CPU)
+    encoder = load_encoder(parse_encoder(str(tmp_path / "encoder.safetensors")), device=CPU)
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(encoder.tokens(images), model.encode(images), rtol=1e-5, atol=1e-6)
     assert (encoder.patch_size, encoder.embed_dim) == (8, 24)
@@ -49,7 +51,7 @@ def test_timm_loads_the_written_encoder_strictly_with_identical_tokens(tmp_path:
 def test_published_pth_with_an_argument_namespace_is_read_safely(tmp_path: Path) -> None:
     model = CrossViewMAE(img_size=32, embed_dim=192, depth=1, num_heads=3, decoder_depth=1).eval()
     torch.save({"model": model.state_dict(), "epoch": 3, "args": argparse.Namespace(lr=0.1)}, tmp_path / "checkpoint-99.pth")
-    encoder = load_encoder(str(tmp_path / "checkpoint-99.pth"), device=CPU)
+    encoder = load_encoder(parse_encoder(str(tmp_path / "checkpoint-99.pth")), device=CPU)
     images = torch.randn(1, 3, 32, 32)
     torch.testing.assert_close(encoder.tokens(images), model.encode(images), rtol=1e-5, atol=1e-6)
 
@@ -60,40 +62,40 @@ class Foreign:
 
 def test_unsafe_truncated_and_partial_files_are_refused(tmp_path: Path) -> None:
     torch.save({"model": Foreign()}, tmp_path / "unsafe.pth")
-    with pytest.raises(CheckpointError, match="loaded safely"):
-        read_checkpoint(tmp_path / "unsafe.pth")
+    with pytest.raises(CheckpointError, match=r"holds objects of .*Foreign, which are not loaded"):
+        read_weights(tmp_path / "unsafe.pth")
     write_encoder(tmp_path / "whole.safetensors", small_model().state_dict(), SMALL, {})
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"cut\.safetensors cannot be read"):
-        load_encoder(str(tmp_path / "cut.safetensors"), device=CPU)
+        load_encoder(parse_encoder(str(tmp_path / "cut.safetensors")), device=CPU)
     partial = {key: tensor for key, tensor in encoder_part(small_model().state_dict()).items() if "blocks.1.mlp" not in key}
     write_encoder(tmp_path / "partial.safetensors", partial, SMALL, {})
     with pytest.raises(CheckpointError, match=r"missing \['blocks\.1\.mlp"):
-        load_encoder(str(tmp_path / "partial.safetensors"), device=CPU)
+        load_encoder(parse_encoder(str(tmp_path / "partial.safetensors")), device=CPU)
 
 
 def test_missing_file_and_unknown_name_say_what_to_do() -> None:
     with pytest.raises(ValueError, match="no such file; run the pretrain stage"):
-        load_encoder("results/none/encoder.safetensors", device=CPU)
+        load_encoder(parse_encoder("results/none/encoder.safetensors"), device=CPU)
     with pytest.raises(ValueError, match="neither a file nor a timm model"):
-        load_encoder("vit_of_no_kind", device=CPU)
+        load_encoder(parse_encoder("vit_of_no_kind"), device=CPU)
 
 
 @torch.no_grad()
 def test_random_and_pixel_encoders_are_deterministic() -> None:
     reference = f"random:{SMALL.canonical_json()}"
-    first, second = load_encoder(reference, device=CPU), load_encoder(reference, device=CPU)
+    first, second = load_encoder(parse_encoder(reference), device=CPU), load_encoder(parse_encoder(reference), device=CPU)
     images = torch.randn(1, 3, 16, 40)
     torch.testing.assert_close(first.tokens(images), second.tokens(images), rtol=0, atol=0)
     assert first.digest == second.digest
-    pixels = load_encoder("pixels:8", device=CPU).tokens(images)
+    pixels = load_encoder(parse_encoder("pixels:8"), device=CPU).tokens(images)
     assert pixels.shape == (1, 1 + 2 * 5, 192)
     torch.testing.assert_close(pixels[0, 2, :8], images[0, 0, 0, 8:16])
 
 
 def test_sides_that_are_no_multiple_of_the_patch_are_refused() -> None:
     with pytest.raises(ValueError, match="multiples of the patch size 8"):
-        load_encoder("pixels:8", device=CPU).tokens(torch.zeros(1, 3, 20, 16))
+        load_encoder(parse_encoder("pixels:8"), device=CPU).tokens(torch.zeros(1, 3, 20, 16))
 
 
 def test_positions_put_columns_first_and_leave_cls_at_zero() -> None:

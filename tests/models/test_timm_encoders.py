@@ -13,13 +13,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional as F
 
 from cdgmae.models.encoders.by_name import load_encoder
-from cdgmae.models.encoders.checkpoints import CheckpointError
+from cdgmae.models.encoders.checkpoint_files import CheckpointError
 from cdgmae.models.encoders.video_checkpoints import sinusoid_positions
 from cdgmae.models.encoders.vit_encoders import RenormalisedEncoder, VitEncoder, timm_encoder
 from cdgmae.models.normalisation import normalise
 from cdgmae.models.onednn import freeze_to_onednn, products
 from cdgmae.models.vit import build_vit
-from cdgmae.settings.encoder import EncoderSettings, VitSettings
+from cdgmae.settings.encoder import EncoderSettings, VitSettings, parse_encoder
 
 CPU = torch.device("cpu")
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 0}
@@ -60,7 +60,7 @@ def test_vit_variants_give_timm_s_tokens_without_registers(variant: str) -> None
 
 @pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "deit_tiny_distilled_patch16_224"])
 def test_other_transformers_of_timm_fit_any_image(name: str) -> None:
-    encoder = load_encoder(f"random:{name}", device=CPU)
+    encoder = load_encoder(parse_encoder(f"random:{name}"), device=CPU)
     images = torch.randn(1, 3, 48, 80)
     tokens = encoder.tokens(images)
     assert tokens.shape == (1, 1 + 3 * 5, encoder.embed_dim)
@@ -81,7 +81,7 @@ def test_weights_of_a_file_for_a_timm_architecture(tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = timm.create_model("vit_tiny_patch16_224").eval()
     save_file(model.state_dict(), tmp_path / "weights@1.safetensors")  # with its classifier, as published
-    encoder = load_encoder(f"vit_tiny_patch16_224@{tmp_path}/weights@1.safetensors", device=CPU)
+    encoder = load_encoder(parse_encoder(f"vit_tiny_patch16_224@{tmp_path}/weights@1.safetensors"), device=CPU)
     images = torch.rand(1, 3, 224, 224)
     with torch.no_grad():
         expected = model.forward_features((images - 0.5) / 0.5)  # this architecture's weights are trained on another range
@@ -89,7 +89,7 @@ def test_weights_of_a_file_for_a_timm_architecture(tmp_path: Path) -> None:
     partial = {key: tensor for key, tensor in model.state_dict().items() if "blocks.3.norm1" not in key}
     save_file(partial, tmp_path / "partial.safetensors")
     with pytest.raises(CheckpointError, match=r"vit_tiny_patch16_224 do not fit: .* missing \['blocks\.3\.norm1"):
-        load_encoder(f"vit_tiny_patch16_224@{tmp_path}/partial.safetensors", device=CPU)
+        load_encoder(parse_encoder(f"vit_tiny_patch16_224@{tmp_path}/partial.safetensors"), device=CPU)
 
 
 def test_renormalising_undoes_imagenet_s_mean_and_deviation() -> None:
@@ -129,7 +129,7 @@ def test_a_video_encoder_sees_one_tubelet_of_the_repeated_frame(tmp_path: Path) 
     clip = images[:, :, None].expand(-1, -1, 2, -1, -1)
     patches = F.conv3d(clip, kernel, vit.patch_embed.proj.bias, stride=(2, 16, 16)).flatten(2).transpose(1, 2)
     expected = vit.norm(vit.blocks(patches + sinusoid_positions(1568, 192)[:, :196]))
-    encoder = load_encoder(str(tmp_path / "video.pth"), device=CPU)
+    encoder = load_encoder(parse_encoder(str(tmp_path / "video.pth")), device=CPU)
     torch.testing.assert_close(encoder.tokens(images)[:, 1:], expected, rtol=1e-4, atol=1e-4)
     assert encoder.tokens(torch.randn(1, 3, 96, 160)).shape == (1, 1 + 6 * 10, 192)
 

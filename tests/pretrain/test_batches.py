@@ -17,7 +17,7 @@ from cdgmae.pretrain import batches as batches_module
 from cdgmae.pretrain.augment import finish_views
 from cdgmae.pretrain.batches import BagBatches, open_bags
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.bags import BagStore
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.media.images import encode_jpeg
 
@@ -33,9 +33,9 @@ def image(number: int, view: int, size: tuple[int, int]) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> BagStore:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Bags:
     """24 bags of a 48 x 40 real image and three views of 44 x 44."""
-    return BagStore(*write_bags(tmp_path_factory.mktemp("bags"), (48, 40)))
+    return Bags(*write_bags(tmp_path_factory.mktemp("bags"), (48, 40))).usable()
 
 
 def write_bags(folder: Path, size: tuple[int, int], said: tuple[int, int] | None = None) -> tuple[list[Path], list[Path]]:
@@ -60,7 +60,7 @@ def finished(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {"target": target, "anchors": anchors, **masks}
 
 
-def test_every_epoch_shows_every_bag_once_in_a_new_order(store: BagStore) -> None:
+def test_every_epoch_shows_every_bag_once_in_a_new_order(store: Bags) -> None:
     batches = BagBatches(store, RUN, seed=1)
     assert (batches.steps_per_epoch, batches.num_steps, batches.batch_size) == (3, 18, 8)
     epochs = [np.concatenate([batches.keys(step)[1] for step in range(3 * epoch, 3 * epoch + 3)]) for epoch in range(2)]
@@ -70,7 +70,7 @@ def test_every_epoch_shows_every_bag_once_in_a_new_order(store: BagStore) -> Non
     assert np.array_equal(again.keys(4)[1], batches.keys(4)[1])
 
 
-def test_shapes_and_types(store: BagStore) -> None:
+def test_shapes_and_types(store: Bags) -> None:
     batch = BagBatches(store, RUN, seed=1).batch(0, range(8))
     assert batch["region_sizes"].shape == (8, 3, 2)
     assert batch["pixels"].shape == (3 * batch["region_sizes"].long().prod(dim=2).sum(),)
@@ -87,7 +87,7 @@ def test_shapes_and_types(store: BagStore) -> None:
     assert torch.equal(other["dropout_seeds"], batch["dropout_seeds"])
 
 
-def test_parts_of_a_batch_are_the_same_samples_whatever_the_split_or_process(store: BagStore) -> None:
+def test_parts_of_a_batch_are_the_same_samples_whatever_the_split_or_process(store: Bags) -> None:
     batches = BagBatches(store, RUN, seed=1)
     whole = finished(batches.batch(4, range(8)))
     for parts in ([range(0, 3), range(3, 8)], [range(0, 8, 2)]):
@@ -112,14 +112,14 @@ def test_parts_of_a_batch_are_the_same_samples_whatever_the_split_or_process(sto
     assert not any(torch.equal(tensor, whole[name]) for name, tensor in different.items())
 
 
-def test_masks_of_a_bag_change_with_the_epoch(store: BagStore) -> None:
+def test_masks_of_a_bag_change_with_the_epoch(store: Bags) -> None:
     first = batches_module.draw_masks(RUN, 1, 0, ["a", "b"])
     assert torch.equal(batches_module.draw_masks(RUN, 1, 0, ["b"])["anchor_noise"], first["anchor_noise"][1:])
     second = batches_module.draw_masks(RUN, 1, 1, ["a", "b"])
     assert not any(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_only_the_drawn_views_are_decoded_and_small_data_sets_once(store: BagStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_drawn_views_are_decoded_and_small_data_sets_once(store: Bags, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
     original = batches_module.decode_pixels
     monkeypatch.setattr(batches_module, "decode_pixels", lambda data: decoded.append(len(data)) or original(data))
@@ -138,7 +138,7 @@ def test_only_the_drawn_views_are_decoded_and_small_data_sets_once(store: BagSto
     assert len(decoded) == 8
 
 
-def test_regions_far_larger_than_the_output_are_scaled_in_the_loader(store: BagStore) -> None:
+def test_regions_far_larger_than_the_output_are_scaled_in_the_loader(store: Bags) -> None:
     run = RUN.model_copy(update={"image_size": 16, "patch_size": 4, "crop_scale": (0.9, 1.0)})
     small = BagBatches(store, run, seed=1).batch(0, range(8))
     assert small["pixels"].shape == (8 * 3 * 3 * 16 * 16,)
@@ -157,7 +157,7 @@ def test_shared_crops_show_the_same_part_of_views_of_different_sizes(tmp_path: P
                 row = ImageRow(f"k{number}", index, extension="jpg", width=size[0], height=size[1])
                 writer.add_image(row, encode_jpeg(smooth.resize(size, Image.Resampling.BICUBIC), 98))
             writer.commit(settings_digest="test")
-    batches = BagBatches(BagStore(reals, views), RUN.model_copy(update={"num_anchors": 1}), seed=3)
+    batches = BagBatches(Bags(reals, views).usable(), RUN.model_copy(update={"num_anchors": 1}), seed=3)
     target, anchors = finish_views(batches.batch(0, range(8)), 32)
     assert anchors is not None
     assert (target - anchors[:, 0]).abs().mean() < 0.05

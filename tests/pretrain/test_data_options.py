@@ -79,7 +79,7 @@ def test_clips_train_as_pairs_of_frames(bags: Path, tmp_path: Path) -> None:
 
 def test_shards_copied_to_a_local_disk_give_the_same_run(bags: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_DISK", str(tmp_path / "local"))
-    train(bags, tmp_path / "local-run", SHORT, "--stage-in", "$LOCAL_DISK/shards")
+    train(bags, tmp_path / "local-run", SHORT, "--runtime", '{"local_copy": "$LOCAL_DISK/shards"}')
     train(bags, tmp_path / "run", SHORT)
     assert len(list((tmp_path / "local/shards").rglob("*.tar"))) == 2
     for name in ("model.safetensors", "config.json"):

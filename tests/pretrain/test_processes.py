@@ -20,7 +20,7 @@ from tests.pretrain.drawn_bags import RUN, write_bags
 
 pytestmark = pytest.mark.slow
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CDGMAE_TRACKERS": ""}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CDGMAE_RUNTIME": '{"trackers": []}'}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "cdgmae"]
 ALONE = [sys.executable, "-m", "cdgmae"]
 SETTINGS = RUN.model_copy(update={"epochs": 25})
@@ -75,19 +75,19 @@ def losses(output: Path) -> np.ndarray:
 
 def test_kill_9_at_a_random_step_gives_the_same_weights_and_metrics(bags: Path, undisturbed: Path) -> None:
     output = bags / "killed"
-    process = start(ALONE, bags, output, "--checkpoint-steps", "3")
+    process = start(ALONE, bags, output, "--runtime", '{"checkpoint_interval_steps": 3}')
     wait_for_state(process, output)
     process.kill()
     process.wait()
     assert not (output / "encoder.safetensors").exists()
-    finish(start(ALONE, bags, output, "--checkpoint-steps", "3"))
+    finish(start(ALONE, bags, output, "--runtime", '{"checkpoint_interval_steps": 3}'))
     assert (output / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
     assert np.array_equal(losses(output), losses(undisturbed))
 
 
 def test_signal_leaves_with_the_documented_code_and_continues(bags: Path, undisturbed: Path) -> None:
     output = bags / "signalled"
-    process = start(ALONE, bags, output, "--checkpoint-steps", "3", "--loader-workers", "1")
+    process = start(ALONE, bags, output, "--runtime", '{"checkpoint_interval_steps": 3, "loader_workers": 1}')
     wait_for_state(process, output)
     os.killpg(process.pid, signal.SIGUSR1)  # to all processes of the job, as a batch system does
     process.communicate(timeout=120)
@@ -105,11 +105,11 @@ def test_two_processes_learn_what_one_does(bags: Path, undisturbed: Path) -> Non
 
 def test_resume_on_another_number_of_processes(bags: Path, undisturbed: Path) -> None:
     output = bags / "shrunk"
-    process = start(TORCHRUN, bags, output, "--checkpoint-steps", "3")
+    process = start(TORCHRUN, bags, output, "--runtime", '{"checkpoint_interval_steps": 3}')
     wait_for_state(process, output)
     for child in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
         child.kill()  # the launcher gives its processes groups of their own
     process.wait()
-    printed = finish(start(ALONE, bags, output, "--micro-batch-size", "3"))
+    printed = finish(start(ALONE, bags, output, "--runtime", '{"micro_batch_size": 3}'))
     assert "going on after step" in printed
     assert np.abs(losses(output) - losses(undisturbed)).max() < 1e-4

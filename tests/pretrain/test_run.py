@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from cdgmae.models import load_encoder
 from cdgmae.pretrain.run import run_pretrain
 from cdgmae.pretrain.task import PretrainTask
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.bags import BagStore
+from cdgmae.settings.runtime import RuntimeSettings
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.tables import read_table
-from cdgmae.training.machine import Machine
 from tests.pretrain.drawn_bags import RUN, write_bags
 
 CPU = torch.device("cpu")
@@ -24,8 +25,8 @@ CPU = torch.device("cpu")
 def train_into(
     folder: Path, reals: list[Path], views: list[Path], settings: PretrainRunSettings = RUN, every: float = 1e9
 ) -> dict[str, object]:
-    machine = Machine(device=CPU, checkpoint_interval_seconds=every)
-    return run_pretrain(settings, 5, reals, views, folder / "out", folder / "work", machine)
+    runtime = RuntimeSettings(device="cpu", checkpoint_interval_seconds=every)
+    return run_pretrain(settings, 5, reals, views, folder / "out", folder / "work", runtime)
 
 
 def test_run_writes_the_declared_files_and_lowers_the_loss(tmp_path: Path) -> None:
@@ -43,7 +44,9 @@ def test_run_writes_the_declared_files_and_lowers_the_loss(tmp_path: Path) -> No
     assert json.loads((tmp_path / "out/config.json").read_text())["num_bags"] == 20
     model, encoder = load_file(tmp_path / "out/model.safetensors"), load_file(tmp_path / "out/encoder.safetensors")
     assert all(torch.equal(tensor, model[key]) for key, tensor in encoder.items())
-    assert load_encoder(str(tmp_path / "out/encoder.safetensors"), device=CPU).tokens(torch.zeros(1, 3, 32, 32)).shape == (
+    assert load_encoder(parse_encoder(str(tmp_path / "out/encoder.safetensors")), device=CPU).tokens(
+        torch.zeros(1, 3, 32, 32)
+    ).shape == (
         1,
         17,
         24,
@@ -80,7 +83,7 @@ def test_too_few_bags_and_too_few_views_are_refused(tmp_path: Path) -> None:
         train_into(tmp_path, reals, views)
     other, _ = write_bags(tmp_path / "other", num_bags=2)
     with pytest.raises(ValueError, match="views without a real image"):
-        BagStore(other, views)
+        Bags(other, views).usable()
 
 
 def test_crops_and_plain_mae_train_on_real_images_alone(tmp_path: Path) -> None:

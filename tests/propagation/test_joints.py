@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cdgmae.propagation.benchmarks.jhmdb import ALPHAS
 from cdgmae.propagation.measures.joints import (
-    ALPHAS,
     NUM_JOINTS,
     decode_joints,
     first_heat_maps,

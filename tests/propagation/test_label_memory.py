@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cdgmae.propagation.benchmarks.davis import DavisProtocol
 from cdgmae.propagation.engine import memory as memory_module
 from cdgmae.propagation.engine.context import context_frames, disc_mask, first_frame_copies, query_tiles
 from cdgmae.propagation.engine.memory import LabelMemory
 from cdgmae.propagation.engine.top_k import fill_slots, largest, vote_weights
-from cdgmae.settings.propagation import ProtocolSettings
 from tests.oracles import propagation_oracle as oracle
 
 
@@ -23,7 +23,7 @@ def run_both(seed: int, grid: tuple[int, int], frames: int, **protocol: float) -
     features = rng.standard_normal((frames, cells, 6)) + rng.standard_normal((cells, 6))  # frames resemble each other
     features /= np.linalg.norm(features, axis=-1, keepdims=True)
     first = rng.random((cells, 3))
-    settings_ = ProtocolSettings(root="clips", **protocol)
+    settings_ = DavisProtocol(root="clips", **protocol)
     tensors = torch.from_numpy(features)
     memory = LabelMemory(tensors[0], torch.from_numpy(first), grid, settings_)
     streamed = np.stack([first, *(memory.propagate(tensor).numpy() for tensor in tensors[1:])])
@@ -53,7 +53,7 @@ def test_restriction_of_frame_0_and_restarts_equal_their_literal_statement(seed:
 def test_a_restart_after_every_frame_copies_straight_from_frame_0() -> None:
     rng = np.random.default_rng(0)
     features = torch.nn.functional.normalize(torch.from_numpy(rng.standard_normal((4, 12, 5))), dim=-1)
-    protocol = ProtocolSettings(root="clips", restart_every=1)
+    protocol = DavisProtocol(root="clips", restart_every=1)
     memory = LabelMemory(features[0], torch.eye(12, dtype=torch.float64), (3, 4), protocol)
     together = [memory.propagate(frame) for frame in features[1:]]
     alone = [
@@ -119,5 +119,5 @@ def test_softmax_runs_over_the_selected_slots_only() -> None:
 
 def test_labels_stay_soft_and_are_not_renormalised() -> None:
     features = torch.eye(4)
-    memory = LabelMemory(features, torch.full((4, 2), 0.25), (2, 2), ProtocolSettings(root="clips", top_k=2))
+    memory = LabelMemory(features, torch.full((4, 2), 0.25), (2, 2), DavisProtocol(root="clips", top_k=2))
     torch.testing.assert_close(memory.propagate(features), torch.full((4, 2), 0.25))

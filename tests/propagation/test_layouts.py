@@ -12,14 +12,17 @@ import scipy.io
 from drawn_clips import save_ids, save_image, write_davis, write_jhmdb, write_vip
 from PIL import Image
 
-from cdgmae.propagation.benchmarks.labelled_clip import LayoutError
-from cdgmae.propagation.benchmarks.layouts import read_clips
+from cdgmae.propagation.benchmarks.registry import benchmark_of
+from cdgmae.propagation.layouts.davis_layout import read_davis
+from cdgmae.propagation.layouts.jhmdb_layout import read_jhmdb
+from cdgmae.propagation.layouts.labelled_clip import LayoutError
+from cdgmae.propagation.layouts.vip_layout import read_vip
 
 GREY = np.zeros((64, 96), dtype=np.uint8)
 
 
 def test_davis_follows_the_list_and_pairs_frames_with_annotations(tmp_path: Path) -> None:
-    clips = read_clips("davis", write_davis(tmp_path, ("zebra", "ant")))
+    clips = read_davis(write_davis(tmp_path, ("zebra", "ant")))
     assert [clip.name for clip in clips] == ["zebra", "ant"]
     assert clips[0].frame_size == (64, 96)
     assert [path.stem for path in clips[0].frames] == [path.stem for path in clips[0].labels] == [f"{t:05d}" for t in range(5)]
@@ -28,7 +31,7 @@ def test_davis_follows_the_list_and_pairs_frames_with_annotations(tmp_path: Path
 def test_vip_without_a_list_reads_every_folder_in_natural_order_and_skips_blends(tmp_path: Path) -> None:
     root = write_vip(tmp_path)
     save_image(root / "Images/videos2/000000000001_blend.jpg", np.zeros((64, 96, 3), dtype=np.uint8))
-    clips = read_clips("vip", root)
+    clips = read_vip(root)
     assert [clip.name for clip in clips] == ["videos2", "videos10"]
     assert len(clips[0].frames) == 4
 
@@ -37,20 +40,20 @@ def test_vip_with_a_list_reads_only_what_it_names(tmp_path: Path) -> None:
     root = write_vip(tmp_path)
     (root / "lists").mkdir()
     (root / "lists/val_videos.txt").write_text("videos10\n\n")
-    assert [clip.name for clip in read_clips("vip", root)] == ["videos10"]
+    assert [clip.name for clip in read_vip(root)] == ["videos10"]
 
 
 def test_jhmdb_reads_the_test_videos_of_the_splits(tmp_path: Path) -> None:
     root = write_jhmdb(tmp_path, ("a_1", "b_2", "c_3"))
     (root / "splits").mkdir()
     (root / "splits/run_test_split1.txt").write_text("a_1.avi 2\nb_2.avi 1\nc_3.avi 2")
-    assert [clip.name for clip in read_clips("jhmdb", root)] == ["a_1", "c_3"]
+    assert [clip.name for clip in read_jhmdb(root)] == ["a_1", "c_3"]
 
 
 def test_jhmdb_without_splits_reads_videos_that_have_joints_and_frames(tmp_path: Path) -> None:
     root = write_jhmdb(tmp_path, ("a_1", "b_2"))
     shutil.rmtree(root / "Rename_Images/run/b_2")
-    assert [clip.name for clip in read_clips("jhmdb", root)] == ["a_1"]
+    assert [clip.name for clip in read_jhmdb(root)] == ["a_1"]
 
 
 def test_jhmdb_frames_may_be_jpeg(tmp_path: Path) -> None:
@@ -58,7 +61,7 @@ def test_jhmdb_frames_may_be_jpeg(tmp_path: Path) -> None:
     for path in sorted((root / "Rename_Images").rglob("*.png")):
         Image.open(path).save(path.with_suffix(".jpg"))
         path.unlink()
-    assert {path.suffix for clip in read_clips("jhmdb", root) for path in clip.frames} == {".jpg"}
+    assert {path.suffix for clip in read_jhmdb(root) for path in clip.frames} == {".jpg"}
 
 
 def rgb_annotation(path: Path) -> None:
@@ -136,7 +139,7 @@ def test_davis_faults_are_named(tmp_path: Path, fault: str) -> None:
     plant, words = DAVIS_FAULTS[fault]
     plant(root)
     with pytest.raises(LayoutError, match=words) as caught:
-        read_clips("davis", root)
+        read_davis(root)
     assert "Expected layout" in str(caught.value)
 
 
@@ -181,7 +184,7 @@ def test_vip_faults_are_named(tmp_path: Path, fault: str) -> None:
     plant, words = VIP_FAULTS[fault]
     plant(root)
     with pytest.raises(LayoutError, match=words):
-        read_clips("vip", root)
+        read_vip(root)
 
 
 def joints_of(root: Path, positions: np.ndarray) -> None:
@@ -241,17 +244,17 @@ def test_jhmdb_faults_are_named(tmp_path: Path, fault: str) -> None:
     plant, words = JHMDB_FAULTS[fault]
     plant(root)
     with pytest.raises(LayoutError, match=words):
-        read_clips("jhmdb", root)
+        read_jhmdb(root)
 
 
 def test_a_missing_root_names_the_key_and_flag(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match=r"propagation\.datasets\.davis\.root \(--root\)"):
-        read_clips("davis", tmp_path / "nowhere")
+    with pytest.raises(LayoutError, match=r"propagation\.datasets\.NAME\.root \(--root\)"):
+        read_davis(tmp_path / "nowhere")
 
 
-def test_an_unknown_set_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="allowed: davis, vip, jhmdb"):
-        read_clips("ytvos", tmp_path)
+        benchmark_of("ytvos")
 
 
 def test_all_problems_are_listed_and_neighbouring_files_share_a_line(tmp_path: Path) -> None:
@@ -261,7 +264,7 @@ def test_all_problems_are_listed_and_neighbouring_files_share_a_line(tmp_path: P
     (root / "Annotations/480p/two/00002.png").unlink()
     rgb_annotation(root / "Annotations/480p/three/00004.png")
     with pytest.raises(LayoutError, match="cannot be used, 4 problems:") as caught:
-        read_clips("davis", root)
+        read_davis(root)
     frames, annotations = root / "JPEGImages/480p", root / "Annotations/480p"
     assert list(caught.value.problems) == [
         f"{frames}/one/00005.jpg to 00008.jpg (4 files): missing, {annotations}/one has the annotation",
@@ -275,20 +278,18 @@ def test_davis_full_resolution_is_read_on_request(tmp_path: Path) -> None:
     root = write_davis(tmp_path)
     for part in ("JPEGImages", "Annotations"):
         (root / part / "480p").rename(root / part / "Full-Resolution")
-    clips = read_clips("davis", root, "Full-Resolution")
+    clips = read_davis(root, "Full-Resolution")
     assert {path.parent.parent.name for clip in clips for path in (*clip.frames, *clip.labels)} == {"Full-Resolution"}
-    with pytest.raises(ValueError, match="only davis comes in several"):
-        read_clips("vip", root, "Full-Resolution")
 
 
 @pytest.mark.parametrize("given", ["", "DAVIS/JPEGImages"])
 def test_a_root_one_level_off_is_put_right(tmp_path: Path, given: str) -> None:
     root = write_davis(tmp_path / "DAVIS")
     with pytest.raises(LayoutError, match=f"holds no JPEGImages, but {root} does; give --root {root}"):
-        read_clips("davis", tmp_path / given)
+        read_davis(tmp_path / given)
 
 
 def test_joints_beside_the_image_are_usual(tmp_path: Path) -> None:
     root = write_jhmdb(tmp_path)
     joints_of(root, np.broadcast_to(np.where(np.arange(15) < 6, 150.0, 20.0)[None, :, None], (2, 15, 4)))
-    assert len(read_clips("jhmdb", root)) == 2
+    assert len(read_jhmdb(root)) == 2

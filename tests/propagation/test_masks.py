@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
+from cdgmae.propagation.benchmarks.vip import Vip
 from cdgmae.propagation.engine.frames import grid_of, input_sides
 from cdgmae.propagation.engine.resizing import resize_bilinear, resize_nearest
 from cdgmae.propagation.measures.masks import (
@@ -27,7 +28,6 @@ from cdgmae.propagation.measures.masks import (
     resize_like_pillow,
 )
 from cdgmae.propagation.measures.part_measures import NUM_PARTS, PART_NAMES, part_counts
-from cdgmae.propagation.measures.scores import part_scores
 from tests.oracles import propagation_oracle as oracle
 
 SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -121,7 +121,7 @@ def test_mean_iou_equals_one_global_confusion_matrix(seed: int, num_frames: int)
     for predicted, truth in pairs:
         intersection, union = part_counts(predicted, truth)
         rows += [{"item": item, "intersection": int(intersection[item]), "union": int(union[item])} for item in range(NUM_PARTS)]
-    assert part_scores(rows)["mIoU"] == pytest.approx(100 * oracle.literal_mean_iou(pairs, NUM_PARTS))
+    assert Vip().scores(rows)["mIoU"] == pytest.approx(100 * oracle.literal_mean_iou(pairs, NUM_PARTS))
 
 
 def test_vip_has_twenty_named_classes() -> None:

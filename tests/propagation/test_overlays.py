@@ -6,17 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from drawn_clips import write_davis, write_jhmdb
 from PIL import Image
 
-from cdgmae.propagation.benchmarks.layouts import read_clips
+from cdgmae.propagation.benchmarks.davis import DavisProtocol
 from cdgmae.propagation.evaluation import run_propagation
+from cdgmae.propagation.layouts.jhmdb_layout import read_jhmdb
 from cdgmae.propagation.output import overlays
 from cdgmae.propagation.output.overlays import CAPTION_HEIGHT, joint_images, label_colours, paint_ids
-from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.encoder import parse_encoder
+from cdgmae.settings.runtime import RuntimeSettings
 
-CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 GREY = np.full((40, 60, 3), 100, dtype=np.uint8)
 
 
@@ -44,7 +45,7 @@ def test_errors_are_outlined_unless_thin_or_unlabelled() -> None:
 
 
 def test_missed_joints_point_to_their_true_place(tmp_path: Path) -> None:
-    clip = read_clips("jhmdb", write_jhmdb(tmp_path, ("a",), frames=2))[0]
+    clip = read_jhmdb(write_jhmdb(tmp_path, ("a",), frames=2))[0]
     truth = np.stack([np.linspace(10, 80, 15), np.linspace(10, 50, 15)])[..., None].repeat(2, axis=2)
     found, moved = np.ones((15, 2), dtype=bool), truth.copy()
     hit = [np.asarray(image) for image in joint_images(clip, moved, found, truth)]
@@ -61,10 +62,9 @@ def test_missed_joints_point_to_their_true_place(tmp_path: Path) -> None:
 def test_every_clip_gets_a_video_with_all_its_frames(tmp_path: Path, overlay_format: str) -> None:
     if overlay_format == "mp4":
         av = pytest.importorskip("av", reason="PyAV (the extra `video`) is not installed")
-    protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips")), input_size=(64, 96))
-    run_propagation(
-        "davis", protocol, "pixels:16", tmp_path / "t.parquet",
-        device=CPU, overlays=tmp_path / "out", overlay_format=overlay_format,
+    protocol = DavisProtocol(root=str(write_davis(tmp_path / "clips")), input_size=(64, 96))
+    run_propagation(protocol, parse_encoder("pixels:16"), tmp_path / "t.parquet",
+        runtime=ON_CPU, overlays=tmp_path / "out", overlay_format=overlay_format,
     )  # fmt: skip
     files = sorted((tmp_path / "out/overlays").iterdir())
     assert [path.name for path in files] == [f"one.{overlay_format}", f"two.{overlay_format}"]
@@ -83,7 +83,6 @@ def test_formats_that_cannot_be_written_are_refused_before_the_job(tmp_path: Pat
     monkeypatch.setattr(overlays.importlib.util, "find_spec", lambda name: None)
     for overlay_format, words in (("mp4", r"pip install cdgmae\[video\]"), ("webm", "allowed are gif, mp4")):
         with pytest.raises(ValueError, match=words):
-            run_propagation(
-                "davis", ProtocolSettings(root="nowhere"), "pixels:16", tmp_path / "t.parquet",
-                device=CPU, overlays=tmp_path, overlay_format=overlay_format,
+            run_propagation(DavisProtocol(root="nowhere"), parse_encoder("pixels:16"), tmp_path / "t.parquet",
+                runtime=ON_CPU, overlays=tmp_path, overlay_format=overlay_format,
             )  # fmt: skip

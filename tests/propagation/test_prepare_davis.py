@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cdgmae.commands.propagation import app
-from cdgmae.propagation.benchmarks.layouts import read_clips
-from cdgmae.propagation.benchmarks.prepare_davis import prepare_davis
+from cdgmae.propagation.layouts.davis_layout import read_davis
+from cdgmae.propagation.layouts.prepare_davis import prepare_davis
 from cdgmae.propagation.measures.masks import read_annotation
 
 
@@ -33,7 +33,7 @@ def test_frames_and_annotations_are_resized_by_nearest_neighbours(tmp_path: Path
     expected = np.asarray(Image.fromarray(theirs.ids_HW).resize((880, 480), Image.Resampling.NEAREST))
     np.testing.assert_array_equal(ours.ids_HW, expected)
     np.testing.assert_array_equal(ours.palette, theirs.palette)
-    clips = read_clips("davis", output)
+    clips = read_davis(output)
     assert [(clip.name, clip.frame_size) for clip in clips] == [("one", (480, 880)), ("two", (480, 880))]
 
 
@@ -46,7 +46,7 @@ def test_an_interrupted_copy_has_no_list_and_continues(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare_davis(root, output, stop)
     with pytest.raises(ValueError, match=r"val\.txt: missing"):
-        read_clips("davis", output)
+        read_davis(output)
     (output / "JPEGImages/480p/one/00002.jpg").unlink()
     kept = snapshot(output)
     assert prepare_davis(root, output)["written"] == 7

@@ -8,19 +8,24 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from formula_checkpoint import write_formula_checkpoint
 from PIL import Image
 
+from cdgmae.propagation.benchmarks.davis import DavisProtocol
+from cdgmae.propagation.benchmarks.jhmdb import JhmdbProtocol
+from cdgmae.propagation.benchmarks.vip import VipProtocol
 from cdgmae.propagation.evaluation import run_propagation
-from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.encoder import EncoderSettings
+from cdgmae.settings.runtime import RuntimeSettings
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 CLIPS = Path(__file__).parents[3] / "shared/reference/propagation"
 COMMON = {"queue_length": 5, "radius": 4.0, "temperature": 0.7}
 PROTOCOLS = {
-    "davis": ProtocolSettings(root=str(CLIPS / "DAVIS"), input_size=(160, 224), top_k=7, **COMMON),
-    "vip": ProtocolSettings(root=str(CLIPS / "VIP"), input_size=320, top_k=10, **COMMON),
-    "jhmdb": ProtocolSettings(root=str(CLIPS / "JHMDB"), input_size=(160, 160), top_k=7, **COMMON),
+    "davis": DavisProtocol(root=str(CLIPS / "DAVIS"), input_size=(160, 224), top_k=7, **COMMON),
+    "vip": VipProtocol(root=str(CLIPS / "VIP"), input_size=320, top_k=10, **COMMON),
+    "jhmdb": JhmdbProtocol(root=str(CLIPS / "JHMDB"), input_size=(160, 160), top_k=7, **COMMON),
 }
 
 pytestmark = pytest.mark.skipif(not CLIPS.is_dir(), reason="the reference clips are not beside this checkout")
@@ -36,9 +41,11 @@ def expected() -> dict:
     return json.loads((CLIPS / "expected/scores.json").read_text())
 
 
-def run(clip_set: str, checkpoint: str, folder: Path) -> dict[str, float]:
-    output = folder / f"{clip_set}.parquet"
-    return run_propagation(clip_set, PROTOCOLS[clip_set], checkpoint, output, device=torch.device("cpu"), save_predictions=folder)
+def run(kind: str, checkpoint: str, folder: Path) -> dict[str, float]:
+    output = folder / f"{kind}.parquet"
+    return run_propagation(
+        PROTOCOLS[kind], EncoderSettings(checkpoint=checkpoint, num_heads=6), output, runtime=ON_CPU, save_predictions=folder
+    )
 
 
 def test_davis_masks_pixel_for_pixel_and_j_and_f_per_object(tmp_path: Path, checkpoint: str, expected: dict) -> None:

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -16,35 +17,39 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cdgmae.commands.propagation import app, parse_input_size, read_protocol
+from cdgmae.commands.propagation import app, parse_changes, read_protocol
 from cdgmae.models.vit import build_vit
 from cdgmae.paper import PAPER_TABLES
+from cdgmae.propagation.benchmarks.benchmark import SIZE_COLUMNS
+from cdgmae.propagation.benchmarks.davis import DavisProtocol
+from cdgmae.propagation.benchmarks.jhmdb import PCK_COLUMNS, JhmdbProtocol
+from cdgmae.propagation.benchmarks.registry import table_scores
+from cdgmae.propagation.benchmarks.vip import VipProtocol
 from cdgmae.propagation.engine.frames import read_frame
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.propagation.measures.encoder_summary import summarise
-from cdgmae.propagation.measures.score_schema import PCK_COLUMNS, SIZE_COLUMNS, TABLE_SCHEMA
-from cdgmae.propagation.measures.scores import SCORE_COLUMNS, table_scores
+from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.propagation.output.table5_display import read_display, render_display
-from cdgmae.settings.encoder import VitSettings
-from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.encoder import VitSettings, parse_encoder
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.tables import table_facts
 
-CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 PIXELS = "pixels:8"
 
 
-def davis_protocol(root: Path) -> ProtocolSettings:
-    return ProtocolSettings(root=str(root), input_size=(64, 96), radius=4.0)
+def davis_protocol(root: Path) -> DavisProtocol:
+    return DavisProtocol(root=str(root), input_size=(64, 96), radius=4.0)
 
 
-def jhmdb_protocol(root: Path) -> ProtocolSettings:
-    return ProtocolSettings(root=str(root), input_size=(64, 96))
+def jhmdb_protocol(root: Path) -> JhmdbProtocol:
+    return JhmdbProtocol(root=str(root), input_size=(64, 96))
 
 
 def test_blocks_that_move_by_whole_patches_are_followed(tmp_path: Path) -> None:
     # one vote: raw pixels find the moved block; decoding from the grid rounds its corners off
-    protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips")), input_size=(64, 96), radius=4.0, top_k=1)
-    scores = run_propagation("davis", protocol, PIXELS, tmp_path / "davis.parquet", device=CPU, name="floor")
+    protocol = DavisProtocol(root=str(write_davis(tmp_path / "clips")), input_size=(64, 96), radius=4.0, top_k=1)
+    scores = run_propagation(protocol, parse_encoder(PIXELS), tmp_path / "davis.parquet", runtime=ON_CPU, name="floor")
     assert list(scores) == ["J&F", "J", "F"]
     assert scores["J"] > 80
     assert scores["J&F"] == pytest.approx((scores["J"] + scores["F"]) / 2)
@@ -53,7 +58,10 @@ def test_blocks_that_move_by_whole_patches_are_followed(tmp_path: Path) -> None:
 def test_static_joints_are_all_found_on_a_fine_grid(tmp_path: Path) -> None:
     root = write_jhmdb(tmp_path / "clips")
     scores = run_propagation(
-        "jhmdb", ProtocolSettings(root=str(root), input_size=(320, 320)), PIXELS, tmp_path / "t.parquet", device=CPU
+        JhmdbProtocol(root=str(root)),
+        parse_encoder(PIXELS),
+        tmp_path / "t.parquet",
+        runtime=ON_CPU,
     )
     assert list(scores) == ["PCK@0.1", "PCK@0.2", "PCK@0.3", "PCK@0.4", "PCK@0.5"]
     assert set(scores.values()) == {100.0}
@@ -65,7 +73,7 @@ def test_static_joints_are_all_found_on_a_fine_grid(tmp_path: Path) -> None:
 def test_vit_small_8_uses_the_40_by_40_grid_and_finds_all_static_joints(tmp_path: Path) -> None:
     root = write_jhmdb(tmp_path / "clips", ("still",), frames=3)
     protocol, encoder = read_protocol("jhmdb", "", root=str(root)), 'random:{"patch_size": 8}'
-    scores = run_propagation("jhmdb", protocol, encoder, tmp_path / "t.parquet", device=CPU, save_predictions=tmp_path)
+    scores = run_propagation(protocol, parse_encoder(encoder), tmp_path / "t.parquet", runtime=ON_CPU, save_predictions=tmp_path)
     assert set(scores.values()) == {100.0}
     joints = pq.read_table(tmp_path / "joints/still.parquet").to_pylist()
     assert [joints[0]["cell_x"], joints[0]["cell_y"]] == pytest.approx([20 * 40 / 96, 13 * 40 / 64], abs=0.5)
@@ -75,12 +83,14 @@ def test_vit_small_8_uses_the_40_by_40_grid_and_finds_all_static_joints(tmp_path
 def test_the_table_holds_a_row_per_item_with_its_protocol(tmp_path: Path) -> None:
     protocol = davis_protocol(write_davis(tmp_path / "clips"))
     output = tmp_path / "results/davis.parquet"
-    scores = run_propagation("davis", protocol, PIXELS, output, device=CPU, name="floor")
+    scores = run_propagation(protocol, parse_encoder(PIXELS), output, runtime=ON_CPU, name="floor", seed=2, set_name="lab")
     table = pq.read_table(output)
-    assert table.schema.equals(TABLE_SCHEMA)
+    assert table.schema.equals(table_schema("davis"))
     rows = table.to_pylist()
     assert [(row["sequence"], row["item"]) for row in rows] == [("one", 1), ("one", 2), ("two", 1), ("two", 2)]
-    assert {(row["encoder"], row["clip_set"], row["frames"], row["union"]) for row in rows} == {("floor", "davis", 5, None)}
+    assert {(row["encoder"], row["seed"], row["set"], row["kind"], row["frames"]) for row in rows} == {
+        ("floor", 2, "lab", "davis", 5)
+    }
     assert {tuple(row[name] for name in SIZE_COLUMNS) for row in rows} == {(64, 96, 64, 96)}
     assert {row["protocol"] for row in rows} == {
         json.dumps({"name": "cropmae", **protocol.model_dump(mode="json")}, sort_keys=True)
@@ -94,8 +104,8 @@ def test_the_table_holds_a_row_per_item_with_its_protocol(tmp_path: Path) -> Non
 
 def test_vip_counts_every_class_of_every_clip(tmp_path: Path) -> None:
     output = tmp_path / "vip.parquet"
-    protocol = ProtocolSettings(root=str(write_vip(tmp_path / "clips")), input_size=96, top_k=10)
-    scores = run_propagation("vip", protocol, PIXELS, output, device=CPU)
+    protocol = VipProtocol(root=str(write_vip(tmp_path / "clips")), input_size=96)
+    scores = run_propagation(protocol, parse_encoder(PIXELS), output, runtime=ON_CPU)
     rows = pq.read_table(output).to_pylist()
     assert len(rows) == 2 * 20
     present = {row["item"] for row in rows if row["union"]}
@@ -107,14 +117,16 @@ def test_vip_counts_every_class_of_every_clip(tmp_path: Path) -> None:
 
 def test_predictions_are_written_on_request(tmp_path: Path) -> None:
     protocol = davis_protocol(write_davis(tmp_path / "clips"))
-    run_propagation("davis", protocol, PIXELS, tmp_path / "davis.parquet", device=CPU, save_predictions=tmp_path / "out")
+    run_propagation(
+        protocol, parse_encoder(PIXELS), tmp_path / "davis.parquet", runtime=ON_CPU, save_predictions=tmp_path / "out"
+    )
     masks = sorted((tmp_path / "out/masks/two").iterdir())
     assert [path.name for path in masks] == [f"{t:05d}.png" for t in range(5)]
     image = Image.open(masks[0])
     assert (image.mode, image.size) == ("P", (96, 64))
     assert set(np.unique(np.asarray(image))) == {0, 1, 2}
     jhmdb = jhmdb_protocol(write_jhmdb(tmp_path / "poses"))
-    run_propagation("jhmdb", jhmdb, PIXELS, tmp_path / "jhmdb.parquet", device=CPU, save_predictions=tmp_path / "out")
+    run_propagation(jhmdb, parse_encoder(PIXELS), tmp_path / "jhmdb.parquet", runtime=ON_CPU, save_predictions=tmp_path / "out")
     joints = pq.read_table(tmp_path / "out/joints/run_1.parquet").to_pylist()
     assert len(joints) == 4 * 15
     assert joints[16] | {"x": 0, "y": 0} == joints[16] | {
@@ -135,7 +147,7 @@ class KilledError(Exception):
 def test_an_interrupted_run_continues_with_the_missing_clips(tmp_path: Path) -> None:
     protocol = davis_protocol(write_davis(tmp_path / "clips", ("one", "two", "three")))
     whole, work = tmp_path / "whole.parquet", tmp_path / "work"
-    expected = run_propagation("davis", protocol, PIXELS, whole, device=CPU)
+    expected = run_propagation(protocol, parse_encoder(PIXELS), whole, runtime=ON_CPU)
     output, done = tmp_path / "davis.parquet", []
 
     def kill_after_first(clip: str) -> None:
@@ -143,10 +155,13 @@ def test_an_interrupted_run_continues_with_the_missing_clips(tmp_path: Path) -> 
         raise KilledError
 
     with pytest.raises(KilledError):
-        run_propagation("davis", protocol, PIXELS, output, device=CPU, work_dir=work, after_clip=kill_after_first)
+        run_propagation(protocol, parse_encoder(PIXELS), output, runtime=ON_CPU, work_dir=work, after_clip=kill_after_first)
     assert not output.exists()
     assert len(list(work.iterdir())) == 1
-    assert run_propagation("davis", protocol, PIXELS, output, device=CPU, work_dir=work, after_clip=done.append) == expected
+    assert (
+        run_propagation(protocol, parse_encoder(PIXELS), output, runtime=ON_CPU, work_dir=work, after_clip=done.append)
+        == expected
+    )
     assert done == ["one", "two", "three"]
     assert pq.read_table(output).equals(pq.read_table(whole))
     assert not work.exists()
@@ -155,18 +170,18 @@ def test_an_interrupted_run_continues_with_the_missing_clips(tmp_path: Path) -> 
 @pytest.mark.parametrize("change", ["protocol", "encoder", "data", "predictions", "overlays"])
 def test_finished_clips_are_redone_when_what_made_them_changed(tmp_path: Path, change: str) -> None:
     root = write_davis(tmp_path / "clips")
-    protocol, encoder, work = davis_protocol(root), PIXELS, tmp_path / "work"
+    protocol, encoder, work = davis_protocol(root), parse_encoder(PIXELS), tmp_path / "work"
 
     def kill(clip: str) -> None:
         raise KilledError
 
     with pytest.raises(KilledError):
-        run_propagation("davis", protocol, encoder, tmp_path / "t.parquet", device=CPU, work_dir=work, after_clip=kill)
+        run_propagation(protocol, encoder, tmp_path / "t.parquet", runtime=ON_CPU, work_dir=work, after_clip=kill)
     predictions = overlays = None
     if change == "protocol":
         protocol = protocol.model_copy(update={"top_k": 3})
     elif change == "encoder":
-        encoder = "pixels:16"
+        encoder = parse_encoder("pixels:16")
     elif change == "data":
         (root / "JPEGImages/480p/one/00001.jpg").write_bytes((root / "JPEGImages/480p/two/00001.jpg").read_bytes())
     elif change == "predictions":
@@ -174,9 +189,8 @@ def test_finished_clips_are_redone_when_what_made_them_changed(tmp_path: Path, c
     else:
         overlays = tmp_path / "out"
     done: list[str] = []
-    run_propagation(
-        "davis", protocol, encoder, tmp_path / "t.parquet",
-        device=CPU, work_dir=work, after_clip=done.append, save_predictions=predictions, overlays=overlays,
+    run_propagation(protocol, encoder, tmp_path / "t.parquet",
+        runtime=ON_CPU, work_dir=work, after_clip=done.append, save_predictions=predictions, overlays=overlays,
     )  # fmt: skip
     assert done == ["one", "two"]
 
@@ -186,7 +200,9 @@ def test_nothing_is_written_into_a_read_only_data_folder(tmp_path: Path) -> None
     for path in [root, *root.rglob("*")]:
         path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
     before = snapshot(root)
-    run_propagation("davis", davis_protocol(root), PIXELS, tmp_path / "t.parquet", device=CPU, work_dir=tmp_path / "work")
+    run_propagation(
+        davis_protocol(root), parse_encoder(PIXELS), tmp_path / "t.parquet", runtime=ON_CPU, work_dir=tmp_path / "work"
+    )
     assert snapshot(root) == before
     for path in [root, *root.rglob("*")]:
         path.chmod(path.stat().st_mode | stat.S_IWUSR)
@@ -195,14 +211,16 @@ def test_nothing_is_written_into_a_read_only_data_folder(tmp_path: Path) -> None
 def test_two_runs_give_the_same_table(tmp_path: Path) -> None:
     protocol = davis_protocol(write_davis(tmp_path / "clips"))
     for name in ("a", "b"):
-        run_propagation("davis", protocol, PIXELS, tmp_path / f"{name}.parquet", device=CPU)
+        run_propagation(protocol, parse_encoder(PIXELS), tmp_path / f"{name}.parquet", runtime=ON_CPU)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
 def test_an_input_size_that_does_not_fit_the_encoder_stops_before_any_clip(tmp_path: Path) -> None:
-    protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips")), input_size=(60, 96))
-    with pytest.raises(ValueError, match=r"clip one .* patch size 8; set input_size \(--input-size\) to 56x96 or 64x96"):
-        run_propagation("davis", protocol, PIXELS, tmp_path / "t.parquet", device=CPU)
+    protocol = DavisProtocol(root=str(write_davis(tmp_path / "clips")), input_size=(60, 96))
+    with pytest.raises(
+        ValueError, match=r"clip one .* patch size 8; set input_size \(--protocol input_size=...\) to 56x96 or 64x96"
+    ):
+        run_propagation(protocol, parse_encoder(PIXELS), tmp_path / "t.parquet", runtime=ON_CPU)
 
 
 def test_a_frame_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
@@ -217,25 +235,45 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("tables")
     davis, jhmdb = davis_protocol(write_davis(folder / "davis")), jhmdb_protocol(write_jhmdb(folder / "jhmdb"))
     made = []
-    for name, clip_set, protocol, encoder in [
-        ("fine", "davis", davis, PIXELS), ("coarse", "davis", davis, "pixels:16"), ("fine", "jhmdb", jhmdb, PIXELS)
+    for name, set_name, protocol, encoder in [
+        ("fine", "davis", davis, PIXELS), ("coarse", "davis", davis, "pixels:16"), ("fine", "jhmdb", jhmdb, PIXELS),
+        ("fine", "lab", davis.model_copy(update={"top_k": 1}), PIXELS),
     ]:  # fmt: skip
-        made.append(folder / name / f"{clip_set}.parquet")
-        run_propagation(clip_set, protocol, encoder, made[-1], device=CPU, name=name)
+        made.append(folder / name / f"{set_name}.parquet")
+        run_propagation(protocol, parse_encoder(encoder), made[-1], runtime=ON_CPU, name=name, set_name=set_name)
     return made
 
 
-def test_summary_has_a_row_per_encoder_and_the_paper_s_columns(tables: list[Path], tmp_path: Path) -> None:
+def test_the_summary_has_a_row_per_encoder_set_and_measure(tables: list[Path], tmp_path: Path) -> None:
     facts = summarise(tables, tmp_path / "summary.parquet", tmp_path / "summary.csv")
-    assert (facts["encoders"], facts["tables"]) == (2, 3)
+    assert (facts["encoders"], facts["tables"]) == (2, 4)
     rows = pq.read_table(tmp_path / "summary.parquet").to_pylist()
-    assert [row["encoder"] for row in rows] == ["fine", "coarse"]
-    assert rows[0]["J&F"] == table_scores(pq.read_table(tables[0]).to_pylist())["J&F"]
-    assert rows[0]["PCK@0.1"] is not None
-    assert rows[1]["PCK@0.1"] is None
-    header = (tmp_path / "summary.csv").read_text().splitlines()[0]
-    assert header.split(",")[:7] == ["encoder", "J&F", "J", "F", "mIoU", "PCK@0.1", "PCK@0.2"]
-    assert header == ",".join(["encoder", *SCORE_COLUMNS])
+    measured = [(row["encoder"], row["set"], row["kind"], row["measure"]) for row in rows]
+    davis, pck = ["J&F", "J", "F"], [f"PCK@{alpha}" for alpha in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    assert measured == [
+        *(("fine", "davis", "davis", name) for name in davis), *(("coarse", "davis", "davis", name) for name in davis),
+        *(("fine", "jhmdb", "jhmdb", name) for name in pck), *(("fine", "lab", "davis", name) for name in davis),
+    ]  # fmt: skip
+    for path in tables:
+        scores = table_scores(pq.read_table(path).to_pylist())
+        found = {row["measure"]: row["value"] for row in rows if (row["encoder"], row["set"]) == (path.parent.name, path.stem)}
+        assert found == scores
+    assert {
+        (row["sequences"], row["scored_sizes"], row["unit"], row["encoder_settings"]) for row in rows if row["set"] == "lab"
+    } == {(2, "96x64", "percent", '{"pixels": 8}')}
+    assert {json.loads(row["protocol"])["top_k"] for row in rows if row["set"] == "lab"} == {1}
+
+
+def test_the_wide_summary_keeps_the_paper_s_columns_and_prefixes_those_of_other_sets(tables: list[Path], tmp_path: Path) -> None:
+    summarise(tables, tmp_path / "summary.parquet", tmp_path / "summary.csv")
+    wide = pd.read_csv(tmp_path / "summary.csv")
+    pck = [f"PCK@{alpha}" for alpha in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    assert list(wide.columns) == ["encoder", "J&F", "J", "F", *pck, "lab J&F", "lab J", "lab F"]
+    assert list(wide["encoder"]) == ["fine", "coarse"]
+    long = pq.read_table(tmp_path / "summary.parquet").to_pandas().set_index(["encoder", "set", "measure"])["value"]
+    assert wide["J&F"].tolist() == pytest.approx([long["fine", "davis", "J&F"], long["coarse", "davis", "J&F"]], rel=1e-5)
+    assert wide["lab F"][0] == pytest.approx(long["fine", "lab", "F"], rel=1e-5)
+    assert wide["lab F"].isna().tolist() == wide["PCK@0.1"].isna().tolist() == [False, True]
 
 
 def test_summary_refuses_two_tables_of_one_encoder_and_foreign_files(tables: list[Path], tmp_path: Path) -> None:
@@ -269,15 +307,23 @@ def test_a_published_checkpoint_and_every_flag_work_without_a_config(tmp_path: P
     vit = build_vit(VitSettings(patch_size=8, embed_dim=192, depth=1, num_heads=3, image_size=64))
     state = {**vit.state_dict(), "mask_token": torch.zeros(1, 1, 16), "decoder_pred.weight": torch.zeros(192, 16)}
     torch.save({"model": state, "epoch": 400}, tmp_path / "cropmae.pth")
+    changes = ["resolution=480p", "input_size=96", "top_k=5", "queue_length=3", "radius=4", "temperature=0.5"]
     result = CliRunner().invoke(
         app,
         ["run", "davis", "--encoder", str(tmp_path / "cropmae.pth"), "--root", str(root), "--output", str(tmp_path / "out"),
-         "--resolution", "480p", "--input-size", "96", "--top-k", "5", "--queue-length", "3", "--radius", "4", "--temperature", "0.5",
-         "--save-predictions", "--overlays", "gif", "--device", "cpu"],
+         *(word for change in changes for word in ("--protocol", change)), "--save-predictions",
+         "--overlays", "gif", "--device", "cpu", "--key", "model", "--prefix", "", "--num-heads", "3"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert f"table  {tmp_path / 'out/davis.parquet'}" in result.output.replace("\n", "")
-    protocol = table_facts(tmp_path / "out/davis.parquet")["protocol"]
+    facts = table_facts(tmp_path / "out/davis.parquet")
+    assert facts["encoder_settings"] == {
+        "checkpoint": str(tmp_path / "cropmae.pth"),
+        "key": "model",
+        "prefix": "",
+        "num_heads": 3,
+    }
+    protocol = facts["protocol"]
     chosen = {name: protocol[name] for name in ("input_size", "top_k", "queue_length", "radius", "temperature")}
     assert chosen == {"input_size": 96, "top_k": 5, "queue_length": 3, "radius": 4, "temperature": 0.5}
     assert (tmp_path / "out/masks/one/00002.png").is_file()
@@ -287,7 +333,7 @@ def test_a_published_checkpoint_and_every_flag_work_without_a_config(tmp_path: P
 
 def test_check_lists_what_a_folder_holds(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["check", "vip", "--root", str(write_vip(tmp_path)), "--json"])
-    assert json.loads(result.stdout) == {"clips": 2, "frames": 8, "sizes": "96x64"}
+    assert json.loads(result.stdout) == {"sequences": 2, "frames": 8, "sizes": "96x64"}
 
 
 def test_show_prints_encoders_above_the_paper_s_table(tables: list[Path], tmp_path: Path) -> None:
@@ -304,7 +350,7 @@ def test_show_prints_encoders_above_the_paper_s_table(tables: list[Path], tmp_pa
         for line in lines
     )
     result = CliRunner().invoke(app, ["show", "--results", str(tmp_path), "--json"])
-    assert [row["encoder"] for row in json.loads(result.stdout)["encoders"]] == ["fine", "coarse"]
+    assert {row["encoder"] for row in json.loads(result.stdout)["summary"]} == {"fine", "coarse"}
     with pytest.raises(ValueError, match="does not exist; run"):
         read_display(tmp_path / "nowhere")
 
@@ -318,11 +364,9 @@ def test_summary_warns_of_scores_that_do_not_compare(
         (roots[1] / "ImageSets/2017/val.txt").write_text("two")
     tables = []
     for place, root in enumerate(roots):
-        protocol = ProtocolSettings(
-            root=str(root), input_size=(64, 96), temperature=0.7 - 0.2 * place * (change == "temperature")
-        )
+        protocol = DavisProtocol(root=str(root), input_size=(64, 96), temperature=0.7 - 0.2 * place * (change == "temperature"))
         tables.append(tmp_path / f"{place}.parquet")
-        run_propagation("davis", protocol, PIXELS, tables[-1], device=CPU, name=f"e{place}")
+        run_propagation(protocol, parse_encoder(PIXELS), tables[-1], runtime=ON_CPU, name=f"e{place}")
     with caplog.at_level("WARNING", logger="cdgmae"):
         summarise(tables, tmp_path / "s.parquet", tmp_path / "s.csv")
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
@@ -336,15 +380,22 @@ def test_flags_lie_over_settings_and_the_paper_s_values_fill_the_rest() -> None:
     assert read_protocol("davis", "", root="clips").input_size == (480, 880)
     mixed = read_protocol("vip", '{"root": "clips", "input_size": 448}', top_k=3, root=None)
     assert (mixed.input_size, mixed.top_k) == (448, 3)
-    with pytest.raises(ValueError, match="--root is needed"):
+    with pytest.raises(ValueError, match="--root is needed: the folder of VIP"):
         read_protocol("vip", "", root=None)
+    with pytest.raises(ValueError, match=r"resolution: unknown key; allowed: .*top_k"):
+        read_protocol("vip", "", root="clips", resolution="480p")
+    with pytest.raises(ValueError, match="kind 'badja' of evaluation set is unknown; allowed: davis, vip, jhmdb"):
+        read_protocol("badja", "", root="clips")
 
 
-def test_input_sizes_are_parsed() -> None:
-    assert (parse_input_size("480x880"), parse_input_size("880"), parse_input_size(None)) == ([480, 880], 880, None)
-    for text in ("480x", "480x880x3", "big"):
-        with pytest.raises(ValueError, match="HEIGHTxWIDTH"):
-            parse_input_size(text)
+def test_changes_of_the_protocol_are_parsed() -> None:
+    texts = ["input_size=480x880", "input_size=[4, 5]", "top_k=3", "precision=bf16"]
+    assert [parse_changes([text]) for text in texts] == [
+        {"input_size": [480, 880]}, {"input_size": [4, 5]}, {"top_k": 3}, {"precision": "bf16"}
+    ]  # fmt: skip
+    for text in ("top_k", "top_k=", "=3"):
+        with pytest.raises(ValueError, match="give KEY=VALUE"):
+            parse_changes([text])
 
 
 def test_the_paper_s_table_averages_j_and_f() -> None:

@@ -11,7 +11,7 @@ from formula_checkpoint import write_formula_checkpoint
 
 from cdgmae.commands.propagation import read_protocol
 from cdgmae.propagation.evaluation import run_propagation
-from cdgmae.runtime.devices import pick_device
+from cdgmae.settings.encoder import EncoderSettings
 
 CLIPS = Path(__file__).parents[3] / "shared/data"
 
@@ -26,10 +26,10 @@ def expected() -> dict:
     return json.loads((CLIPS / "real_scores.json").read_text())
 
 
-def run(clip_set: str, folder: Path) -> tuple[dict[str, float], list[dict]]:
+def run(kind: str, folder: Path) -> tuple[dict[str, float], list[dict]]:
     checkpoint, output = write_formula_checkpoint(folder / "formula.pth"), folder / "table.parquet"
-    protocol = read_protocol(clip_set, "", root=str(CLIPS / clip_set.upper()))
-    scores = run_propagation(clip_set, protocol, str(checkpoint), output, device=pick_device("auto"))
+    protocol = read_protocol(kind, "", root=str(CLIPS / kind.upper()))
+    scores = run_propagation(protocol, EncoderSettings(checkpoint=str(checkpoint), num_heads=6), output)
     return scores, pq.read_table(output).to_pylist()
 
 

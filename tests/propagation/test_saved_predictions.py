@@ -8,21 +8,22 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import torch
 from drawn_clips import write_davis, write_jhmdb, write_vip
 from PIL import Image
 
+from cdgmae.propagation.benchmarks.registry import benchmark_of
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.propagation.measures.joints import read_joints
-from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.encoder import parse_encoder
+from cdgmae.settings.runtime import RuntimeSettings
 from tests.oracles import propagation_oracle as oracle
 
-CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 
 
-def run(clip_set: str, root: Path, output: Path) -> dict[str, float]:
-    protocol = ProtocolSettings(root=str(root), input_size=(64, 96), radius=4.0)
-    return run_propagation(clip_set, protocol, "pixels:8", output / "table.parquet", device=CPU, save_predictions=output)
+def run(kind: str, root: Path, output: Path) -> dict[str, float]:
+    protocol = benchmark_of(kind).protocol(root=str(root), input_size=(64, 96), radius=4.0)
+    return run_propagation(protocol, parse_encoder("pixels:8"), output / "table.parquet", runtime=ON_CPU, save_predictions=output)
 
 
 def read_ids(path: Path) -> np.ndarray:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from drawn_clips import write_davis, write_jhmdb, write_vip
 from PIL import Image
 
-from cdgmae.commands.propagation import ClipSet, run
+from cdgmae.commands.propagation import Kind, run
+from cdgmae.propagation.benchmarks.davis import DavisProtocol
+from cdgmae.propagation.benchmarks.registry import benchmark_of
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.propagation.output.clip_strips import GAP, LONGER_SIDE, strip_frames
-from cdgmae.settings.propagation import ProtocolSettings
-from cdgmae.storage.files.output_cache import FinishedFolder
+from cdgmae.settings.encoder import parse_encoder
+from cdgmae.settings.runtime import RuntimeSettings
 
-CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 WRITERS = {"davis": write_davis, "vip": write_vip, "jhmdb": write_jhmdb}
 
 
@@ -38,12 +38,12 @@ def test_first_and_last_frame_and_those_between() -> None:
     assert strip_frames(1) == [0]
 
 
-@pytest.mark.parametrize("clip_set", sorted(WRITERS))
-def test_every_clip_has_a_strip_and_the_index_names_its_frames(tmp_path: Path, clip_set: str) -> None:
-    root = WRITERS[clip_set](tmp_path / "clips", ("one", "two"), frames=7)
-    protocol = ProtocolSettings(root=str(root), input_size=(64, 96), radius=4.0)
+@pytest.mark.parametrize("kind", sorted(WRITERS))
+def test_every_clip_has_a_strip_and_the_index_names_its_frames(tmp_path: Path, kind: str) -> None:
+    root = WRITERS[kind](tmp_path / "clips", ("one", "two"), frames=7)
+    protocol = benchmark_of(kind).protocol(root=str(root), input_size=(64, 96), radius=4.0)
     strips, work = tmp_path / "strips", tmp_path / "work"
-    run_propagation(clip_set, protocol, "pixels:8", tmp_path / "t.parquet", device=CPU, work_dir=work, strips=strips)
+    run_propagation(protocol, parse_encoder("pixels:8"), tmp_path / "t.parquet", runtime=ON_CPU, work_dir=work, strips=strips)
     assert json.loads((strips / "strips.json").read_text()) == {"one": [0, 2, 3, 4, 6], "two": [0, 2, 3, 4, 6]}
     assert sorted(path.name for path in strips.iterdir()) == ["one.jpg", "strips.json", "two.jpg"]
     for name in ("one", "two"):
@@ -51,15 +51,20 @@ def test_every_clip_has_a_strip_and_the_index_names_its_frames(tmp_path: Path, c
             assert image.size == (5 * LONGER_SIDE + 4 * GAP, LONGER_SIDE * 64 // 96)
     assert not work.exists()
     plain = tmp_path / "plain.parquet"
-    run_propagation(clip_set, protocol, "pixels:8", plain, device=CPU)
+    run_propagation(protocol, parse_encoder("pixels:8"), plain, runtime=ON_CPU)
     assert plain.read_bytes() == (tmp_path / "t.parquet").read_bytes()
 
 
 def test_only_errors_of_predictions_are_outlined_never_the_given_labels(tmp_path: Path) -> None:
     root = write_davis(tmp_path / "clips", ("one",), frames=5, step=12)
-    protocol = ProtocolSettings(root=str(root), input_size=(64, 96), radius=1.5, top_k=1)  # the block outruns the radius
+    protocol = DavisProtocol(root=str(root), input_size=(64, 96), radius=1.5, top_k=1)  # the block outruns the radius
     run_propagation(
-        "davis", protocol, "pixels:16", tmp_path / "t.parquet", device=CPU, work_dir=tmp_path / "work", strips=tmp_path / "s"
+        protocol,
+        parse_encoder("pixels:16"),
+        tmp_path / "t.parquet",
+        runtime=ON_CPU,
+        work_dir=tmp_path / "work",
+        strips=tmp_path / "s",
     )
     white = [int((cell.min(axis=-1) > 235).sum()) for cell in cells(tmp_path / "s/one.jpg", 5)]
     assert white[0] == 0
@@ -68,37 +73,30 @@ def test_only_errors_of_predictions_are_outlined_never_the_given_labels(tmp_path
 
 def test_strips_of_finished_clips_survive_an_interruption(tmp_path: Path) -> None:
     root = write_davis(tmp_path / "clips", ("one", "two", "three"), frames=3)
-    protocol = ProtocolSettings(root=str(root), input_size=(64, 96))
-    outputs = {"device": CPU, "work_dir": tmp_path / "work", "strips": tmp_path / "strips"}
+    protocol = DavisProtocol(root=str(root), input_size=(64, 96))
+    outputs = {"runtime": ON_CPU, "work_dir": tmp_path / "work", "strips": tmp_path / "strips"}
 
     def stop(name: str) -> None:
         raise KeyboardInterrupt(name)
 
     with pytest.raises(KeyboardInterrupt, match="one"):
-        run_propagation("davis", protocol, "pixels:16", tmp_path / "t.parquet", after_clip=stop, **outputs)
+        run_propagation(protocol, parse_encoder("pixels:16"), tmp_path / "t.parquet", after_clip=stop, **outputs)
     assert not (tmp_path / "strips").exists()
     done: list[str] = []
-    run_propagation("davis", protocol, "pixels:16", tmp_path / "t.parquet", after_clip=done.append, **outputs)
+    run_propagation(protocol, parse_encoder("pixels:16"), tmp_path / "t.parquet", after_clip=done.append, **outputs)
     assert done == ["two", "three"]
     assert sorted(path.stem for path in (tmp_path / "strips").glob("*.jpg")) == ["one", "three", "two"]
 
 
-def test_deleted_strips_come_back_with_their_table(tmp_path: Path) -> None:
-    protocol = ProtocolSettings(root=str(write_davis(tmp_path / "clips", frames=3)), input_size=(64, 96))
-    strips, table = tmp_path / "strips/davis", tmp_path / "davis.parquet"
-    outputs = {"device": CPU, "work_dir": tmp_path / "work", "strips": strips, "finished": FinishedFolder(tmp_path / "kept")}
-    made = run_propagation("davis", protocol, "pixels:16", table, **outputs)
-    before = {path.name: path.read_bytes() for path in strips.iterdir()}
-    shutil.rmtree(strips)
-    table.unlink()
-    assert run_propagation("davis", protocol, "pixels:16", table, **outputs) == {**made, "restored": True}
-    assert {path.name: path.read_bytes() for path in strips.iterdir()} == before
-    assert table.is_file()
-
-
 def test_the_command_writes_strips_where_the_report_looks_for_them(tmp_path: Path) -> None:
-    settings = ProtocolSettings(root=str(write_davis(tmp_path / "clips", frames=3)), input_size=(64, 96)).canonical_json()
-    run(ClipSet.davis, "pixels:16", tmp_path / "out", settings=settings, strips=True, device="cpu")
+    settings = DavisProtocol(root=str(write_davis(tmp_path / "clips", frames=3)), input_size=(64, 96)).canonical_json()
+    run(Kind("davis"), "pixels:16", tmp_path / "out", settings=settings, strips=True, device="cpu")
     assert len(list((tmp_path / "out/strips/davis").glob("*.jpg"))) == 2
     with pytest.raises(ValueError, match=r"work folder.*--work"):
-        run_propagation("davis", ProtocolSettings(root="x"), "pixels:16", tmp_path / "t.parquet", device=CPU, strips=tmp_path)
+        run_propagation(
+            DavisProtocol(root="x"),
+            parse_encoder("pixels:16"),
+            tmp_path / "t.parquet",
+            runtime=ON_CPU,
+            strips=tmp_path,
+        )

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from PIL import Image
 
 from cdgmae.consistency.consistency_summary import summarise
-from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.scoring.score_shard import score_shard
+from cdgmae.propagation.benchmarks.benchmark import SIZE_COLUMNS
+from cdgmae.propagation.benchmarks.registry import BENCHMARKS
 from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA
-from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
+from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.encoder import EncoderSettings, parse_encoder
+from cdgmae.settings.report import ReportContents
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.files.atomic import write_bytes, write_text
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter
 from cdgmae.storage.media.images import encode_jpeg
 from cdgmae.storage.tables import write_table
 from cdgmae.training.metrics import METRICS_SCHEMA
 
+ON_CPU = RuntimeSettings(device="cpu")
+
 SIZE = 48
 NASTY = '<script>alert("x")</script>'
+PROTOCOL = json.dumps({"name": "label propagation", "top_k": 7})
 Scores = dict[str, dict[str, float | None]]
 
 SCORES: Scores = {
@@ -36,6 +43,13 @@ SCORES: Scores = {
 
 DAVIS_ORDER = {"random": ["clip0", "clip1", "clip2"], "crops": ["clip1", "clip2", "clip0"], "cdg": ["clip2", "clip0", "clip1"]}
 """Sequences of DAVIS from the lowest to the highest J&F of each encoder: 25, 35 and 45 percent."""
+
+
+CONTENTS = ReportContents(
+    datasets={"demo": 2}, views={"s_ldm": 2}, scored={"s_ldm": 2}, generators=["s_ldm"], runs={"crops": [0], "cdg": [0, 10]},
+    encoders=list(SCORES), sets={"davis": "davis", "vip": "vip", "jhmdb": "jhmdb"},
+)  # fmt: skip
+"""What a configuration names of which `write_all` writes everything."""
 
 
 @dataclass
@@ -71,6 +85,8 @@ class FakeResults:
                             key,
                             view,
                             extension="jpg",
+                            width=changed.width,
+                            height=changed.height,
                             generator="s_ldm abc123",
                             sampler="ddim",
                             steps=20,
@@ -92,7 +108,7 @@ class FakeResults:
         tables = [folder / "s_ldm" / f"{shard:05d}.parquet" for shard in range(2)]
         for table in tables:
             tars = [self.root / stage / f"{table.stem}.tar" for stage in ("shards/demo", "views/s_ldm")]
-            score_shard(settings, *tars, "pixels:8", table, source="s_ldm", device=torch.device("cpu"))
+            score_shard(settings, *tars, parse_encoder("pixels:8"), table, source="s_ldm", runtime=ON_CPU)
         summarise(tables, folder / "summary.parquet", folder / "summary.csv")
 
     def write_runs(self) -> None:
@@ -120,29 +136,43 @@ class FakeResults:
         self._write_metrics(folder / "metrics.parquet", 400, steps_per_epoch=None)
 
     def write_propagation(self, scores: Scores) -> None:
-        """A summary with the given percentages and one DAVIS table per encoder."""
-        folder = self.root / "propagation"
+        """A summary with the given percentages of the sets named after their kinds, and one DAVIS table per encoder."""
+        folder, summary = self.root / "propagation", []
         for encoder in scores:
-            reference = 'random:{"depth":4}' if encoder == "random" else f"results/pretrain/{encoder}/seed0/encoder.safetensors"
-            common = {"encoder": encoder, "clip_set": "davis", "item": 1, "item_name": "1", "frames": 14, "protocol": "p"}
+            judged = parse_encoder(
+                'random:{"depth":4}' if encoder == "random" else f"results/pretrain/{encoder}/seed0/encoder.safetensors"
+            )
+            common = {
+                "encoder": encoder,
+                "set": "davis",
+                "kind": "davis",
+                "item": 1,
+                "item_name": "1",
+                "frames": 14,
+                "protocol": PROTOCOL,
+                **dict.fromkeys(SIZE_COLUMNS, 64),
+            }
             shares = {
                 name: {"J_mean": 0.2 + 0.1 * place, "F_mean": 0.3 + 0.1 * place}
                 for place, name in enumerate(DAVIS_ORDER[encoder])
             }
             rows = [{**common, **shares[name], "sequence": name, "encoder_digest": "d"} for name in ("clip0", "clip1", "clip2")]
             write_table(
-                folder / encoder / "davis.parquet", rows, TABLE_SCHEMA,
-                inputs={reference: "d"}, extra={"protocol": {"name": "label propagation", "top_k": 7}},
-            )  # fmt: skip
+                folder / encoder / "davis.parquet",
+                rows,
+                table_schema("davis"),
+                extra={"encoder_settings": judged.model_dump(mode="json")},
+            )
+            summary += summary_of(encoder, judged, scores[encoder])
             self.write_strips(encoder, "davis", shares)
-        write_table(folder / "summary.parquet", [{"encoder": name, **values} for name, values in scores.items()], SUMMARY_SCHEMA)
+        write_table(folder / "summary.parquet", summary, SUMMARY_SCHEMA)
 
-    def write_strips(self, encoder: str, clip_set: str, sequences: Iterable[str]) -> None:
+    def write_strips(self, encoder: str, name: str, sequences: Iterable[str]) -> None:
         """A strip of three frames of each sequence, and their index."""
-        folder = self.root / "propagation" / encoder / "strips" / clip_set
-        for number, name in enumerate(sequences):
+        folder = self.root / "propagation" / encoder / "strips" / name
+        for number, sequence in enumerate(sequences):
             image = Image.new("RGB", (308, 60), (40 * number, 120, 255 - 40 * number))
-            write_bytes(folder / f"{name}.jpg", encode_jpeg(image, 75))
+            write_bytes(folder / f"{sequence}.jpg", encode_jpeg(image, 75))
         write_text(folder / "strips.json", json.dumps({name: [0, 7, 13] for name in sequences}))
 
     def _write_metrics(self, path: Path, steps: int, steps_per_epoch: int | None) -> None:
@@ -158,6 +188,18 @@ class FakeResults:
             table = table.append_column("epoch", pa.array(step / steps_per_epoch))
             schema = schema.append(pa.field("epoch", pa.float64()))
         write_table(path, table, schema)
+
+
+def summary_of(encoder: str, judged: EncoderSettings, scores: Mapping[str, float | None]) -> list[dict[str, Any]]:
+    """Rows of the summary: of each kind of which any measure is given, all measures."""
+    common = {"encoder": encoder, "unit": "percent", "sequences": 3, "scored_sizes": "64x64", "protocol": PROTOCOL,
+              "encoder_settings": judged.canonical_json()}  # fmt: skip
+    return [
+        {**common, "set": kind, "kind": kind, "measure": measure.name, "value": scores.get(measure.name), "encoder_digest": "d"}
+        for kind, benchmark in BENCHMARKS.items()
+        if any(scores.get(measure.name) is not None for measure in benchmark.measures)
+        for measure in benchmark.measures
+    ]
 
 
 def _draw_image(random: np.random.Generator) -> Image.Image:

@@ -6,11 +6,9 @@ import json
 import re
 from pathlib import Path
 
-from fake_results import NASTY
-
 from cdgmae.report.assets import static_text, write_assets
-from cdgmae.report.figures import PALETTE
 from cdgmae.report.rendering import PAGES, template_environment
+from cdgmae.report.svg_figures import PALETTE
 
 
 def test_assets_are_plain_scripts_and_styles(tmp_path: Path) -> None:
@@ -38,12 +36,3 @@ def test_a_pages_navigation_and_assets_are_relative_to_it() -> None:
     assert re.findall(r'<a href="([^"]+)"', text) == [f"../{address}" for address in PAGES]
     assert "aria-current" not in text
     assert page.render(pages=PAGES, page="index.html", root="").count('aria-current="page"') == 1
-
-
-def test_a_charts_specification_cannot_leave_its_script() -> None:
-    template = '{% from "chart.html.j2" import chart %}{{ chart("loss", {"title": nasty}, nasty) }}'
-    text = template_environment().from_string(template).render(nasty=f"</script>{NASTY}")
-    assert text.count("<script") == text.count("</script>") == 1
-    embedded = re.search(r'<script type="application/json" id="loss-spec">(.*)</script>', text)
-    assert embedded is not None
-    assert json.loads(embedded[1]) == {"title": f"</script>{NASTY}"}

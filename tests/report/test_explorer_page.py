@@ -10,21 +10,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from fake_results import NASTY, SIZE, FakeResults
+from fake_results import CONTENTS, NASTY, SIZE, FakeResults
 from PIL import Image
 
 from cdgmae.consistency.consistency_summary import summarise
-from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.report.page import write_report
 from cdgmae.report.pages.explorer import explorer_bags
 from cdgmae.report.pages.explorer.bag_selection import choose_source
 from cdgmae.report.pages.explorer.explorer_bags import NO_ROOM, show_bags
 from cdgmae.report.pages.explorer.explorer_page import write_explorer
+from cdgmae.report.stages import score_tables
 from cdgmae.settings.consistency import ScoringSettings
-from cdgmae.settings.report import ReportSettings
+from cdgmae.settings.encoder import parse_encoder
+from cdgmae.settings.report import ReportJobSettings, ReportSettings
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.tables import read_table
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 PATCHES = 36
 """Patches of 8 x 8 pixels of the made-up images."""
@@ -34,7 +38,8 @@ def write(results: Path, output: Path, **changes: Any) -> tuple[dict[str, Any], 
     """What `write_explorer` returns, the page's data and its text."""
     summary = results / "consistency" / "summary.parquet"
     rows = read_table(summary).to_pylist() if summary.is_file() else []
-    facts = write_explorer(ReportSettings(**{"title": "Made-up", **changes}), results, output, rows)
+    tables = {row["source"]: score_tables(results, row["source"], 2) for row in rows}
+    facts = write_explorer(ReportSettings(**{"title": "Made-up", **changes}), results, output, rows, tables)
     script = (output / "consistency" / "data.js").read_text()
     assert script.startswith("const explorerData = {")
     data = json.loads(script.removeprefix("const explorerData = ").removesuffix(";\n"))
@@ -100,7 +105,7 @@ def test_crops_are_drawn_again_from_the_real_images(fake: FakeResults, tmp_path:
     table = folder / "crops" / "00000.parquet"
     settings = ScoringSettings(image_size=32, nearest_bags=3)
     score_shard(
-        settings, fake.root / "shards/demo/00000.tar", None, "pixels:8", table, source="crops", device=torch.device("cpu")
+        settings, fake.root / "shards/demo/00000.tar", None, parse_encoder("pixels:8"), table, source="crops", runtime=ON_CPU
     )
     summarise([table], folder / "summary.parquet", folder / "summary.csv")
     _, data, _ = write(fake.root, tmp_path)
@@ -117,7 +122,7 @@ def test_bags_share_the_page_between_sources(scored: FakeResults, tmp_path: Path
     crops = folder / "crops" / "00000.parquet"
     settings = ScoringSettings(image_size=32)
     score_shard(
-        settings, scored.root / "shards/demo/00000.tar", None, "pixels:8", crops, source="crops", device=torch.device("cpu")
+        settings, scored.root / "shards/demo/00000.tar", None, parse_encoder("pixels:8"), crops, source="crops", runtime=ON_CPU
     )
     summarise([crops, *sorted(folder.glob("s_ldm/*.parquet"))], folder / "summary.parquet", folder / "summary.csv")
     _, data, _ = write(scored.root, tmp_path, consistency_bags=10)
@@ -130,7 +135,7 @@ def test_bags_share_the_page_between_sources(scored: FakeResults, tmp_path: Path
 
 def test_images_end_where_the_budget_ends(scored: FakeResults, tmp_path: Path) -> None:
     summary = read_table(scored.root / "consistency" / "summary.parquet").to_pylist()[0]
-    choice = choose_source(scored.root, summary, 20, 20)
+    choice = choose_source(score_tables(scored.root, "s_ldm", 2), summary, 20, 20)
     assert choice is not None
     everything = show_bags(choice.bags, scored.root, tmp_path / "whole", 48, 10**9)
     sizes = [
@@ -151,7 +156,7 @@ def test_what_is_gone_is_said(scored: FakeResults, tmp_path: Path) -> None:
     assert facts["explorer_images"] == 0
     assert {bag["problem"] for bag in data["bags"]} == {
         "shards/demo/00000.tar is not there",
-        "shards/demo/00001.tar is not there",
+        "shards/demo/00001.tar and views/s_ldm/00001.tar are not there",
     }
     assert {bag["class"] for bag in data["bags"]} == {None}
     assert "0 of the 12 bags have images" in page.replace("\n", " ")
@@ -178,7 +183,7 @@ def test_shards_that_no_longer_fit_the_scores_are_said(scored: FakeResults, tmp_
     _, data, _ = write(scored.root, tmp_path)
     problems = {bag["key"][:2]: bag["problem"] for bag in data["bags"]}
     assert problems["n0"] is None
-    assert "have no real image in" in problems["n1"]
+    assert "views without a real image: " in problems["n1"]
 
 
 def test_writing_again_leaves_no_images_behind(scored: FakeResults, tmp_path: Path) -> None:
@@ -215,7 +220,7 @@ def test_nothing_from_outside_becomes_markup(fake: FakeResults, tmp_path: Path) 
 
 
 def test_the_report_holds_the_explorer_and_everything_it_names(whole_results: Path, tmp_path: Path) -> None:
-    facts = write_report(ReportSettings(), whole_results, tmp_path)
+    facts = write_report(ReportJobSettings(contents=CONTENTS), whole_results, tmp_path)
     assert facts["explorer_bags"] == 12
     page = (tmp_path / "consistency" / "index.html").read_text()
     addresses = [part.split('"')[0] for part in page.split('src="')[1:]] + [

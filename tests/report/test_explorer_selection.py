@@ -14,6 +14,7 @@ import pytest
 from cdgmae.consistency.consistency_summary import summarise
 from cdgmae.consistency.score_tables import SCORE_SCHEMA
 from cdgmae.report.pages.explorer.bag_selection import RULES, SourceChoice, choose_source
+from cdgmae.report.stages import score_tables
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.storage.tables import read_table, write_table
 
@@ -110,7 +111,7 @@ def as_sets(choice: SourceChoice) -> dict[str, set[str]]:
 def test_bags_are_chosen_as_the_rules_say(tmp_path: Path, quota: int, views: tuple[tuple[int, int], ...], patches: bool) -> None:
     rows = made_up_rows("s_ldm", 120, views=views, patches=patches)
     summary = write_scores(tmp_path, "s_ldm", rows, num_tables=3)
-    choice = choose_source(tmp_path, summary, quota, sample_size=30)
+    choice = choose_source(score_tables(tmp_path, "s_ldm", 9), summary, quota, sample_size=30)
     assert choice is not None
     assert as_sets(choice) == restated(rows, summary, quota)
     assert choice.num_bags == len({row["key"] for row in rows if row["status"] == "ok"})
@@ -119,7 +120,7 @@ def test_bags_are_chosen_as_the_rules_say(tmp_path: Path, quota: int, views: tup
 
 def test_what_each_rule_puts_first_comes_first_and_every_table_is_named(tmp_path: Path) -> None:
     summary = write_scores(tmp_path, "s_ldm", made_up_rows("s_ldm", 60), num_tables=2)
-    choice = choose_source(tmp_path, summary, 5, 10)
+    choice = choose_source(score_tables(tmp_path, "s_ldm", 9), summary, 5, 10)
     assert choice is not None
     assert {rule for bag in choice.bags[:5] for rule in bag.rules} == set(RULES)
     for bag in choice.bags:
@@ -131,7 +132,8 @@ def test_choice_and_sample_do_not_depend_on_how_bags_are_spread_over_tables(tmp_
     choices = []
     for num_tables in (1, 4):
         folder = tmp_path / str(num_tables)
-        choices.append(choose_source(folder, write_scores(folder, "s_ldm", rows, num_tables), 6, 20))
+        summary = write_scores(folder, "s_ldm", rows, num_tables)
+        choices.append(choose_source(score_tables(folder, "s_ldm", num_tables), summary, 6, 20))
     assert choices[0] is not None
     assert choices[1] is not None
     assert [(bag.key, bag.rules) for bag in choices[0].bags] == [(bag.key, bag.rules) for bag in choices[1].bags]
@@ -143,7 +145,8 @@ def test_random_bags_are_the_first_of_the_sample_and_differ_between_sources(tmp_
     chosen = []
     for source in ("s_ldm", "rcg"):
         rows = [{**row, "key": row["key"].replace(source, "n"), "source": source} for row in made_up_rows(source, 90)]
-        choice = choose_source(tmp_path / source, write_scores(tmp_path / source, source, rows, 1), 8, 40)
+        summary = write_scores(tmp_path / source, source, rows, 1)
+        choice = choose_source(score_tables(tmp_path / source, source, 1), summary, 8, 40)
         assert choice is not None
         random = {bag.scores["nps"] for bag in choice.bags if "random" in bag.rules}
         assert random == set(choice.sample["nps"][:8])
@@ -154,8 +157,8 @@ def test_random_bags_are_the_first_of_the_sample_and_differ_between_sources(tmp_
 def test_a_source_without_tables_or_without_scored_pairs_has_no_choice(tmp_path: Path) -> None:
     rows = [row for row in made_up_rows("s_ldm", 60) if row["status"] == "bad"]
     summary = write_scores(tmp_path, "s_ldm", rows, 1)
-    assert choose_source(tmp_path, summary, 3, 3) is None
-    assert choose_source(tmp_path, {**summary, "source": "rcg"}, 3, 3) is None
+    assert choose_source(score_tables(tmp_path, "s_ldm", 9), summary, 3, 3) is None
+    assert choose_source([], summary, 3, 3) is None
 
 
 def test_tables_of_earlier_versions_without_stored_similarities_are_read(tmp_path: Path) -> None:
@@ -163,6 +166,6 @@ def test_tables_of_earlier_versions_without_stored_similarities_are_read(tmp_pat
     path = tmp_path / "consistency" / "s_ldm" / "00000.parquet"
     table = read_table(path).drop_columns("nearest_similarities")
     pq.write_table(table, path)
-    choice = choose_source(tmp_path, summary, 3, 3)
+    choice = choose_source(score_tables(tmp_path, "s_ldm", 9), summary, 3, 3)
     assert choice is not None
     assert any("patches" in bag.rules for bag in choice.bags)

@@ -11,19 +11,23 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import torch
-from fake_results import NASTY, FakeResults
+from fake_results import CONTENTS, NASTY, SCORES, FakeResults
 from PIL import Image
 from typer.testing import CliRunner
 
 from cdgmae.commands.report import app
-from cdgmae.consistency.scoring import score_shard
+from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.report.bag_thumbnails import show_bags
 from cdgmae.report.page import write_report
+from cdgmae.report.stages import score_tables
 from cdgmae.settings.consistency import ScoringSettings
-from cdgmae.settings.report import ReportSettings
+from cdgmae.settings.encoder import parse_encoder
+from cdgmae.settings.report import ReportContents, ReportJobSettings, ReportSettings
+from cdgmae.settings.runtime import RuntimeSettings
 
-VOID = {"meta", "link", "img", "br"}
+ON_CPU = RuntimeSettings(device="cpu")
+
+VOID = {"meta", "link", "img", "br", "input"}
 
 
 class PageReader(HTMLParser):
@@ -61,7 +65,7 @@ class PageReader(HTMLParser):
 
 
 def write(results: Path, output: Path, **changes: Any) -> tuple[dict[str, Any], PageReader]:
-    facts = write_report(ReportSettings(**{"title": "Made-up results", **changes}), results, output)
+    facts = write_report(ReportJobSettings(**{"title": "Made-up results", "contents": CONTENTS, **changes}), results, output)
     return facts, PageReader(output / "index.html")
 
 
@@ -76,7 +80,7 @@ def test_every_stage_and_its_numbers_are_shown(page: tuple[dict[str, Any], PageR
     facts, reader, _ = page
     summary = pq.read_table(whole_results / "consistency" / "summary.parquet").to_pylist()[0]
     expected = [
-        "Made-up results", "12 images", "24 views", "24 pairs scored", "3 runs", "3 encoders on 1 clip set",
+        "Made-up results", "12 images", "24 views", "24 pairs scored", "3 runs", "3 encoders on 3 evaluation sets",
         "generator s_ldm abc123, sampler ddim, steps 20, guidance 3", f"{summary['nps_mean']:.3f}", f"± {summary['ls_std']:.3f}",
         "cdg 36.0 37.0 35.0 14.0 18.8 39.0", "random (random weights) 30.0", "pretext cross_view, num_anchors 2",
         "n1_0.3 not finite", "not scored: view: not finite", '"num_bags": 240', '"top_k": 7', "pixels8",
@@ -102,7 +106,7 @@ def test_an_encoder_below_random_weights_is_said_openly(page: tuple[dict[str, An
     )
     assert facts["verdict"] in reader.text
     assert "JHMDB PCK@0.1 18.8, below random weights (20.0) by 1.2." in reader.text
-    assert "3 of DAVIS. With so few, a difference of a point or two may be chance." in reader.text
+    assert "3 of DAVIS, 3 of VIP, 3 of JHMDB. With so few, a difference of a point or two may be chance." in reader.text
 
 
 def test_bags_are_shown_with_thumbnails_from_lowest_to_highest_nps(page: tuple[dict[str, Any], PageReader, Path]) -> None:
@@ -122,13 +126,13 @@ def test_bags_are_shown_with_thumbnails_from_lowest_to_highest_nps(page: tuple[d
 def test_pairs_of_two_views_and_crops_do_not_change_the_shown_bags(fake: FakeResults, tmp_path: Path) -> None:
     fake.write_images()
     fake.write_scores()
-    bags = [show_bags(fake.root, "s_ldm", ReportSettings(), tmp_path)]
+    bags = [show_bags(score_tables(fake.root, "s_ldm", 2), fake.root, "s_ldm", ReportSettings(), tmp_path)]
     fake.write_scores(pairs="all")
-    bags.append(show_bags(fake.root, "s_ldm", ReportSettings(), tmp_path))
+    bags.append(show_bags(score_tables(fake.root, "s_ldm", 2), fake.root, "s_ldm", ReportSettings(), tmp_path))
     assert bags[0] == bags[1] is not None
     real_tar, crops = fake.root / "shards" / "demo" / "00000.tar", fake.root / "consistency" / "crops" / "00000.parquet"
-    score_shard(ScoringSettings(image_size=32), real_tar, None, "pixels:8", crops, source="crops", device=torch.device("cpu"))
-    assert show_bags(fake.root, "crops", ReportSettings(), tmp_path) is None
+    score_shard(ScoringSettings(image_size=32), real_tar, None, parse_encoder("pixels:8"), crops, source="crops", runtime=ON_CPU)
+    assert show_bags(score_tables(fake.root, "crops", 2), fake.root, "crops", ReportSettings(), tmp_path) is None
 
 
 def test_page_is_static_and_needs_nothing_from_outside(page: tuple[dict[str, Any], PageReader, Path]) -> None:
@@ -181,20 +185,60 @@ def test_stages_that_were_not_run_are_named(fake: FakeResults, tmp_path: Path) -
     assert "crops, seed 0" in reader.text
 
 
+def test_what_the_configuration_does_not_name_is_not_shown(fake: FakeResults, tmp_path: Path) -> None:
+    fake.write_all()
+    first, whole = write(fake.root, tmp_path / "whole")
+    shutil.copytree(fake.root / "pretrain/cdg", fake.root / "pretrain/foreign_run")
+    shutil.copytree(fake.root / "shards/demo", fake.root / "shards/foreign_data")
+    shutil.copytree(fake.root / "generators/s_ldm", fake.root / "generators/foreign_generator")
+    (fake.root / "views/foreign_source").mkdir()
+    (fake.root / "views/foreign_source/00000.tar").write_bytes(b"no shard")
+    shutil.copy(fake.root / "consistency/s_ldm/00000.parquet", fake.root / "consistency/s_ldm/00002.parquet")
+    second, again = write(fake.root, tmp_path / "again")
+    assert (first | {"output": ""}, whole.text) == (second | {"output": ""}, again.text)
+    fewer = CONTENTS.model_copy(update={"runs": {"crops": [0]}, "encoders": ["random", "crops"], "scored": {}})
+    facts, reader = write(fake.root, tmp_path / "fewer", contents=fewer)
+    assert (facts["bags"], facts["explorer_bags"], facts["missing"]) == (0, 0, ["consistency"])
+    assert "nothing configured" in reader.text
+    assert "Not run" not in reader.text
+    assert "has not been run. Run it" not in reader.text
+    pages = [
+        path.read_text()
+        for path in (tmp_path / "fewer").rglob("*")
+        if path.suffix in (".html", ".js") and path.parent.name != "assets"
+    ]
+    assert not any(re.search(r"\bcdg\b(?! )", page) for page in pages)
+
+
+def test_what_is_named_and_was_not_run_is_said_item_by_item(fake: FakeResults, tmp_path: Path) -> None:
+    fake.write_all()
+    more = ReportContents(
+        datasets={"demo": 3, "lab": 1}, views={"s_ldm": 2, "knn": 2}, scored={"s_ldm": 2, "knn": 2}, generators=["s_ldm", "second"],
+        runs={"crops": [0, 1], "cdg": [0, 10]}, encoders=[*SCORES, "late"], sets={"davis": "davis"},
+    )  # fmt: skip
+    facts, reader = write(fake.root, tmp_path, contents=more)
+    assert facts["missing"] == []
+    lacking = {"shards": "lab", "views": "knn; second", "consistency": "knn", "pretrain": "crops, seed 1", "propagation": "late"}
+    for stage, names in lacking.items():
+        assert f"Not run in stage {stage}: {names}." in reader.text
+    assert "demo 2 of 3" in reader.text
+    assert "Not run, or not to its end: crops, seed 1" in PageReader(tmp_path / "pretrain/index.html").text
+
+
 def test_images_that_are_gone_are_said_to_be_gone(fake: FakeResults, tmp_path: Path) -> None:
     fake.write_images()
     fake.write_scores()
     shutil.rmtree(fake.root / "shards")
     (fake.root / "views" / "s_ldm" / "00001.tar").unlink()
     facts, reader = write(fake.root, tmp_path)
-    assert "no image: demo/00000.tar is not there" in reader.text
-    assert "no image: s_ldm/00001.tar is not there" in reader.text
+    assert "no image: shards/demo/00000.tar is not there" in reader.text
+    assert "no image: shards/demo/00001.tar and views/s_ldm/00001.tar are not there" in reader.text
     assert facts["bags"] == 8
 
 
 def test_no_results_at_all_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds no results of any stage .*run `snakemake"):
-        write_report(ReportSettings(), tmp_path / "nowhere", tmp_path / "report")
+    with pytest.raises(ValueError, match=r"holds nothing that the configuration names, of any stage; run `snakemake"):
+        write_report(ReportJobSettings(contents=CONTENTS), tmp_path / "nowhere", tmp_path / "report")
     assert not (tmp_path / "report").exists()
 
 
@@ -203,12 +247,18 @@ def test_a_broken_table_is_named_and_leaves_no_page(fake: FakeResults, tmp_path:
     (fake.root / "propagation").mkdir()
     (fake.root / "propagation" / "summary.parquet").write_bytes(b"half a file")
     with pytest.raises(ValueError, match=r"propagation/summary\.parquet cannot be read"):
-        write_report(ReportSettings(), fake.root, tmp_path / "report")
+        write_report(ReportJobSettings(contents=CONTENTS), fake.root, tmp_path / "report")
     assert not (tmp_path / "report" / "index.html").exists()
 
 
 def test_command_writes_the_page_as_the_rule_calls_it(whole_results: Path, tmp_path: Path) -> None:
-    arguments = ["write", "--settings", ReportSettings(num_bags=2).canonical_json(), "--results", str(whole_results)]
+    arguments = [
+        "write",
+        "--settings",
+        ReportJobSettings(num_bags=2, contents=CONTENTS).canonical_json(),
+        "--results",
+        str(whole_results),
+    ]
     result = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output
     facts = json.loads(result.output.splitlines()[-1])

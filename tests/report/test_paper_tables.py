@@ -13,13 +13,16 @@ from typer.testing import CliRunner
 from cdgmae.cli import app
 from cdgmae.consistency.consistency_summary import summarise
 from cdgmae.paper import PAPER_TABLES
-from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
+from cdgmae.propagation.benchmarks.benchmark import SIZE_COLUMNS
+from cdgmae.propagation.benchmarks.jhmdb import HITS
+from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.report.table_cells import NOT_CONFIGURED, fill_table
 from cdgmae.report.table_files import write_paper_table
 from cdgmae.settings.report import TableSettings
 from cdgmae.storage.tables import write_table
 from tests.report.fake_results import FakeResults
 
+ROOT = Path(__file__).parents[2]
 JUDGED = ("J&F", "mIoU", "PCK@0.1")
 VOID = {"meta", "link", "br", "img", "path", "use"}
 
@@ -56,21 +59,23 @@ def write_scores(
         "frames": 9,
         "protocol": "{}",
         "encoder_digest": "d",
+        **dict.fromkeys(SIZE_COLUMNS, 64),
     }
-    hits = {name: None if jhmdb is None else round(10 * jhmdb) for name in TABLE_SCHEMA.names if name.startswith("hits_")}
+    hits = {name: None if jhmdb is None else round(10 * jhmdb) for name in HITS}
     measured: dict[str, tuple[float | None, dict[str, Any]]] = {
         "davis": (davis, {"J_mean": (davis or 0) / 100 - 0.01, "F_mean": (davis or 0) / 100 + 0.01}),
         "vip": (vip, {"intersection": round(10 * (vip or 0)), "union": 1000}),
         "jhmdb": (jhmdb, {"visible": 1000, **hits}),
     }
-    for clip_set, (score, columns) in measured.items():
+    for kind, (score, columns) in measured.items():
         if score is not None:
-            row = {**common, "clip_set": clip_set, **columns}
-            write_table(results / "propagation" / encoder / f"{clip_set}.parquet", [row], TABLE_SCHEMA)
+            row = {**common, "set": kind, "kind": kind, **columns}
+            write_table(results / "propagation" / encoder / f"{kind}.parquet", [row], table_schema(kind))
 
 
-def fill(name: str, results: Path, **rows: list[str]) -> dict[str, Any]:
-    return {row.paper.name: row for row in fill_table(PAPER_TABLES[name], rows, results)}
+def fill(name: str, results: Path, sets: dict[str, str] | None = None, **rows: list[str]) -> dict[str, Any]:
+    settings = TableSettings(rows=rows, num_shards={"s_ldm": 2}, sets=sets or {})
+    return {row.paper.name: row for row in fill_table(PAPER_TABLES[name], settings, results)}
 
 
 @pytest.mark.parametrize("name", sorted(PRINTED))
@@ -125,6 +130,14 @@ def test_mean_deviation_and_difference_over_three_seeds(tmp_path: Path) -> None:
     assert jhmdb.missing.startswith("no results/propagation/a/jhmdb.parquet, no results/propagation/a_seed1/jhmdb.parquet")
 
 
+def test_the_evaluation_set_that_stands_for_the_papers_is_named(tmp_path: Path) -> None:
+    write_scores(tmp_path, "a", davis=60.0, vip=30.0)
+    (tmp_path / "propagation/a/davis.parquet").rename(tmp_path / "propagation/a/published.parquet")
+    cells = fill("table4", tmp_path, {"davis": "published"}, a1=["a"])["a1"].cells
+    assert (cells["J&F"].ours, cells["mIoU"].ours) == (pytest.approx(60.0), pytest.approx(30.0))
+    assert fill("table4", tmp_path, a1=["a"])["a1"].cells["J&F"].missing == "no results/propagation/a/davis.parquet"
+
+
 def test_a_missing_seed_is_said_beside_the_mean_of_the_others(tmp_path: Path) -> None:
     write_scores(tmp_path, "a", davis=60.0)
     cell = fill("table4", tmp_path, a1=["a", "a_seed1"])["a1"].cells["J&F"]
@@ -140,9 +153,10 @@ def test_rows_without_a_name_are_not_configured(tmp_path: Path) -> None:
 
 def test_nothing_counted_is_no_number(tmp_path: Path) -> None:
     write_scores(tmp_path, "a", vip=0.0)
-    rows = [{"encoder": "b", "clip_set": "jhmdb", "sequence": "c", "item": 0, "item_name": "0", "frames": 1, "protocol": "{}",
-             "encoder_digest": "d", "visible": 0, **{name: 0 for name in TABLE_SCHEMA.names if name.startswith("hits_")}}]  # fmt: skip
-    write_table(tmp_path / "propagation/b/jhmdb.parquet", rows, TABLE_SCHEMA)
+    rows = [{"encoder": "b", "set": "jhmdb", "kind": "jhmdb", **dict.fromkeys(SIZE_COLUMNS, 64), "sequence": "c", "item": 0, "item_name": "0",
+             "frames": 1, "protocol": "{}",
+             "encoder_digest": "d", "visible": 0, **dict.fromkeys(HITS, 0)}]  # fmt: skip
+    write_table(tmp_path / "propagation/b/jhmdb.parquet", rows, table_schema("jhmdb"))
     assert fill("table10", tmp_path, rcg=["a"])["rcg"].cells["mIoU"].ours == 0.0
     cell = fill("table10", tmp_path, rcg=["b"])["rcg"].cells["PCK@0.1"]
     assert (cell.ours, cell.missing) == (None, "nothing could be measured")
@@ -157,6 +171,7 @@ def test_sources_come_from_their_own_score_tables(tmp_path: Path) -> None:
     with (tmp_path / "s.csv").open() as file:
         summary = next(csv.DictReader(file))
     (folder / "summary.parquet").unlink()
+    (folder / "s_ldm/00007.parquet").write_bytes(b"of another configuration")
     rows = fill("table9", tmp_path, gen_sis=["s_ldm"], rcg=["gone"])
     for metric, cell in rows["gen_sis"].cells.items():
         assert cell.ours == pytest.approx(float(summary[f"{metric}_mean"]), rel=1e-5)
@@ -248,8 +263,9 @@ def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_command_refuses_unknown_tables_and_rows_and_tells_what_it_wrote(tmp_path: Path) -> None:
     runner, place = CliRunner(), ["--results", str(tmp_path), "--output", str(tmp_path)]
-    done = runner.invoke(app, ["report", "table", "table8", *place, "--json"])
+    done = runner.invoke(app, ["report", "table", "table8", *place, "--config", str(ROOT / "config.yaml"), "--json"])
     assert done.exit_code == 0
+    assert "results/propagation/cdg/davis.parquet" in (tmp_path / "table8.md").read_text()
     assert '"cells": 32, "filled": 8' in done.output
     with pytest.raises(ValueError, match=r"'table44' is no table of the paper; allowed: table1.*did you mean 'table4'"):
         runner.invoke(app, ["report", "table", "table44", *place], catch_exceptions=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,14 @@ from cdgmae.storage.tables import read_table, write_table
 EMPTY = (np.zeros(0), np.zeros(0))
 
 
-def write_page(results: Path, output: Path, **settings: Any) -> tuple[str, dict[str, Any]]:
+RUNS = {"crops": [0], "cdg": [0, 10]}
+
+
+def write_page(
+    results: Path, output: Path, runs: Mapping[str, Sequence[int]] = RUNS, unfinished: Sequence[str] = (), **settings: Any
+) -> tuple[str, dict[str, Any]]:
     """The page and its data."""
-    write_pretrain_page(ReportSettings(**settings), results, output, read_runs(results / "pretrain"))
+    write_pretrain_page(ReportSettings(**settings), results, output, read_runs(results / "pretrain", runs), unfinished)
     script = (output / "pretrain/data.js").read_text()
     data: dict[str, Any] = json.loads(script.removeprefix("const pretrainData = ").removesuffix(";\n"))
     return (output / "pretrain/index.html").read_text(), data
@@ -92,13 +98,13 @@ def test_costs_are_those_of_the_steps(fake: FakeResults) -> None:
     table = pa.table(rows)
     write_table(folder / "metrics.parquet", table, table.schema)
     write_text(folder / "config.json", json.dumps({"settings": settings.model_dump(mode="json")}))
-    costs = read_costs(fake.root / "pretrain", read_runs(fake.root / "pretrain")[0])
+    costs = read_costs(fake.root / "pretrain", read_runs(fake.root / "pretrain", {"a": [0]})[0])
     seconds = [16 / rate for rate in rates]
     assert (costs.seconds, costs.duration, costs.batch_size) == (pytest.approx(sum(seconds)), "3.5 s", 16)
     assert costs.waited == pytest.approx((2 * 0.5 + 0.5 * 1.0) / 3.5)
     assert costs.gflops == pytest.approx(count_flops(settings).paper / 1e9)
     write_text(folder / "config.json", json.dumps({"settings": {"unknown": 1}}))
-    costs = read_costs(fake.root / "pretrain", read_runs(fake.root / "pretrain")[0])
+    costs = read_costs(fake.root / "pretrain", read_runs(fake.root / "pretrain", {"a": [0]})[0])
     assert (costs.seconds, costs.gflops, costs.duration) == (None, None, "not recorded")
 
 
@@ -117,7 +123,7 @@ def test_panels_hold_first_and_last_of_the_lowest_seed_and_are_reduced(fake: Fak
     wide = fake.root / "pretrain/crops/seed0"
     fake.write_panels(wide, [10 * number for number in range(1, 21)], size=(2 * MAX_WIDTH, 400))
     page, _ = write_page(fake.root, tmp_path)
-    shown = show_panels(fake.root / "pretrain", read_runs(fake.root / "pretrain"), tmp_path / "pretrain")
+    shown = show_panels(fake.root / "pretrain", read_runs(fake.root / "pretrain", RUNS), tmp_path / "pretrain")
     assert [(run.run.name, run.run.seed, run.found) for run in shown] == [("cdg", 0, 4), ("crops", 0, 23)]
     assert [panel.step for panel in shown[0].panels] == [75, 150, 225, 300]
     assert [panel.step for panel in shown[1].panels][:: len(shown[1].panels) - 1] == [10, 300]
@@ -145,14 +151,13 @@ def test_many_runs_show_fewer_panels_each_but_never_under_three(fake: FakeResult
 
 def test_what_is_missing_is_said(fake: FakeResults, tmp_path: Path) -> None:
     page, data = write_page(fake.root, tmp_path)
-    assert "nothing matches results/pretrain/*/seed*/metrics.parquet" in page
+    assert "Stage pretrain has not been run." in page
     assert data["runs"] == []
     schema = pa.schema([("step", pa.int64()), ("loss", pa.float64()), ("samples_per_second", pa.float64())])
     rows = [{"step": 0, "loss": 1.0, "samples_per_second": 5.0}]
     write_table(fake.root / "pretrain/old/seed0/metrics.parquet", rows, schema)
-    (fake.root / "pretrain/old/seed1").mkdir()
-    page, data = write_page(fake.root, tmp_path)
-    assert "Run old, seed 1 has left no metrics" in page
+    page, data = write_page(fake.root, tmp_path, {"old": [0, 1]}, ["old, seed 1"])
+    assert "Not run, or not to its end: old, seed 1." in page
     assert page.count("Not recorded: old, seed 0.") == 2
     assert data["runs"][0]["learning_rate"] is None
     assert "nothing matches results/pretrain/old/seed0/panels/step*.png" in page
@@ -163,6 +168,6 @@ def test_names_are_escaped(fake: FakeResults, tmp_path: Path) -> None:
     fake.write_runs()
     nasty = 'a"><img src=x onerror=alert(1)>'
     (fake.root / "pretrain/crops").rename(fake.root / "pretrain" / nasty)
-    page, data = write_page(fake.root, tmp_path, title=nasty)
+    page, data = write_page(fake.root, tmp_path, {nasty: [0]}, title=nasty)
     assert "<img src=x" not in page
     assert f"{nasty}, seed 0" in [run["label"] for run in data["runs"]]

@@ -10,22 +10,25 @@ from typing import Any
 import pytest
 from fake_results import NASTY, SCORES, FakeResults
 
-from cdgmae.propagation.measures.score_schema import TABLE_SCHEMA
+from cdgmae.propagation.benchmarks.benchmark import SIZE_COLUMNS
+from cdgmae.propagation.benchmarks.registry import benchmark_of
+from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.report.pages.propagation import strip_images as strips_module
 from cdgmae.report.pages.propagation.propagation_page import write_propagation_page
-from cdgmae.report.pages.propagation.sequences import ClipSetScores, read_sequences
+from cdgmae.report.pages.propagation.sequences import SetScores, read_sequences
 from cdgmae.report.pages.propagation.strip_images import show_strips, worst_in_turn
-from cdgmae.report.propagation_scores import read_scores
+from cdgmae.report.propagation_scores import EncoderScores, read_scores
 from cdgmae.settings.report import ReportSettings
 from cdgmae.storage.tables import write_table
 
 HITS = [f"hits_0.{tenth}" for tenth in range(1, 6)]
 
 
-def write_rows(folder: Path, encoder: str, clip_set: str, rows: list[dict[str, Any]]) -> None:
-    common = {"encoder": encoder, "clip_set": clip_set, "frames": 10, "protocol": "{}", "encoder_digest": "d"}
+def write_rows(folder: Path, encoder: str, name: str, rows: list[dict[str, Any]], kind: str | None = None) -> None:
+    common = {"encoder": encoder, "set": name, "kind": kind or name, "frames": 10, "protocol": "{}", "encoder_digest": "d",
+              **dict.fromkeys(SIZE_COLUMNS, 64)}  # fmt: skip
     full = [{**common, "item_name": str(row["item"]), **row} for row in rows]
-    write_table(folder / encoder / f"{clip_set}.parquet", full, TABLE_SCHEMA)
+    write_table(folder / encoder / f"{name}.parquet", full, table_schema(kind or name))
 
 
 def write_page(results: Path, output: Path, **settings: Any) -> tuple[str, dict[str, Any]]:
@@ -36,11 +39,11 @@ def write_page(results: Path, output: Path, **settings: Any) -> tuple[str, dict[
     return (output / "propagation/index.html").read_text(), data
 
 
-def scores_of(**encoders: list[float | None]) -> ClipSetScores:
+def scores_of(**encoders: list[float | None]) -> SetScores:
     """Scores of sequences a, b, c, ... ."""
     names = "abcdefghijklmnop"
     scores = {encoder: dict(zip(names, values, strict=False)) for encoder, values in encoders.items()}
-    return ClipSetScores("davis", dict.fromkeys(max(scores.values(), key=len), 14), scores, [])
+    return SetScores("davis", benchmark_of("davis"), dict.fromkeys(max(scores.values(), key=len), 14), scores, [])
 
 
 def test_scores_of_single_sequences_are_literal(tmp_path: Path) -> None:
@@ -52,13 +55,17 @@ def test_scores_of_single_sequences_are_literal(tmp_path: Path) -> None:
     parts = [("x", 0, 30, 40), ("x", 1, 10, 50), ("x", 2, 0, 0), ("y", 0, 7, 7), ("y", 1, 0, 0), ("y", 2, 0, 0)]
     rows = [{"sequence": name, "item": item, "intersection": both, "union": either} for name, item, both, either in parts]
     write_rows(tmp_path, "a", "vip", rows)
+    write_rows(tmp_path, "b", "lab", [{"sequence": "w", "item": 1, "J_mean": 0.4, "F_mean": 0.5}], kind="davis")
     joints = [("x", 0, 4, 1), ("x", 1, 8, 8), ("x", 2, 0, 0), ("z", 0, 0, 0)]
     rows = [{"sequence": name, "item": item, "visible": seen, **dict.fromkeys(HITS, hit)} for name, item, seen, hit in joints]
     write_rows(tmp_path, "b", "jhmdb", rows)
-    davis, vip, jhmdb = read_sequences(tmp_path, ["a", "b"])
+    sets = {"davis": "davis", "vip": "vip", "jhmdb": "jhmdb", "lab": "davis"}
+    encoders = [EncoderScores(name, "trained", {}, sets, {}, "", {}) for name in "ab"]
+    davis, vip, jhmdb, lab = read_sequences(tmp_path, encoders)
     assert davis.scores == {"a": {"x": round(100 * ((0.5 + 0.1) / 2 + (0.7 + 0.3) / 2) / 2, 1), "y": 85.0}}
     assert vip.scores == {"a": {"x": round(100 * (30 / 40 + 10 / 50) / 2, 1), "y": 100.0}}
     assert jhmdb.scores == {"b": {"x": round(100 * (1 / 4 + 8 / 8) / 2, 1), "z": None}}
+    assert (lab.label, lab.scores) == ("lab", {"b": {"w": 45.0}})
     assert (davis.missing, vip.missing, jhmdb.missing) == (["b"], ["b"], ["a"])
     assert davis.frames == {"x": 10, "y": 10}
 
@@ -99,7 +106,7 @@ def test_page_shows_table_5_and_its_data(fake: FakeResults, tmp_path: Path) -> N
     assert "cdg 36.0 37.0 35.0 14.0 18.8 39.0" in text
     assert "CDG-MAE-a3, ViT-S/16, ImageNet-1K, 100 epochs 62.6 59.7 65.5 38.1 47.8 76.3" in text
     assert list(data["colours"]) == ["random", "crops", "cdg"]
-    (davis,) = data["clipSets"]
+    (davis,) = data["sets"]
     assert (davis["name"], davis["score"], davis["sequences"], davis["numFrames"]) == (
         "davis", "J&F", ["clip0", "clip1", "clip2"], [14, 14, 14],
     )  # fmt: skip
@@ -111,13 +118,13 @@ def test_page_shows_table_5_and_its_data(fake: FakeResults, tmp_path: Path) -> N
     assert "All sequences are here." in page
     page, data = write_page(fake.root, tmp_path, num_strips=1)
     assert "Frames are here for 1 of 3 sequences" in page
-    assert list(data["clipSets"][0]["strips"]["frames"]) == ["clip0"]
+    assert list(data["sets"][0]["strips"]["frames"]) == ["clip0"]
 
 
 def test_what_is_missing_is_said(fake: FakeResults, tmp_path: Path) -> None:
     page, data = write_page(fake.root, tmp_path)
     assert "nothing matches results/propagation/summary.parquet" in page
-    assert data["clipSets"] == []
+    assert data["sets"] == []
     fake.write_propagation({"random": SCORES["random"], "cdg": {**SCORES["cdg"], "mIoU": None}})
     (fake.root / "propagation/random/strips/davis/strips.json").unlink()
     write_rows(fake.root / "propagation", "cdg", "vip", [{"sequence": "v", "item": 0, "intersection": 1, "union": 2}])
@@ -125,8 +132,8 @@ def test_what_is_missing_is_said(fake: FakeResults, tmp_path: Path) -> None:
     assert ">not run</td>" in page
     assert "No frames of random: nothing matches results/propagation/random/strips/davis." in page
     assert "Not run: random." in page
-    assert "No encoder was judged on this clip set: nothing matches results/propagation/*/jhmdb.parquet." in page
-    assert "nothing matches results/propagation/*/vip.parquet" not in page
+    assert "Nothing matches results/propagation/*/jhmdb.parquet." in page
+    assert "Nothing matches results/propagation/*/vip.parquet" not in page
 
 
 def test_an_index_that_is_no_json_is_named(fake: FakeResults, tmp_path: Path) -> None:
@@ -144,4 +151,4 @@ def test_names_are_escaped(fake: FakeResults, tmp_path: Path) -> None:
     write_rows(fake.root / "propagation", "cdg", "davis", rows)
     page, data = write_page(fake.root, tmp_path, title=NASTY)
     assert NASTY not in page
-    assert NASTY in data["clipSets"][0]["sequences"]
+    assert NASTY in data["sets"][0]["sequences"]

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdgmae.report.bag_thumbnails import evenly_spaced
-from cdgmae.report.figures import draw_curves
 from cdgmae.report.propagation_scores import describe_findings, read_scores
 from cdgmae.report.shard_counts import read_images
+from cdgmae.report.svg_figures import draw_curves
 from cdgmae.report.training_curves import MAX_POINTS, read_generators, read_runs
 from cdgmae.storage.tables import write_table
 
@@ -40,7 +40,7 @@ def test_an_untrained_encoder_can_be_the_best(fake: FakeResults) -> None:
     assert sentences[-1].startswith("Highest of all encoders: DAVIS J&F random (50.0)")
 
 
-def test_clip_sets_that_were_not_run_are_left_out(fake: FakeResults) -> None:
+def test_sets_that_were_not_run_are_left_out(fake: FakeResults) -> None:
     only_davis = {name: {**dict.fromkeys(values, None), "J&F": values["J&F"]} for name, values in SCORES.items()}
     fake.write_propagation(only_davis)
     sentences = describe_findings(read_scores(fake.root / "propagation"))
@@ -57,9 +57,8 @@ def test_encoders_are_known_by_what_they_are_not_by_their_name(fake: FakeResults
     fake.write_propagation(SCORES)
     folder = fake.root / "propagation"
     kinds = {encoder.name: (encoder.kind, encoder.sequences) for encoder in read_scores(folder)}
-    assert kinds == {"random": ("random", {"davis": 3}), "crops": ("trained", {"davis": 3}), "cdg": ("trained", {"davis": 3})}
-    (folder / "random").rename(folder / "elsewhere")
-    assert read_scores(folder)[0].kind == "random"
+    sequences = dict.fromkeys(("davis", "vip", "jhmdb"), 3)
+    assert kinds == {"random": ("random", sequences), "crops": ("trained", sequences), "cdg": ("trained", sequences)}
 
 
 @given(st.integers(0, 500), st.integers(1, 64))
@@ -76,12 +75,12 @@ def test_bags_are_evenly_spaced_over_the_ranking(total: int, count: int) -> None
 def test_long_runs_draw_as_small_as_short_ones(fake: FakeResults) -> None:
     fake.write_runs()
     fake.write_generator()
-    runs = read_runs(fake.root / "pretrain")
+    runs = read_runs(fake.root / "pretrain", {"crops": [0], "cdg": [10, 0], "gone": [0]})
     assert [(run.name, run.seed) for run in runs] == [("cdg", 0), ("cdg", 10), ("crops", 0)]
     assert all(len(run.curve[0]) == len(run.curve[1]) == 150 < MAX_POINTS and run.steps == 300 for run in runs)
     assert runs[0].epochs == pytest.approx(30.0)
     assert runs[0].final_loss == pytest.approx(0.41, abs=0.02)
-    generator = read_generators(fake.root / "generators")[0]
+    generator = read_generators(fake.root / "generators", ["s_ldm", "gone"])[0]
     assert (generator.label, generator.epochs, generator.settings) == ("s_ldm", None, {"num_steps": 400})
 
 
@@ -89,13 +88,19 @@ def test_metrics_that_lack_a_column_are_named(tmp_path: Path) -> None:
     schema = pa.schema([("step", pa.int64())])
     write_table(tmp_path / "cdg" / "seed0" / "metrics.parquet", [{"step": 0}], schema)
     with pytest.raises(ValueError, match=r"metrics\.parquet lacks column\(s\) loss, samples_per_second"):
-        read_runs(tmp_path)
+        read_runs(tmp_path, {"cdg": [0]})
 
 
 def test_bad_images_are_counted_by_reason_and_listed(fake: FakeResults) -> None:
     fake.write_images()
-    facts = read_images(fake.root / "shards" / "demo")
-    assert (facts.shards, facts.good, facts.bad, dict(facts.reasons)) == (2, 12, 1, {"corrupt or truncated image": 1})
+    facts = read_images("demo", [fake.root / f"shards/demo/{shard:05d}.tar" for shard in range(3)])
+    assert (facts.shards, facts.expected, facts.good, facts.bad, dict(facts.reasons)) == (
+        2,
+        3,
+        12,
+        1,
+        {"corrupt or truncated image": 1},
+    )
     assert facts.tar_bytes == sum(path.stat().st_size for path in (fake.root / "shards" / "demo").glob("*.tar"))
 
 

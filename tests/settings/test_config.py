@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from cdgmae.config import ConfigError, check_config, check_paths, json_schema, load_config
-from cdgmae.jobs import Jobs
 from cdgmae.settings.views import UNetSettings
+from cdgmae.workflow import pretrain, views
 
 ROOT = Path(__file__).parents[2]
 DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -40,8 +40,8 @@ REFUSED = [
     ("views.sources.s_ldm.dataset", "imagenet", r"dataset = 'imagenet': no such name; allowed: demo"),
     ("views.sources.crops.sampling", {"num_views": 2}, r"sources\.crops\.sampling: unknown key; allowed: dataset, kind"),
     ("views.sources.s_ldm.sampling.guidance", 6, r"sampling\.guidance: unknown key; .*did you mean 'guidance_scale'"),
-    ("views.sources.s_ldm.sampling.guidance_interval", [0.8, 0.2], r"guidance_interval = \[0\.8, 0\.2\] must satisfy"),
-    ("views.sources.s_ldm.sampling.reuse_interval", 0, r"reuse_interval = 0: input should be greater than or equal to 1"),
+    ("views.sources.s_ldm.sampling.guidance_interval", [0.2, 0.8], r"guidance_interval is gone: .*remove the key, and for fewer steps"),
+    ("views.sources.s_ldm.sampling.reuse_interval", 2, r"s_ldm.*reuse_interval is gone: .*scheduler: dpm_solver with num_inference_steps"),
     ("views.generators.s_ldm.path", "somewhere", r"either `path` .* or `train`"),
     ("views.generators.s_ldm.train.image_size", 60, r"image_size = 60 is not a multiple of"),
     ("views.generators.s_ldm.train.autoencoder", {"kind": "folder"}, r"kind folder needs `path`"),
@@ -69,7 +69,7 @@ REFUSED = [
     ("propagation.encoders.cdg", {"run": "cdg", "seed": 3}, r"seed = 3: not trained; allowed: pretrain\.seeds = \[0\]"),
     ("propagation.encoders.cdg", {"run": "cdg", "timm": "x"}, r"name exactly one of .*; found run, timm"),
     ("propagation.datasets.davis.input_size", [480], r"input_size"),
-    ("propagation.datasets.kinetics", {"root": "x"}, r"propagation\.datasets\.kinetics: unknown key; allowed: davis, vip, jhmdb"),
+    ("propagation.datasets.kinetics", {"root": "x"}, r"propagation\.datasets\.kinetics\.kind: required and not given; one of davis, vip, jhmdb"),
     ("sed", 0, r"sed: unknown key; .*did you mean 'seed'"),
 ]  # fmt: skip
 
@@ -91,22 +91,17 @@ def test_all_problems_are_told_at_once() -> None:
 
 def test_runs_that_choose_views_by_score_wait_for_the_score_tables_and_for_nothing_circular() -> None:
     values = changed("pretrain.runs.cdg.view_filter", "nps >= 0.6 and gs >= 0.9")
-    jobs = Jobs(check_config(values))
-    assert jobs.run_scores("cdg") == [f"results/consistency/s_ldm/{shard}.parquet" for shard in ("00000", "00001")]
-    assert jobs.run_scores_flag("cdg") == "--consistency results/consistency/s_ldm"
-    assert jobs.run_scores("crops") == []
-    assert jobs.run_scores_flag("crops") == ""
+    jobs = check_config(values)
+    assert pretrain.run_scores(jobs, "cdg") == [f"results/consistency/s_ldm/{shard}.parquet" for shard in ("00000", "00001")]
+    assert pretrain.run_scores_flag(jobs, "cdg") == "--consistency results/consistency/s_ldm"
+    assert pretrain.run_scores(jobs, "crops") == []
+    assert pretrain.run_scores_flag(jobs, "crops") == ""
     values["consistency"]["sources"] = []
     with pytest.raises(ConfigError, match=r"view_filter needs the scores of source 's_ldm'; add it to consistency\.sources"):
         check_config(values)
     values["consistency"] = {**DEMO["consistency"], "encoder": {"run": "cdg"}}
     with pytest.raises(ConfigError, match=r"runs\.cdg has view_filter .* consistency\.encoder needs this run first"):
         check_config(values)
-
-
-def test_folder_for_local_copies_reaches_the_jobs_environment() -> None:
-    config = check_config(changed("runtime.stage_in", "$TMPDIR/shards"))
-    assert config.runtime.environment()["CDGMAE_STAGE_IN"] == "$TMPDIR/shards"
 
 
 def test_run_settings_are_defaults_with_the_runs_own_keys_on_top() -> None:
@@ -152,7 +147,7 @@ def test_paper_config_carries_the_papers_values() -> None:
         0.9,
     )
     assert a1.base_learning_rate * a1.effective_batch_size / 256 == pytest.approx(1.2e-3)
-    protocols = config.propagation.protocols
+    protocols = config.propagation.datasets
     assert [protocols[name].top_k for name in ("davis", "vip", "jhmdb")] == [7, 10, 7]
     assert {(protocol.queue_length, protocol.radius) for protocol in protocols.values()} == {(20, 20)}
 
@@ -165,7 +160,7 @@ def test_generator_training_overlay_is_ldm4_at_full_size() -> None:
     train = config.views.generators["gen_sis"].train
     assert train is not None
     assert train.unet == UNetSettings()
-    assert Jobs(config).first_stage_folders("gen_sis") == [train.autoencoder.path]
+    assert views.first_stage_folders(config, "gen_sis") == [train.autoencoder.path]
     with pytest.raises(ConfigError, match=r"views\.generators\.gen_sis\.train\.autoencoder\.path"):
         check_paths(config)
 
@@ -186,8 +181,8 @@ def test_demo_paths_need_not_exist_before_they_are_drawn() -> None:
 
 
 def test_seeds_of_two_roots_never_meet() -> None:
-    first, second = Jobs(check_config(changed("seed", 1))), Jobs(check_config(changed("seed", 2)))
-    assert len({jobs.run_seed(str(seed)) for jobs in (first, second) for seed in range(100)}) == 200
+    first, second = check_config(changed("seed", 1)), check_config(changed("seed", 2))
+    assert len({pretrain.run_seed(jobs, str(seed)) for jobs in (first, second) for seed in range(100)}) == 200
 
 
 def test_unreadable_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -202,5 +197,6 @@ def test_unreadable_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
 
 
 def test_dag_time_modules_import_nothing_heavy() -> None:
-    code = "import sys, cdgmae.jobs, cdgmae.config; print([m for m in ('torch', 'pandas', 'pyarrow', 'numpy', 'PIL') if m in sys.modules])"
+    heavy = "('torch', 'pandas', 'pyarrow', 'numpy', 'PIL')"
+    code = f"import sys, cdgmae.workflow.report, cdgmae.workflow.environment; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

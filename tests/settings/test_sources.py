@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cdgmae.config import ConfigError, check_config, check_paths
-from cdgmae.jobs import Jobs
+from cdgmae.workflow import encoders, views
 
 ROOT = Path(__file__).parents[2]
 DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -127,19 +127,36 @@ def test_a_pipeline_folder_must_exist_and_a_name_on_the_hub_need_not(tmp_path: P
 
 
 def test_each_job_gets_the_settings_that_change_its_result() -> None:
-    jobs = Jobs(check_config(config_with()))
-    assert json.loads(jobs.source_settings("near", "neighbours")) == {
-        "num_views": 3, "duplicate_similarity": 0.9, "max_bad_fraction": 0.001,
+    jobs = check_config(config_with())
+    assert json.loads(views.view_settings(jobs, "near")) == {
+        "kind": "knn", "num_views": 3, "duplicate_similarity": 0.9,
     }  # fmt: skip
-    assert json.loads(jobs.source_settings("near", "embed")) == {"image_size": 224, "batch_size": 64}
-    assert set(json.loads(jobs.source_settings("near", "index"))) == {"exact_up_to", "num_probes"}
-    clips = json.loads(jobs.clip_settings("frames"))
+    assert views.knn_source(jobs, "near").embedding.model_dump() == {"image_size": 224, "batch_size": 64}
+    assert set(views.knn_source(jobs, "near").index.model_dump()) == {"exact_up_to", "num_probes"}
+    clips = json.loads(views.view_settings(jobs, "frames"))
     assert (clips["path"], clips["resize"], clips["image_size"], clips["frame_step"]) == (CLIPS["path"], "shorter_side", 96, 1)
-    assert "batch_size" not in json.loads(jobs.pipeline_settings("svd"))
-    assert jobs.sampling_batch_size("svd") == 2
-    assert jobs.encoder_files(jobs.source_encoder("near")) == ["results/pretrain/conditioning/seed0/encoder.safetensors"]
-    patterns = [jobs.source_pattern(kind) for kind in ("s_ldm", "rcg", "knn", "random", "video", "diffusers")]
-    assert patterns == ["s_ldm", "rcg", "near", "far", "frames", "svd"]
-    assert Jobs(check_config(DEMO)).source_pattern("knn") == "(?!)"
+    for source, batch_size in (("svd", 2), ("s_ldm", DEMO["views"]["sources"]["s_ldm"]["sampling"]["batch_size"]), ("far", 1)):
+        assert "batch_size" not in json.loads(views.view_settings(jobs, source))
+        assert views.view_batch_size(jobs, source) == batch_size
     with pytest.raises(ConfigError, match=r"views\.sources\.far is of kind random"):
-        jobs.clip_settings("far")
+        views.knn_source(jobs, "far")
+
+
+def test_each_job_waits_for_what_its_source_reads() -> None:
+    jobs = check_config(config_with("svd", hub=None, path="data/svd"))
+    summary = "results/shards/demo/summary.parquet"
+    expected = {
+        "s_ldm": ["results/generators/s_ldm"], "rcg": ["results/generators/s_ldm"], "svd": ["data/svd"], "far": [summary],
+        "near": [summary, "results/embeddings/near/index.faiss"], "frames": [],
+    }  # fmt: skip
+    assert {source: views.view_inputs(jobs, source) for source in expected} == expected
+    assert (
+        views.view_input_flags(jobs, "near")
+        == "--input shards=results/shards/demo --input index=results/embeddings/near/index.faiss"
+    )
+    assert views.view_input_flags(jobs, "frames") == ""
+    assert encoders.encoder_files(views.knn_source(jobs, "near").encoder) == [
+        "results/pretrain/conditioning/seed0/encoder.safetensors"
+    ]
+    assert (views.sources_on_gpu(jobs, True), views.sources_on_gpu(jobs, False)) == ("s_ldm|svd|rcg", "near|far|frames")
+    assert (views.sources_of_kind(jobs, "knn"), views.sources_of_kind(check_config(DEMO), "knn")) == ("near", "(?!)")

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from cdgmae.config import Config, ConfigError, check_config
-from cdgmae.jobs import Jobs
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.pretrain import PretrainRunSettings
+from cdgmae.workflow import consistency, encoders, propagation, report
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "workflow/experiments"
@@ -49,7 +49,7 @@ def test_overlay_fills_its_table_and_leaves_the_papers_runs_alone(name: str) -> 
     assert set(PAPER_TABLES[name].rows) - set(rows) == UNFILLED.get(name, set())
     assert set(plain.report.tables[name].items()) <= set(rows.items())
     assert {run: config.pretrain.runs[run] for run in plain.pretrain.runs} == plain.pretrain.runs
-    for filled in Jobs(config).table_rows(name).values():
+    for filled in report.table_rows(config, name).values():
         assert filled
 
 
@@ -102,33 +102,38 @@ def test_runs_of_table_3_and_the_figures_differ_where_the_paper_says() -> None:
 
 
 def test_a_row_of_a_run_stands_for_all_its_seeds() -> None:
-    jobs = Jobs(paper())
-    assert jobs.table_rows("table4") == {
+    jobs = paper()
+    assert report.table_rows(jobs, "table4") == {
         "a1": ["cdg_a1", "cdg_a1_seed1", "cdg_a1_seed2"], "a3_r25": ["cdg_a3", "cdg_a3_seed1", "cdg_a3_seed2"],
     }  # fmt: skip
-    assert jobs.encoder_files(jobs.judged_encoder("cdg_a3_seed2")) == ["results/pretrain/cdg_a3/seed2/encoder.safetensors"]
-    assert len(jobs.table_inputs("table4")) == len(set(jobs.table_inputs("table4"))) == 18
-    assert not any("_seed" in table for table in jobs.propagation_tables())
+    assert encoders.encoder_files(propagation.judged_encoder(jobs, "cdg_a3_seed2")) == [
+        "results/pretrain/cdg_a3/seed2/encoder.safetensors"
+    ]
+    assert len(report.table_inputs(jobs, "table4")) == len(set(report.table_inputs(jobs, "table4"))) == 18
+    assert not any("_seed" in table for table in propagation.propagation_tables(jobs))
     with pytest.raises(ConfigError, match=r"no encoder 'cdg_a3_seed3'.*cdg_a3_seed2"):
-        jobs.judged_encoder("cdg_a3_seed3")
+        propagation.judged_encoder(jobs, "cdg_a3_seed3")
 
 
 def test_rows_of_sources_need_their_scores_alone_and_tables_without_rows_nothing() -> None:
-    jobs = Jobs(check_config(DEMO))
-    assert jobs.table_inputs("table1") == ["results/consistency/s_ldm/00000.parquet", "results/consistency/s_ldm/00001.parquet"]
-    assert Jobs(check_config(demo())).named_tables() == []
-    assert Jobs(check_config(demo())).table_inputs("table4") == []
+    jobs = check_config(DEMO)
+    assert report.table_inputs(jobs, "table1") == [
+        "results/consistency/s_ldm/00000.parquet",
+        "results/consistency/s_ldm/00001.parquet",
+    ]
+    assert report.named_tables(check_config(demo())) == []
+    assert report.table_inputs(check_config(demo()), "table4") == []
 
 
 def test_the_demo_needs_nothing_for_its_tables_that_it_does_not_make_anyway() -> None:
-    jobs = Jobs(check_config(DEMO))
-    made = {*jobs.propagation_tables(), *jobs.consistency_tables()}
-    assert {file for name in PAPER_TABLES for file in jobs.table_inputs(name)} <= made
+    jobs = check_config(DEMO)
+    made = {*propagation.propagation_tables(jobs), *consistency.all_score_tables(jobs)}
+    assert {file for name in PAPER_TABLES for file in report.table_inputs(jobs, name)} <= made
     assert set(DEMO["report"]["tables"]) == set(OVERLAYS)
 
 
 def test_tables_do_not_change_what_the_page_is_made_from() -> None:
-    assert Jobs(check_config(DEMO)).report_settings() == Jobs(check_config(demo())).report_settings()
+    assert report.report_settings(check_config(DEMO)) == report.report_settings(check_config(demo()))
 
 
 REFUSED = [

@@ -43,7 +43,7 @@ def plant_bad_files(folder: Path) -> list[str]:
         "noise.webp": np.random.default_rng(0).bytes(500),
         "page.jpeg": b"<html><body>404</body></html>",
         "bomb.png": bomb.getvalue(),
-        "bitmap.jpg": image_bytes(3, format="BMP"),
+        "bitmap.jpg": image_bytes(3, format="PCX"),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in contents.items():

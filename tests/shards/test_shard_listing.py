@@ -10,7 +10,9 @@ from drawn_images import image_bytes, write_tar
 
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.listing import list_images
+from cdgmae.shards.manifest import write_manifest
 from cdgmae.storage.files.paths import path_to_text, text_to_path
+from cdgmae.storage.files.tree_listing import LeftOut
 
 Make = Callable[..., Path]
 Dataset = Callable[..., DatasetSettings]
@@ -120,3 +122,122 @@ def test_missing_and_empty_folders_are_explained(tmp_path: Path, dataset: Datase
     write_tar(tmp_path / "tars/a.tar", {"1.jpg": image_bytes()})
     with pytest.raises(ValueError, match="class_tars"):
         list_images(dataset(tmp_path / "tars"))
+
+
+def test_every_file_that_is_left_out_is_listed_with_its_reason(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
+    taken = [
+        f"c/{ending}.{ending}"
+        for ending in ("jpg", "JPG", "png", "webp", "jpe", "jfif", "tif", "tiff", "bmp", "gif", "ppm", "avif")
+    ]
+    root = make_tree(
+        *taken, "c/note.txt", "c/@eaDir/p.jpg/SYNOPHOTO_THUMB_M.jpg", "c/#recycle/deleted.jpg", "c/.ipynb_checkpoints/p.jpg", "c/Thumbs.db",
+        "__MACOSX/c/p.jpg",
+    )  # fmt: skip
+    left_out: list[LeftOut] = []
+    table = list_images(dataset(root), left_out)
+    assert sorted(table["source_path"].to_pylist()) == sorted(taken)
+    foreign = "folder of a storage server or operating system"
+    assert sorted(left_out) == [
+        ("__MACOSX", foreign), ("c/#recycle", foreign), ("c/.ipynb_checkpoints", "hidden"), ("c/@eaDir", foreign),
+        ("c/Thumbs.db", "ending .db"), ("c/note.txt", "ending .txt"),
+    ]  # fmt: skip
+    facts = write_manifest(dataset(root, num_shards=1), 0, tmp_path / "out/manifest.parquet")
+    assert facts["left_out"] == 6
+    assert (tmp_path / "out/left_out.csv").read_text().splitlines()[0] == "path,reason"
+    assert "c/note.txt,ending .txt" in (tmp_path / "out/left_out.csv").read_text().splitlines()
+
+
+def test_compressed_tars_beside_plain_ones_are_listed(tmp_path: Path, dataset: Dataset) -> None:
+    write_tar(tmp_path / "tars/00000.tar", {"a.jpg": image_bytes()})
+    for name in ("00001.tar.gz", "00002.tgz", "00003.tar.zst"):
+        (tmp_path / "tars" / name).write_bytes(b"x")
+    left_out: list[LeftOut] = []
+    assert list_images(dataset(tmp_path / "tars", layout="webdataset"), left_out)["key"].to_pylist() == ["a"]
+    assert left_out == [("00001.tar.gz", "ending .gz"), ("00002.tgz", "ending .tgz"), ("00003.tar.zst", "ending .zst")]
+
+
+SAMPLES = {
+    f"{number:06d}{ending}": image_bytes(number) for number in range(3) for ending in (".seg.png", ".depth.png", ".jpg")
+} | {"000000.cls": b"7"}
+
+
+@pytest.mark.parametrize(
+    ("extension", "taken"), [(None, ".jpg"), ("jpg", ".jpg"), (".seg.png", ".seg.png"), ("depth.png", ".depth.png")]
+)
+def test_a_webdataset_sample_gives_one_image_and_names_the_others(
+    tmp_path: Path, dataset: Dataset, extension: str | None, taken: str
+) -> None:
+    write_tar(tmp_path / "wds/0.tar", dict(sorted(SAMPLES.items())))
+    left_out: list[LeftOut] = []
+    table = list_images(dataset(tmp_path / "wds", layout="webdataset", image_extension=extension), left_out)
+    assert table["key"].to_pylist() == ["000000", "000001", "000002"]
+    assert table["source_path"].to_pylist() == [f"0.tar!{number:06d}{taken}" for number in range(3)]
+    assert table["class_name"].to_pylist() == ["7", None, None]
+    assert len(left_out) == 6
+    assert all(item.reason == f"another image of sample {item.path[6:12]} (its image is {taken})" for item in left_out)
+
+
+def test_samples_without_the_asked_image_are_left_out(tmp_path: Path, dataset: Dataset) -> None:
+    write_tar(tmp_path / "wds/0.tar", {"a.jpg": image_bytes(), "b.png": image_bytes()})
+    left_out: list[LeftOut] = []
+    table = list_images(dataset(tmp_path / "wds", layout="webdataset", image_extension="jpg"), left_out)
+    assert table["key"].to_pylist() == ["a"]
+    assert left_out == [("0.tar!b.png", "another image of sample b (image_extension = jpg)")]
+
+
+def test_tars_put_together_with_cat_are_read_to_their_end(tmp_path: Path, dataset: Dataset) -> None:
+    images = [{f"{name}{number}.jpg": image_bytes(number) for number in range(2)} for name in "abc"]
+    parts = [write_tar(tmp_path / f"{place}.tar", members).read_bytes() for place, members in enumerate(images)]
+    both = tmp_path / "tars/both.tar"
+    both.parent.mkdir()
+    both.write_bytes(b"".join(parts) + bytes(3 << 20))
+    rows = list_images(dataset(both.parent, layout="webdataset")).to_pylist()
+    assert [row["key"] for row in rows] == ["a0", "a1", "b0", "b1", "c0", "c1"]
+    for row, data in zip(rows, [data for members in images for data in members.values()], strict=True):
+        assert both.read_bytes()[row["tar_offset"] :][: row["byte_size"]] == data
+    both.write_bytes(parts[0] + parts[1][:-9000])
+    with pytest.raises(ValueError, match=r"both\.tar (is cut short|is damaged|cannot be read)"):
+        list_images(dataset(both.parent, layout="webdataset"))
+
+
+def _pax(size_field: bytes, name: bytes = b"x") -> bytes:
+    """A tar header of an extended header (kind x) whose size field is given."""
+    header = bytearray(
+        name.ljust(100, b"\0")
+        + b"0000644\0"
+        + b"0000000\0" * 2
+        + size_field.ljust(12, b"\0")
+        + b"0" * 11
+        + b"\0"
+        + b" " * 8
+        + b"x"
+    )
+    header += bytes(512 - len(header))
+    header[257:265] = b"ustar\x0000"
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+HOSTILE_TARS = {
+    "chained headers": _pax(b"00000000000") * 20_000,
+    "a huge extended header": _pax(b"\x80" + (40 << 30).to_bytes(11, "big")) + bytes(1024),
+    "a size of 10^30": b"".join(
+        [
+            _pax(b"%011o" % 40),
+            b"35 size=1000000000000000000000000000000\n".ljust(512, b"\0"),
+            _pax(b"00000000000")[:156],
+            b"0",
+            bytes(355),
+        ]
+    ),
+    "pax without equals": _pax(b"00000000010") + b"5 abcdef".ljust(512, b"\0") + bytes(1024),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_TARS)
+def test_absurd_tar_headers_end_in_one_sentence_with_the_file(tmp_path: Path, dataset: Dataset, kind: str) -> None:
+    (tmp_path / "tars").mkdir()
+    (tmp_path / "tars/hostile.tar").write_bytes(HOSTILE_TARS[kind])
+    with pytest.raises(ValueError, match=r"hostile\.tar|holds no \.tar file with images") as refused:
+        list_images(dataset(tmp_path / "tars", layout="webdataset"))
+    assert len(str(refused.value)) < 900

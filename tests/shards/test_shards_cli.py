@@ -28,9 +28,11 @@ def test_the_workflow_s_three_commands_give_the_same_files_as_the_one_command(
     text = dataset(root, num_shards=2, resize="center_crop", image_size=16).canonical_json()
     manifest = str(out / "manifest.parquet")
     assert run("manifest", "--settings", text, "--seed", "3", "--output", manifest)["images"] == 7
-    tars = [part for name in ("00000", "00001") for part in ("--output", str(out / f"{name}.tar"))]
-    facts = run("write", "--settings", text, "--manifest", manifest, *tars)
-    assert (facts["shards"], facts["ok"], facts["bad"]) == (2, 7, 0)
+    parts = [
+        run("write", "--settings", text, "--manifest", manifest, "--output", str(out / f"{name}.tar"))
+        for name in ("00000", "00001")
+    ]
+    assert [part["ok"] for part in parts] == [4, 3]
     facts = run("summarise", "--settings", text, "--manifest", manifest, "--output", str(out / "summary.parquet"))
     assert (facts["ok"], facts["bad"]) == (7, 0)
     flags = ["--num-shards", "2", "--resize", "center_crop", "--image-size", "16", "--seed", "3"]
@@ -54,8 +56,6 @@ def test_a_stale_or_missing_shard_stops_the_summary(make_tree: Make, dataset: Da
 
 
 def test_bad_calls_say_what_to_give(make_tree: Make, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="without --manifest"):
-        run("write", "--root", str(tmp_path), "--output", str(tmp_path / "a.tar"), "--output", str(tmp_path / "b.tar"))
     with pytest.raises(ValueError, match="--root FOLDER"):
         run("write", "--output", str(tmp_path))
     root = str(make_tree("a/1.jpg"))

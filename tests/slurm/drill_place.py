@@ -95,7 +95,7 @@ class Watch:
     """
 
     def __init__(self, place: DrillPlace, rule: str) -> None:
-        self._patterns = {"logs": f"logs/{rule}/**/*.log", "journals": "work/views/sample/**/*.jsonl"}
+        self._patterns = {"logs": f"logs/{rule}/**/*.log", "journals": "work/views/make/**/*.jsonl"}
         self._place, self._ended = place, threading.Event()
         self._kept: dict[str, list[Path]] = {"logs": [], "journals": []}
         self._folder = place.folder / "kept" / rule

@@ -74,7 +74,7 @@ def test_each_class_is_tried_once_and_its_problems_are_told(cluster: VirtualClus
 
     if not torch.cuda.is_available():  # the cluster's GPUs are made up
         (problem,) = classes["one_gpu"]["problems"]
-        assert "Slurm gave GPU" in problem
+        assert "Slurm gave this job a GPU" in problem
         assert "sees none" in problem
 
     pair = classes["two_nodes"]

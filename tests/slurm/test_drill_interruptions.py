@@ -60,7 +60,7 @@ def test_work_is_done_once_whatever_interrupts_it(
     cluster: VirtualCluster, undisturbed: Path, prepared: Path, tmp_path: Path
 ) -> None:
     place = copy_place(cluster, prepared, tmp_path / "place")
-    rules = ("sample_views", "pretrain_encoder")
+    rules = ("make_views", "pretrain_encoder")
     write_profile(place.folder / "profile", dict.fromkeys(rules, SMALL))
     with Watch(place, rules[0]) as views, Watch(place, rules[1]) as training, ThreadPoolExecutor(2) as threads:
         controller = place.start(*VIEWS, f"{TRAINING}/encoder.safetensors")

@@ -31,7 +31,7 @@ def wait_for_more_views(watch: Watch) -> None:
 
 def lose_a_node(place: DrillPlace) -> None:
     """Kill the node on which shard 00000 is made, and wait until Slurm has started the job again on another."""
-    cluster, job = place.cluster, place.job("sample_views", "00000")
+    cluster, job = place.cluster, place.job("make_views", "00000")
     lost = cluster.job(job)["BatchHost"]
     cluster.kill_node(lost)
 
@@ -46,8 +46,8 @@ def test_a_lost_node_and_a_lost_controller_cost_nothing(
     cluster: VirtualCluster, undisturbed: Path, prepared: Path, tmp_path: Path
 ) -> None:
     place = copy_place(cluster, prepared, tmp_path / "place")
-    write_profile(place.folder / "profile", {"sample_views": WHOLE_NODE})
-    with Watch(place, "sample_views") as views:
+    write_profile(place.folder / "profile", {"make_views": WHOLE_NODE})
+    with Watch(place, "make_views") as views:
         first = place.start(*VIEWS)
         wait_for_more_views(views)
         lose_a_node(place)

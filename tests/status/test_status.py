@@ -67,7 +67,7 @@ def test_the_demo_has_all_stages_and_an_empty_folder_has_everything_to_do(config
     assert totals == {
         ("demo", "demo data"): 1, ("shards", "list of demo"): 1, ("shards", "shards of demo"): 2, ("shards", "check of demo"): 1,
         ("views", "generators"): 1, ("views", "shards of s_ldm"): 2, ("consistency", "shards of s_ldm"): 2, ("consistency", "summary"): 1,
-        ("pretrain", "runs"): 3, ("propagation", "clip sets"): 9, ("propagation", "summary"): 1, ("report", "page"): 1,
+        ("pretrain", "runs"): 3, ("propagation", "evaluation sets"): 9, ("propagation", "summary"): 1, ("report", "page"): 1,
         ("report", "paper tables"): 10,
     }  # fmt: skip
     assert list(tmp_path.iterdir()) == []
@@ -160,7 +160,7 @@ def test_logs_of_real_jobs_that_stop_early_or_fail_are_understood(config: Config
     def state_after(*arguments: str) -> JobState:
         (tmp_path / job.log).parent.mkdir(parents=True, exist_ok=True)
         with (tmp_path / job.log).open("w") as log:
-            environment = {**os.environ, "CDGMAE_TIME_LIMIT": "0", "CDGMAE_TRACKERS": ""}
+            environment = {**os.environ, "CDGMAE_TIME_LIMIT": "0", "CDGMAE_RUNTIME": '{"trackers": []}'}
             subprocess.run([*command, *arguments], stdout=log, stderr=log, env=environment, check=False)
         return judge(job, tmp_path, time.time())
 
@@ -177,14 +177,14 @@ def test_rates_and_remaining_time_come_from_finished_jobs(config: Config, tmp_pa
     for number, job in enumerate(jobs[:3]):
         finish(job, tmp_path, NOW - 300 + 60 * number)
     write(tmp_path / jobs[3].log, HEADER, NOW - 1)
-    group = group_of(workflow_status(config, tmp_path, NOW), "propagation", "clip sets")
+    group = group_of(workflow_status(config, tmp_path, NOW), "propagation", "evaluation sets")
     assert (group["done"], group["running"], group["to do"]) == (3, 1, 5)
     assert group["jobs_per_hour"] == pytest.approx(60.0)  # one in 60 s by the finish times
     assert group["seconds_left"] == pytest.approx(60 * 5 + 30)
     for job in jobs[:3]:
         finish(job, tmp_path, NOW, seconds=20.0)  # what Snakemake measured is better
     write(tmp_path / jobs[4].log, HEADER, NOW - 1)
-    group = group_of(workflow_status(config, tmp_path, NOW), "propagation", "clip sets")
+    group = group_of(workflow_status(config, tmp_path, NOW), "propagation", "evaluation sets")
     assert group["jobs_per_hour"] == pytest.approx(2 * 3600 / 20)
     assert group["seconds_left"] == pytest.approx((4 * 20 + 2 * 10) / 2)
 
@@ -242,7 +242,7 @@ def test_several_configs_are_laid_over_each_other(tmp_path: Path) -> None:
     assert both.pretrain.seeds == [0, 1, 2]
     assert (both.shards.datasets["demo"].num_shards, both.shards.datasets["demo"].path) == (5, "data/demo/images")
     rules = [job.rule for job in expected_jobs(both)]
-    assert (rules.count("pretrain_encoder"), rules.count("sample_views")) == (9, 5)
+    assert (rules.count("pretrain_encoder"), rules.count("make_views")) == (9, 5)
     write(tmp_path / "bad.yaml", "pretrain: {sseeds: [0]}")
     with pytest.raises(ConfigError, match=r"config\.yaml, .*bad\.yaml cannot be run"):
         load_config(ROOT / "config.yaml", tmp_path / "bad.yaml")
@@ -253,7 +253,7 @@ def test_command_shows_stages_and_errors_and_watch_ends_when_all_is_done(config:
     write(tmp_path / job.log, HEADER + "error: [odd] words\n", time.time())
     arguments = ["status", "--config", str(ROOT / "config.yaml"), "--folder", str(tmp_path)]
     shown = CliRunner().invoke(app, arguments, catch_exceptions=False, env={"COLUMNS": "150"}).output
-    for text in ("pretrain", "clip sets", "0/9", "[odd] words", job.log, "0 of 35 jobs done, 1 failed, 34 to do"):
+    for text in ("pretrain", "evaluation sets", "0/9", "[odd] words", job.log, "0 of 35 jobs done, 1 failed, 34 to do"):
         assert text in shown
     *others, last = expected_jobs(config)
     for other in others:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -11,6 +14,8 @@ from cdgmae.storage.media.clips import frame_name, open_clip, split_frame_name
 from cdgmae.storage.media.images import ImageError
 
 pytest.importorskip("av", reason="video files need PyAV: pip install 'cdgmae[video]'")
+import av
+
 from tests.video_files import number_of, write_frames, write_video
 
 
@@ -80,3 +85,36 @@ def test_frame_names() -> None:
     for text in ("a/b.jpg", "a!", "!b", ""):
         with pytest.raises(ValueError, match="names no frame"):
             split_frame_name(text)
+
+
+def test_a_video_is_turned_as_players_turn_it(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "phone.mp4", 3)
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b"tkhd") + 44
+    one = 1 << 16
+    content[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)  # a quarter clockwise
+    path.write_bytes(content)
+    frame = next(iter(open_clip(path).read([2]))).image
+    assert frame is not None
+    assert frame.size == (48, 64)
+
+
+def test_tags_in_another_encoding_and_streams_without_a_width_stop_no_other_clip(tmp_path: Path) -> None:
+    path = tmp_path / "latin.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "caf\u00e9"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame(64, 48, "rgb24")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace("caf\u00e9".encode(), b"caf\xe9\xe9"))
+    assert open_clip(path).num_frames == 1
+    mutated = bytearray(write_video(tmp_path / "video.mp4", 5).read_bytes())
+    rng = np.random.default_rng(0)
+    for trial in range(60):
+        damaged = bytearray(mutated)
+        for place in rng.integers(0, len(damaged), 40):
+            damaged[place] = rng.integers(256)
+        (tmp_path / f"{trial}.mp4").write_bytes(damaged)
+        with suppress(ImageError):  # any other error would stop a whole shard
+            list(open_clip(tmp_path / f"{trial}.mp4").read([0, 4]))

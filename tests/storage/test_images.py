@@ -31,10 +31,6 @@ def saved(image: Image.Image, format: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def sixteen_bit() -> Image.Image:
-    return Image.fromarray(np.random.default_rng(1).integers(0, 65536, (28, 40), dtype=np.uint16))
-
-
 def with_alpha(mode: str) -> Image.Image:
     image = drawn().convert(mode)
     image.putalpha(Image.linear_gradient("L").resize(image.size))
@@ -55,7 +51,6 @@ KINDS = {
     "rgba png": lambda: saved(with_alpha("RGB"), "PNG"),
     "grey alpha png": lambda: saved(with_alpha("L"), "PNG"),
     "one-bit png": lambda: saved(drawn().convert("1"), "PNG"),
-    "16-bit grey png": lambda: saved(sixteen_bit(), "PNG"),
     "webp": lambda: saved(drawn(), "WEBP"),
     "rgba webp": lambda: saved(with_alpha("RGB"), "WEBP", lossless=True),
     "several images in one jpeg (mpo)": lambda: saved(drawn(), "MPO", save_all=True, append_images=[drawn()]),
@@ -105,13 +100,13 @@ def test_unreadable_exif_does_not_spoil_good_pixels() -> None:
     ("data", "reason"),
     [
         (b"", "empty file"),
-        (b"hello", "not a JPEG, PNG or WebP"),
+        (b"hello", "not an image of a known format"),
         (saved(drawn((400, 300)), "JPEG")[:100], r"corrupt or truncated image \(\w+ in the header\)"),
-        (saved(drawn(), "GIF"), "not a JPEG, PNG or WebP"),
-        (saved(drawn(), "BMP"), "not a JPEG, PNG or WebP"),
+        (saved(drawn(), "PCX"), "not an image of a known format"),
+        (saved(drawn(), "SGI"), "not an image of a known format"),
         (saved(drawn((400, 300)), "JPEG")[:-2000], "corrupt or truncated"),
         (saved(drawn((400, 300)), "PNG")[:-2000], "corrupt or truncated"),
-        (saved(drawn((400, 300)), "WEBP")[:-500], "corrupt or truncated|not a JPEG"),
+        (saved(drawn((400, 300)), "WEBP")[:-500], "corrupt or truncated|not an image of a known format"),
     ],
 )
 def test_unusable_files_give_a_reason(data: bytes, reason: str) -> None:

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,20 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from cdgmae.runtime.interrupts import Interrupted
+from cdgmae.runtime.compute import Compute
+from cdgmae.runtime.interrupts import Interrupted, OutOfDeviceMemory
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.tables import read_table
+from cdgmae.training import loop
 from cdgmae.training import metrics as metrics_module
+from cdgmae.training.accelerator import open_accelerator, start_training_compute
 from cdgmae.training.failures import FAILURE_FILE, USUAL_STEPS, LossWatch
-from cdgmae.training.loop import METRICS_FOLDER, Observer, TrainingResult, train
-from cdgmae.training.machine import Machine
+from cdgmae.training.loop import Observer, TrainingResult, _update_ema, choose_micro_batches, train
+from cdgmae.training.memory import MemoryNeed
 from cdgmae.training.schedule import LoopSettings, learning_rate, parameter_groups
+from cdgmae.training.session import METRICS_FOLDER
 from cdgmae.training.state import STATE_PATTERN, load_state
 
-CPU = torch.device("cpu")
 SETTINGS = LoopSettings(num_steps=30, learning_rate=1e-2, warmup_steps=5, weight_decay=0.1, ema_decay=0.9)
 
 
@@ -70,6 +75,9 @@ class RegressionTask:
     def keys(self, step: int) -> list[str]:
         return [f"s{step}x{number}" for number in range(8)]
 
+    def memory(self, precision: str) -> MemoryNeed:
+        return MemoryNeed(fixed=1000, per_sample=100)
+
 
 def run(
     task: RegressionTask,
@@ -77,10 +85,11 @@ def run(
     settings: LoopSettings = SETTINGS,
     every: float = 0.0,
     observe: Observer | None = None,
+    tracker_dir: Path | None = None,
     **machine: object,
 ) -> TrainingResult:
-    here = Machine(device=CPU, checkpoint_interval_seconds=every, **machine)  # type: ignore[arg-type]
-    return train(task, settings, seed=1, work_dir=work, machine=here, observe=observe)
+    runtime = RuntimeSettings(device="cpu", checkpoint_interval_seconds=every, **machine)  # type: ignore[arg-type]
+    return train(task, settings, seed=1, work_dir=work, runtime=runtime, tracker_dir=tracker_dir, observe=observe)
 
 
 def same(first: TrainingResult, second: TrainingResult) -> None:
@@ -188,7 +197,33 @@ def test_bf16_follows_fp32_and_keeps_full_precision_weights(tmp_path: Path) -> N
 
 def test_fp16_is_refused_on_a_cpu() -> None:
     with pytest.raises(ValueError, match="fp16 needs a GPU; use bf16 or fp32"):
-        Machine(device=CPU, precision="fp16")
+        start_training_compute(RuntimeSettings(device="cpu", precision="fp16"))
+
+
+def test_too_little_memory_names_the_micro_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def loss(*_: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    task = RegressionTask()
+    monkeypatch.setattr(task, "loss", loss)
+    with pytest.raises(OutOfDeviceMemory, match=r"Tried to allocate 2\.00 GiB\. Lower runtime\.micro_batch_size \(now 4\)"):
+        run(task, tmp_path, micro_batch_size=4)
+
+
+def test_the_average_stays_where_loss_scaling_skipped_the_step() -> None:
+    model, average = nn.Linear(2, 1, bias=False), {"weight": torch.zeros(1, 2)}
+    nn.init.ones_(model.weight)
+    _update_ema(model, average, 0.75, torch.tensor(math.inf).isfinite())
+    assert average["weight"].tolist() == [[0.0, 0.0]]
+    plain = {"weight": torch.zeros(1, 2)}
+    _update_ema(model, average, 0.75, torch.tensor(3.0).isfinite())
+    _update_ema(model, plain, 0.75)
+    assert average["weight"].tolist() == plain["weight"].tolist() == [[0.25, 0.25]]
+
+
+def test_processes_wait_for_each_other_as_long_as_the_settings_say() -> None:
+    accelerator = open_accelerator(RuntimeSettings(device="cpu", process_group_timeout_minutes=90))
+    assert accelerator.init_handler.timeout == timedelta(minutes=90)
 
 
 @pytest.mark.parametrize("factor", [math.nan, 1e6])
@@ -218,7 +253,7 @@ def test_tracker_mirrors_the_metrics_and_goes_on_after_a_resume(tmp_path: Path) 
 
     for die_at in (20, None):
         try:
-            run(RegressionTask(die_at=die_at), tmp_path / "w", trackers=("tensorboard",), tracker_dir=tmp_path / "logs")
+            run(RegressionTask(die_at=die_at), tmp_path / "w", trackers=["tensorboard"], tracker_dir=tmp_path / "logs")
         except Killed:
             continue
     events = EventAccumulator(str(tmp_path / "logs/tensorboard"))
@@ -226,9 +261,10 @@ def test_tracker_mirrors_the_metrics_and_goes_on_after_a_resume(tmp_path: Path) 
     assert [event.step for event in events.Scalars("loss")] == list(range(30))
 
 
-def test_unknown_and_absent_trackers_are_refused() -> None:
-    with pytest.raises(ValueError, match="trackers tensorbored: no such tracker; allowed: tensorboard, wandb"):
-        Machine(device=CPU, trackers=("tensorbored",))
+def test_a_tracker_that_is_not_installed_is_refused_with_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="trackers wandb: not installed; `pip install wandb`, or leave them out"):
+        start_training_compute(RuntimeSettings(device="cpu", trackers=["wandb"]))
 
 
 def test_learning_rate_warms_up_from_zero_then_follows_the_cosine() -> None:
@@ -245,3 +281,30 @@ def test_weight_decay_spares_vectors_and_biases_and_skips_frozen_parameters() ->
     plain, decayed = parameter_groups(CrossViewMAE(), 0.05)
     assert (len(plain["params"]), plain["weight_decay"]) == (151, 0.0)
     assert (len(decayed["params"]), decayed["weight_decay"]) == (77, 0.05)
+
+
+def test_a_gpu_takes_as_much_as_fits_in_equal_parts_and_a_cpu_its_whole_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, gpu = RegressionTask(), Compute(torch.device("cuda", 0), "bf16")
+    for memory, sizes in ((2200, [8]), (1700, [4, 4]), (1500, [2] * 4), (1300, [1] * 8)):
+        monkeypatch.setattr(
+            torch.cuda, "get_device_properties", lambda _, total=memory: type("Card", (), {"total_memory": total})
+        )
+        assert [len(part) for part in choose_micro_batches(task, RuntimeSettings(), gpu)] == sizes
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: type("Card", (), {"total_memory": 1000}))
+    with pytest.raises(ValueError, match=r"set runtime\.micro_batch_size to 1"):
+        choose_micro_batches(task, RuntimeSettings(), gpu)
+    assert choose_micro_batches(task, RuntimeSettings(micro_batch_size=2), gpu) == [range(n, n + 2) for n in (0, 2, 4, 6)]
+    assert choose_micro_batches(task, RuntimeSettings(), Compute(torch.device("cpu"), "fp32")) == [range(8)]
+
+
+def test_loader_processes_start_before_the_accelerator_joins_a_process_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    for name in ("load_micro_batches", "open_accelerator"):
+        original = getattr(loop, name)
+        monkeypatch.setattr(
+            loop, name, lambda *args, name=name, original=original, **kwargs: (order.append(name), original(*args, **kwargs))[1]
+        )
+    run(RegressionTask(), tmp_path, loader_workers=1)
+    assert order == ["load_micro_batches", "open_accelerator"]

@@ -12,12 +12,12 @@ from PIL import Image
 
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.packing import write_dataset
-from cdgmae.storage.bags import BagStore
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.image_shards import BAD, OK, ImageShard
 from cdgmae.storage.media.clips import split_frame_name
 from cdgmae.views.gathering.clip_frames import later_frames, read_clips
 from cdgmae.views.sources.video import ClipViews, FrameSettings
-from tests.views.conftest import write_shard
+from tests.generators.conftest import write_shard
 
 pytest.importorskip("av", reason="video files need PyAV: pip install 'cdgmae[video]'")
 from tests.video_files import number_of, write_frames, write_video
@@ -79,7 +79,7 @@ def test_consecutive_frames_make_bags_for_video_pairs(clips: Path, tmp_path: Pat
     assert all(later[key] == list(range(first[key][0] + 1, first[key][0] + 13)) for key in NAMES[:-1])
     assert later["walk"] == [1, 2, 3, 4, 5]  # a short clip makes a short bag
     assert facts["short_bags"] == 1
-    store = BagStore([real], [tmp_path / "views.tar"], min_views=1)
+    store = Bags([real], [tmp_path / "views.tar"]).usable(min_views=1)
     bags = [store.bag(position) for position in range(len(store))]
     assert {bag.key: len(bag.view_indices) for bag in bags} == {"jump": 13, "run": 13, "swim": 13, "walk": 6}
     assert all(set(bag.sizes) == {(24, 24)} for bag in bags)

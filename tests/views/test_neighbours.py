@@ -6,25 +6,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
+from cdgmae.settings.encoder import parse_encoder
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShard, ImageShardWriter, index_path
+from cdgmae.storage.media.images import NAMED_FORMATS
 from cdgmae.storage.tables import table_facts
 from cdgmae.views.gathering.embedding import EmbeddingTable, embed_images
 from cdgmae.views.gathering.neighbours import NeighbourSearch, build_index, gather_neighbours
 from cdgmae.views.sources.knn import EmbeddingSettings, IndexSettings, NeighbourViews
-from tests.views.conftest import ENCODER, image, write_shard
+from tests.generators.conftest import ENCODER, image, write_shard
 
 pytest.importorskip("faiss", reason="kind knn needs faiss: pip install 'cdgmae[knn]'")
 
-CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 KEYS = tuple(f"k{number:03d}" for number in range(200))
 
 
 def embed(tars: list[Path], folder: Path, encoder: str = ENCODER) -> list[Path]:
     tables = []
     for tar in tars:
-        embed_images(EmbeddingSettings(image_size=16, batch_size=32), tar, encoder, folder / f"{tar.stem}.parquet", device=CPU)
+        embed_images(
+            EmbeddingSettings(image_size=16, batch_size=32),
+            tar,
+            parse_encoder(encoder),
+            folder / f"{tar.stem}.parquet",
+            runtime=ON_CPU,
+        )
         tables.append(folder / f"{tar.stem}.parquet")
     return tables
 
@@ -113,10 +121,12 @@ def test_duplicates_are_passed_over(tmp_path: Path) -> None:
 
 def test_unreadable_images_and_small_data_sets(tmp_path: Path) -> None:
     tar = write_shard(tmp_path / "00000.tar", KEYS[:6], corrupt=["k002"])
-    with pytest.raises(ValueError, match=r"2 of 12 views are bad.*k002\.1: real image: not a JPEG"):
+    with pytest.raises(ValueError, match=r"2 of 12 views are bad.*k002\.1: real image: not an image of a known format"):
         gather([tar], tmp_path / "strict", num_views=2)
     bags = gather([tar], tmp_path / "out", num_views=2, max_bad_fraction=0.5)
-    assert [(row.status, row.reason) for row in bags["k002"]] == [(BAD, "real image: not a JPEG, PNG or WebP image")] * 2
+    assert [(row.status, row.reason) for row in bags["k002"]] == [
+        (BAD, f"real image: not an image of a known format ({NAMED_FORMATS})")
+    ] * 2
     assert all("k002" not in (row.source_path or "") for rows in bags.values() for row in rows)
     with pytest.raises(ValueError, match=r"num_views = 6, but the data set has only 6 image"):
         gather([tar], tmp_path / "large", num_views=6)
@@ -132,4 +142,4 @@ def test_what_does_not_belong_together_is_refused(whole: Path, tmp_path: Path) -
     with pytest.raises(ValueError, match="made from other shards; delete results/embeddings"):
         NeighbourSearch(NeighbourViews(), [whole, other], both, tmp_path / "index.faiss")
     with pytest.raises(ValueError, match=r"image_size = 20 is not a multiple of the patch size 8.*image_size = 16"):
-        embed_images(EmbeddingSettings(image_size=20), whole, "pixels:8", tmp_path / "e.parquet", device=CPU)
+        embed_images(EmbeddingSettings(image_size=20), whole, parse_encoder("pixels:8"), tmp_path / "e.parquet", runtime=ON_CPU)

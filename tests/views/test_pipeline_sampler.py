@@ -30,13 +30,15 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 
 from cdgmae.commands.views import app
 from cdgmae.runtime.interrupts import Interrupted
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import OK, ImageShard
 from cdgmae.views.sampling.pipeline_sampler import PipelineRecipe, PipelineSampler
 from cdgmae.views.sampling.sample_shard import sample_shard
 from cdgmae.views.sources.diffusers import PipelineViews
-from tests.views.conftest import image, write_shard
+from tests.generators.conftest import image, write_shard
 
 CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 KEYS = ("ant", "bee", "cat")
 
 
@@ -125,7 +127,7 @@ def video_settings(folder: Path, **changes: object) -> PipelineViews:
 
 def sample(settings: PipelineViews, tar: Path, output: Path, seed: int = 0) -> dict:
     work = output.with_suffix(".work")
-    return sample_shard(settings, seed, tar, PipelineRecipe(settings), output, work, devices=[CPU])
+    return sample_shard(settings, seed, tar, PipelineRecipe(settings), output, work, runtime=ON_CPU)
 
 
 def pixels_of(tar: Path) -> dict[tuple[str, int], np.ndarray]:
@@ -251,8 +253,8 @@ def test_only_safetensors_and_no_foreign_code(variations: Path, tmp_path: Path) 
 
 
 def test_command_line(variations: Path, reals: Path, tmp_path: Path) -> None:
-    settings = variation_settings(variations).canonical_json(exclude={"batch_size"})
-    arguments = ["sample-pipeline", "--settings", settings, "--shard", reals, "--output", tmp_path / "v" / "00000.tar", "--batch-size", 3,
+    settings = json.dumps({"kind": "diffusers", **variation_settings(variations).model_dump(mode="json", exclude={"batch_size"})})
+    arguments = ["make", "--settings", settings, "--shard", reals, "--output", tmp_path / "v" / "00000.tar", "--batch-size", 3,
                  "--device", "cpu", "--json"]  # fmt: skip
     result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output

@@ -20,14 +20,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cdgmae.generators.folder import FACTS_FILE, load_generator, write_generator
-from cdgmae.runtime.interrupts import Interrupted
+from cdgmae.runtime.interrupts import Interrupted, OutOfDeviceMemory
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, ImageShardWriter, index_path
 from cdgmae.storage.verify import verify_file
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe, GeneratorSampler
 from cdgmae.views.sampling.sample_shard import sample_shard
 from cdgmae.views.sampling.view_journal import DATA_SUFFIX, JOURNAL_SUFFIX
-from tests.views.conftest import KEYS, image, write_shard
+from tests.generators.conftest import KEYS, image, write_shard
 from tests.views.test_view_sampling import CPU, finished_work, rows_of, sampling
+
+ON_CPU = RuntimeSettings(device="cpu")
 
 
 @dataclass
@@ -210,7 +213,7 @@ def case(shard_tar: Path, generator_dir: Path, tmp_path: Path) -> Case:
 def run(case: Case, recipe: object = None, **changes: object) -> dict:
     settings = sampling(**changes)
     recipe = recipe or GeneratorRecipe(case.generator, settings)
-    return sample_shard(settings, 0, case.tar, recipe, case.output, case.work, devices=[CPU])
+    return sample_shard(settings, 0, case.tar, recipe, case.output, case.work, runtime=ON_CPU)
 
 
 def assert_no_result(case: Case) -> None:
@@ -349,8 +352,18 @@ def test_latents_that_are_never_finite(case: Case) -> None:
 
 
 def test_memory_that_does_not_suffice_names_the_batch_size(case: Case) -> None:
-    with pytest.raises(ValueError, match=r"batch_size = 4 .*out of memory"):
+    with pytest.raises(OutOfDeviceMemory, match=r"out of memory.* Lower batch_size of this view source \(now 4\)"):
         run(case, FaultyRecipe(case.generator, out_of_memory))
+    assert_no_result(case)
+
+
+@pytest.mark.slow
+def test_too_little_memory_of_a_drawing_process_reaches_the_user(case: Case) -> None:
+    recipe = FaultyRecipe(case.generator, out_of_memory)
+    with pytest.raises(OutOfDeviceMemory, match=r"Lower batch_size of this view source \(now 4\)"):
+        sample_shard(
+            sampling(), 0, case.tar, recipe, case.output, case.work, runtime=RuntimeSettings(device="cpu", workers=2, threads=1)
+        )
     assert_no_result(case)
 
 

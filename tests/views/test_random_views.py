@@ -10,7 +10,7 @@ from cdgmae.storage.image_shards import ImageRow, ImageShard, ImageShardWriter
 from cdgmae.views.gathering.copying import DataSetImages
 from cdgmae.views.gathering.random_views import gather_random
 from cdgmae.views.sources.random import RandomViews
-from tests.views.conftest import KEYS, image, write_shard
+from tests.generators.conftest import KEYS, image, write_shard
 
 
 def gather(tars: list[Path], output: Path, num_views: int = 3, seed: int = 0) -> dict[tuple[str, int], ImageRow]:
@@ -60,6 +60,6 @@ def test_bytes_that_changed_since_they_were_packed_are_not_copied(tmp_path: Path
     for row in ImageShard(tar).rows():
         data[(row.offset or 0) + 30] ^= 1
     tar.write_bytes(bytes(data))
-    with pytest.raises(ValueError, match="differ from the index; delete the shard"):
+    with pytest.raises(ValueError, match="bytes differ from the SHA-256 in the index; delete the shard"):
         gather_random(RandomViews(num_views=2), 0, tar, DataSetImages([tar]), tmp_path / "views.tar")
     assert not (tmp_path / "views.tar").exists()

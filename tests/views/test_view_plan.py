@@ -13,7 +13,7 @@ from cdgmae.commands.views import app
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import write_table
 from cdgmae.views.sampling.cost import Rate, plan_sampling
-from tests.views.conftest import KEYS, write_shard
+from tests.generators.conftest import KEYS, write_shard
 from tests.views.test_view_sampling import sample
 
 SAMPLING = {"num_views": 3, "num_inference_steps": 3, "guidance_scale": 2.0, "batch_size": 4}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -13,7 +14,7 @@ import pytest
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED
 from cdgmae.storage.image_shards import index_path
 from cdgmae.views.sampling.view_journal import JOURNAL_SUFFIX
-from tests.views.conftest import KEYS, write_shard
+from tests.generators.conftest import KEYS, write_shard
 from tests.views.forked import ForkedCommand
 from tests.views.test_view_sampling import pixels_of, rows_of, sample, sampling
 
@@ -22,9 +23,9 @@ SLOW = {"num_inference_steps": 40, "batch_size": 3}
 
 
 def command(tar: Path, generator: Path, folder: Path, *extra: object, **changes: object) -> list[object]:
-    settings = sampling(**changes).canonical_json()
+    settings = json.dumps({"kind": "s_ldm", **sampling(**changes).model_dump(mode="json")})
     return [
-        "views", "sample", "--settings", settings, "--shard", tar, "--generator", generator, "--output", folder / "00000.tar",
+        "views", "make", "--settings", settings, "--shard", tar, "--input", f"generator={generator}", "--output", folder / "00000.tar",
         "--work", folder / "work-00000.tar", "--device", "cpu", "--threads", "1", *extra,
     ]  # fmt: skip
 
@@ -80,7 +81,7 @@ def test_three_kills_end_with_the_bytes_of_a_straight_run(
 def test_two_processes_one_killed_and_other_sizes_end_with_the_same_views(
     shard_tar: Path, generator_dir: Path, tmp_path: Path, straight: Path
 ) -> None:
-    child = ForkedCommand(command(shard_tar, generator_dir, tmp_path, "--workers", 2, **SLOW), tmp_path / "log")
+    child = ForkedCommand(command(shard_tar, generator_dir, tmp_path, "--runtime", '{"workers": 2}', **SLOW), tmp_path / "log")
     child.wait_until(lambda: journal_lines(tmp_path) >= 1)
     victim = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()[-1]
     os.kill(int(victim), signal.SIGKILL)
@@ -92,7 +93,7 @@ def test_two_processes_one_killed_and_other_sizes_end_with_the_same_views(
 def test_killing_the_coordinator_ends_its_processes_and_one_process_goes_on(
     shard_tar: Path, generator_dir: Path, tmp_path: Path, straight: Path
 ) -> None:
-    child = ForkedCommand(command(shard_tar, generator_dir, tmp_path, "--workers", 2, **SLOW), tmp_path / "log")
+    child = ForkedCommand(command(shard_tar, generator_dir, tmp_path, "--runtime", '{"workers": 2}', **SLOW), tmp_path / "log")
     child.wait_until(lambda: journal_lines(tmp_path) >= 1)
     child.end_with(signal.SIGKILL)
     facts = sample(shard_tar, generator_dir, tmp_path, **SLOW)  # waits for a process that still writes
@@ -124,7 +125,7 @@ def test_a_signal_flushes_and_leaves_with_the_documented_code(
 def test_a_signal_to_two_processes_flushes_and_leaves_with_the_documented_code(
     shard_tar: Path, generator_dir: Path, tmp_path: Path, straight: Path
 ) -> None:
-    child = ForkedCommand(command(shard_tar, generator_dir, tmp_path, "--workers", 2, **SLOW), tmp_path / "log")
+    child = ForkedCommand(command(shard_tar, generator_dir, tmp_path, "--runtime", '{"workers": 2}', **SLOW), tmp_path / "log")
     child.wait_until(lambda: journal_lines(tmp_path) >= 1)
     assert child.end_with(signal.SIGTERM) == EXIT_INTERRUPTED
     assert sample(shard_tar, generator_dir, tmp_path, **SLOW)["found_finished"] >= 3

@@ -19,17 +19,19 @@ from cdgmae.generators.folder import FACTS_FILE, embed, load_generator, write_ge
 from cdgmae.models.normalisation import squares
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.runtime.seeds import integer_seed
+from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import SamplingSettings
-from cdgmae.storage.image_collection import ImageCollection
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, index_path
 from cdgmae.storage.tables import table_facts
 from cdgmae.views.sampling.batch import Item, ViewMaker
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe, GeneratorSampler
 from cdgmae.views.sampling.sample_shard import sample_shard
 from cdgmae.views.sampling.view_journal import DATA_SUFFIX, MadeView, journal_path
-from tests.views.conftest import KEYS, write_shard
+from tests.generators.conftest import KEYS, write_shard
 
 CPU = torch.device("cpu")
+ON_CPU = RuntimeSettings(device="cpu")
 JOURNAL = journal_path(Path(), 0)
 DATA = JOURNAL.with_suffix(DATA_SUFFIX)
 
@@ -44,7 +46,15 @@ def sample(
 ) -> dict:
     settings = sampling(**changes)
     recipe = GeneratorRecipe(generator, settings)
-    return sample_shard(settings, seed, tar, recipe, folder / name, folder / f"work-{name}", devices=[CPU] * processes)
+    return sample_shard(
+        settings,
+        seed,
+        tar,
+        recipe,
+        folder / name,
+        folder / f"work-{name}",
+        runtime=RuntimeSettings(device="cpu", workers=processes),
+    )
 
 
 def rows_of(tar: Path) -> list[ImageRow]:
@@ -86,7 +96,7 @@ def test_views_follow_the_contract(straight: Path, generator_dir: Path) -> None:
 
 
 def test_views_are_what_the_formula_says(straight: Path, shard_tar: Path, generator_dir: Path) -> None:
-    generator, images = load_generator(generator_dir, device=CPU), ImageCollection([shard_tar])
+    generator, images = load_generator(generator_dir, device=CPU), Bags([shard_tar]).usable()
     noise = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(integer_seed(0, "views", "dog", 2)))
     embedding = embed(generator.encoder, squares([images.image(3)], 16))
     decoded = generator.pipeline.images(generator.pipeline.sample_latents(embedding, noise[None], 3, 2.0))
@@ -120,7 +130,7 @@ def finished_work(tar: Path, generator: Path, folder: Path) -> Path:
     work = folder / "work-00000.tar"
     recipe = GeneratorRecipe(generator, sampling())
     with pytest.raises(ValueError, match="blocked"):
-        sample_shard(sampling(), 0, tar, recipe, folder / "blocked" / "00000.tar", work, devices=[CPU])
+        sample_shard(sampling(), 0, tar, recipe, folder / "blocked" / "00000.tar", work, runtime=ON_CPU)
     return work
 
 
@@ -198,7 +208,7 @@ def starts_low(stream: str, view: MadeView) -> bool:
 
 
 def test_samples_that_are_not_finite_are_tried_once_more(shard_tar: Path, generator_dir: Path) -> None:
-    generator, images = load_generator(generator_dir, device=CPU), ImageCollection([shard_tar])
+    generator, images = load_generator(generator_dir, device=CPU), Bags([shard_tar]).usable()
     poison(generator.pipeline.unet, 3)
     settings = sampling(batch_size=24, num_views=4)
     maker = ViewMaker(
@@ -238,7 +248,7 @@ def test_an_unreadable_real_image_costs_only_its_own_views(generator_dir: Path, 
     assert (facts["views"], facts["bad"], facts["found_finished"]) == (15, 3, 18)
     bad = [row for row in rows_of(tmp_path / "00000.tar") if row.status == BAD]
     assert [(row.key, row.view_index) for row in bad] == [("cat", 1), ("cat", 2), ("cat", 3)]
-    assert all("not a JPEG" in (row.reason or "") for row in bad)
+    assert all("not an image of a known format" in (row.reason or "") for row in bad)
     reference, found = pixels_of(straight), pixels_of(tmp_path / "00000.tar")
     assert all(np.abs(found[item] - reference[item]).max() <= 8 for item in found)
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
-from tests.views.conftest import KEYS, image
+from tests.generators.conftest import KEYS, image
 
 pytest.importorskip("faiss", reason="kind knn needs faiss: pip install 'cdgmae[knn]'")
 pytest.importorskip("av", reason="kind video needs PyAV: pip install 'cdgmae[video]'")
@@ -41,34 +41,22 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def verb(source: str, packed: Path, reals: Path, embeddings: Path) -> list[object]:
-    """The command that fills bags, without its shards and output."""
-    if source == "video":
-        return ["views", "video", "--settings", '{"num_views": 8, "frame_step": 1}', "--clips", packed / "clips", "--threads", 2]
-    if source == "random":
-        return ["views", "random", "--settings", '{"num_views": 2}', "--shards", reals]
-    index = ["--embeddings", embeddings, "--index", embeddings / "index.faiss"]
-    return ["views", "neighbours", "--settings", '{"num_views": 2}', "--shards", reals, *index]
-
-
-def named(shards: list[Path]) -> list[object]:
-    return [part for shard in shards for part in ("--shard", shard)]
-
-
 def fill(source: str, packed: Path, folder: Path) -> tuple[Path, Path]:
-    """Folders of the real shards and of the view shards of one source, made one by one and by one command."""
-    reals, views = packed / ("firsts" if source == "video" else "stills"), folder / "views"
-    embeddings, tars = folder / "embeddings", sorted(reals.glob("*.tar"))
+    """Folders of the real shards and of the view shards of one source."""
+    reals, views, embeddings = packed / ("firsts" if source == "video" else "stills"), folder / "views", folder / "embeddings"
+    settings: dict[str, object] = {"kind": source, "num_views": 2}
+    inputs: list[object] = []
+    if source == "video":
+        settings |= {"num_views": 8, "frame_step": 1, "path": str(packed / "clips")}
     if source == "knn":
-        for tar in tars:
+        for tar in sorted(reals.glob("*.tar")):
             run("views", "embed", "--shard", tar, "--encoder", "pixels:8", "--output", embeddings / f"{tar.stem}.parquet",
                 "--settings", '{"image_size": 16}', "--device", "cpu")  # fmt: skip
         run("views", "index", "--embeddings", embeddings, "--output", embeddings / "index.faiss")
-    for shards, output in [*(([tar], folder / "single" / tar.name) for tar in tars), (tars, views)]:
-        facts = run(*verb(source, packed, reals, embeddings), *named(shards), "--output", output)
+        inputs = ["--input", f"index={embeddings / 'index.faiss'}"]
+    for tar in sorted(reals.glob("*.tar")):
+        facts = run("views", "make", "--settings", json.dumps(settings), "--shard", tar, *inputs, "--output", views / tar.name)
         assert facts["views"] > 0
-    for path in (folder / "single").iterdir():
-        assert (views / path.name).read_bytes() == path.read_bytes(), path.name
     return reals, views
 
 
@@ -86,3 +74,32 @@ def test_bags_of_every_source_are_whole_scored_and_trained_on(source: str, packe
                   "--device", "cpu")  # fmt: skip
     assert trained["bags"] == len(KEYS)
     assert (tmp_path / "run" / "encoder.safetensors").is_file()
+
+
+REFUSED = [
+    ('{"num_views": 2}', [], r"--settings: kind = None; allowed: s_ldm, rcg, knn, random, video"),
+    ('{"kind": "randm"}', [], r"kind = 'randm'; allowed: .*did you mean 'random'"),
+    ('{"kind": "crops"}', [], r"kind = 'crops'; allowed: s_ldm"),
+    ('{"kind": "random", "num_viws": 2}', [], r"num_viws: unknown key; allowed: num_views .did you mean 'num_views'"),
+    ('{"kind": "knn"}', [], r"reads index: give --input index=PATH"),
+    ('{"kind": "random"}', ["--input", "index"], r"--input index: give NAME=PATH"),
+    ('{"kind": "random"}', ["--input", "index=a", "--input", "index=b"], r"--input index=b: .*each name once"),
+]
+
+
+@pytest.mark.parametrize(("settings", "more", "message"), REFUSED)
+def test_wrong_kinds_keys_and_inputs_are_refused(
+    settings: str, more: list[str], message: str, packed: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(
+            "views",
+            "make",
+            "--settings",
+            settings,
+            "--shard",
+            packed / "stills" / "00000.tar",
+            "--output",
+            tmp_path / "v.tar",
+            *more,
+        )

@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cdgmae.commands.views import app
-from tests.views.conftest import ENCODER, training_settings
+from tests.generators.conftest import ENCODER, training_settings
 
 
 def run(*arguments: object) -> dict:
@@ -24,8 +24,8 @@ def test_train_sample_and_show(shard_tar: Path, tmp_path: Path) -> None:
     settings = training_settings().canonical_json()
     trained = run("train-generator", "--settings", settings, "--shards", shard_tar.parent, "--encoder", ENCODER, "--output", generator,
                   "--device", "cpu", "--json")  # fmt: skip
-    sampling = '{"num_views": 2, "num_inference_steps": 2, "batch_size": 8}'
-    sampled = run("sample", "--settings", sampling, "--shard", shard_tar, "--generator", generator, "--output", views, "--device", "cpu",
+    sampling = '{"kind": "s_ldm", "num_views": 2, "num_inference_steps": 2, "batch_size": 8}'
+    sampled = run("make", "--settings", sampling, "--shard", shard_tar, "--input", f"generator={generator}", "--output", views, "--device", "cpu",
                   "--json")  # fmt: skip
     assert (sampled["views"], sampled["bad"]) == (12, 0)
     shown = run("show", "bee", "--shards", shard_tar.parent, "--views", views.parent, "--output", strip, "--json")
@@ -45,16 +45,16 @@ def test_wrong_keys_and_folders_are_named(shard_tar: Path, tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"holds no \.tar shards"):
         run("show", "ant", "--shards", tmp_path)
     with pytest.raises(ValueError, match="no generator folder"):
-        run("sample", "--shard", shard_tar, "--generator", tmp_path, "--output", tmp_path / "views.tar", "--device", "cpu")
-    with pytest.raises(ValueError, match="num_viws"):
         run(
-            "sample",
+            "make",
             "--settings",
-            '{"num_viws": 2}',
+            '{"kind": "s_ldm"}',
             "--shard",
             shard_tar,
-            "--generator",
-            tmp_path,
+            "--input",
+            f"generator={tmp_path}",
             "--output",
-            tmp_path / "views.tar",
+            tmp_path / "v.tar",
         )
+    with pytest.raises(ValueError, match="num_viws"):
+        run("make", "--settings", '{"kind": "s_ldm", "num_viws": 2}', "--shard", shard_tar, "--output", tmp_path / "views.tar")

@@ -70,7 +70,7 @@ def test_every_job_left_a_log_and_a_benchmark(finished: Workplace) -> None:
     for rule in (
         "write_shard",
         "train_generator",
-        "sample_views",
+        "make_views",
         "score_views",
         "pretrain_encoder",
         "propagate_labels",
@@ -164,13 +164,12 @@ def test_orphan_of_a_killed_controller_and_its_successor_do_not_disturb_each_oth
     assert (finished.folder / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
-def test_a_deleted_shard_comes_back_by_its_second_name(tmp_path: Path) -> None:
-    place, tar = Workplace(tmp_path), tmp_path / "results/shards/demo/00000.tar"
-    place.write_config(tiny_config())
-    assert place.run(str(tar.relative_to(tmp_path))).returncode == 0
-    tar.unlink()
-    done = place.run(str(tar.relative_to(tmp_path)))
+def test_deleted_scores_come_back_by_their_second_name(copied: Workplace) -> None:
+    table = copied.folder / "results/consistency/s_ldm/00000.parquet"
+    before, log = table.read_bytes(), copied.folder / "logs/score_views/s_ldm/00000.log"
+    table.unlink()
+    done = copied.run("consistency")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert tar.samefile(tmp_path / "work/finished/shards/demo/00000.tar")
-    assert "found finished" in (tmp_path / "logs/write_shard/demo/00000.log").read_text()
-    assert place.planned_jobs(str(tar.relative_to(tmp_path))) == {}
+    assert table.read_bytes() == before
+    assert "was finished before" in log.read_text()
+    assert copied.planned_jobs("consistency") == {}

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from cdgmae.config import check_config
-from cdgmae.jobs import Jobs
+from cdgmae.workflow import pretrain
 from tests.workflow.conftest import Workplace, tiny_config
 
 SHARDS = 12
@@ -15,7 +15,7 @@ SOURCES = {
     "near": {"kind": "knn", "dataset": "demo", "encoder": {"pixels": 8}, "image_size": 64, "num_views": 2},
     "far": {"kind": "random", "dataset": "demo", "num_views": 2},
 }
-PER_SHARD = {"write_shard", "sample_views", "embed_images", "gather_neighbours", "gather_random", "score_views"}
+PER_SHARD = {"write_shard", "make_views", "embed_images", "gather_views", "score_views"}
 
 
 def test_no_job_of_one_shard_waits_for_the_jobs_of_all_shards(tmp_path: Path) -> None:
@@ -35,9 +35,9 @@ def test_no_job_of_one_shard_waits_for_the_jobs_of_all_shards(tmp_path: Path) ->
 
 
 def test_a_run_waits_for_the_real_images_and_a_run_on_views_for_those_too() -> None:
-    jobs = Jobs(check_config(tiny_config()))
+    jobs = check_config(tiny_config())
     files = [f"{number}.{kind}" for number in ("00000", "00001") for kind in ("tar", "parquet")]
     for run in ("cdg", "crops"):
-        assert jobs.run_images(run) == [f"results/shards/demo/{file}" for file in files]
-    assert jobs.run_views("cdg") == [f"results/views/s_ldm/{file}" for file in files]
-    assert jobs.run_views("crops") == []
+        assert pretrain.run_images(jobs, run) == [f"results/shards/demo/{file}" for file in files]
+    assert pretrain.run_views(jobs, "cdg") == [f"results/views/s_ldm/{file}" for file in files]
+    assert pretrain.run_views(jobs, "crops") == []

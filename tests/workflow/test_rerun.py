@@ -10,13 +10,13 @@ pytestmark = pytest.mark.slow
 
 SUMMARIES = {"propagate_labels", "summarise_propagation", "write_report", "write_table"}
 AFTER_VIEWS = {"score_views", "summarise_consistency", "pretrain_encoder"} | SUMMARIES
-AFTER_ENCODER = {"train_generator", "sample_views"} | AFTER_VIEWS
+AFTER_ENCODER = {"train_generator", "make_views"} | AFTER_VIEWS
 
 CHANGES = [
     ("pretrain.runs.cdg.anchor_masking_ratio", 0.5, {"pretrain_encoder"} | SUMMARIES),
     ("pretrain.defaults.target_masking_ratio", 0.75, {"pretrain_encoder"} | SUMMARIES),
     ("pretrain.runs.conditioning.target_masking_ratio", 0.75, AFTER_ENCODER),
-    ("views.sources.s_ldm.sampling.guidance_scale", 2.0, {"sample_views"} | AFTER_VIEWS),
+    ("views.sources.s_ldm.sampling.guidance_scale", 2.0, {"make_views"} | AFTER_VIEWS),
     ("views.generators.s_ldm.train.num_steps", 5, AFTER_ENCODER),
     ("consistency.image_size", 96, {"score_views", "summarise_consistency", "write_report", "write_table"}),
     ("propagation.datasets.davis.top_k", 5, SUMMARIES),

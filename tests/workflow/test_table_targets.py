@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_tables_of_the_papers_settings_list_a_complete_job_graph(example_trees: 
     code, text = plan(example_trees, "table1", "table4", "table8")
     assert code == 0, text[-3000:]
     assert job_counts(text) == {
-        "write_manifest": 1, "write_shard": 128, "summarise_shards": 1, "sample_views": 128, "score_views": 128,
+        "write_manifest": 1, "write_shard": 128, "summarise_shards": 1, "make_views": 128, "score_views": 128,
         "pretrain_encoder": 6, "propagate_labels": 18, "write_table": 3, "table1": 1, "table4": 1, "table8": 1, "total": 416,
     }  # fmt: skip
     assert "results/pretrain/cdg_a3/seed2/encoder.safetensors" in text
@@ -81,3 +82,30 @@ def test_the_finished_demo_gives_all_tables_without_training(finished: Workplace
         assert all(cell["ours"] or cell["missing"] for cell in cells), name
     assert (with_tables.folder / "results/report/index.html").is_file()
     assert set(with_tables.planned_jobs("all", "tables")) <= {"tables"}
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """What snakemake says about the paper's configuration."""
+    command = [*SNAKEMAKE, "--directory", str(folder), *RESUME, *arguments, "--configfile", str(PAPER)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment())
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_the_rules_that_snakemake_lists_are_those_that_stand_in_the_files(example_trees: Path) -> None:
+    written = {
+        name
+        for file in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]
+        for name in re.findall(r"^(?:rule|use rule \w+ as) (\w+)(?: with)?:", file.read_text(), re.MULTILINE)
+    }
+    listed = {line.split()[0] for line in run(example_trees, "--list-rules").splitlines() if line.strip()}
+    targets = {name for name in listed if name in PAPER_TABLES}  # made in a loop, of targets alone
+    assert listed - targets == written
+
+
+def test_rules_of_the_papers_settings_are_forced_stopped_at_and_given_resources_by_their_names(example_trees: Path) -> None:
+    assert job_counts(run(example_trees, "-n", "views", "--forcerun", "make_views"))["make_views"] == 128
+    stopped = job_counts(run(example_trees, "-n", "views", "--until", "write_shard"))
+    assert set(stopped) == {"write_manifest", "write_shard", "total"}
+    text = run(example_trees, "-n", "results/views/s_ldm/00007.tar", "--set-resources", "make_views:mem_mb=777")
+    assert "mem_mb=777" in text or "mem_mb: 777" in text

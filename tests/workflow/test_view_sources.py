@@ -11,6 +11,7 @@ SOURCES = {
     "far": {"kind": "random", "dataset": "demo", "num_views": 2},
     "frames": {"kind": "video", "dataset": "clips", "num_views": 2, "frame_step": 1},
     "pipeline": {"kind": "diffusers", "dataset": "demo", "pipeline": "StableVideoDiffusionPipeline", "hub": "owner/name"},
+    "edited": {"kind": "folder", "dataset": "demo", "root": "edited"},
 }
 
 
@@ -20,12 +21,11 @@ def test_each_kind_of_source_has_its_rules_and_is_scored_by_the_same_one(tmp_pat
     config["shards"]["datasets"]["clips"] = clips
     config["views"]["sources"] |= SOURCES
     config["consistency"] = {"sources": list(SOURCES), "encoder": {"pixels": 8}, "image_size": 64}
+    (tmp_path / "edited").mkdir()
     place = Workplace(tmp_path)
     place.write_config(config)
     jobs = place.planned_jobs("consistency")
     expected = {
-        "embed_images": 2, "index_embeddings": 1, "gather_neighbours": 2, "gather_random": 2, "read_clips": 1, "sample_pipeline": 2,
-        "score_views": 7,
+        "embed_images": 2, "index_embeddings": 1, "gather_views": 7, "make_views": 2, "score_views": 9,
     }  # fmt: skip
     assert {name: jobs[name] for name in expected} == expected
-    assert jobs["sample_views"] == 0

@@ -1,9 +1,9 @@
 # Stage consistency: GS, LS and NPS of every real-vs-view pair, then one row per source.
 rule score_views:
     input:
-        real=lambda w: JOBS.real_files(w.source, w.shard),
-        views=lambda w: JOBS.scored_views(w.source, w.shard),
-        encoder=JOBS.encoder_files(CONFIG.consistency.encoder),
+        real=of(views.real_files),
+        views=of(consistency.scored_views),
+        encoder=of(consistency.scoring_encoder_files),
     output:
         "results/consistency/{source}/{shard}.parquet",
     log:
@@ -17,35 +17,37 @@ rule score_views:
         **ON_GPUS,
         mem_mb=8000,
         runtime=240,
+        batch_size=CONFIG.consistency.batch_size,
+        max_bad_fraction=str(CONFIG.consistency.max_bad_fraction),
     params:
-        settings=lambda w: JOBS.scoring_settings(w.source),
-        views=lambda w: JOBS.scored_views_flag(w.source, w.shard),
-        encoder=lambda w: JOBS.encoder_reference(CONFIG.consistency.encoder),
-        kind=lambda w: JOBS.source_kind(w.source),
+        settings=of(consistency.scoring_settings),
+        views=of(consistency.scored_views_flag),
+        encoder=of(consistency.scoring_encoder),
+        kind=of(consistency.source_kind),
         work="work/consistency/{source}/{shard}",
-        finished="work/finished/consistency/{source}",
     message:
         "Score views {wildcards.source}, shard {wildcards.shard}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae consistency score"
-        " --settings {params.settings:q}"
-        " --real {input.real[0]:q}"
-        " {params.views}"
-        " --encoder {params.encoder:q}"
-        " --source {wildcards.source}"
-        " --kind {params.kind}"
-        " --output {output:q}"
-        " --work {params.work:q}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae consistency score"
+            " --settings {params.settings:q}"
+            " --real {input.real[0]:q}"
+            " {params.views}"
+            " --encoder {params.encoder:q}"
+            " --source {wildcards.source}"
+            " --kind {params.kind}"
+            " --output {output:q}"
+            " --work {params.work:q}"
+            " --batch-size {resources.batch_size}"
+            " --max-bad-fraction {resources.max_bad_fraction}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule summarise_consistency:
     input:
-        JOBS.consistency_tables(),
+        consistency.all_score_tables(CONFIG),
     output:
         table="results/consistency/summary.parquet",
         csv=report(
@@ -64,15 +66,18 @@ rule summarise_consistency:
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        settings=of(consistency.summary_settings),
     message:
         "Summarise consistency"
     shell:
         "cdgmae consistency summarise"
+        " --settings {params.settings:q}"
+        " --results results/consistency"
         " --output {output.table:q}"
-        " {input:q}"
         " > {log} 2>&1"
 
 
 rule consistency:
     input:
-        "results/consistency/summary.parquet",
+        consistency.results(CONFIG),

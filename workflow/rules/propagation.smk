@@ -1,20 +1,20 @@
-# Stage propagation: every encoder on every clip set, training-free, then one row per encoder.
+# Stage propagation: every encoder on every evaluation set, training-free, then one summary.
 rule propagate_labels:
     input:
-        demo=lambda w: JOBS.demo_inputs(JOBS.protocol(w.clip_set).root),
-        encoder=lambda w: JOBS.encoder_files(JOBS.judged_encoder(w.encoder)),
+        demo=of(propagation.set_inputs),
+        encoder=of(propagation.judged_files),
     output:
         table=report(
-            "results/propagation/{encoder}/{clip_set}.parquet",
+            "results/propagation/{encoder}/{evaluation_set}.parquet",
             caption="../report/sequences.rst",
             category="Propagation",
-            labels={"encoder": "{encoder}", "clip set": "{clip_set}"},
+            labels={"encoder": "{encoder}", "set": "{evaluation_set}"},
         ),
-        strips=directory("results/propagation/{encoder}/strips/{clip_set}"),
+        strips=directory("results/propagation/{encoder}/strips/{evaluation_set}"),
     log:
-        "logs/propagate_labels/{encoder}/{clip_set}.log",
+        "logs/propagate_labels/{encoder}/{evaluation_set}.log",
     benchmark:
-        "benchmarks/propagate_labels/{encoder}/{clip_set}.tsv"
+        "benchmarks/propagate_labels/{encoder}/{evaluation_set}.tsv"
     conda:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
@@ -23,37 +23,38 @@ rule propagate_labels:
         mem_mb=8000,
         runtime=480,
     params:
-        settings=lambda w: JOBS.protocol(w.clip_set).canonical_json(),
-        encoder=lambda w: JOBS.encoder_reference(JOBS.judged_encoder(w.encoder)),
-        work="work/propagation/{encoder}/{clip_set}",
-        finished="work/finished/propagation/{encoder}",
+        settings=of(propagation.protocol),
+        encoder=of(propagation.loadable_encoder),
+        kind=of(propagation.kind),
+        seed=of(propagation.seed_option),
+        work="work/propagation/{encoder}/{evaluation_set}",
     message:
-        "Propagate labels on {wildcards.clip_set} with {wildcards.encoder}"
+        "Propagate labels on {wildcards.evaluation_set} with {wildcards.encoder}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae propagation run {wildcards.clip_set}"
-        " --settings {params.settings:q}"
-        " --encoder {params.encoder:q}"
-        " --name {wildcards.encoder}"
-        " --output $(dirname {output.table:q})"
-        " --strips"
-        " --work {params.work:q}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae propagation run {params.kind}"
+            " --set {wildcards.evaluation_set}"
+            " --settings {params.settings:q}"
+            " --encoder {params.encoder:q}"
+            " --name {wildcards.encoder} {params.seed}"
+            " --output $(dirname {output.table:q})"
+            " --strips"
+            " --work {params.work:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule summarise_propagation:
     input:
-        JOBS.propagation_tables(),
+        propagation.propagation_tables(CONFIG),
     output:
         table="results/propagation/summary.parquet",
         csv=report(
             "results/propagation/summary.csv",
             caption="../report/propagation.rst",
             category="Propagation",
-            labels={"encoder": "all", "clip set": "all"},
+            labels={"encoder": "all", "set": "all"},
         ),
     log:
         "logs/summarise_propagation/summary.log",
@@ -76,4 +77,4 @@ rule summarise_propagation:
 
 rule propagation:
     input:
-        "results/propagation/summary.parquet",
+        propagation.results(CONFIG),

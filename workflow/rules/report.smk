@@ -1,12 +1,12 @@
 # Stage report: the page people look at.
 rule write_report:
     input:
-        shards=JOBS.all_shard_gates(),
-        views=JOBS.all_view_files(),
+        shards=shards.summaries(CONFIG),
+        views=views.all_view_files(CONFIG),
         consistency="results/consistency/summary.parquet",
-        encoders=JOBS.all_encoder_files(),
+        encoders=pretrain.all_encoder_files(CONFIG),
         propagation="results/propagation/summary.parquet",
-        strips=JOBS.propagation_strips(),
+        strips=propagation.propagation_strips(CONFIG),
     output:
         report(
             directory("results/report"),
@@ -25,7 +25,7 @@ rule write_report:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=JOBS.report_settings(),
+        settings=of(pages.report_settings),
     message:
         "Write the report to results/report/index.html"
     shell:

@@ -1,7 +1,7 @@
 # Stage shards: images -> manifest -> one tar + index per shard -> summary, the gate for everything after.
 rule write_manifest:
     input:
-        lambda w: JOBS.dataset_inputs(w.dataset),
+        of(shards.dataset_inputs),
     output:
         "results/shards/{dataset}/manifest.parquet",
     log:
@@ -15,7 +15,8 @@ rule write_manifest:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=lambda w: JOBS.listing_settings(w.dataset),
+        settings=of(shards.listing_settings),
+        source=of(shards.source_digest),
         seed=CONFIG.seed,
     message:
         "List the images of {wildcards.dataset}"
@@ -44,8 +45,7 @@ rule write_shard:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=lambda w: JOBS.packing_settings(w.dataset),
-        finished="work/finished/shards/{dataset}",
+        settings=of(shards.packing_settings),
     message:
         "Write {wildcards.dataset}, shard {wildcards.shard}"
     shell:
@@ -54,14 +54,13 @@ rule write_shard:
         " --manifest {input.manifest:q}"
         " --output {output.tar:q}"
         " --threads {threads}"
-        " --finished {params.finished:q}"
         " > {log} 2>&1"
 
 
 rule summarise_shards:
     input:
         manifest="results/shards/{dataset}/manifest.parquet",
-        shards=lambda w: JOBS.shard_files(w.dataset),
+        shards=of(shards.shard_files),
     output:
         table="results/shards/{dataset}/summary.parquet",
         csv=report(
@@ -74,25 +73,27 @@ rule summarise_shards:
         "logs/summarise_shards/{dataset}.log",
     benchmark:
         "benchmarks/summarise_shards/{dataset}.tsv"
+    priority: 100  # before hours are spent on images that do not pass
     conda:
         "../../envs/cdgmae.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
+        max_bad_fraction=of(shards.max_bad_images),
     params:
-        settings=lambda w: JOBS.gate_settings(w.dataset),
+        settings=of(shards.summary_settings),
     message:
         "Check the shards of {wildcards.dataset}"
     shell:
         "cdgmae shards summarise"
         " --settings {params.settings:q}"
         " --manifest {input.manifest:q}"
+        " --max-bad-fraction {resources.max_bad_fraction}"
         " --output {output.table:q}"
         " > {log} 2>&1"
 
 
 rule shards:
     input:
-        JOBS.all_shard_files(),
-        JOBS.all_shard_gates(),
+        shards.results(CONFIG),

@@ -6,7 +6,7 @@ localrules:
 
 rule write_table:
     input:
-        lambda w: JOBS.table_inputs(w.table),
+        of(pages.table_inputs),
     output:
         html=report(
             "results/tables/{table}.html",
@@ -34,7 +34,7 @@ rule write_table:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=lambda w: JOBS.table_settings(w.table),
+        settings=of(pages.table_settings),
     message:
         "Write {wildcards.table} of the paper beside ours"
     shell:

@@ -1,12 +1,10 @@
-# Stage views: M views of every real image. One rule per kind of source writes the same files; which, is said by source_pattern.
+# Stage views: M views of every real image. A source's kind says whether make_views or gather_views fills its bags, and what they read.
 rule train_generator:
     input:
-        gate=lambda w: JOBS.shard_gate(JOBS.generator_training(w.generator).dataset),
-        shards=lambda w: JOBS.shard_files(JOBS.generator_training(w.generator).dataset),
-        encoder=lambda w: JOBS.encoder_files(
-            JOBS.generator_training(w.generator).encoder
-        ),
-        first_stage=lambda w: JOBS.first_stage_folders(w.generator),
+        gate=of(views.training_summary),
+        shards=of(views.training_shards),
+        encoder=of(views.conditioning_files),
+        first_stage=of(views.first_stage_folders),
     output:
         report(
             directory("results/generators/{generator}"),
@@ -27,88 +25,42 @@ rule train_generator:
         mem_mb=8000,
         runtime=2880,
     params:
-        settings=lambda w: JOBS.generator_training(w.generator).canonical_json(),
-        encoder=lambda w: JOBS.encoder_reference(
-            JOBS.generator_training(w.generator).encoder
-        ),
-        shards=lambda w: names.shards_dir(JOBS.generator_training(w.generator).dataset),
+        settings=of(views.generator_training),
+        encoder=of(views.conditioning_encoder),
+        shards=of(views.training_shards_folder),
         seed=CONFIG.seed,
         work="work/views/train_generator/{generator}",
-        finished="work/finished/generators",
+        trackers="logs/trackers/generators/{generator}",
     message:
         "Train generator {wildcards.generator}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae views train-generator"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shards {params.shards:q}"
-        " --encoder {params.encoder:q}"
-        " --output {output:q}"
-        " --work {params.work:q}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae views train-generator"
+            " --settings {params.settings:q}"
+            " --seed {params.seed}"
+            " --shards {params.shards:q}"
+            " --encoder {params.encoder:q}"
+            " --output {output:q}"
+            " --work {params.work:q}"
+            " --tracker-dir {params.trackers:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
-rule sample_views:
+rule make_views:
     input:
-        real=lambda w: JOBS.real_files(w.source, w.shard),
-        generator=lambda w: JOBS.generator_folder(w.source),
+        real=of(views.real_files),
+        others=of(views.view_inputs),
     output:
         tar="results/views/{source}/{shard}.tar",
         index="results/views/{source}/{shard}.parquet",
     log:
-        "logs/sample_views/{source}/{shard}.log",
+        "logs/make_views/{source}/{shard}.log",
     benchmark:
-        "benchmarks/sample_views/{source}/{shard}.tsv"
+        "benchmarks/make_views/{source}/{shard}.tsv"
     wildcard_constraints:
-        source=JOBS.source_pattern("s_ldm", "rcg"),
-    conda:
-        "../../envs/cdgmae.yaml"
-    threads: CONFIG.runtime.threads
-    resources:
-        **ON_GPUS,
-        mem_mb=8000,
-        runtime=1440,
-        batch_size=lambda w: JOBS.sampling_batch_size(w.source),
-    params:
-        settings=lambda w: JOBS.sampling_settings(w.source),
-        seed=CONFIG.seed,
-        work="work/views/sample/{source}/{shard}",
-        finished="work/finished/views/{source}",
-    message:
-        "Sample views {wildcards.source}, shard {wildcards.shard}"
-    shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae views sample"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shard {input.real[0]:q}"
-        " --generator {input.generator:q}"
-        " --output {output.tar:q}"
-        " --work {params.work:q}"
-        " --batch-size {resources.batch_size}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
-
-
-rule sample_pipeline:
-    input:
-        real=lambda w: JOBS.real_files(w.source, w.shard),
-        pipeline=lambda w: JOBS.pipeline_files(w.source),
-    output:
-        tar="results/views/{source}/{shard}.tar",
-        index="results/views/{source}/{shard}.parquet",
-    log:
-        "logs/sample_pipeline/{source}/{shard}.log",
-    benchmark:
-        "benchmarks/sample_pipeline/{source}/{shard}.tsv"
-    wildcard_constraints:
-        source=JOBS.source_pattern("diffusers"),
+        source=views.sources_on_gpu(CONFIG, True),
     conda:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
@@ -116,33 +68,55 @@ rule sample_pipeline:
         **ON_GPUS,
         mem_mb=16000,
         runtime=1440,
-        batch_size=lambda w: JOBS.sampling_batch_size(w.source),
+        batch_size=of(views.view_batch_size),
+        max_bad_fraction=of(views.max_bad_views),
     params:
-        settings=lambda w: JOBS.pipeline_settings(w.source),
+        settings=of(views.view_settings),
+        inputs=of(views.view_input_flags),
         seed=CONFIG.seed,
-        work="work/views/sample/{source}/{shard}",
-        finished="work/finished/views/{source}",
+        work="work/views/make/{source}/{shard}",
     message:
-        "Sample views from a pipeline for {wildcards.source}, shard {wildcards.shard}"
+        "Make views {wildcards.source}, shard {wildcards.shard}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae views sample-pipeline"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shard {input.real[0]:q}"
-        " --output {output.tar:q}"
-        " --work {params.work:q}"
-        " --batch-size {resources.batch_size}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae views make"
+            " --settings {params.settings:q}"
+            " --seed {params.seed}"
+            " --shard {input.real[0]:q}"
+            " {params.inputs}"
+            " --output {output.tar:q}"
+            " --work {params.work:q}"
+            " --batch-size {resources.batch_size}"
+            " --max-bad-fraction {resources.max_bad_fraction}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
+
+
+# The same without a GPU, for sources that fill bags with images that exist.
+use rule make_views as gather_views with:
+    log:
+        "logs/gather_views/{source}/{shard}.log",
+    benchmark:
+        "benchmarks/gather_views/{source}/{shard}.tsv"
+    wildcard_constraints:
+        source=views.sources_on_gpu(CONFIG, False),
+    resources:
+        launcher="none",
+        nodes=1,
+        tasks_per_node=1,
+        mem_mb=16000,
+        runtime=240,
+        batch_size=1,
+        max_bad_fraction=of(views.max_bad_views),
+    message:
+        "Gather views {wildcards.source}, shard {wildcards.shard}"
 
 
 rule embed_images:
     input:
-        real=lambda w: JOBS.real_files(w.source, w.shard),
-        encoder=lambda w: JOBS.encoder_files(JOBS.source_encoder(w.source)),
+        real=of(views.real_files),
+        encoder=of(views.embedding_encoder_files),
     output:
         "results/embeddings/{source}/{shard}.parquet",
     log:
@@ -150,7 +124,7 @@ rule embed_images:
     benchmark:
         "benchmarks/embed_images/{source}/{shard}.tsv"
     wildcard_constraints:
-        source=JOBS.source_pattern("knn"),
+        source=views.sources_of_kind(CONFIG, "knn"),
     conda:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
@@ -159,27 +133,25 @@ rule embed_images:
         mem_mb=8000,
         runtime=240,
     params:
-        settings=lambda w: JOBS.source_settings(w.source, "embed"),
-        encoder=lambda w: JOBS.encoder_reference(JOBS.source_encoder(w.source)),
-        finished="work/finished/embeddings/{source}",
+        settings=of(views.embedding_settings),
+        encoder=of(views.embedding_encoder),
     message:
         "Embed images for {wildcards.source}, shard {wildcards.shard}"
     shell:
-        "cdgmae cluster launch {resources.launcher}"
-        " --nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node} --"
-        " cdgmae views embed"
-        " --settings {params.settings:q}"
-        " --shard {input.real[0]:q}"
-        " --encoder {params.encoder:q}"
-        " --output {output:q}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae views embed"
+            " --settings {params.settings:q}"
+            " --shard {input.real[0]:q}"
+            " --encoder {params.encoder:q}"
+            " --output {output:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule index_embeddings:
     input:
-        lambda w: JOBS.embedding_tables(w.source),
+        of(views.embedding_tables),
     output:
         "results/embeddings/{source}/index.faiss",
     log:
@@ -187,7 +159,7 @@ rule index_embeddings:
     benchmark:
         "benchmarks/index_embeddings/{source}.tsv"
     wildcard_constraints:
-        source=JOBS.source_pattern("knn"),
+        source=views.sources_of_kind(CONFIG, "knn"),
     conda:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
@@ -195,7 +167,7 @@ rule index_embeddings:
         mem_mb=32000,
         runtime=240,
     params:
-        settings=lambda w: JOBS.source_settings(w.source, "index"),
+        settings=of(views.index_settings),
         embeddings=lambda w: names.embeddings_dir(w.source),
         seed=CONFIG.seed,
     message:
@@ -210,118 +182,6 @@ rule index_embeddings:
         " > {log} 2>&1"
 
 
-rule gather_neighbours:
-    input:
-        real=lambda w: JOBS.real_files(w.source, w.shard),
-        images=lambda w: JOBS.all_real_images(w.source),
-        index="results/embeddings/{source}/index.faiss",
-    output:
-        tar="results/views/{source}/{shard}.tar",
-        index="results/views/{source}/{shard}.parquet",
-    log:
-        "logs/gather_neighbours/{source}/{shard}.log",
-    benchmark:
-        "benchmarks/gather_neighbours/{source}/{shard}.tsv"
-    wildcard_constraints:
-        source=JOBS.source_pattern("knn"),
-    conda:
-        "../../envs/cdgmae.yaml"
-    threads: CONFIG.runtime.threads
-    resources:
-        mem_mb=16000,
-        runtime=240,
-    params:
-        settings=lambda w: JOBS.source_settings(w.source, "neighbours"),
-        shards=lambda w: names.shards_dir(JOBS.dataset_of(w.source)),
-        embeddings=lambda w: names.embeddings_dir(w.source),
-        finished="work/finished/views/{source}",
-    message:
-        "Gather neighbours {wildcards.source}, shard {wildcards.shard}"
-    shell:
-        "cdgmae views neighbours"
-        " --settings {params.settings:q}"
-        " --shard {input.real[0]:q}"
-        " --shards {params.shards:q}"
-        " --embeddings {params.embeddings:q}"
-        " --index {input.index:q}"
-        " --output {output.tar:q}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
-
-
-rule gather_random:
-    input:
-        real=lambda w: JOBS.real_files(w.source, w.shard),
-        images=lambda w: JOBS.all_real_images(w.source),
-    output:
-        tar="results/views/{source}/{shard}.tar",
-        index="results/views/{source}/{shard}.parquet",
-    log:
-        "logs/gather_random/{source}/{shard}.log",
-    benchmark:
-        "benchmarks/gather_random/{source}/{shard}.tsv"
-    wildcard_constraints:
-        source=JOBS.source_pattern("random"),
-    conda:
-        "../../envs/cdgmae.yaml"
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
-    params:
-        settings=lambda w: JOBS.source_settings(w.source, "random"),
-        shards=lambda w: names.shards_dir(JOBS.dataset_of(w.source)),
-        seed=CONFIG.seed,
-        finished="work/finished/views/{source}",
-    message:
-        "Gather random images {wildcards.source}, shard {wildcards.shard}"
-    shell:
-        "cdgmae views random"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shard {input.real[0]:q}"
-        " --shards {params.shards:q}"
-        " --output {output.tar:q}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
-
-
-rule read_clips:
-    input:
-        real=lambda w: JOBS.real_files(w.source, w.shard),
-    output:
-        tar="results/views/{source}/{shard}.tar",
-        index="results/views/{source}/{shard}.parquet",
-    log:
-        "logs/read_clips/{source}/{shard}.log",
-    benchmark:
-        "benchmarks/read_clips/{source}/{shard}.tsv"
-    wildcard_constraints:
-        source=JOBS.source_pattern("video"),
-    conda:
-        "../../envs/cdgmae.yaml"
-    threads: CONFIG.runtime.threads
-    resources:
-        mem_mb=8000,
-        runtime=240,
-    params:
-        settings=lambda w: JOBS.clip_settings(w.source),
-        seed=CONFIG.seed,
-        finished="work/finished/views/{source}",
-    message:
-        "Read clips {wildcards.source}, shard {wildcards.shard}"
-    shell:
-        "cdgmae views video"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --shard {input.real[0]:q}"
-        " --output {output.tar:q}"
-        " --threads {threads}"
-        " --finished {params.finished:q}"
-        " > {log} 2>&1"
-
-
 rule views:
     input:
-        JOBS.all_view_files(),
+        views.results(CONFIG),

@@ -27,6 +27,7 @@ from cdgmae.generators.imported.original_config import OriginalConfig, read_orig
 from cdgmae.generators.pipeline import LatentDiffusionPipeline, noise_schedule
 from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.models.encoders.projected_encoder import load_conditioning_encoder
+from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.storage.files.atomic import atomic_folder
 from cdgmae.storage.tables import file_sha256
 
@@ -50,7 +51,7 @@ class ImportOptions:
     """What a checkpoint does not say about itself.
 
     Attributes:
-        encoder: Conditioning encoder, as for `load_encoder`; None for the one inside the checkpoint, if there is one.
+        encoder: Conditioning encoder; None for the one inside the checkpoint, if there is one.
         encoder_image_size: Side in pixels at which the encoder sees an image.
         null_condition: `zero_input`, `zero_token`, or None for what the kind of generator was trained with.
         normalisation: `l2`, `standardise`, `none`, or None for what the configuration says.
@@ -58,7 +59,7 @@ class ImportOptions:
         ignore: Prefixes of keys that may be left out.
     """
 
-    encoder: str | None = None
+    encoder: EncoderSettings | None = None
     encoder_image_size: int = 224
     null_condition: str | None = None
     normalisation: str | None = None
@@ -90,19 +91,21 @@ def import_generator(checkpoint: Path, config_file: Path, output: Path, options:
         inside = write_rcg_encoder(ledger, config, folder / ENCODER_FILE)
         ledger.ignore({**IGNORED, **dict.fromkeys(options.ignore, "asked for with --ignore")})
         ledger.check_complete(checkpoint, beside)
-        reference = options.encoder or (str(inside) if inside else None)
-        encoder = _load_encoder(reference, pipeline)
+        chosen = options.encoder or (EncoderSettings(checkpoint=str(inside)) if inside else None)
+        encoder = _load_encoder(chosen, pipeline)
+        plain_options = {**asdict(options), "encoder": options.encoder and options.encoder.model_dump(mode="json")}
         provenance = {
             "version": __version__, "checkpoint": checkpoint.name, "sha256": file_sha256(checkpoint), "weights": weights,
-            "options": asdict(options), "condition": config.condition, "config_sha256": file_sha256(config_file),
+            "options": plain_options, "condition": config.condition, "config_sha256": file_sha256(config_file),
         }  # fmt: skip
         facts = write_generator(
-            folder, pipeline, reference, encoder.digest if encoder else "", image_size=config.image_size,
+            folder, pipeline, chosen, encoder.digest if encoder else "", image_size=config.image_size,
             encoder_image_size=options.encoder_image_size, provenance=provenance,
         )  # fmt: skip
         ledger.write(folder / REPORT_FILE)
     return {
-        "output": str(output), "layout": _layout(ledger, config), "weights": weights, "digest": facts.digest, "encoder": facts.encoder,
+        "output": str(output), "layout": _layout(ledger, config), "weights": weights, "digest": facts.digest,
+        "encoder": facts.encoder and facts.encoder.text,
         "parameters": sum(parameter.numel() for parameter in pipeline.unet.parameters()), **ledger.counts(),
     }  # fmt: skip
 
@@ -163,14 +166,14 @@ def _check_betas(ledger: KeyLedger, alphas: torch.Tensor) -> None:
         )
 
 
-def _load_encoder(reference: str | None, pipeline: LatentDiffusionPipeline) -> Encoder | None:
-    if reference is None:
+def _load_encoder(settings: EncoderSettings | None, pipeline: LatentDiffusionPipeline) -> Encoder | None:
+    if settings is None:
         return None
-    encoder = load_conditioning_encoder(reference, device=torch.device("cpu"))
+    encoder = load_conditioning_encoder(settings, device=torch.device("cpu"))
     wanted = pipeline.projector.config["embedding_dim"]
     if encoder.embed_dim != wanted:
         raise ValueError(
-            f"encoder {reference!r} gives embeddings of width {encoder.embed_dim}, the checkpoint was trained with width {wanted}; "
+            f"encoder {settings.text!r} gives embeddings of width {encoder.embed_dim}, the checkpoint was trained with width {wanted}; "
             "give --encoder the encoder that it was trained with"
         )
     return encoder

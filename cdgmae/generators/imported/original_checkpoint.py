@@ -7,29 +7,13 @@ placeholders; nothing in the file is ever imported or run.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from cdgmae.models.encoders.checkpoint_files import CheckpointError, read_content
 from cdgmae.storage.files.atomic import write_text
-
-INERT_PACKAGES = (
-    "pytorch_lightning",
-    "lightning",
-    "lightning_fabric",
-    "omegaconf",
-    "argparse",
-    "numpy",
-    "_codecs",
-    "collections",
-)
-"""Packages whose objects may lie beside the weights; they are not looked at."""
 
 SHOWN = 6
 """Keys of each kind that an error message shows; the report file has all of them."""
@@ -39,14 +23,6 @@ class ImportRefused(ValueError):
     """A checkpoint was not converted; the message says why and where the full report is."""
 
 
-class _Inert:
-    """Stands for any object of the training framework; whatever it is made with is forgotten."""
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-    def __setstate__(self, _: Any) -> None: ...
-
-
 def read_state(path: Path) -> dict[str, Tensor]:
     """The state dict of a checkpoint: `.safetensors`, or a torch file with it at `state_dict`, `model` or the top level.
 
@@ -54,15 +30,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
         ImportRefused: if the file cannot be read, would need code from elsewhere, or holds no state dict.
     """
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else _load_inert(path)
-    except ImportRefused:
-        raise
-    except (OSError, SafetensorError) as error:
-        raise ImportRefused(f"{path} cannot be read ({error}); give an existing, whole checkpoint file") from None
-    except Exception as error:  # whatever else an unpickler meets in a damaged or hostile file
-        raise ImportRefused(
-            f"{path} cannot be loaded safely ({type(error).__name__}: {error}); convert its state dict to .safetensors elsewhere"
-        ) from None
+        content, _ = read_content(path)
+    except CheckpointError as error:
+        raise ImportRefused(str(error)) from None
     for name in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
@@ -70,20 +40,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ImportRefused(f"{path} holds no state dict (looked at the top level and under state_dict, model)")
     wrapped = all(key.startswith("module.") for key in content)
     return {key.removeprefix("module.") if wrapped else key: tensor for key, tensor in content.items()}
-
-
-def _load_inert(path: Path) -> Any:
-    """`torch.load` with `weights_only=True`; classes of known training frameworks become placeholders, any other is refused."""
-    zipped = zipfile.is_zipfile(path)
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else []
-    foreign = [name for name in names if name.split(".")[0] not in INERT_PACKAGES]
-    if foreign:
-        raise ImportRefused(
-            f"{path} holds objects of {', '.join(foreign[:SHOWN])}, which are not loaded; convert its state dict to .safetensors elsewhere"
-        )
-    placeholders: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in names]
-    with torch.serialization.safe_globals(placeholders):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
 
 
 class KeyLedger:

@@ -6,14 +6,14 @@ than none. Facts: spec view_generators section 3.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cdgmae.generators.pipeline import PredictionType
+from cdgmae.settings.plain_values import read_yaml
 
 PREDICTION_TYPES: dict[str, PredictionType] = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 
@@ -30,6 +30,10 @@ UNET_IRRELEVANT = {
     "use_checkpoint", "use_fp16", "ckpt_path", "dropout", "legacy", "num_heads_upsample", "use_new_attention_order", "ignore_keys",
 }  # fmt: skip
 """Options that matter in training or for other attention layers only."""
+
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+MAX_REFERENCES = 10
+"""Longest chain of references that point to each other."""
 
 STAGE_FIXED = {
     "resamp_with_conv": True,
@@ -105,11 +109,10 @@ def read_original_config(path: Path) -> OriginalConfig:
         ValueError: naming the key, if something is missing, not understood or not supported.
     """
     try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
+        plain = _resolved(values, values)
     except OSError as error:
         raise ValueError(f"--config {path}: {error.strerror}; give the YAML file that belongs to the checkpoint") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"--config {path} is not valid YAML: {error}") from None
     model = _Section(plain, str(path)).section("model", "params")
     parameterization = model.values.get("parameterization", "eps")
     if parameterization not in PREDICTION_TYPES:
@@ -132,6 +135,11 @@ def _betas(model: _Section) -> dict[str, Any]:
     kind = model.values.get("beta_schedule", "linear")
     if kind != "linear":
         raise ValueError(f"{model.where}.beta_schedule = {kind!r} is not supported; only 'linear' is")
+    for name in ("rescale_betas_zero_snr", "given_betas"):
+        if model.values.get(name):
+            raise ValueError(
+                f"{model.where}.{name} = {model.values[name]!r} is not supported: noise levels follow from linear_start and linear_end"
+            )
     return {
         "num_train_timesteps": int(model.values.get("timesteps", 1000)),
         "beta_start": float(model.values.get("linear_start", 1e-4)),
@@ -152,7 +160,7 @@ def _unet(section: _Section, image_size: Any) -> dict[str, Any]:
         raise ValueError(f"{section.where}.image_size is missing; it is the side of the latents, 64 for LDM-4 at 256 pixels")
     return {
         "sample_size": int(size), "in_channels": section.need("in_channels"), "out_channels": section.need("out_channels"),
-        "block_out_channels": channels, "layers_per_block": section.need("num_res_blocks"),
+        "block_out_channels": channels, "layers_per_block": _blocks(section),
         "down_block_types": tuple("CrossAttnDownBlock2D" if yes else "DownBlock2D" for yes in attends),
         "up_block_types": tuple("CrossAttnUpBlock2D" if yes else "UpBlock2D" for yes in reversed(attends)),
         "transformer_layers_per_block": section.values.get("transformer_depth", 1),
@@ -162,6 +170,35 @@ def _unet(section: _Section, image_size: Any) -> dict[str, Any]:
         "use_linear_projection": bool(section.values.get("use_linear_in_transformer", False)),
         "resnet_time_scale_shift": "scale_shift" if section.values.get("use_scale_shift_norm") else "default",
     }  # fmt: skip
+
+
+def _blocks(section: _Section) -> int:
+    """Residual blocks per level: one number, or a list of the same number for every level."""
+    blocks = section.need("num_res_blocks")
+    different = set(blocks) if isinstance(blocks, list) else {blocks}
+    if len(different) != 1 or not isinstance(count := different.pop(), int):
+        raise ValueError(f"{section.where}.num_res_blocks = {blocks!r} is not supported; every level must have the same number")
+    return count
+
+
+def _resolved(value: Any, root: Any, depth: int = 0) -> Any:
+    """Values with OmegaConf's references (`${model.params.image_size}`) replaced by what they point to.
+
+    Raises:
+        ValueError: if a reference points nowhere, in circles, or calls a function.
+    """
+    if isinstance(value, Mapping):
+        return {key: _resolved(item, root, depth) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolved(item, root, depth) for item in value]
+    if not isinstance(value, str) or "${" not in value:
+        return value
+    found, reference = root, REFERENCE.fullmatch(value)
+    for name in reference.group(1).split(".") if reference else ():
+        found = found.get(name) if isinstance(found, Mapping) else None
+    if reference is None or found is None or isinstance(found, Mapping) or depth > MAX_REFERENCES:
+        raise ValueError(f"{value} in the configuration cannot be resolved; write the value in its place")
+    return _resolved(found, root, depth + 1)
 
 
 def _heads(section: _Section, channels: tuple[int, ...]) -> tuple[int, ...]:

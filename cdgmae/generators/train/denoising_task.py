@@ -5,6 +5,8 @@ Shapes: B batch, C channels, h w latent height and width, D embedding width.
 
 from __future__ import annotations
 
+from copy import copy, deepcopy
+
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -14,6 +16,7 @@ from cdgmae.generators.parts.condition_projector import ConditionProjector
 from cdgmae.generators.pipeline import predict
 from cdgmae.generators.train.generator_batches import TrainingExamples, chosen_images, draw_batch
 from cdgmae.settings.views import GeneratorTrainingSettings
+from cdgmae.training.memory import MemoryNeed, trace_memory
 
 
 class Denoiser(nn.Module):
@@ -55,6 +58,18 @@ class GeneratorTask:
         """Positions of the step's images in the collection."""
         return [f"image {number}" for number in chosen_images(self.examples, self.batch_size, self.seed, step)]
 
+    def memory(self, precision: str) -> MemoryNeed:
+        """What a step needs of a GPU's memory."""
+        traced = copy(self)
+        traced.scheduler = deepcopy(self.scheduler)  # it keeps what it moves to a device
+        return trace_memory(
+            self.model,
+            lambda model, batch: traced.loss(model, batch, 0),
+            lambda samples: self.batch(0, range(samples)),
+            precision,
+            ema=True,
+        )
+
     def loss(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Tensor:
         """Mean squared error of the noise, of the velocity sqrt(a) noise - sqrt(1 - a) latents, or of the latents themselves."""
         latents, noise, timesteps = batch["latents"], batch["noise"], batch["timesteps"]
@@ -68,5 +83,8 @@ class GeneratorTask:
                 target = noise
         prediction = model(noisy, timesteps, batch["embeddings"], batch["dropped"])
         squared_BChw = (prediction.float() - target).square()
-        error: Tensor = (squared_BChw * self.weights_C11.to(squared_BChw.device)).mean()
+        self.weights_C11 = self.weights_C11.to(
+            squared_BChw.device
+        )  # copied once: another copy would wait for the device at each step
+        error: Tensor = (squared_BChw * self.weights_C11).mean()
         return error

@@ -20,7 +20,7 @@ from cdgmae.generators.train.latent_cache import LatentCache, chunks_of
 from cdgmae.models.normalisation import squares
 from cdgmae.runtime.seeds import integer_seed, numpy_generator
 from cdgmae.settings.views import AutoencoderSettings, GeneratorTrainingSettings
-from cdgmae.storage.image_collection import ImageCollection
+from cdgmae.storage.bags import Bags
 
 MAX_FIT_IMAGES = 4096
 """Images that the patch autoencoder is fitted to: far more patches than its few thousand covariances need."""
@@ -44,7 +44,7 @@ class TrainingExamples:
     held_out: np.ndarray
 
 
-def make_first_stage(images: ImageCollection, settings: GeneratorTrainingSettings) -> FirstStage:
+def make_first_stage(images: Bags, settings: GeneratorTrainingSettings) -> FirstStage:
     """The first stage that the settings ask for: loaded, fitted to the images, or None for diffusion on pixels.
 
     Raises:
@@ -56,7 +56,7 @@ def make_first_stage(images: ImageCollection, settings: GeneratorTrainingSetting
     return _fit(images, stage, settings.image_size) if stage.kind == "patch_pca" else None
 
 
-def _fit(images: ImageCollection, stage: AutoencoderSettings, image_size: int) -> PatchAutoencoder:
+def _fit(images: Bags, stage: AutoencoderSettings, image_size: int) -> PatchAutoencoder:
     spread = _spread(len(images), MAX_FIT_IMAGES)
     square_images = (squares([images.image(index) for index in chunk], image_size) for chunk in chunks_of(images, spread))
     fitted: PatchAutoencoder = PatchAutoencoder.fit(

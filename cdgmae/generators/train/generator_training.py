@@ -14,17 +14,18 @@ from cdgmae.generators.train.denoising_task import Denoiser, GeneratorTask
 from cdgmae.generators.train.generator_batches import embeddings_to_whiten_with, make_first_stage, split
 from cdgmae.generators.train.latent_cache import fill_cache
 from cdgmae.generators.train.monitor import Monitor, copy_findings
-from cdgmae.models.encoders.by_name import Encoder, reference_digest, weights_digest
+from cdgmae.models.encoders.by_name import Encoder, weights_digest
 from cdgmae.models.encoders.projected_encoder import load_conditioning_encoder
 from cdgmae.runtime.distribution import is_main_process
+from cdgmae.settings.encoder import EncoderSettings
+from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.settings.views import GeneratorTrainingSettings
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.atomic import atomic_folder
-from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
-from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.storage.image_shards import index_path
-from cdgmae.storage.tables import file_sha256, folder_digest, write_table
+from cdgmae.storage.tables import file_sha256, write_table
+from cdgmae.training.accelerator import open_accelerator, start_training_compute
 from cdgmae.training.loop import TrainingResult, remove_work, train
-from cdgmae.training.machine import Machine
 from cdgmae.training.metrics import METRICS_SCHEMA
 from cdgmae.training.schedule import LoopSettings
 
@@ -36,12 +37,12 @@ def train_generator(
     settings: GeneratorTrainingSettings,
     seed: int,
     shard_tars: list[Path],
-    encoder_reference: str,
+    encoder_settings: EncoderSettings,
     output: Path,
     work_dir: Path,
-    machine: Machine,
+    runtime: RuntimeSettings = DEFAULT_RUNTIME,
     *,
-    finished: FinishedFolder = NOTHING_KEPT,
+    tracker_dir: Path | None = None,
 ) -> dict[str, Any]:
     """Train a generator and write its folder.
 
@@ -52,12 +53,12 @@ def train_generator(
         settings: What to train.
         seed: Root of every random draw.
         shard_tars: Image shards of the data set.
-        encoder_reference: Frozen conditioning encoder, as for `load_encoder`.
+        encoder_settings: Frozen conditioning encoder.
         output: The generator folder; appears whole or not at all.
         work_dir: Latents and training state, the same folder for all processes; found again after an interruption and removed
             at the end.
-        machine: How to run here.
-        finished: Where the outputs get second names once they are whole, and are looked for first.
+        runtime: How to run here.
+        tracker_dir: Folder for the trackers of `runtime`; None: no trackers.
 
     Returns:
         Facts: folder, digest, steps, images, parameters, final loss (mean of the last tenth of the steps); empty on other
@@ -67,19 +68,16 @@ def train_generator(
         Interrupted: after a signal, with the finished latents and the state saved.
         ValueError: if the shards hold no usable image, the first stage does not fit, or the loss is not finite.
     """
+    start_training_compute(runtime)
     inputs = {str(index_path(path)): file_sha256(index_path(path)) for path in shard_tars}
-    copy = finished.copy_of([output], _made_from(settings, seed, encoder_reference, inputs.values(), machine))
-    restored = copy.restore() if is_main_process() else None
-    if machine.main_process_found(restored is not None):
-        return restored or {}
-    device = machine.accelerator().device  # under a launcher each process has its own
-    images, encoder = ImageCollection(shard_tars), load_conditioning_encoder(encoder_reference, device=device)
+    device = open_accelerator(runtime).device  # under a launcher each process has its own
+    images, encoder = Bags(shard_tars).usable(), load_conditioning_encoder(encoder_settings, device=device)
     pipeline = build_pipeline(settings, encoder.embed_dim, make_first_stage(images, settings), seed)
     if pipeline.autoencoder is not None:
         pipeline.autoencoder.to(device)
     cache = fill_cache(
         work_dir / LATENTS_FOLDER, _latents_identity(settings, pipeline, encoder, inputs.values()), images, encoder, pipeline,
-        settings, device, log_interval_seconds=machine.log_interval_seconds,
+        settings, device, log_interval_seconds=runtime.log_interval_seconds,
     )  # fmt: skip
     if settings.whiten_condition:
         pipeline.projector.whiten(embeddings_to_whiten_with(cache))
@@ -89,7 +87,7 @@ def train_generator(
     task = GeneratorTask(model, pipeline.scheduler, examples, settings, seed, weights_C)
     monitor = Monitor(task, pipeline, images, settings.monitoring, work_dir) if settings.monitoring else None
     result = train(
-        task, _loop_settings(settings), seed=seed, work_dir=work_dir, machine=machine, label="generator", observe=monitor,
+        task, _loop_settings(settings), seed=seed, work_dir=work_dir, runtime=runtime, tracker_dir=tracker_dir, label="generator", observe=monitor,
         identity=f"{settings.digest()}|{encoder.digest}|{sorted(inputs.values())}",
     )  # fmt: skip
     if not is_main_process():
@@ -99,26 +97,15 @@ def train_generator(
         model.to(device)
         monitor.look(settings.num_steps, "averaged", "averaged")
     provenance = {"version": __version__, "seed": seed, "settings": settings.model_dump(mode="json"), "inputs": inputs}
-    digest = _write(output, pipeline.to("cpu"), result, settings, encoder_reference, encoder.digest, provenance, work_dir)
+    digest = _write(output, pipeline.to("cpu"), result, settings, encoder_settings, encoder.digest, provenance, work_dir)
     losses = result.metrics["loss"].to_pylist()
     tail = losses[-max(1, len(losses) // 10) :]
-    facts = copy.keep({
+    facts = {
         "output": str(output), "digest": digest, "steps": len(losses), "images": len(images),
         "parameters": sum(parameter.numel() for parameter in pipeline.unet.parameters()), "final_loss": sum(tail) / len(tail),
-    })  # fmt: skip
+    }  # fmt: skip
     remove_work(work_dir)
     return facts
-
-
-def _made_from(
-    settings: GeneratorTrainingSettings, seed: int, encoder_reference: str, inputs: Iterable[str], machine: Machine
-) -> dict[str, Any]:
-    """What a finished generator depends on, known without loading anything."""
-    stage = settings.autoencoder.path
-    return {
-        "training": settings.digest(), "seed": seed, "encoder": reference_digest(encoder_reference), "inputs": sorted(inputs),
-        "first_stage": folder_digest(Path(stage)) if stage is not None else None, "precision": machine.precision,
-    }  # fmt: skip
 
 
 def _latents_identity(
@@ -143,7 +130,7 @@ def _write(
     pipeline: LatentDiffusionPipeline,
     result: TrainingResult,
     settings: GeneratorTrainingSettings,
-    encoder_reference: str,
+    encoder_settings: EncoderSettings,
     encoder_digest: str,
     provenance: dict[str, Any],
     work_dir: Path,
@@ -151,7 +138,7 @@ def _write(
     """Write the generator folder; returns the generator's digest."""
     with atomic_folder(output) as folder:
         facts = write_generator(
-            folder, pipeline, encoder_reference, encoder_digest, image_size=settings.image_size,
+            folder, pipeline, encoder_settings, encoder_digest, image_size=settings.image_size,
             encoder_image_size=settings.encoder_image_size, provenance=provenance,
         )  # fmt: skip
         write_table(folder / METRICS_FILE, result.metrics, METRICS_SCHEMA, settings_digest=settings.digest())

@@ -13,23 +13,27 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from cdgmae.generators.folder import embed
 from cdgmae.generators.pipeline import LatentDiffusionPipeline
 from cdgmae.models.encoders.by_name import Encoder
-from cdgmae.models.normalisation import squares
+from cdgmae.models.normalisation import pixels_to_tensor, square
 from cdgmae.runtime.distribution import is_main_process, rank, world_size
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
+from cdgmae.runtime.read_ahead import read_ahead
 from cdgmae.settings.views import GeneratorTrainingSettings
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.atomic import atomic_file, explain_write_errors, write_text
-from cdgmae.storage.image_collection import ImageCollection
 
 logger = logging.getLogger("cdgmae")
 
@@ -39,10 +43,16 @@ CHUNK = 64
 PART = 64 * CHUNK
 """Images of a part."""
 
+READERS, AHEAD = 8, 4 * CHUNK
+"""Threads that decode and scale images, and how many images they are ahead of the device."""
+
 IDENTITY_FILE = "identity.json"
 LATENTS, EMBEDDINGS = "latents", "embeddings"
 DTYPES: dict[str, Any] = {"fp32": np.float32, "fp16": np.float16}
 POLL_SECONDS = 0.5
+
+_Squares: TypeAlias = tuple[Image.Image, Image.Image]
+"""One image as the encoder sees it and as the first stage does."""
 
 
 class LatentCache:
@@ -84,7 +94,7 @@ def part_path(folder: Path, kind: str, first: int) -> Path:
 def fill_cache(
     folder: Path,
     identity: str,
-    images: ImageCollection,
+    images: Bags,
     encoder: Encoder,
     pipeline: LatentDiffusionPipeline,
     settings: GeneratorTrainingSettings,
@@ -118,22 +128,30 @@ def fill_cache(
         "latents", len(mine), done=len(mine) - len(missing), unit="parts", interval_seconds=log_interval_seconds,
         silent=not is_main_process(),
     )  # fmt: skip
-    with StopRequest() as stop, meter:
-        for first in missing:
+    ranges = [range(first, min(first + part, len(images))) for first in missing]
+
+    def prepare(index: int) -> _Squares:
+        image = images.image(index)
+        return square(image, settings.encoder_image_size), square(image, settings.image_size)
+
+    with StopRequest() as stop, meter, ThreadPoolExecutor(READERS, "latents") as readers, ThreadPoolExecutor(1) as writer:
+        prepared, writing = read_ahead(readers, prepare, chain(*ranges), AHEAD), None
+        for numbers in ranges:
             _stop_if_asked(stop, f"{meter.done} of {len(mine)}")
-            _write_part(
-                folder,
-                first,
-                _compute(range(first, min(first + part, len(images))), images, encoder, pipeline, settings, device),
-            )
+            arrays = _compute(islice(prepared, len(numbers)), encoder, pipeline, settings, device)
+            if writing is not None:
+                writing.result()
+            writing = writer.submit(_write_part, folder, numbers.start, arrays)
             meter.advance(1)
+        if writing is not None:
+            writing.result()
         while not all(part_path(folder, LATENTS, first).is_file() for first in firsts):  # the other processes' parts
             _stop_if_asked(stop, f"{len(mine)} of {len(mine)}")
             time.sleep(POLL_SECONDS)
     return LatentCache(folder, len(images), part)
 
 
-def chunks_of(images: ImageCollection, indices: Sequence[int] | range) -> Iterator[Sequence[int]]:
+def chunks_of(images: Bags, indices: Sequence[int] | range) -> Iterator[Sequence[int]]:
     """The indices in runs of `CHUNK`."""
     for first in range(0, len(indices), CHUNK):
         yield indices[first : first + CHUNK]
@@ -160,21 +178,18 @@ def _stop_if_asked(stop: StopRequest, done: str) -> None:
 
 
 def _compute(
-    indices: range,
-    images: ImageCollection,
+    prepared: Iterator[_Squares],
     encoder: Encoder,
     pipeline: LatentDiffusionPipeline,
     settings: GeneratorTrainingSettings,
     device: torch.device,
 ) -> dict[str, np.ndarray]:
+    """Latents and embeddings of the images of one part, chunk by chunk."""
     latents, embeddings = [], []
-    for chunk in chunks_of(images, indices):
-        decoded = [images.image(index) for index in chunk]
-        seen, drawn = squares(decoded, settings.encoder_image_size), squares(decoded, settings.image_size)
-        embeddings.append(torch.stack([embed(encoder, view.to(device)).cpu() for view in _mirrored(seen, settings)], dim=1))
-        latents.append(
-            torch.stack([pipeline.encode(view.to(device) * 2 - 1).cpu() for view in _mirrored(drawn, settings)], dim=1)
-        )
+    while chunk := list(islice(prepared, CHUNK)):
+        seen, drawn = (pixels_to_tensor(images, device) for images in zip(*chunk, strict=True))
+        embeddings.append(torch.stack([embed(encoder, view) for view in _mirrored(seen, settings)], dim=1).cpu())
+        latents.append(torch.stack([pipeline.encode(view * 2 - 1) for view in _mirrored(drawn, settings)], dim=1).cpu())
     dtype = DTYPES[settings.cache_precision]
     return {EMBEDDINGS: torch.cat(embeddings).numpy(), LATENTS: torch.cat(latents).numpy().astype(dtype)}
 

@@ -21,8 +21,8 @@ from cdgmae.generators.train.generator_batches import stratified_timesteps
 from cdgmae.models.normalisation import squares
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.views import GeneratorTrainingSettings, MonitoringSettings
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.atomic import atomic_file, write_text
-from cdgmae.storage.image_collection import ImageCollection
 from cdgmae.storage.tables import write_table
 
 SAMPLES_FOLDER = "samples"
@@ -49,7 +49,7 @@ class Monitor:
         self,
         task: GeneratorTask,
         pipeline: LatentDiffusionPipeline,
-        images: ImageCollection,
+        images: Bags,
         settings: MonitoringSettings,
         work_dir: Path,
     ) -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from cdgmae.models.encoders.checkpoint_files import HEADER_KEY, CheckpointError
+from cdgmae.models.encoders.checkpoint_layouts import CheckpointWeights, infer_heads, listed, log_assumption, read_weights
 from cdgmae.models.encoders.video_checkpoints import image_state, is_video_state
 from cdgmae.models.vit import build_vit
-from cdgmae.settings.encoder import VitSettings
+from cdgmae.settings.encoder import EncoderSettings, VitSettings
 from cdgmae.storage.files.atomic import write_bytes
 
 ENCODER_PREFIXES = ("cls_token", "pos_embed", "patch_embed.", "blocks.", "norm.")
@@ -25,22 +23,7 @@ LEFT_OUT_PREFIXES = ("decoder_", "mask_token", "head", "projector.", "predictor.
 """What a file may hold beside the encoder and an encoder does without: decoders and training heads. Anything else, such as
 register tokens, would change the encoder's output and is refused."""
 
-WRAPPER_PREFIXES = ("module.", "_orig_mod.", "backbone.", "encoder.")
-"""Put before every key by data-parallel training, the compiler, and DINO."""
-
-HEADER_KEY = "cdgmae"
-"""The one entry of a file's header: facts as sorted JSON, so that equal weights and facts give an equal file."""
-
 ARCHITECTURE_KEY = "vit"
-HEADS_BY_WIDTH = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
-
-
-LISTED_KEYS = 8
-"""Keys of one kind that a message lists before it only counts them."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message lists matched, missing and unexpected keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +51,7 @@ class KeyReport:
 
     def __str__(self) -> str:
         kinds = {"missing": self.missing, "unexpected": self.unexpected, "other shapes": self.reshaped, "left out": self.left_out}
-        return f"{len(self.matched)} keys matched, " + ", ".join(
-            f"{name} {_listed(keys)}" for name, keys in kinds.items() if keys
-        )
+        return f"{len(self.matched)} keys matched, " + ", ".join(f"{name} {listed(keys)}" for name, keys in kinds.items() if keys)
 
 
 def compare_keys(
@@ -114,62 +95,28 @@ def write_model(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, str
     write_bytes(path, save(tensors, metadata={HEADER_KEY: json.dumps(dict(facts), sort_keys=True)}))
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The state dict of a checkpoint file and the facts in its header.
-
-    `.safetensors` are read as they are. Other files are read as torch checkpoints with `weights_only=True` (the argument
-    namespace inside CropMAE's files is allowed, nothing else is); a state dict under `model`, `state_dict`, `teacher` or
-    `student` is found. Prefixes of wrappers (`module.`, `backbone.`, ...) are removed from the keys.
-
-    Raises:
-        CheckpointError: if the file is truncated, no checkpoint, or would need unsafe unpickling.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                facts: dict[str, str] = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
-                return {_strip(key): file.get_tensor(key) for key in file.keys()}, facts  # noqa: SIM118
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error}); it is truncated or of another kind: "
-            "copy it again, or give a .safetensors or .pth file"
-        ) from None
-    except Exception as error:  # weights_only refuses foreign classes with an UnpicklingError
-        raise CheckpointError(
-            f"{path} cannot be loaded safely ({type(error).__name__}: {error}); convert it to safetensors"
-        ) from None
-    return _find_state(path, content), {}
-
-
-def _find_state(path: Path, content: Any) -> dict[str, Tensor]:
-    """The state dict inside a torch checkpoint."""
-    for name in ("model", "state_dict", "teacher", "student"):
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
-        found = f"; found {_listed(tuple(map(str, content)))}" if isinstance(content, dict) else ""
-        raise CheckpointError(
-            f"{path} holds no state dict (looked at the top level and under model, state_dict, teacher, student){found}"
-        )
-    return {_strip(str(key)): tensor for key, tensor in content.items()}
-
-
-def load_encoder_file(path: Path) -> VisionTransformer:
+def load_encoder_file(path: Path, choice: EncoderSettings | None = None) -> VisionTransformer:
     """A timm ViT with the encoder weights of a checkpoint file, matched strictly; VideoMAE's become an image encoder.
+
+    What was assumed about the file is said in the log.
+
+    Args:
+        path: The file.
+        choice: `key`, `prefix` and `num_heads` say what the file does not.
 
     Raises:
         CheckpointError: if keys are missing or have other shapes, with the key report.
     """
-    state, facts = read_checkpoint(path)
+    weights = read_weights(path, choice)
+    state = weights.state
+    if "norm.weight" not in state and "fc_norm.weight" in state:
+        state = {name.removeprefix("fc_") if name.startswith("fc_norm.") else name: tensor for name, tensor in state.items()}
+        log_assumption(path, "`fc_norm`, which fine-tuning puts behind averaged patches, as the final norm")
     encoder = encoder_part(image_state(state) if is_video_state(state) else state)
     absent = {"pos_embed", "patch_embed.proj.weight", "norm.weight"} - set(encoder)
     if absent:
-        raise CheckpointError(f"{path} holds no ViT encoder: missing {sorted(absent)}; found {_listed(tuple(sorted(state)))}")
-    architecture = (
-        VitSettings.model_validate_json(facts[ARCHITECTURE_KEY]) if ARCHITECTURE_KEY in facts else _infer(path, encoder)
-    )
+        raise CheckpointError(f"{path} holds no ViT encoder: missing {sorted(absent)}; found {listed(sorted(state))}")
+    architecture = _architecture(path, encoder, weights)
     vit = build_vit(architecture, class_token="cls_token" in encoder)
     report = compare_keys(state if not is_video_state(state) else encoder, vit.state_dict(), may_be_left_out=LEFT_OUT_PREFIXES)
     if not report.fits:
@@ -185,14 +132,15 @@ def load_weights(model: nn.Module, path: Path, *, num_heads: int, encoder_only: 
 
     Args:
         model: The model; its names are the published ones.
-        path: A file that `read_checkpoint` reads.
+        path: A file that `read_weights` reads.
         num_heads: Heads of the model's encoder, which no tensor shows; compared with the file's header if it has one.
         encoder_only: Load only the encoder; the decoder keeps its values, and a decoder or head in the file is left out.
 
     Raises:
         CheckpointError: if the file does not fit, with the key report and what to do; the model is left as it was.
     """
-    state, facts = read_checkpoint(path)
+    weights = read_weights(path)
+    state, facts = weights.state, weights.facts
     own = model.state_dict()
     expected = encoder_part(own) if encoder_only else own
     report = compare_keys(state, expected, may_be_left_out=LEFT_OUT_PREFIXES if encoder_only else ())
@@ -224,26 +172,16 @@ def _remedy(state: Mapping[str, Tensor], own: Mapping[str, Tensor], encoder_only
     return "Build the model with the file's dimensions, or give a ViT checkpoint of this package, CropMAE, MAE, DINO or timm"
 
 
-def _strip(key: str) -> str:
-    for prefix in WRAPPER_PREFIXES:
-        key = key.removeprefix(prefix)
-    return key
-
-
-def _listed(keys: tuple[str, ...]) -> str:
-    more = f" and {len(keys) - LISTED_KEYS} more" if len(keys) > LISTED_KEYS else ""
-    return f"{list(keys[:LISTED_KEYS])}{more}"
-
-
-def _infer(path: Path, encoder: Mapping[str, Tensor]) -> VitSettings:
-    """Dimensions of a published ViT from its tensors; the number of heads follows from the standard widths."""
+def _architecture(path: Path, encoder: Mapping[str, Tensor], weights: CheckpointWeights) -> VitSettings:
+    """Dimensions of the network: from the file's header, else from its tensors; no tensor shows the number of heads."""
+    if ARCHITECTURE_KEY in weights.facts:
+        return VitSettings.model_validate_json(weights.facts[ARCHITECTURE_KEY])
     embed_dim, _, patch_size, _ = encoder["patch_embed.proj.weight"].shape
     grid = round((encoder["pos_embed"].shape[1] - int("cls_token" in encoder)) ** 0.5)
     depth = 1 + max(int(key.split(".")[1]) for key in encoder if key.startswith("blocks."))
-    if embed_dim not in HEADS_BY_WIDTH:
-        raise CheckpointError(
-            f"{path}: width {embed_dim} is not a standard ViT's, so its number of heads is unknown; give an encoder.safetensors"
-        )
+    if weights.num_heads is None:
+        weights.num_heads = infer_heads(path, embed_dim)
+        log_assumption(path, f"{weights.num_heads} heads, as usual at width {embed_dim} (choose with num_heads)")
     return VitSettings(
-        image_size=grid * patch_size, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=HEADS_BY_WIDTH[embed_dim]
+        image_size=grid * patch_size, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=weights.num_heads
     )

@@ -38,12 +38,17 @@ class Encoder(nn.Module):
                 a norm has only one kind.
 
         Raises:
-            ValueError: if H or W is not a multiple of the patch size.
+            ValueError: if H or W is not a multiple of the patch size, or the features are not finite.
         """
         height, width = images_BCHW.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(f"image of {height}x{width} pixels: sides must be multiples of the patch size {self.patch_size}")
-        return self._tokens(images_BCHW, final_norm)
+        tokens_BTD = self._tokens(images_BCHW, final_norm)
+        if not torch.isfinite(tokens_BTD).all():
+            raise ValueError(
+                f"features of encoder {self.digest} are NaN or infinite: its weights are damaged or overflow; train it anew, or take fp32"
+            )
+        return tokens_BTD
 
     def _tokens(self, images_BCHW: Tensor, final_norm: bool) -> Tensor:
         raise TypeError(f"{type(self).__name__} must define _tokens")

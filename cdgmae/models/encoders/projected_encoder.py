@@ -14,9 +14,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from cdgmae.models.encoders.by_name import Encoder, load_encoder, weights_digest
-from cdgmae.models.encoders.checkpoints import ARCHITECTURE_KEY, load_encoder_file, read_checkpoint, write_model
+from cdgmae.models.encoders.checkpoint_layouts import read_weights
+from cdgmae.models.encoders.checkpoints import ARCHITECTURE_KEY, load_encoder_file, write_model
 from cdgmae.models.encoders.vit_encoders import VitEncoder
-from cdgmae.settings.encoder import VitSettings
+from cdgmae.settings.encoder import EncoderSettings, VitSettings
 
 HEAD_KEY = "head"
 HEAD_KIND = "mocov3"
@@ -60,18 +61,19 @@ def write_projected_encoder(path: Path, vit: VisionTransformer, head: nn.Sequent
     write_model(path, {**vit.state_dict(), **_prefixed(head)}, facts)
 
 
-def load_conditioning_encoder(reference: str, *, device: torch.device) -> Encoder:
+def load_conditioning_encoder(settings: EncoderSettings, *, device: torch.device) -> Encoder:
     """Load a frozen encoder as `load_encoder` does, with its projection head if the file has one.
 
     Raises:
         ValueError: see `load_encoder`.
     """
-    path = Path(reference)
+    path = Path(settings.checkpoint or "")
     if path.suffix != ".safetensors" or not path.is_file():
-        return load_encoder(reference, device=device)
-    state, facts = read_checkpoint(path)
-    if facts.get(HEAD_KEY) != HEAD_KIND:
-        return load_encoder(reference, device=device)
+        return load_encoder(settings, device=device)
+    weights = read_weights(path, settings)
+    state = weights.state
+    if weights.facts.get(HEAD_KEY) != HEAD_KIND:
+        return load_encoder(settings, device=device)
     head = projection_head(head_widths(state, HEAD_PREFIX))
     head.load_state_dict({key.removeprefix(HEAD_PREFIX): value for key, value in state.items() if key.startswith(HEAD_PREFIX)})
     return ProjectedEncoder(load_encoder_file(path), head).to(device).eval()

@@ -14,7 +14,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from cdgmae.models.encoders.checkpoints import CheckpointError, compare_keys
+from cdgmae.models.encoders.checkpoint_files import CheckpointError
+from cdgmae.models.encoders.checkpoints import compare_keys
 from cdgmae.models.encoders.frozen_encoder import Encoder, weights_digest
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from cdgmae.models.positions import resize_positions

@@ -1,1 +1,1 @@
-"""Evaluation sets: how their clips are read and checked."""
+"""The kinds of evaluation sets, one object each, and their registry; light, because the configuration is checked with them."""

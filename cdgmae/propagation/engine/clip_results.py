@@ -12,30 +12,29 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from cdgmae.propagation.benchmarks.labelled_clip import Clip
+from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence
 from cdgmae.storage.files.atomic import write_text
 from cdgmae.storage.files.locks import exclusive_writer
-
-PROTOCOL = "cropmae"
-"""Name of the protocol that this package reproduces; changes when any of its rules does."""
 
 
 class PartFiles:
     """The part files of one job; without a folder nothing is kept."""
 
-    def __init__(self, folder: Path | None, protocol_digest: str, encoder_digest: str, outputs: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path | None, rules: str, protocol_digest: str, encoder_digest: str, outputs: Sequence[str]
+    ) -> None:
         self.folder = folder
-        self._context = [PROTOCOL, protocol_digest, encoder_digest, *outputs]
+        self._context = [rules, protocol_digest, encoder_digest, *outputs]
 
-    def path(self, clip: Clip) -> Path | None:
+    def path(self, clip: EvaluationSequence) -> Path | None:
         """Where the rows of a clip belong; another file once the clip's images or labels have changed."""
         if self.folder is None:
             return None
-        stats = [(path.name, (found := path.stat()).st_size, found.st_mtime_ns) for path in (*clip.frames, *clip.labels)]
+        stats = [(path.name, (found := path.stat()).st_size, found.st_mtime_ns) for path in clip.files]
         digest = hashlib.sha256(json.dumps([*self._context, clip.name, stats]).encode()).hexdigest()[:16]
         return self.folder / f"{clip.name}.{digest}.json"
 
-    def read(self, clip: Clip) -> list[dict[str, Any]] | None:
+    def read(self, clip: EvaluationSequence) -> list[dict[str, Any]] | None:
         """Rows of a finished clip, or None."""
         path = self.path(clip)
         if path is None or not path.is_file():
@@ -43,26 +42,26 @@ class PartFiles:
         rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
         return rows
 
-    def write(self, clip: Clip, rows: list[dict[str, Any]]) -> None:
+    def write(self, clip: EvaluationSequence, rows: list[dict[str, Any]]) -> None:
         """Keep the rows of a finished clip."""
         path = self.path(clip)
         if path is not None:
             write_text(path, json.dumps(rows))
 
-    def strip_path(self, clip: Clip) -> Path:
+    def strip_path(self, clip: EvaluationSequence) -> Path:
         """Where the strip of a clip belongs; there must be a folder."""
         path = self.path(clip)
         assert path is not None
         return path.with_suffix(".jpg")
 
     @contextmanager
-    def claim(self, clip: Clip) -> Iterator[None]:
+    def claim(self, clip: EvaluationSequence) -> Iterator[None]:
         """Hold the right to compute a clip; wait while another process of a shared data set holds it, then look for its part."""
         path = self.path(clip)
         with nullcontext() if path is None else exclusive_writer(path):
             yield
 
-    def remove(self, clips: Iterable[Clip]) -> None:
+    def remove(self, clips: Iterable[EvaluationSequence]) -> None:
         """Remove the parts and strips of these clips, and the folder if nothing else is in it."""
         if self.folder is None or not self.folder.is_dir():
             return

@@ -18,82 +18,62 @@ import torch
 
 from cdgmae.models.encoders.by_name import Encoder, load_encoder
 from cdgmae.models.onednn import freeze_to_onednn
-from cdgmae.propagation.benchmarks.labelled_clip import Clip
+from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence
+from cdgmae.propagation.benchmarks.registry import EvaluationSet, benchmark_of
 from cdgmae.propagation.engine.clip_results import PartFiles
-from cdgmae.propagation.engine.frames import embed_frames, grid_of, input_sides
-from cdgmae.propagation.engine.memory import LabelMemory
-from cdgmae.propagation.measures.score_schema import SIZE_COLUMNS
-from cdgmae.propagation.measures.scorers import Scorer, make_scorer
 from cdgmae.propagation.output.predictions import ClipOutputs
 from cdgmae.runtime.devices import limit_threads
-from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.runtime.interrupts import TransientProblem
+from cdgmae.runtime.out_of_memory import explain_memory
+from cdgmae.settings.encoder import EncoderSettings
 
 Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class ClipWork:
-    """What is done with every clip; travels to the worker processes.
+    """What is done with every clip or other sequence; travels to the worker processes.
 
     Attributes:
-        clip_set: davis, vip or jhmdb.
-        protocol: How labels are propagated.
-        encoder_reference: As `cdgmae.models.encoders.by_name.load_encoder` takes it.
-        parts: Where the rows of finished clips are kept.
+        protocol: Settings of the evaluation set.
+        encoder_settings: The frozen encoder.
+        parts: Where the rows of finished sequences are kept.
         outputs: What is written besides.
     """
 
-    clip_set: str
-    protocol: ProtocolSettings
-    encoder_reference: str
+    protocol: EvaluationSet
+    encoder_settings: EncoderSettings
     parts: PartFiles
     outputs: ClipOutputs
 
-    def rows(self, clip: Clip, encoder: Encoder, device: torch.device) -> Rows:
+    def rows(self, clip: EvaluationSequence, encoder: Encoder, device: torch.device) -> Rows:
         """Rows of one clip, computed unless another process has finished it meanwhile; its part and outputs are written."""
         with self.parts.claim(clip):
-            found = self.parts.read(clip)
-            if found is not None:
-                return found
-            sides = input_sides(self.protocol.input_size, *clip.frame_size)
-            grid = grid_of(sides, encoder.patch_size, f"clip {clip.name}")
-            kept_frames = self.outputs.kept_frames(len(clip.frames))
-            scorer = make_scorer(self.clip_set, clip, sides, grid, self.protocol, kept_frames)
-            evaluate_clip(clip, scorer, encoder, self.protocol, device)
-            self.outputs.write(clip, scorer, self.parts)
-            sizes = dict(zip(SIZE_COLUMNS, (*sides, *scorer.scored_size), strict=True))
-            rows = [{**row, **sizes} for row in scorer.rows()]
+            finished = self.parts.read(clip)
+            if finished is not None:
+                return finished
+            painted = self.outputs.painted(clip.num_painted)
+            with explain_memory(
+                device, "runtime.workers where processes share a GPU, or queue_length or input_size of the evaluation set"
+            ):
+                predictions = benchmark_of(self.protocol.kind).evaluate(clip, self.protocol, encoder, device, painted)
+            self.outputs.write(clip, predictions, self.parts)
+            rows = predictions.rows()
             self.parts.write(clip, rows)
             return rows
 
 
-def evaluate_clip(clip: Clip, scorer: Scorer, encoder: Encoder, protocol: ProtocolSettings, device: torch.device) -> None:
-    """Stream one clip through encoder, memory and scorer; afterwards the scorer holds the results."""
-    sides = input_sides(protocol.input_size, *clip.frame_size)
-    grid = grid_of(sides, encoder.patch_size, f"clip {clip.name}")
-    memory: LabelMemory | None = None
-    # full float32 also on GPUs whose convolutions would otherwise round to 10 bits
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        for frame, features_ND in enumerate(embed_frames(clip.frames, sides, encoder, device, protocol.precision)):
-            if memory is None:
-                labels_NC = scorer.first_labels().to(device)
-                memory = LabelMemory(features_ND, labels_NC, grid, protocol)
-            else:
-                labels_NC = memory.propagate(features_ND)
-            scorer.add(frame, labels_NC)
-
-
-def frozen_encoder(reference: str, device: torch.device, protocol: ProtocolSettings) -> Encoder:
+def frozen_encoder(settings: EncoderSettings, device: torch.device, protocol: EvaluationSet) -> Encoder:
     """The encoder on its device, its float32 products on a CPU left to oneDNN."""
-    encoder = load_encoder(reference, device=device)
+    encoder = load_encoder(settings, device=device)
     if protocol.precision == "fp32":
         freeze_to_onednn(encoder)
     return encoder
 
 
 def computed_clips(
-    work: ClipWork, clips: Sequence[Clip], encoder: Encoder, devices: Sequence[torch.device]
-) -> Generator[tuple[Clip, Rows]]:
+    work: ClipWork, clips: Sequence[EvaluationSequence], encoder: Encoder, devices: Sequence[torch.device]
+) -> Generator[tuple[EvaluationSequence, Rows]]:
     """Clips and their rows as they are finished.
 
     With one device clips are computed here, in order; with more, by one process per device, longest clips first. When the consumer
@@ -113,21 +93,23 @@ def computed_clips(
             yield clip, work.rows(clip, encoder, devices[0])
         return
     try:
-        yield from _from_pool(work, sorted(clips, key=lambda clip: -len(clip.frames)), devices)
+        yield from _from_pool(work, sorted(clips, key=lambda clip: -clip.num_frames), devices)
     except BrokenProcessPool:
-        raise ValueError(
+        raise TransientProblem(
             f"one of {len(devices)} worker processes was killed, most often for lack of memory; finished clips are kept: "
-            "run the same command again, with fewer --workers if memory was short"
+            "run the same command again, with a lower runtime.workers if memory was short"
         ) from None
 
 
-def _from_pool(work: ClipWork, clips: Sequence[Clip], devices: Sequence[torch.device]) -> Generator[tuple[Clip, Rows]]:
+def _from_pool(
+    work: ClipWork, clips: Sequence[EvaluationSequence], devices: Sequence[torch.device]
+) -> Generator[tuple[EvaluationSequence, Rows]]:
     context = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork
     places = context.SimpleQueue()
     for device in devices:
         places.put(str(device))
     threads = max(1, torch.get_num_threads() // len(devices))
-    waiting, running = deque(clips), dict[Future[Rows], Clip]()
+    waiting, running = deque(clips), dict[Future[Rows], EvaluationSequence]()
     with ProcessPoolExecutor(
         len(devices), mp_context=context, initializer=_start_worker, initargs=(work, places, threads)
     ) as pool:
@@ -151,7 +133,7 @@ def _start_worker(work: ClipWork, places: SimpleQueue[str], threads: int) -> Non
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limit_threads(threads)
     device = torch.device(places.get())
-    _STATE.update(work=work, device=device, encoder=frozen_encoder(work.encoder_reference, device, work.protocol))
+    _STATE.update(work=work, device=device, encoder=frozen_encoder(work.encoder_settings, device, work.protocol))
 
 
 def _end_with_parent() -> None:
@@ -162,6 +144,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _worker_rows(clip: Clip) -> Rows:
+def _worker_rows(clip: EvaluationSequence) -> Rows:
     rows: Rows = _STATE["work"].rows(clip, _STATE["encoder"], _STATE["device"])
     return rows

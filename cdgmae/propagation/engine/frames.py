@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.models.normalisation import normalise
 from cdgmae.propagation.engine.resizing import resize_bilinear
+from cdgmae.propagation.layouts.labelled_clip import LabelledClip
+from cdgmae.settings.protocol import InputSize
 from cdgmae.storage.media.images import ImageError, decode_rgb
 
 FRAMES_PER_BATCH = {"cpu": 1, "cuda": 8}
@@ -25,7 +27,7 @@ FRAMES_PER_BATCH = {"cpu": 1, "cuda": 8}
 SHORTER_SIDE_STEP = 64
 
 
-def input_sides(input_size: tuple[int, int] | int, height: int, width: int) -> tuple[int, int]:
+def input_sides(input_size: InputSize, height: int, width: int) -> tuple[int, int]:
     """(H, W) at which frames of `height` x `width` pixels are embedded.
 
     Two numbers are taken as they are. One number is the longer side; the shorter one keeps the aspect ratio and is rounded down
@@ -60,9 +62,19 @@ def grid_of(sides: tuple[int, int], patch_size: int, origin: str) -> tuple[int, 
         )
         raise ValueError(
             f"input size {sides[0]}x{sides[1]} (height x width) of {origin} is not a multiple of the encoder's patch size {patch_size}; "
-            f"set input_size (--input-size) to {choices}{hint}"
+            f"set input_size (--protocol input_size=...) to {choices}{hint}"
         )
     return sides[0] // patch_size, sides[1] // patch_size
+
+
+def clip_grid(clip: LabelledClip, input_size: InputSize, patch_size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(H, W) at which a clip is embedded, and (rows, columns) of its patches.
+
+    Raises:
+        ValueError: if a side is not a multiple of the patch size.
+    """
+    sides = input_sides(input_size, *clip.frame_size)
+    return sides, grid_of(sides, patch_size, f"clip {clip.name}")
 
 
 def read_frame(path: Path) -> Tensor:

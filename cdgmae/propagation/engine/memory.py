@@ -14,7 +14,7 @@ from torch import Tensor
 from cdgmae.models.onednn import products
 from cdgmae.propagation.engine.context import Tile, disc_mask, first_frame_copies, query_tiles
 from cdgmae.propagation.engine.top_k import largest, vote_weights
-from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.protocol import ClipProtocol
 
 MAX_AFFINITIES = {"cpu": 4_000_000, "cuda": 64_000_000}
 """At most this many affinities (float32) exist at a time besides those of one tile with a single frame: 16 and 256 MB."""
@@ -31,9 +31,7 @@ class LabelMemory:
     tiles' masks, and `MAX_AFFINITIES` floats of working space. Affinities are float32 (or what the features are) on every device.
     """
 
-    def __init__(
-        self, first_features_ND: Tensor, first_labels_NC: Tensor, grid: tuple[int, int], protocol: ProtocolSettings
-    ) -> None:
+    def __init__(self, first_features_ND: Tensor, first_labels_NC: Tensor, grid: tuple[int, int], protocol: ClipProtocol) -> None:
         """Start a clip.
 
         Args:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import scipy.io
 import torch
 from torch import Tensor
+
+from cdgmae.propagation.benchmarks.jhmdb import ALPHAS
+from cdgmae.propagation.measures.matlab_files import read_arrays
 
 JOINT_NAMES = (
     "neck", "belly", "face", "right shoulder", "left shoulder", "right hip", "left hip", "right elbow", "left elbow", "right knee",
@@ -23,7 +25,6 @@ LIMBS = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 5), (1, 6), (3, 7), (7, 11), (4, 8)
 """Pairs of joints that a line connects, from the trunk outwards."""
 
 NUM_JOINTS = len(JOINT_NAMES)
-ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5)
 SIGMA = 0.5
 KERNEL_SIDE = 4
 DECODED_CELLS = 5
@@ -41,18 +42,15 @@ def read_joints(path: Path) -> Coordinates:
     if not path.is_file():
         raise ValueError(f"joint file {path}: no such file")
     try:
-        content = scipy.io.loadmat(path)
-    except Exception as error:  # the reader raises many kinds on broken files
-        raise ValueError(
-            f"joint file {path} cannot be read ({type(error).__name__}: {error}); copy it again from JHMDB"
-        ) from None
-    if "pos_img" not in content:
-        found = sorted(name for name in content if not name.startswith("__"))
-        raise ValueError(f"joint file {path} holds no pos_img, found {found}; expected JHMDB's joint_positions.mat")
-    positions = np.asarray(content["pos_img"], dtype=np.float64)
+        content = read_arrays(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"joint file {path} cannot be read ({error}); copy it again from JHMDB") from None
+    positions = content.get("pos_img")
+    if positions is None:
+        raise ValueError(f"joint file {path} holds no pos_img, found {sorted(content)}; expected JHMDB's joint_positions.mat")
     if positions.ndim == 2:
         positions = positions[..., None]  # MATLAB drops a last axis of length 1
-    if positions.shape[:2] != (2, NUM_JOINTS):
+    if positions.shape[:2] != (2, NUM_JOINTS) or positions.ndim != 3 or not positions.shape[2]:
         raise ValueError(f"joint file {path}: pos_img has shape {positions.shape}, expected (2, {NUM_JOINTS}, frames)")
     if not np.isfinite(positions).all():
         frame = int(np.argwhere(~np.isfinite(positions))[0, 2]) + 1

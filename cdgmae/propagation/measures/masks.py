@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from cdgmae.propagation.engine.resizing import resize_bilinear, resize_nearest
+from cdgmae.storage.media.images import upright
 
 Ids = npt.NDArray[np.uint8]
 INDEXED_MODES = ("P", "L")
@@ -48,8 +49,9 @@ def read_annotation(path: Path) -> Annotation:
         ValueError: if the file is missing, broken, or holds colours instead of ids.
     """
     try:
-        with Image.open(path) as image:
-            image.load()
+        with Image.open(path) as stored:
+            stored.load()
+            image = upright(stored)
     except OSError as error:
         raise ValueError(f"annotation {path} cannot be read ({error}); copy it again from the data set's archive") from None
     if image.mode not in INDEXED_MODES:

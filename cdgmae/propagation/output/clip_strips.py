@@ -12,9 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from cdgmae.propagation.benchmarks.labelled_clip import Clip
+from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence, Predictions
 from cdgmae.propagation.engine.clip_results import PartFiles
-from cdgmae.propagation.measures.scorers import Scorer
 from cdgmae.storage.files.atomic import atomic_folder
 from cdgmae.storage.media.images import encode_jpeg
 
@@ -33,14 +32,14 @@ def strip_frames(num_frames: int) -> list[int]:
     return [round(place * (num_frames - 1) / max(1, count - 1)) for place in range(count)]
 
 
-def draw_strip(scorer: Scorer, num_frames: int) -> bytes:
-    """The strip of a finished clip as JPEG: its given labels in frame 0, then predictions, errors outlined.
+def draw_strip(predictions: Predictions, num_images: int) -> bytes:
+    """The strip of a finished sequence as JPEG, e.g. the given labels of frame 0, then predictions, errors outlined.
 
     Args:
-        scorer: Of the clip; holds the predictions of the strip's frames.
-        num_frames: Frames of the clip.
+        predictions: Of the sequence; hold those of the strip's images.
+        num_images: Images of the sequence that can be painted.
     """
-    images = [scorer.image(frame, PAINTED_SIDE) for frame in strip_frames(num_frames)]
+    images = [predictions.image(index, PAINTED_SIDE) for index in strip_frames(num_images)]
     for image in images:
         image.thumbnail((LONGER_SIDE, LONGER_SIDE), Image.Resampling.LANCZOS)
     width, height = images[0].size
@@ -50,18 +49,18 @@ def draw_strip(scorer: Scorer, num_frames: int) -> bytes:
     return encode_jpeg(strip, QUALITY)
 
 
-def collect_strips(clips: Sequence[Clip], parts: PartFiles, output: Path) -> None:
+def collect_strips(clips: Sequence[EvaluationSequence], parts: PartFiles, output: Path) -> None:
     """Put the strips of all finished clips into one folder, which replaces an older one as a whole.
 
     Beside SEQUENCE.jpg, `strips.json` says which frames each strip shows: sequence -> frames, counted from 0.
 
     Args:
-        clips: All clips of the clip set.
+        clips: All sequences of the set.
         parts: Where their strips were kept.
         output: The folder.
     """
     with atomic_folder(output) as folder:
         for clip in clips:
             shutil.copyfile(parts.strip_path(clip), folder / f"{clip.name}.jpg")
-        frames = {clip.name: strip_frames(len(clip.frames)) for clip in clips}
+        frames = {clip.name: strip_frames(clip.num_painted) for clip in clips}
         (folder / INDEX_NAME).write_text(json.dumps(frames, sort_keys=True) + "\n", encoding="utf-8")

@@ -17,10 +17,11 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from cdgmae.propagation.benchmarks.labelled_clip import Clip
+from cdgmae.propagation.layouts.labelled_clip import LabelledClip
 from cdgmae.propagation.measures.joints import BOX_SHARE, JOINT_NAMES, LIMBS, Coordinates
 from cdgmae.propagation.measures.masks import VOID, Ids, read_annotation
 from cdgmae.storage.files.atomic import atomic_file
+from cdgmae.storage.media.images import upright
 
 FORMATS = ("gif", "mp4")
 LONGER_SIDE = 640
@@ -53,7 +54,7 @@ def label_colours() -> npt.NDArray[np.float32]:
     return cycle[(np.arange(256) - 1) % len(cycle)]
 
 
-def mask_images(clip: Clip, predictions_T: Sequence[Ids]) -> Iterator[Image.Image]:
+def mask_images(clip: LabelledClip, predictions_T: Sequence[Ids]) -> Iterator[Image.Image]:
     """A clip's frames under their predicted ids; regions that differ from the annotation have a white outline.
 
     Args:
@@ -65,7 +66,7 @@ def mask_images(clip: Clip, predictions_T: Sequence[Ids]) -> Iterator[Image.Imag
         yield _captioned(painted, clip, frame, "white outline: differs from the annotation")
 
 
-def mask_image(clip: Clip, frame: int, ids_HW: Ids, truth_HW: Ids, longer_side: int = LONGER_SIDE) -> Image.Image:
+def mask_image(clip: LabelledClip, frame: int, ids_HW: Ids, truth_HW: Ids, longer_side: int = LONGER_SIDE) -> Image.Image:
     """One frame under `ids_HW`, see `mask_images`; ids may have any size, `longer_side` is the image's, in pixels."""
     image = _canvas(clip.frames[frame], longer_side)
     fitted = (_fit(ids, image.size) for ids in (ids_HW, truth_HW))
@@ -87,7 +88,7 @@ def paint_ids(image_HW3: npt.NDArray[np.uint8], ids_HW: Ids, truth_HW: Ids) -> n
 
 
 def joint_images(
-    clip: Clip, pixels_2JT: Coordinates, found_JT: npt.NDArray[np.bool_], truth_2JT: Coordinates
+    clip: LabelledClip, pixels_2JT: Coordinates, found_JT: npt.NDArray[np.bool_], truth_2JT: Coordinates
 ) -> Iterator[Image.Image]:
     """A clip's frames with the predicted joints and limbs, and a white line to the true place of every joint that PCK@0.2 counts as missed.
 
@@ -105,7 +106,7 @@ def joint_images(
 
 
 def joint_image(
-    clip: Clip,
+    clip: LabelledClip,
     frame: int,
     pixels_2J: Coordinates,
     found_J: npt.NDArray[np.bool_],
@@ -149,7 +150,8 @@ def _dot(
 
 def _canvas(path: Path, longer_side: int) -> Image.Image:
     """A frame with its longer side at `longer_side` and even sides, as video codecs want them."""
-    with Image.open(path) as image:
+    with Image.open(path) as stored:
+        image = upright(stored)
         factor = longer_side / max(image.size)
         width, height = (max(2, 2 * round(side * factor / 2)) for side in image.size)
         return image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
@@ -159,7 +161,7 @@ def _fit(ids_HW: Ids, size: tuple[int, int]) -> Ids:
     return np.asarray(Image.fromarray(ids_HW).resize(size, Image.Resampling.NEAREST))
 
 
-def _captioned(image: Image.Image, clip: Clip, frame: int, legend: str) -> Image.Image:
+def _captioned(image: Image.Image, clip: LabelledClip, frame: int, legend: str) -> Image.Image:
     """The image with a strip below that names clip and frame."""
     whole = Image.new("RGB", (image.width, image.height + CAPTION_HEIGHT), BLACK)
     whole.paste(image)

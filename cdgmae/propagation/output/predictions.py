@@ -6,9 +6,8 @@ from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdgmae.propagation.benchmarks.labelled_clip import Clip
+from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence, Predictions
 from cdgmae.propagation.engine.clip_results import PartFiles
-from cdgmae.propagation.measures.scorers import Scorer
 from cdgmae.propagation.output.clip_strips import draw_strip, strip_frames
 from cdgmae.propagation.output.overlays import check_format, write_overlay
 from cdgmae.storage.files.atomic import explain_write_errors, write_bytes
@@ -34,11 +33,11 @@ class ClipOutputs:
         if self.overlays is not None:
             check_format(self.overlay_format)
 
-    def kept_frames(self, num_frames: int) -> Container[int]:
-        """Frames of a clip whose predictions must be kept until its end."""
+    def painted(self, num_images: int) -> Container[int]:
+        """Images of a sequence whose predictions must be kept until its end."""
         if self.predictions is not None or self.overlays is not None:
-            return range(num_frames)
-        return strip_frames(num_frames) if self.strips else ()
+            return range(num_images)
+        return strip_frames(num_images) if self.strips else ()
 
     @property
     def key(self) -> list[str]:
@@ -46,12 +45,12 @@ class ClipOutputs:
         overlays = f"{self.overlays}.{self.overlay_format}" if self.overlays else "None"
         return [str(self.predictions), overlays, *(["strips"] if self.strips else [])]
 
-    def write(self, clip: Clip, scorer: Scorer, parts: PartFiles) -> None:
+    def write(self, clip: EvaluationSequence, predictions: Predictions, parts: PartFiles) -> None:
         """Write everything asked for of one finished clip.
 
         Args:
             clip: The clip.
-            scorer: Holds its predictions.
+            predictions: What it gave.
             parts: Where its strip is kept.
 
         Raises:
@@ -59,9 +58,9 @@ class ClipOutputs:
         """
         if self.predictions is not None:
             with explain_write_errors(self.predictions):
-                for name, data in scorer.predictions().items():
+                for name, data in predictions.predictions().items():
                     write_bytes(self.predictions / name, data)
         if self.overlays is not None:
-            write_overlay(self.overlays / f"overlays/{clip.name}.{self.overlay_format}", scorer.images())
+            write_overlay(self.overlays / f"overlays/{clip.name}.{self.overlay_format}", predictions.images())
         if self.strips:
-            write_bytes(parts.strip_path(clip), draw_strip(scorer, len(clip.frames)))
+            write_bytes(parts.strip_path(clip), draw_strip(predictions, clip.num_painted))

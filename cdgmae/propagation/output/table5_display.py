@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cdgmae.paper import PAPER_TABLES
-from cdgmae.propagation.benchmarks.image_files import show_size
-from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA
-from cdgmae.propagation.measures.scores import SCORE_COLUMNS
-from cdgmae.storage.tables import read_table, table_facts
-
-SHOWN_COLUMNS = SCORE_COLUMNS[:6]
-"""The columns of Table 5: J&F, J, F, mIoU, PCK@0.1, PCK@0.2."""
+from cdgmae.propagation.benchmarks.registry import benchmark_of, column_of
+from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA, wide_rows
+from cdgmae.storage.tables import read_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +22,30 @@ class PropagationDisplay:
     """What `cdgmae propagation show` prints.
 
     Attributes:
-        rows: Rows of the summary.
-        conditions: Clip set -> protocol, number of sequences and scored sizes, as the summary's metadata hold them.
+        summary: Rows of the long summary.
     """
 
-    rows: list[dict[str, Any]]
-    conditions: dict[str, dict[str, Any]]
+    summary: list[dict[str, Any]]
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the wide summary that are shown, e.g. those of Table 5."""
+        shown = {
+            (kind, measure.name)
+            for kind in {row["kind"] for row in self.summary}
+            for measure in benchmark_of(kind).measures
+            if measure.shown
+        }
+        rows = [row for row in self.summary if (row["kind"], row["measure"]) in shown]
+        return list(dict.fromkeys(column_of(row["set"], row["kind"], row["measure"]) for row in rows))
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """Set -> how it was measured, by its first row."""
+        first: dict[str, str] = {}
+        for row in self.summary:
+            first.setdefault(row["set"], describe_conditions(row))
+        return first
 
 
 def read_display(results: Path) -> PropagationDisplay:
@@ -44,34 +60,35 @@ def read_display(results: Path) -> PropagationDisplay:
     path = results if results.suffix == ".parquet" else results / "summary.parquet"
     if not path.is_file():
         raise ValueError(f"{path} does not exist; run `snakemake propagation` or `cdgmae propagation summarise` first")
-    return PropagationDisplay(read_table(path, SUMMARY_SCHEMA.names).to_pylist(), table_facts(path).get("conditions", {}))
+    return PropagationDisplay(read_table(path, SUMMARY_SCHEMA.names).to_pylist())
 
 
 def render_display(display: PropagationDisplay, console: Console | None = None) -> None:
-    """Print the table and one line per clip set on how it was measured."""
+    """Print the table and one line per evaluation set on how it was measured."""
     console = console or Console()
-    table = Table(title="Video label propagation, percent", title_justify="left")
+    columns = display.columns
+    table = Table(title="Frozen encoders, percent", title_justify="left")
     table.add_column("encoder")
-    for name in SHOWN_COLUMNS:
+    for name in columns:
         table.add_column(name, justify="right")
-    for row in display.rows:
-        table.add_row(row["encoder"], *(_shown(row[name]) for name in SHOWN_COLUMNS))
+    for row in wide_rows(display.summary):
+        table.add_row(row["encoder"], *(_shown(row.get(name)) for name in columns))
     table.add_section()
     for paper in PAPER_TABLES["table5"].rows.values():
-        values = (_shown(paper.printed[name].value) for name in SHOWN_COLUMNS)
+        values = (_shown(paper.value(name)) for name in columns)
         table.add_row(f"paper: {' '.join(paper.labels[:2])}", *values, style="dim")
     console.print(table)
-    for clip_set, facts in display.conditions.items():
-        console.print(f"[dim]{clip_set}: {describe_conditions(facts)}[/dim]", highlight=False)
+    for name, conditions in display.conditions.items():
+        console.print(f"[dim]{name}: {conditions}[/dim]", highlight=False)
 
 
-def describe_conditions(facts: dict[str, Any]) -> str:
-    """E.g. `30 sequences scored at 854x480; cropmae, input_size [480, 880], top_k 7, ...`."""
-    sizes = [show_size((height, width)) for height, width in facts["scored_sizes"]]
+def describe_conditions(row: Mapping[str, Any]) -> str:
+    """E.g. `30 sequences scored at 854x480; cropmae, input_size [480, 880], top_k 7, ...`, from a row of the summary."""
+    sizes, protocol = row["scored_sizes"].split(), json.loads(row["protocol"])
     where = sizes[0] if len(sizes) == 1 else f"{len(sizes)} sizes from {sizes[0]} to {sizes[-1]}"
-    count = "1 sequence" if facts["sequences"] == 1 else f"{facts['sequences']} sequences"
-    settings = {key: value for key, value in facts["protocol"].items() if key != "name" and value is not None}
-    return f"{count} scored at {where}; {', '.join([facts['protocol']['name'], *(f'{key} {settings[key]}' for key in settings)])}"
+    count = "1 sequence" if row["sequences"] == 1 else f"{row['sequences']} sequences"
+    settings = [f"{key} {value}" for key, value in protocol.items() if key != "name" and value is not None]
+    return f"{count} scored at {where}; {', '.join([protocol['name'], *settings])}"
 
 
 def _shown(value: float | None) -> str:

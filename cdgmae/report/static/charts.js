@@ -1,9 +1,8 @@
-// Charts of all pages: one palette, one look. An element with data-chart="ID" is filled with the Vega-Lite chart whose
-// specification is in the JSON script of that id; other scripts draw with report.drawChart.
+// Charts of all pages: one palette, one look. The pages' scripts draw with report.drawChart.
 "use strict";
 
 const report = {
-  // Okabe and Ito's colours, as in cdgmae/report/figures.py.
+  // Okabe and Ito's colours, as in cdgmae/report/svg_figures.py.
   palette: ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"],
 };
 
@@ -31,9 +30,3 @@ report.drawChart = async (element, spec) => {
     throw error;
   }
 };
-
-document.addEventListener("DOMContentLoaded", () => {
-  for (const element of document.querySelectorAll("[data-chart]")) {
-    report.drawChart(element, JSON.parse(document.getElementById(element.dataset.chart).textContent));
-  }
-});

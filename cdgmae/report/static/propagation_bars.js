@@ -21,7 +21,7 @@ propagation.worstFirst = (part, encoder) => {
   return places.sort((a, b) => (value(a) === value(b) ? a - b : value(a) - value(b)));
 };
 
-propagation.clipSet = (name) => propagationData.clipSets.find((part) => part.name === name);
+propagation.evaluationSet = (name) => propagationData.sets.find((part) => part.name === name);
 propagation.encoder = () => document.getElementById("encoder").value;
 propagation.shown = (score) => (score === null ? "none" : score.toFixed(1));
 
@@ -54,7 +54,7 @@ function makeRow(part, place, rank) {
 }
 
 function drawBars(container) {
-  const part = propagation.clipSet(container.dataset.clipSet), places = propagation.worstFirst(part, propagation.encoder());
+  const part = propagation.evaluationSet(container.dataset.set), places = propagation.worstFirst(part, propagation.encoder());
   const count = propagation.expanded.has(part.name) ? places.length : Math.min(ROWS_AT_FIRST, places.length);
   const table = make("table"), head = make("thead"), body = make("tbody");
   head.append(makeHead(part));

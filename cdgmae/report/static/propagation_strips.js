@@ -25,7 +25,7 @@ function makeSequence(part, encoder, place, rank, all) {
 }
 
 function drawStrips(container) {
-  const part = propagation.clipSet(container.dataset.clipSet), encoder = propagation.encoder();
+  const part = propagation.evaluationSet(container.dataset.set), encoder = propagation.encoder();
   const all = document.getElementById("all-encoders").checked;
   const sections = propagation.worstFirst(part, encoder).map((place, index) => [place, index + 1])
     .filter(([place]) => Object.hasOwn(part.strips.frames, part.sequences[place]))

@@ -18,7 +18,7 @@ logger = logging.getLogger("cdgmae")
 COPYING_THREADS = 8
 
 
-def stage_in(tars: Sequence[Path], folder: Path) -> list[Path]:
+def copy_to_local_disk(tars: Sequence[Path], folder: Path) -> list[Path]:
     """Copy complete shards, tar and index, below `folder` unless they are there already.
 
     Processes of one node may call this together: one copies, the others wait and find everything in place. A copy counts as
@@ -41,8 +41,8 @@ def stage_in(tars: Sequence[Path], folder: Path) -> list[Path]:
         needed, free = sum(sizes), shutil.disk_usage(folder).free
         if needed > free:
             raise ValueError(
-                f"{folder} has {free / 1e9:.1f} GB free, the shards need {needed / 1e9:.1f} GB more; choose another --stage-in "
-                "folder, free space there, or leave --stage-in out to read the shards where they are"
+                f"{folder} has {free / 1e9:.1f} GB free, the shards need {needed / 1e9:.1f} GB more; choose another "
+                "runtime.local_copy, free space there, or leave it out to read the shards where they are"
             )
         missing = [(tar, copy) for tar, copy, size in zip(tars, copies, sizes, strict=True) if size]
         if missing:

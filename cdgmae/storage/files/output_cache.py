@@ -1,11 +1,17 @@
 """Finished outputs under a second name, so that a job whose declared outputs were deleted need not make them again.
 
-Snakemake deletes the outputs of a job before it runs and after it failed, whole or not: those of a block of shards in which one
-failed, and those that a job finished after its controller was killed. So a stage that has committed its outputs names them again in
-a folder under work/, before it removes its resumable state, and looks there before it starts.
+Snakemake deletes the outputs of a job before it runs and after it failed, also those that a job finished after its controller was
+killed; and a changed key that is changed back would train everything a third time. So `cdgmae cluster launch --keep` names whole outputs
+again below work/finished/, in a folder per identity, once the command has succeeded, and puts them back at the start of a job of the
+same identity. The stages know nothing of this. A new identity deletes nothing: what a failed experiment replaced is found again.
 
-The second names are hard links: the same files, which take no space of their own until the first names are deleted. Where links
-are impossible (another device, a file system without them) the files are copied and do take space.
+The identity is the digest of the command line without the options that change no result, of the content of every file and folder that it
+names, of the package's version and of the precision. The second names are hard links, which take no space until the first names are
+deleted; where links are impossible (another device, a file system without them) the files are copied. `rm -r work/finished/views/X` frees
+what is kept of source X, and makes sure that it is made again.
+
+Snakemake's own cache between workflows (`cache:`) does not do: the controller stores the outputs, so what a job finishes after its
+controller was killed is lost; it takes no directories, and its key is made of the rule's text with the number of threads in it.
 """
 
 from __future__ import annotations
@@ -15,153 +21,180 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from cdgmae import __version__
 from cdgmae.storage.files.atomic import atomic_file, atomic_folder, explain_write_errors, write_text
-from cdgmae.storage.tables import file_sha256
+from cdgmae.storage.tables import file_sha256, read_table, stats_digest
 
 logger = logging.getLogger("cdgmae")
 
-RECORD_SUFFIX = ".finished.json"
+FINISHED = Path("work/finished")
+RECORD = "record.json"
+OPTIONS_WITHOUT_INFLUENCE = (
+    "--output", "--work", "--threads", "--batch-size", "--max-bad-fraction", "--runtime", "--tracker-dir",
+)  # fmt: skip
+"""Options of the commands that say where and how fast, never what."""
+
+SHARD_FILE = re.compile(r"\d{5}\.(tar|parquet)")
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 """Errors that say that a hard link is impossible here, though a copy may be."""
 
 
+def identity_of(command: Sequence[str], *, precision: str = "") -> str:
+    """What a command's outputs depend on, as a digest.
+
+    Args:
+        command: Program and arguments. Of an argument that names a file or folder (also as `NAME=PATH` and `NAME@PATH`) the content
+            counts, of a shard's tar its index and size. Files that JSON settings name count alike; of folders, which are the user's,
+            sizes and times do.
+        precision: Precision of the networks.
+    """
+    words: list[Any] = []
+    arguments = iter(command[1:])
+    for word in arguments:
+        if word in OPTIONS_WITHOUT_INFLUENCE:
+            next(arguments, None)
+        elif word.startswith("{"):
+            paths = _paths_in(json.loads(word))
+            words.append([word, [stats_digest(_files(path)) if path.is_dir() else _content(path) for path in paths]])
+        else:
+            name, path = _path_of(word)
+            words.append(word if path is None else [name, _content(path)])
+    return hashlib.sha256(json.dumps([words, __version__, precision]).encode()).hexdigest()[:32]
+
+
+def _path_of(word: str) -> tuple[str, Path | None]:
+    """An argument's text before the path that it names, and that path."""
+    for separator in ("", "=", "@"):
+        name, _, path = word.rpartition(separator) if separator else ("", "", word)
+        if "/" in path and os.path.exists(path):
+            return name, Path(path)
+    return word, None
+
+
+def _paths_in(settings: Any) -> Iterator[Path]:
+    """The files and folders that exist among the strings of some settings."""
+    if isinstance(settings, str) and os.path.exists(settings):
+        yield Path(settings)
+    if isinstance(settings, dict | list):
+        for value in settings.values() if isinstance(settings, dict) else settings:
+            yield from _paths_in(value)
+
+
+def _content(path: Path) -> Any:
+    """What stands for the content of a file or folder. Of a folder of shards, their tables count and not what lies beside them."""
+    if path.is_dir():
+        files = _files(path)
+        shards = [file for file in files if SHARD_FILE.fullmatch(file.name)]
+        return [(file.relative_to(path).as_posix(), _content(file)) for file in shards or files if not _has_index(file)]
+    index = path.with_suffix(".parquet")
+    if _has_index(path):
+        return [path.stat().st_size, _rows_digest(index)]
+    return _rows_digest(path) if path.suffix == ".parquet" else file_sha256(path)
+
+
+def _has_index(path: Path) -> bool:
+    return path.suffix == ".tar" and path.with_suffix(".parquet").is_file()
+
+
+def _rows_digest(table: Path) -> str:
+    """Digest of a table's rows; its metadata, e.g. what it was made from, does not count."""
+    digest, rows = hashlib.sha256(), read_table(table).replace_schema_metadata(None)
+    with pa.ipc.new_stream(pa.PythonFile(_Sink(digest), mode="w"), rows.schema) as stream:
+        stream.write_table(rows.combine_chunks(), max_chunksize=1 << 16)
+    return digest.hexdigest()
+
+
+class _Sink:
+    """A file that keeps the digest of what is written."""
+
+    closed = False
+
+    def __init__(self, digest: Any) -> None:
+        self.write = digest.update
+
+    def flush(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
 @dataclass(frozen=True, slots=True)
-class FinishedFolder:
-    """Where finished outputs get their second names.
+class OutputCache:
+    """The kept outputs of one job.
 
     Attributes:
-        folder: The folder; None: nothing is kept or looked for.
-        reuse: Whether kept outputs are put back; False: all work is done anew, and what is kept is replaced.
+        outputs: Its files and folders, with different names; the last one is put back last.
+        folder: Where they are kept: work/finished/NAME/IDENTITY.
     """
 
-    folder: Path | None = None
-    reuse: bool = True
-
-    def copy_of(self, outputs: Sequence[Path], made_from: Mapping[str, Any]) -> FinishedCopy:
-        """The kept copy of what one unit of work writes.
-
-        Args:
-            outputs: Its files and folders, with different names; the last one is what later stages wait for, and is put back last.
-            made_from: Everything that the outputs depend on, as JSON-able values, without machine settings and paths; the package
-                version is added.
-        """
-        text = json.dumps({**made_from, "version": __version__}, sort_keys=True, default=str)
-        return FinishedCopy(self.folder, self.reuse, tuple(outputs), hashlib.sha256(text.encode()).hexdigest())
-
-
-NOTHING_KEPT = FinishedFolder()
-"""For callers that keep nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedCopy:
-    """The second names of some outputs and the record that says what they are; see `FinishedFolder` for the attributes."""
-
-    folder: Path | None
-    reuse: bool
     outputs: tuple[Path, ...]
-    identity: str
+    folder: Path
 
-    @property
-    def record_path(self) -> Path:
-        """The JSON record, written last: the copy is there only if it is."""
-        return self._kept(self.outputs[-1]).with_name(f"{self.outputs[-1].name}{RECORD_SUFFIX}")
+    @classmethod
+    def of_command(cls, command: Sequence[str], outputs: Sequence[Path], *, precision: str = "") -> OutputCache:
+        """The kept outputs of a command: what it writes below results/, the first of which names the folder; see `identity_of`."""
+        identity = identity_of(command, precision=precision)
+        return cls(tuple(outputs), FINISHED / Path(*outputs[0].parts[1:]) / identity)
 
-    def _kept(self, output: Path) -> Path:
-        return (self.folder or Path()) / output.name
-
-    def restore(self) -> dict[str, Any] | None:
+    def restore(self) -> bool:
         """Put the outputs back under their final names, as new as if they had been made now.
 
-        A copy of another identity, or one whose sizes or SHA-256 do not agree with its record, is removed.
-
         Returns:
-            The facts that `keep` was given, with `restored: True`; None if the work has to be done.
+            Whether they are there; False if the work has to be done.
 
         Raises:
             ValueError: if the outputs cannot be written.
         """
-        if self.folder is None or not self.reuse or not self.record_path.is_file():
-            return None
-        if (problem := self._problem(record := self._read_record())) is not None:
-            logger.warning("%s %s: it is removed and the work done anew", self.record_path, problem)
-            self._remove()
-            return None
-        last = self.outputs[-1]
-        with explain_write_errors(last):
-            if last.is_file() and not last.samefile(self._kept(last)):
-                last.unlink()  # of other files: it must not describe the ones that come now
+        kept = self.folder
+        if not (kept / RECORD).is_file():
+            return False
+        if (problem := self._problem(kept)) is not None:
+            logger.warning("%s %s: the work is done again", kept, problem)
+            return False
+        logger.info("%s was finished before: it is put back from %s", self.outputs[-1], kept)
+        with explain_write_errors(self.outputs[-1]):
             for output in self.outputs:
-                _name_again(self._kept(output), output, touch=True)
-        logger.info(
-            "%s was found finished in %s and put back. To have it made anew, delete it there too, or set runtime.reuse_finished: false "
-            "(--no-reuse-finished)", last, self.folder,
-        )  # fmt: skip
-        paths = dict(zip(record["outputs"], map(str, self.outputs), strict=True))
-        facts = {name: paths.get(value, value) if isinstance(value, str) else value for name, value in record["facts"].items()}
-        return {**facts, "restored": True}
+                _name_again(kept / output.name, output, touch=True)
+        return True
 
-    def keep(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Name the committed outputs again; call it before the resumable state is removed.
-
-        A failure to do so is a warning: the outputs themselves are whole.
-
-        Args:
-            facts: What the stage returns, JSON-able; kept in the record.
-
-        Returns:
-            `facts`.
-        """
-        if self.folder is None:
-            return facts
+    def store(self) -> None:
+        """Name the outputs again; a failure to do so is a warning, since the outputs themselves are whole."""
+        kept = self.folder
         try:
-            self.record_path.unlink(missing_ok=True)
+            (kept / RECORD).unlink(missing_ok=True)
             for output in self.outputs:
-                _name_again(output, self._kept(output))
-            files = {name: [path.stat().st_size, file_sha256(path)] for name, path in self._kept_files().items()}
-            record = {"identity": self.identity, "outputs": [*map(str, self.outputs)], "files": files, "facts": facts}
-            write_text(self.record_path, json.dumps(record, indent=2, default=str) + "\n")
+                _name_again(output, kept / output.name)
+            files = {name: [file.stat().st_size, file_sha256(file)] for name, file in self._kept_files(kept)}
+            write_text(kept / RECORD, json.dumps(files, indent=2) + "\n")
         except OSError as error:
-            logger.warning("%s could not be kept in %s: %s", self.outputs[-1], self.folder, error)
-        return facts
+            logger.warning("%s could not be kept in %s: %s", self.outputs[-1], kept, error)
 
-    def _kept_files(self) -> dict[str, Path]:
-        found = [(kept.parent, file) for kept in map(self._kept, self.outputs) for file in _files(kept)]
-        return {file.relative_to(folder).as_posix(): file for folder, file in found}
-
-    def _read_record(self) -> dict[str, Any]:
-        try:
-            record = json.loads(self.record_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return record if isinstance(record, dict) and record.keys() >= {"identity", "outputs", "files", "facts"} else {}
-
-    def _problem(self, record: Mapping[str, Any]) -> str | None:
-        """Why the copy cannot be used; None if it is whole and what is asked for."""
-        if not record:
-            return "cannot be read"
-        if record["identity"] != self.identity or len(record["outputs"]) != len(self.outputs):
-            return "is of other settings, inputs or another version"
-        found = self._kept_files()
-        if found.keys() != record["files"].keys() or not all(self._kept(output).exists() for output in self.outputs):
-            return "names files that are not there"
-        for name, path in found.items():
-            if [path.stat().st_size, file_sha256(path)] != record["files"][name]:
-                return f"has another size or SHA-256 for {name} than the file"
-        return None
-
-    def _remove(self) -> None:
-        self.record_path.unlink(missing_ok=True)
+    def _kept_files(self, kept: Path) -> Iterator[tuple[str, Path]]:
         for output in self.outputs:
-            kept = self._kept(output)
-            shutil.rmtree(kept) if kept.is_dir() else kept.unlink(missing_ok=True)
+            for file in _files(kept / output.name):
+                yield file.relative_to(kept).as_posix(), file
+
+    def _problem(self, kept: Path) -> str | None:
+        """Why the kept outputs cannot be used; None if they are whole."""
+        try:
+            record: Mapping[str, list[Any]] = json.loads((kept / RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return "has a record that cannot be read"
+        found = dict(self._kept_files(kept))
+        if found.keys() != record.keys() or not all((kept / output.name).exists() for output in self.outputs):
+            return "lacks files"
+        damaged = [name for name, file in found.items() if [file.stat().st_size, file_sha256(file)] != record[name]]
+        return f"holds a damaged {damaged[0]}" if damaged else None
 
 
 def _files(path: Path) -> list[Path]:

@@ -11,6 +11,31 @@ from typing import NamedTuple
 logger = logging.getLogger("cdgmae")
 
 
+FOREIGN_FOLDERS = frozenset(
+    {
+        "@eadir",
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "recycler",
+        "system volume information",
+        "__macosx",
+        "lost+found",
+        "__pycache__",
+    }
+)
+"""Folders that storage servers and operating systems leave in data, in lower case: thumbnails, deleted files, settings."""
+
+NO_EXTENSION = "(no ending)"
+
+
+class LeftOut(NamedTuple):
+    """A file or folder that a listing did not take, by its path below the root, and why."""
+
+    path: str
+    reason: str
+
+
 class FoundFile(NamedTuple):
     """A file below a root folder: path relative to it with `/`, parent folder's name (None in the root itself), size in bytes."""
 
@@ -19,11 +44,23 @@ class FoundFile(NamedTuple):
     byte_size: int
 
 
-def find_files(root: Path, extensions: frozenset[str] | None = None) -> Iterator[FoundFile]:
+def is_foreign(name: str) -> bool:
+    """Whether a folder of this name is hidden, or belongs to a storage server or operating system and holds no data of the user."""
+    return name.startswith(".") or name.lower() in FOREIGN_FOLDERS
+
+
+def find_files(
+    root: Path, extensions: frozenset[str] | None = None, left_out: list[LeftOut] | None = None
+) -> Iterator[FoundFile]:
     """All files below `root`, or those with one of the endings: a folder's files by name, then its subfolders by name.
 
-    Names are compared by code point. Hidden files and folders are skipped, links are followed, and a link back to a folder above
-    itself is not entered. Links that lead nowhere are listed with size 0, so that they end as a row with a reason.
+    Names are compared by code point. Hidden files and foreign folders (`is_foreign`) are skipped, links are followed, and a link back to
+    a folder above itself is not entered. Links that lead nowhere are listed with size 0, so that they end as a row with a reason.
+
+    Args:
+        root: Where to look.
+        extensions: Wanted endings in lower case, with the dot; None: all.
+        left_out: Receives what is skipped.
 
     Raises:
         ValueError: if a folder cannot be listed.
@@ -38,37 +75,43 @@ def find_files(root: Path, extensions: frozenset[str] | None = None) -> Iterator
             if identity in above:
                 logger.warning("%s leads back to a folder above it and is not entered", folder)
                 continue
-            files, subfolders = _scan(folder, extensions)
+            files, subfolders, skipped = _scan(folder, extensions)
         except OSError as error:
             raise ValueError(
                 f"folder {folder} cannot be listed: {error.strerror}. Give read permission on it, or point the configured folder "
                 "(shards.datasets.NAME.path, --root, views.sources.NAME.root) at readable folders only."
             ) from None
+        if left_out is not None:
+            left_out.extend(LeftOut(os.path.join(relative, name), reason) for name, reason in skipped)
         parent = os.path.basename(relative) or None
         for name, byte_size in files:
             yield FoundFile(os.path.join(relative, name), parent, byte_size)
         pending.extend((os.path.join(relative, name), above | {identity}) for name in reversed(subfolders))
 
 
-def _scan(folder: str, extensions: frozenset[str] | None) -> tuple[list[tuple[str, int]], list[str]]:
-    """Sorted (name, size) of the wanted files of one folder, and its sorted subfolders."""
+def _scan(folder: str, extensions: frozenset[str] | None) -> tuple[list[tuple[str, int]], list[str], list[tuple[str, str]]]:
+    """Sorted (name, size) of the wanted files of one folder, its sorted subfolders, and sorted (name, reason) of the rest."""
     files: list[tuple[str, int]] = []
     subfolders: list[str] = []
+    skipped: list[tuple[str, str]] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
-                continue
             try:
                 is_folder = entry.is_dir()
             except OSError:  # a link to itself
                 is_folder = False
-            if is_folder:
+            extension = os.path.splitext(entry.name)[1].lower()
+            if entry.name.startswith("."):
+                skipped.append((entry.name, "hidden"))
+            elif is_folder and is_foreign(entry.name):
+                skipped.append((entry.name, "folder of a storage server or operating system"))
+            elif is_folder:
                 subfolders.append(entry.name)
-            elif extensions is None or os.path.splitext(entry.name)[1].lower() in extensions:
+            elif extensions is None or extension in extensions:
                 files.append((entry.name, _size(entry)))
-    files.sort()
-    subfolders.sort()
-    return files, subfolders
+            else:
+                skipped.append((entry.name, f"ending {extension or NO_EXTENSION}"))
+    return sorted(files), sorted(subfolders), sorted(skipped)
 
 
 def _size(entry: os.DirEntry[str]) -> int:

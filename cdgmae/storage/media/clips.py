@@ -22,6 +22,10 @@ VIDEO_EXTENSIONS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", "
 CONTAINERS = "avi,matroska,webm,mov,mp4,mpeg,mpegts"
 
 
+TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+"""Degrees counter-clockwise -> turn, without resampling."""
+
+
 class Frame(NamedTuple):
     """One frame of a clip: its image, or why there is none."""
 
@@ -97,13 +101,14 @@ class VideoFile:
         if not path.is_file():
             raise ImageError("no such file")
         with self._opened() as container:
-            stream = container.streams.video[0]
-            if stream.width * stream.height > max_pixels:
-                raise ImageError(f"too many pixels ({stream.width}x{stream.height}, the limit is {max_pixels})")
             try:
+                stream = container.streams.video[0]
+                width, height = stream.width, stream.height
                 self.num_frames = sum(packet.size > 0 for packet in container.demux(stream))
-            except self._av.FFmpegError as error:
-                raise ImageError(f"damaged video ({error.strerror})") from None
+            except Exception as error:  # a damaged stream raises more kinds than FFmpeg's own
+                raise ImageError(f"damaged video ({_reason(error)})") from None
+            if width * height > max_pixels:
+                raise ImageError(f"too many pixels ({width}x{height}, the limit is {max_pixels})")
 
     def read(self, numbers: Iterable[int]) -> Iterator[Frame]:
         """See `Clip.read`."""
@@ -116,20 +121,22 @@ class VideoFile:
                 for frame in container.decode(stream):
                     if missing and decoded == missing[-1]:
                         broken = "damaged frame" if frame.is_corrupt else None
-                        yield Frame(missing.pop(), None if broken else frame.to_image().convert("RGB"), broken)
+                        yield Frame(missing.pop(), None if broken else _upright(frame), broken)
                     decoded += 1
                     if not missing:
                         return
-            except self._av.FFmpegError as error:
-                reason = f" ({error.strerror})"
+            except Exception as error:
+                reason = f" ({_reason(error)})"
         for number in reversed(missing):
             yield Frame(number, None, f"only {decoded} of {self.num_frames} frames can be decoded{reason}")
 
     def _opened(self) -> Any:
         try:
-            container = self._av.open(str(self._path), options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"})
-        except (self._av.FFmpegError, OSError) as error:
-            raise ImageError(f"not a readable video ({error.strerror})") from None
+            container = self._av.open(
+                str(self._path), options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}, metadata_errors="ignore"
+            )
+        except Exception as error:
+            raise ImageError(f"not a readable video ({_reason(error)})") from None
         if not container.streams.video:
             container.close()
             raise ImageError("file has no video stream")
@@ -139,6 +146,17 @@ class VideoFile:
 def temporal_key(name: str) -> list[tuple[int, str]]:
     """Sort key of frame names: runs of digits count as numbers."""
     return [(int(part), part) if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _upright(frame: Any) -> Image.Image:
+    """A decoded frame as it is meant to be seen: turned as the stream's display matrix says, as players do."""
+    image: Image.Image = frame.to_image().convert("RGB")
+    degrees = round(frame.rotation or 0) % 360  # counter-clockwise
+    return image.transpose(TURNS[degrees]) if degrees in TURNS else image
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or f"{type(error).__name__}: {error}")
 
 
 def _is_frame(file: Path) -> bool:

@@ -8,15 +8,38 @@ import stat
 import warnings
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 DEFAULT_MAX_PIXELS = 89_478_485
-READABLE_FORMATS = ("JPEG", "PNG", "WEBP")
-IMAGE_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp"})
+READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
+"""Formats that Pillow reads by itself, without another program or a file beside the image; of several pages or frames the first counts."""
+
+IMAGE_EXTENSIONS = frozenset(
+    {".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".avif"}
+)
 """File endings that count as images, in lower case; compared without regard to case."""
 
-FORMAT_EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+FORMAT_EXTENSIONS = {
+    "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tif", "BMP": "bmp", "GIF": "gif", "PPM": "ppm", "AVIF": "avif",
+}  # fmt: skip
 """Format reported by Pillow -> file ending. MPO is a JPEG with more images behind the first, as many phones write."""
+
+NAMED_FORMATS = ", ".join(READABLE_FORMATS)
+
+DEEP_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+"""Pillow's modes of grey images with more than 8 bits, whose conversion by Pillow would cut values off at 255."""
+
+DEEP_NOTE = "more than 8 bits: scaled by the range of its own values"
+"""Beside status ok in the index: what was done to an image of `DEEP_MODES`."""
+
+MAX_ASPECT_RATIO = 100
+"""Longer by shorter side; a strip beyond it would become huge when its shorter side is scaled up."""
+
+TURNED = frozenset({5, 6, 7, 8})
+"""EXIF orientations that swap width and height."""
+
+ORIENTATION_TAG = 0x0112
 
 # Images are checked against `max_pixels` before any pixel is decoded; Pillow's own global limit would only warn.
 Image.MAX_IMAGE_PIXELS = None
@@ -73,31 +96,34 @@ def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image
     """Read an image's header and refuse what cannot or must not be decoded.
 
     Args:
-        data: The file's bytes (JPEG, PNG or WebP).
+        data: The file's bytes, of one of `READABLE_FORMATS`.
         max_pixels: Largest allowed width * height.
 
     Raises:
-        ImageError: empty file, not an image, another format, a broken header, or more than `max_pixels` pixels.
+        ImageError: empty file, not an image, another format, a broken header, more than `max_pixels` pixels, or a strip beyond
+            `MAX_ASPECT_RATIO`.
     """
     if not data:
         raise ImageError("empty file")
     try:
         image = Image.open(io.BytesIO(data), formats=READABLE_FORMATS)
     except UnidentifiedImageError:
-        raise ImageError("not a JPEG, PNG or WebP image") from None
+        raise ImageError(f"not an image of a known format ({NAMED_FORMATS})") from None
     except Exception as error:  # recognised by its first bytes, but the header ends early or contradicts itself
         raise ImageError(f"corrupt or truncated image ({type(error).__name__} in the header)") from None
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"too many pixels ({width}x{height}, the limit is {max_pixels})")
+    if max(width, height) > MAX_ASPECT_RATIO * max(1, min(width, height)):
+        raise ImageError(f"too narrow ({width}x{height}, one side may be {MAX_ASPECT_RATIO} times the other)")
     return image
 
 
 def decode_rgb(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
     """Decode an image to 8-bit RGB with its EXIF rotation applied.
 
-    CMYK, 16-bit, palette, alpha and greyscale images are converted by Pillow's `convert("RGB")`, which is what
-    torchvision's image-folder loader does.
+    CMYK, palette, alpha and greyscale images are converted by Pillow's `convert("RGB")`, which is what torchvision's image-folder
+    loader does. Grey values of more than 8 bits are scaled so that the file's smallest value is black and its largest white.
 
     Raises:
         ImageError: as `open_image`, or truncated or corrupt data.
@@ -105,36 +131,72 @@ def decode_rgb(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image
     image = open_image(data, max_pixels)
     try:
         image.load()
-        return _upright(image).convert("RGB")
+        return _to_eight_bits(upright(image)).convert("RGB")
+    except ImageError:
+        raise
     except Exception as error:
         raise ImageError(f"corrupt or truncated image ({type(error).__name__}: {error})") from None
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF rotation; pixels beside unreadable EXIF data are still good and stay as they are."""
+def upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF rotation: the one rule for images, frames and masks. Pixels beside unreadable EXIF data stay as they are."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:
         return image
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of `upright(image)`, from the header alone."""
+    try:
+        turned = image.getexif().get(ORIENTATION_TAG) in TURNED
+    except Exception:
+        turned = False
+    return image.size[::-1] if turned else image.size
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode not in DEEP_MODES:
+        return image
+    values_HW = np.asarray(image, dtype=np.float64)
+    low, high = float(values_HW.min()), float(values_HW.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ImageError("pixels are NaN or infinite")
+    return Image.fromarray(np.round((values_HW - low) * (255 / ((high - low) or 1))).astype(np.uint8))
+
+
 def image_extension(image: Image.Image) -> str:
-    """File ending for the format an image was read from: jpg, png or webp."""
+    """File ending for the format an image was read from."""
     return FORMAT_EXTENSIONS[image.format or ""]
 
 
 def encode_jpeg(image: Image.Image, quality: int) -> bytes:
-    """JPEG bytes of an RGB image; without chroma subsampling from quality 90 on."""
+    """JPEG bytes of an RGB image; without chroma subsampling from quality 90 on.
+
+    Raises:
+        ImageError: if a JPEG cannot hold the image.
+    """
     buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
+    try:
+        image.save(buffer, format="JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
+    except OSError as error:  # of the encoder, not of a disk
+        raise ImageError(f"cannot be encoded as JPEG ({image.width}x{image.height}: {error})") from None
     return buffer.getvalue()
 
 
 def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
-    """Scale so that the shorter side has `size` pixels, bicubic with antialiasing, aspect ratio kept."""
+    """Scale so that the shorter side has `size` pixels, bicubic with antialiasing, aspect ratio kept.
+
+    Raises:
+        ImageError: if the result would have more than `DEFAULT_MAX_PIXELS` pixels.
+    """
     width, height = image.size
     scale = size / min(width, height)
     target = (max(size, round(width * scale)), max(size, round(height * scale)))
+    if target[0] * target[1] > DEFAULT_MAX_PIXELS:
+        raise ImageError(
+            f"too many pixels when scaled ({target[0]}x{target[1]} from {width}x{height}, the limit is {DEFAULT_MAX_PIXELS})"
+        )
     return image if image.size == target else image.resize(target, Image.Resampling.BICUBIC)
 
 

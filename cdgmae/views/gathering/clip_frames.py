@@ -21,12 +21,11 @@ import numpy as np
 
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import integer_seed
-from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.files.paths import text_to_path
 from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, ImageShardWriter, index_path
 from cdgmae.storage.media.clips import Frame, frame_name, open_clip, split_frame_name
 from cdgmae.storage.media.images import ImageError, encode_jpeg, fit_image
-from cdgmae.storage.tables import file_sha256, stats_digest
+from cdgmae.storage.tables import file_sha256
 from cdgmae.views.gathering.copying import check_bad_fraction
 from cdgmae.views.sources.video import ClipViews, FrameSettings
 
@@ -38,10 +37,7 @@ class _View(NamedTuple):
     data: bytes
 
 
-def read_clips(
-    settings: ClipViews, seed: int, shard_tar: Path, output_tar: Path,
-    *, threads: int = 1, finished: FinishedFolder = NOTHING_KEPT,
-) -> dict[str, Any]:  # fmt: skip
+def read_clips(settings: ClipViews, seed: int, shard_tar: Path, output_tar: Path, *, threads: int = 1) -> dict[str, Any]:
     """Fill the bags of one shard with later frames of their clips.
 
     A short clip gives as many views as it has frames; a clip without any later frame, and a frame that cannot be decoded, is a row
@@ -53,10 +49,9 @@ def read_clips(
         shard_tar: Image shard of layout `clips`.
         output_tar: View shard to write; its index goes beside it.
         threads: Clips read at the same time.
-        finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
-        Facts: output, clips, views, bad, short_bags (bags of fewer than M views); `restored` if it came from `finished`.
+        Facts: output, clips, views, bad, short_bags (bags of fewer than M views).
 
     Raises:
         ValueError: if the shard was not made of clips, PyAV is missing, or more than `max_bad_fraction` of the views are bad.
@@ -64,11 +59,6 @@ def read_clips(
     rows = sorted(ImageShard(shard_tar).rows(OK), key=lambda row: row.key)
     clips = [(row, *_origin(row, shard_tar)) for row in rows]
     inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar))}
-    files = stats_digest(Path(settings.path) / text_to_path(clip) for _, clip, _ in clips)
-    made_from = {"frames": settings.digest(), "seed": seed, "shard": list(inputs.values()), "clips": files}
-    copy = finished.copy_of([output_tar, index_path(output_tar)], made_from)
-    if (restored := copy.restore()) is not None:
-        return restored
     views = short = 0
     bad: list[str] = []
     with ImageShardWriter(output_tar) as writer, ProgressMeter(f"clips {output_tar.stem}", len(clips), unit="clips") as meter:
@@ -87,7 +77,7 @@ def read_clips(
             "Mend or remove these clips, widen frame_gap, or raise views.sources.NAME.max_bad_fraction.",
         )  # fmt: skip
         writer.commit(settings_digest=settings.digest(), inputs=inputs, extra={"short_bags": short})
-    return copy.keep({"output": str(output_tar), "clips": len(clips), "views": views, "bad": len(bad), "short_bags": short})
+    return {"output": str(output_tar), "clips": len(clips), "views": views, "bad": len(bad), "short_bags": short}
 
 
 def later_frames(settings: FrameSettings, bag_seed: int, first: int, num_frames: int) -> list[int]:

@@ -5,7 +5,6 @@ The bytes are copied as they are. A view's row names the image that was taken: i
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, ImageShardWriter, index_path
+from cdgmae.storage.media.images import ImageError
 from cdgmae.storage.tables import file_sha256
 
 
@@ -62,17 +62,10 @@ class DataSetImages:
             ValueError: if they are not those that the index describes.
         """
         shard, row = self._shards[self._shard_of[position]], self.row(position)
-        data = shard.read(row)
-        if hashlib.sha256(data).hexdigest() != row.sha256:
-            raise ValueError(
-                f"{shard.tar_path}: bytes of {row.key} differ from the index; delete the shard and rerun the shards stage"
-            )
-        return data
-
-
-def shards_beside(shard_tar: Path) -> list[Path]:
-    """All image shards of a data set, from one of them."""
-    return sorted(shard_tar.parent.glob("*.tar"))
+        try:
+            return shard.read(row)
+        except ImageError as error:
+            raise ValueError(f"{shard.tar_path}: {row.key}: {error}; delete the shard and rerun the shards stage") from None
 
 
 class Taken(NamedTuple):

@@ -5,7 +5,7 @@ Shapes: B batch, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -17,13 +17,16 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from cdgmae.models.encoders.by_name import Encoder, load_encoder, reference_digest
+from cdgmae.models.encoders.by_name import Encoder, load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
+from cdgmae.runtime.compute import start_compute
+from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.runtime.progress import ProgressMeter
-from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
+from cdgmae.settings.encoder import EncoderSettings
+from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.storage.image_shards import OK, ImageRow, ImageShard, index_path
 from cdgmae.storage.media.images import ImageError, center_crop, decode_rgb, resize_shorter_side
-from cdgmae.storage.tables import file_sha256, is_made_from, read_table, write_table
+from cdgmae.storage.tables import file_sha256, read_table, write_table
 from cdgmae.views.sources.knn import EmbeddingSettings
 
 COLUMNS = ("key", "sha256", "reason", "embedding")
@@ -42,55 +45,50 @@ def embedding_schema(width: int) -> pa.Schema:
 
 
 def embed_images(
-    settings: EmbeddingSettings, shard_tar: Path, encoder_reference: str, output: Path, *, device: torch.device, threads: int = 1,
-    load: Callable[[], Encoder] | None = None, keep: bool = False, finished: FinishedFolder = NOTHING_KEPT,
-) -> dict[str, Any]:  # fmt: skip
+    settings: EmbeddingSettings,
+    shard_tar: Path,
+    encoder_settings: EncoderSettings,
+    output: Path,
+    *,
+    runtime: RuntimeSettings = DEFAULT_RUNTIME,
+) -> dict[str, Any]:
     """Embed every image of a shard: the encoder's final-norm CLS token, scaled to length 1.
 
     Args:
         settings: Image size and batch.
         shard_tar: Image shard.
-        encoder_reference: See `cdgmae.models.encoders.by_name.load_encoder`.
+        encoder_settings: The encoder.
         output: Parquet table to write, see `embedding_schema`.
-        device: Where to compute.
-        threads: Images decoded at the same time.
-        load: Gives the encoder of `encoder_reference` on `device`, for a caller that loads it once for several shards.
-        keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
-        finished: Where the outputs get second names once they are whole, and are looked for first.
+        runtime: How to run here; `threads` images are decoded at the same time.
 
     Returns:
-        Facts: output, images, bad, width, encoder (digest); `restored` if it came from `finished`.
+        Facts: output, images, bad, width, encoder (digest).
 
     Raises:
         ValueError: if the encoder cannot be loaded or does not take `image_size`.
     """
+    device = start_compute(runtime, precision="fp32").device
     shard_index = file_sha256(index_path(shard_tar))
-    made_from = {"embedding": settings.digest(), "encoder": reference_digest(encoder_reference), "shard": shard_index}
-    copy = finished.copy_of([output], made_from)
-    if (restored := copy.restore()) is not None:
-        return restored
-    encoder = load() if load is not None else load_encoder(encoder_reference, device=device)
+    encoder = load_encoder(encoder_settings, device=device)
     if settings.image_size % encoder.patch_size:
         nearest = max(encoder.patch_size, round(settings.image_size / encoder.patch_size) * encoder.patch_size)
         raise ValueError(
             f"image_size = {settings.image_size} is not a multiple of the patch size {encoder.patch_size} of encoder "
-            f"{encoder_reference!r}; set views.sources.NAME.image_size = {nearest}"
+            f"{encoder_settings.text!r}; set views.sources.NAME.image_size = {nearest}"
         )
     shard = ImageShard(shard_tar)
     rows = sorted(shard.rows(OK), key=lambda row: row.key)
     inputs = {str(index_path(shard_tar)): shard_index, "encoder": encoder.digest}
-    if keep and is_made_from(output, settings_digest=settings.digest(), inputs=inputs):
-        reasons = read_table(output, ["reason"])["reason"]
-        return copy.keep(_facts(output, len(rows), len(rows) - reasons.null_count, encoder))
     table: list[dict[str, Any]] = []
-    with ThreadPoolExecutor(threads) as pool, ProgressMeter(f"embed {shard_tar.stem}", len(rows), unit="images") as meter:
+    with ThreadPoolExecutor(runtime.threads) as pool, ProgressMeter(f"embed {shard_tar.stem}", len(rows), unit="images") as meter:
         waiting = iter(rows)
         while batch := list(islice(waiting, settings.batch_size)):
-            table.extend(_embed_batch(batch, shard, encoder, settings.image_size, device, pool))
+            with explain_memory(device, "batch_size of this view source", settings.batch_size):
+                table.extend(_embed_batch(batch, shard, encoder, settings.image_size, device, pool))
             meter.advance(len(batch))
     write_table(output, table, embedding_schema(encoder.embed_dim), settings_digest=settings.digest(), inputs=inputs)
     bad = sum(row["reason"] is not None for row in table)
-    return copy.keep(_facts(output, len(rows), bad, encoder))
+    return _facts(output, len(rows), bad, encoder)
 
 
 def _facts(output: Path, images: int, bad: int, encoder: Encoder) -> dict[str, Any]:

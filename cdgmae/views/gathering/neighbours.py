@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import integer_seed, numpy_generator
 from cdgmae.storage.files.atomic import atomic_file
-from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import file_sha256, table_facts
 from cdgmae.views.gathering.copying import DataSetImages, Taken, write_gathered
@@ -188,9 +187,7 @@ class NeighbourSearch:
         return chosen
 
 
-def gather_neighbours(
-    search: NeighbourSearch, shard_tar: Path, output_tar: Path, *, finished: FinishedFolder = NOTHING_KEPT
-) -> dict[str, Any]:
+def gather_neighbours(search: NeighbourSearch, shard_tar: Path, output_tar: Path) -> dict[str, Any]:
     """Fill the bags of one shard with the M nearest neighbours of each image, most similar first.
 
     Passed over: the image itself, equal files, and neighbours above `duplicate_similarity`; no file appears twice in a bag.
@@ -199,10 +196,9 @@ def gather_neighbours(
         search: The opened data set and its index.
         shard_tar: Image shard with the real images.
         output_tar: View shard to write; its index goes beside it.
-        finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
-        Facts: output, images, views, bad; `restored` if it came from `finished`.
+        Facts: output, images, views, bad.
 
     Raises:
         ValueError: if the shard was not embedded, or more than `max_bad_fraction` of the views are bad.
@@ -213,17 +209,11 @@ def gather_neighbours(
         "index": search.index_digest,
         "encoder": search.encoder,
     }
-    made_from = {
-        "neighbours": settings.digest(), "inputs": list(inputs.values()), "shards": list(search.images.index_digests.values()),
-    }  # fmt: skip
-    copy = finished.copy_of([output_tar, index_path(output_tar)], made_from)
-    if (restored := copy.restore()) is not None:
-        return restored
     views, bad = write_gathered(
         output_tar, search.views(own), search.images, sampler="knn", generator=search.encoder,
         max_bad_fraction=settings.max_bad_fraction, settings_digest=settings.digest(), inputs=inputs,
     )  # fmt: skip
-    return copy.keep({"output": str(output_tar), "images": len(own.keys), "views": views, "bad": bad})
+    return {"output": str(output_tar), "images": len(own.keys), "views": views, "bad": bad}
 
 
 def encoder_of(embedding_tables: Sequence[Path]) -> str:

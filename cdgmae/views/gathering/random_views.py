@@ -9,19 +9,14 @@ from typing import Any
 import numpy as np
 
 from cdgmae.runtime.seeds import integer_seed
-from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
-from cdgmae.storage.image_shards import OK, ImageShard, index_path
-from cdgmae.storage.tables import file_sha256
+from cdgmae.storage.image_shards import OK, ImageShard
 from cdgmae.views.gathering.copying import DataSetImages, Taken, write_gathered
 from cdgmae.views.sources.random import RandomViews
 
 SEED_STREAM = "views/random"
 
 
-def gather_random(
-    settings: RandomViews, seed: int, shard_tar: Path, images: DataSetImages, output_tar: Path,
-    *, finished: FinishedFolder = NOTHING_KEPT,
-) -> dict[str, Any]:  # fmt: skip
+def gather_random(settings: RandomViews, seed: int, shard_tar: Path, images: DataSetImages, output_tar: Path) -> dict[str, Any]:
     """Fill the bags of one shard with M other images each.
 
     View k of image x is a function of (seed, key, k) and the data set's images, whatever its shards. No file appears twice in a bag.
@@ -32,23 +27,13 @@ def gather_random(
         shard_tar: Image shard with the real images.
         images: All images of the data set.
         output_tar: View shard to write; its index goes beside it.
-        finished: Where the outputs get second names once they are whole, and are looked for first.
 
     Returns:
-        Facts: output, images, views; `restored` if it came from `finished`.
+        Facts: output, images, views.
 
     Raises:
         ValueError: if the data set has too few different images.
     """
-    made_from = {
-        "random": settings.digest(),
-        "seed": seed,
-        "shards": list(images.index_digests.values()),
-        "shard": file_sha256(index_path(shard_tar)),
-    }
-    copy = finished.copy_of([output_tar, index_path(output_tar)], made_from)
-    if (restored := copy.restore()) is not None:
-        return restored
     different = len(set(images.sha256))
     if different <= settings.num_views:
         raise ValueError(
@@ -61,7 +46,7 @@ def gather_random(
     views, _ = write_gathered(
         output_tar, taken, images, sampler="random", settings_digest=settings.digest(), inputs=images.index_digests
     )
-    return copy.keep({"output": str(output_tar), "images": len(keys), "views": views})
+    return {"output": str(output_tar), "images": len(keys), "views": views}
 
 
 def _draw(key: str, place: int, images: DataSetImages, num_views: int, seed: int) -> Iterator[Taken]:

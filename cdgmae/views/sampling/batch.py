@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.views import DrawingSettings
-from cdgmae.storage.image_collection import ImageCollection
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.media.images import ImageError, encode_jpeg
 from cdgmae.views.sampling.sampler import SamplerRecipe, ViewSampler
 from cdgmae.views.sampling.view_journal import MadeView
@@ -61,9 +61,7 @@ def rows_of_shard(num_images: int, num_views: int, views_per_row: int) -> list[I
 class ViewMaker:
     """Draws batches of views with one sampler."""
 
-    def __init__(
-        self, sampler: ViewSampler, recipe: SamplerRecipe, images: ImageCollection, settings: DrawingSettings, seed: int
-    ) -> None:
+    def __init__(self, sampler: ViewSampler, recipe: SamplerRecipe, images: Bags, settings: DrawingSettings, seed: int) -> None:
         """Join what makes views.
 
         Args:

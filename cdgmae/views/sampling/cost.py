@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from cdgmae.settings.views import DrawingSettings
-from cdgmae.storage.image_collection import ImageCollection
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.image_shards import OK, ImageShard
 from cdgmae.storage.tables import read_table
 from cdgmae.views.sampling.batch import rows_of_shard
@@ -58,7 +58,7 @@ def measure_rate(
     Raises:
         ValueError: if no view came out well.
     """
-    images = ImageCollection([shard_tar])
+    images = Bags([shard_tar]).usable()
     rows = rows_of_shard(len(images), settings.num_views, recipe.views_per_row)
     needed = (batches + 1) * settings.batch_size
     rows = (rows * -(-needed // len(rows)))[:needed]  # a small shard is gone through more than once

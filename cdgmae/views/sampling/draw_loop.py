@@ -6,15 +6,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from cdgmae.runtime.interrupts import Interrupted
+from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.settings.views import DrawingSettings
-from cdgmae.storage.image_collection import ImageCollection
+from cdgmae.storage.bags import Bags
 from cdgmae.views.sampling.batch import Item, RawView, ViewMaker
 from cdgmae.views.sampling.sampler import SamplerRecipe
 from cdgmae.views.sampling.view_journal import PartWriter
@@ -97,7 +97,7 @@ def draw_batches(
         Interrupted: if a batch had to be given up.
         ValueError: if the sampler cannot be opened or the views cannot be written.
     """
-    sampler, images = task.recipe.open(device), ImageCollection([task.shard_tar])
+    sampler, images = task.recipe.open(device), Bags([task.shard_tar]).usable()
     maker = ViewMaker(sampler, task.recipe, images, task.settings, task.seed)
     with (
         PartWriter(task.work_dir, slot, task.identity) as parts,
@@ -116,7 +116,7 @@ def draw_batches(
                     break
                 if following is not None:
                     maker.read_ahead(task.batches[following], workers)
-                with _explain_memory(task.settings, device):
+                with explain_memory(device, "batch_size of this view source", task.settings.batch_size):
                     views = maker.draw(task.batches[number], stopper.between_steps)
                 if writing is not None:
                     writing.result()  # at most one batch waits for the disk
@@ -124,17 +124,6 @@ def draw_batches(
         finally:
             if writing is not None:
                 writing.result()
-
-
-@contextmanager
-def _explain_memory(settings: DrawingSettings, device: torch.device) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise ValueError(
-            f"batch_size = {settings.batch_size} does not fit into the memory of {device} ({str(error).splitlines()[0]}). Lower "
-            "sampling.batch_size and run again: finished views are kept."
-        ) from error
 
 
 def _with_next(numbers: Iterator[int]) -> Iterator[tuple[int, int | None]]:

@@ -23,6 +23,7 @@ from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from torch import Tensor
 
+from cdgmae.runtime.compute import set_float32_meaning
 from cdgmae.storage.media.images import center_crop, resize_shorter_side
 from cdgmae.storage.tables import folder_digest
 from cdgmae.views.sampling.generator_sampler import DTYPES
@@ -84,6 +85,7 @@ class PipelineRecipe:
     def open(self, device: torch.device) -> PipelineSampler:
         """See `SamplerRecipe`."""
         _draw_no_bars()
+        set_float32_meaning(device, self.precision)
         try:
             pipeline = pipeline_class(self.settings.pipeline).from_pretrained(
                 self.folder, torch_dtype=DTYPES[self.precision], use_safetensors=True, variant=self.settings.variant, trust_remote_code=False
@@ -200,6 +202,8 @@ def check_parts(folder: Path) -> None:
     foreign = [
         name for name, origin in parts.items() if origin not in LIBRARIES and not hasattr(diffusers.pipelines, str(origin))
     ]
+    if not isinstance(index.get("_class_name"), str):
+        foreign.append("_class_name")
     if foreign or list(folder.rglob("*.py")):
         raise ValueError(
             f"{folder} brings code of its own ({', '.join(foreign) or '.py files'}), which is not run; only parts of diffusers and "

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from cdgmae.runtime.devices import limit_threads
-from cdgmae.runtime.interrupts import Interrupted
+from cdgmae.runtime.interrupts import Interrupted, OutOfDeviceMemory, TransientProblem
 from cdgmae.runtime.logs import start_logging
 from cdgmae.views.sampling.draw_loop import DrawingTask, Stopper, draw_batches
 
@@ -37,7 +37,7 @@ class _Worker:
     pipe: Connection
     open_batches: set[int] = field(default_factory=set)
     waiting: bool = False
-    error: str | None = None
+    error: ValueError | None = None
 
 
 def draw_with_processes(
@@ -81,7 +81,9 @@ def draw_with_processes(
             worker.process.join()
     errors = [worker.error for worker in workers if worker.error]
     if left and not stop.is_set():
-        raise ValueError(errors[0] if errors else f"{left} batches were not drawn: all drawing processes ended; run it again")
+        raise (
+            errors[0] if errors else TransientProblem(f"{left} batches were not drawn: all drawing processes ended; run it again")
+        )
     for error in errors:
         logger.warning("a drawing process failed, the others drew its views: %s", error)
 
@@ -104,7 +106,8 @@ def _serve(
                 alive.remove(worker)
                 worker.process.join(EXIT_SECONDS)
                 if worker.open_batches and worker.error is None and not stop.is_set():
-                    worker.error = f"drawing process {worker.process.name} ended with exit code {worker.process.exitcode}"
+                    ended = f"drawing process {worker.process.name} ended with exit code {worker.process.exitcode}"
+                    worker.error = TransientProblem(ended)
                 open_numbers.extend(sorted(worker.open_batches))
                 worker.open_batches.clear()
         if stop_reason() is not None:
@@ -119,8 +122,8 @@ def _receive(worker: _Worker, message: tuple[str, Any], finished: Callable[[int]
             finished(number)
         case ("next", None):
             worker.waiting = True
-        case ("failed", text):
-            worker.error = text
+        case ("failed", error):
+            worker.error = error
 
 
 def _hand_out(alive: Sequence[_Worker], open_numbers: deque[int], stop: Any) -> None:
@@ -164,8 +167,12 @@ def _work(task: DrawingTask, slot: int, device: torch.device, pipe: Connection, 
         draw_batches(task, slot, device, _numbers(pipe, send), Stopper(reason), lambda number: send(("finished", number)))
     except Interrupted as interruption:
         logger.info("%s: %s", multiprocessing.current_process().name, interruption)
-    except (ValueError, OSError, RuntimeError) as error:
-        send(("failed", str(error)))
+    except OutOfDeviceMemory as error:
+        send(("failed", error))
+    except ValueError as error:
+        send(("failed", ValueError(str(error))))  # without causes, which may not travel
+    except (OSError, RuntimeError) as error:
+        send(("failed", TransientProblem(str(error))))
     finally:
         pipe.close()
 

@@ -14,16 +14,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from cdgmae.runtime.compute import start_compute
+from cdgmae.runtime.devices import worker_devices
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
+from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.settings.views import DrawingSettings
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.atomic import explain_write_errors
-from cdgmae.storage.files.output_cache import NOTHING_KEPT, FinishedFolder
-from cdgmae.storage.image_collection import ImageCollection
-from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path, read_index
-from cdgmae.storage.tables import file_sha256, is_made_from, table_facts
+from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path
+from cdgmae.storage.tables import file_sha256
 from cdgmae.views.sampling.batch import Item, rows_of_shard
 from cdgmae.views.sampling.draw_loop import DrawingTask, Stopper, draw_batches
 from cdgmae.views.sampling.processes import draw_with_processes
@@ -42,12 +42,7 @@ def sample_shard(
     output_tar: Path,
     work_dir: Path,
     *,
-    devices: Sequence[torch.device],
-    threads: int | None = None,
-    log_interval_seconds: float = 30.0,
-    stop: StopRequest | None = None,
-    keep: bool = False,
-    finished: FinishedFolder = NOTHING_KEPT,
+    runtime: RuntimeSettings = DEFAULT_RUNTIME,
 ) -> dict[str, Any]:
     """Make M views of every usable image of a shard.
 
@@ -58,34 +53,22 @@ def sample_shard(
         recipe: What draws the views.
         output_tar: View shard to write; its index goes beside it.
         work_dir: Finished views of the unfinished shard; found again after an interruption and removed at the end.
-        devices: Where to draw: one process per device; a single one is this process.
-        threads: CPU threads of all processes together.
-        log_interval_seconds: Time between two progress lines.
-        stop: Says when to stop; the caller's own if it makes several shards, so that they share one time limit.
-        keep: Leave an output that is whole and was made from the same as it is: a rerun over several shards makes what is missing.
-        finished: Where the outputs get second names once they are whole, and are looked for first.
+        runtime: How to run here: one process per device, or `workers`; a single one is this process.
 
     Returns:
-        Facts: output, images, views, bad views, views found finished, seconds per view made now; `restored` if it came from `finished`.
+        Facts: output, images, views, bad views, views found finished, seconds per view made now.
 
     Raises:
         Interrupted: after a signal or at the time limit, with all finished batches kept.
         ValueError: if something cannot be read or written, or more than `max_bad_fraction` of the views are bad; the finished
             views stay in `work_dir`.
     """
-    stop, provenance = stop or StopRequest(), recipe.provenance
-    images = ImageCollection([shard_tar])
+    stop, provenance = StopRequest(), recipe.provenance
+    images = Bags([shard_tar]).usable()
     inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar)), "generator": provenance.generator}
     identity = _identity(settings, seed, inputs, recipe)
-    shard = {"views": identity, "num_views": settings.num_views, "max_bad_fraction": settings.max_bad_fraction}
-    copy = finished.copy_of([output_tar, index_path(output_tar)], shard)
-    if (restored := copy.restore()) is not None:
-        return {**restored, "found_finished": restored["views"] + restored["bad"], "seconds_per_view": 0.0}
     rows = rows_of_shard(len(images), settings.num_views, recipe.views_per_row)
     wanted = [(key, k) for key in images.keys for k in range(1, settings.num_views + 1)]
-    if keep and _is_whole(output_tar, settings, seed, inputs):
-        bad = read_index(output_tar, ["status"])["status"].to_pylist().count(BAD)
-        return copy.keep(_facts(output_tar, len(images), len(wanted), bad))
     made, started = FinishedViews(work_dir, identity), time.monotonic()
     found = sum(view in made for view in wanted)
     batches = _missing_batches(rows, images, made, settings, recipe.views_per_row)
@@ -93,10 +76,10 @@ def sample_shard(
         task = DrawingTask(recipe, settings, seed, shard_tar, work_dir, identity, batches)
         meter = ProgressMeter(
             f"views {output_tar.stem}", len(rows), done=len(rows) - sum(map(len, batches)), unit="rows",
-            interval_seconds=log_interval_seconds,
+            interval_seconds=runtime.log_interval_seconds,
         )  # fmt: skip
         with stop:
-            _draw(task, devices, stop, threads, meter)
+            _draw(task, runtime, stop, meter)
         made = FinishedViews(work_dir, identity)
     missing = sum(view not in made for view in wanted)
     if missing:
@@ -107,19 +90,9 @@ def sample_shard(
     bad = _bad_views(made, wanted, settings)
     with explain_write_errors(output_tar):
         _write_shard(output_tar, made, images, settings, seed, recipe, inputs)
-    facts = copy.keep(_facts(output_tar, len(images), len(wanted), bad, made=len(wanted) - found, seconds=seconds))
+    facts = _facts(output_tar, len(images), len(wanted), bad, made=len(wanted) - found, seconds=seconds)
     remove_parts(work_dir)
     return facts
-
-
-def _is_whole(output_tar: Path, settings: DrawingSettings, seed: int, inputs: dict[str, str]) -> bool:
-    """Whether a view shard is there with all its bytes and was made from the same."""
-    index = index_path(output_tar)
-    return (
-        is_made_from(index, settings_digest=settings.digest(), inputs=inputs, seed=seed)
-        and output_tar.is_file()
-        and output_tar.stat().st_size == table_facts(index)["tar_bytes"]
-    )
 
 
 def _facts(output_tar: Path, images: int, views: int, bad: int, *, made: int = 0, seconds: float = 0.0) -> dict[str, Any]:
@@ -142,7 +115,7 @@ def _identity(settings: DrawingSettings, seed: int, inputs: dict[str, str], reci
 
 
 def _missing_batches(
-    rows: Sequence[Item], images: ImageCollection, finished: FinishedViews, settings: DrawingSettings, views_per_row: int
+    rows: Sequence[Item], images: Bags, finished: FinishedViews, settings: DrawingSettings, views_per_row: int
 ) -> list[list[Item]]:
     """The rows that are not finished, in the cells of a grid over all rows: cell i is always rows i B .. (i + 1) B - 1."""
 
@@ -155,17 +128,16 @@ def _missing_batches(
     return [cell for cell in cells if cell]
 
 
-def _draw(
-    task: DrawingTask, devices: Sequence[torch.device], stop: StopRequest, threads: int | None, meter: ProgressMeter
-) -> None:
+def _draw(task: DrawingTask, runtime: RuntimeSettings, stop: StopRequest, meter: ProgressMeter) -> None:
     """Draw all batches of the task, in this process or in several."""
+    devices = worker_devices(start_compute(runtime).device, runtime.workers)
 
     def finished(number: int) -> None:
         meter.advance(len(task.batches[number]))
 
     with meter:
         if len(devices) > 1:
-            draw_with_processes(task, devices, stop.reason, finished, threads)
+            draw_with_processes(task, devices, stop.reason, finished, runtime.thread_limit)
             return
         try:
             draw_batches(task, 0, devices[0], iter(range(len(task.batches))), Stopper(stop.reason), finished)
@@ -192,7 +164,7 @@ def _bad_views(finished: FinishedViews, wanted: Sequence[tuple[str, int]], setti
 def _write_shard(
     output_tar: Path,
     finished: FinishedViews,
-    images: ImageCollection,
+    images: Bags,
     settings: DrawingSettings,
     seed: int,
     recipe: SamplerRecipe,

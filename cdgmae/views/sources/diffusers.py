@@ -69,9 +69,10 @@ class PipelineViews(DrawnViews):
 
     def recipe(self, job: ViewJob) -> SamplerRecipe:
         """The pipeline, opened in the job's precision."""
+        from cdgmae.runtime.compute import start_compute
         from cdgmae.views.sampling.pipeline_sampler import PipelineRecipe
 
-        return PipelineRecipe(self, job.runtime.precision)
+        return PipelineRecipe(self, start_compute(job.runtime).precision)
 
 
 class DiffusersSource(ViewSource, PipelineViews):

@@ -44,12 +44,11 @@ class NeighbourViews(ViewSettings):
 
     def make(self, job: ViewJob) -> dict[str, Any]:
         """Fill each bag with the image's neighbours; the embedding tables lie beside the input `index`."""
-        from cdgmae.views.gathering.copying import shards_beside
         from cdgmae.views.gathering.neighbours import NeighbourSearch, embedding_tables, gather_neighbours
 
         index = job.input("index")
         tables = embedding_tables(index.parent)
-        search = NeighbourSearch(self, shards_beside(job.shard), tables, index, threads=job.runtime.threads)
+        search = NeighbourSearch(self, job.all_shards, tables, index, threads=job.runtime.threads)
         return gather_neighbours(search, job.shard, job.output)
 
 
@@ -73,10 +72,20 @@ class KnnSource(CopiedSource, EmbeddingSettings, NeighbourViews, IndexSettings):
     encoder: EncoderSettings = Field(description="Encoder whose CLS tokens are compared by cosine similarity.")
 
     @property
+    def embedding(self) -> EmbeddingSettings:
+        """What an embedding table depends on besides the encoder."""
+        return EmbeddingSettings(image_size=self.image_size, batch_size=self.batch_size)
+
+    @property
+    def index(self) -> IndexSettings:
+        """What the search index depends on besides the tables."""
+        return IndexSettings(exact_up_to=self.exact_up_to, num_probes=self.num_probes)
+
+    @property
     def encoder_settings(self) -> EncoderSettings | None:
         """The embedding encoder."""
         return self.encoder
 
     def inputs(self, name: str, config: Config) -> dict[str, str]:
         """The search index of the data set."""
-        return {"index": f"{names.embeddings_dir(name)}/index.faiss"}
+        return {"index": names.embedding_index(name)}

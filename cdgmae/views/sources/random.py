@@ -16,10 +16,10 @@ class RandomViews(ViewSettings):
 
     def make(self, job: ViewJob) -> dict[str, Any]:
         """Fill each bag with M other images; see `gather_random`."""
-        from cdgmae.views.gathering.copying import DataSetImages, shards_beside
+        from cdgmae.views.gathering.copying import DataSetImages
         from cdgmae.views.gathering.random_views import gather_random
 
-        return gather_random(self, job.seed, job.shard, DataSetImages(shards_beside(job.shard)), job.output)
+        return gather_random(self, job.seed, job.shard, DataSetImages(job.all_shards), job.output)
 
 
 class RandomSource(CopiedSource, RandomViews):

@@ -10,6 +10,7 @@ from cdgmae.settings.base import Name, Settings
 from cdgmae.settings.views import GeneratorSettings
 from cdgmae.views.sources.crops import CropsSource
 from cdgmae.views.sources.diffusers import DiffusersSource
+from cdgmae.views.sources.folder import FolderSource
 from cdgmae.views.sources.knn import KnnSource
 from cdgmae.views.sources.random import RandomSource
 from cdgmae.views.sources.rcg import RcgSource
@@ -18,7 +19,8 @@ from cdgmae.views.sources.video import VideoSource
 from cdgmae.views.sources.view_source import ViewSource
 
 SourceSettings = Annotated[
-    SLdmSource | RcgSource | CropsSource | KnnSource | RandomSource | VideoSource | DiffusersSource, Field(discriminator="kind")
+    SLdmSource | RcgSource | CropsSource | KnnSource | RandomSource | VideoSource | DiffusersSource | FolderSource,
+    Field(discriminator="kind"),
 ]
 """One view source of any kind."""
 

@@ -23,9 +23,10 @@ class GeneratorViews(DrawnViews, SamplingSettings):
 
     def recipe(self, job: ViewJob) -> SamplerRecipe:
         """The generator folder given as input `generator`, with these settings."""
+        from cdgmae.runtime.compute import start_compute
         from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
 
-        return GeneratorRecipe(job.input("generator"), self, job.runtime.precision, job.runtime.compile)
+        return GeneratorRecipe(job.input("generator"), self, start_compute(job.runtime).precision, job.runtime.compile)
 
 
 class GeneratorSource(ViewSource):

@@ -32,7 +32,7 @@ class ViewJob:
 
     Attributes:
         seed: Root of every random draw.
-        shard: Image shard with the real images; the data set's other shards lie beside it.
+        shard: Image shard with the real images.
         output: View shard to write; its index goes beside it.
         work: Folder for finished views until the shard is whole.
         inputs: What else the kind reads, by the names of `ViewSource.inputs`.
@@ -45,6 +45,11 @@ class ViewJob:
     work: Path
     inputs: Mapping[str, Path]
     runtime: RuntimeSettings
+
+    @property
+    def all_shards(self) -> list[Path]:
+        """All image shards of the data set: those of input `shards`, or those beside `shard`."""
+        return sorted(self.inputs.get("shards", self.shard.parent).glob("*.tar"))
 
     def input(self, name: str) -> Path:
         """One of `inputs`.
@@ -60,8 +65,8 @@ class ViewJob:
 class ViewSettings(Settings):
     """The keys of a source that its views depend on."""
 
-    machine_keys: ClassVar[frozenset[str]] = frozenset()
-    """Those among them that change nothing but how fast views are made."""
+    keys_without_influence: ClassVar[frozenset[str]] = frozenset({"batch_size", "max_bad_fraction"})
+    """Those, if a kind has them, on which no view depends: how fast views are made and how many of them may be bad."""
 
     def make(self, job: ViewJob) -> dict[str, Any]:
         """Fill the bags of one shard.

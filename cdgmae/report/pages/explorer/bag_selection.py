@@ -81,11 +81,11 @@ class SourceChoice:
     bags: list[ChosenBag]
 
 
-def choose_source(results: Path, summary: dict[str, Any], quota: int, sample_size: int) -> SourceChoice | None:
+def choose_source(tables: Sequence[Path], summary: dict[str, Any], quota: int, sample_size: int) -> SourceChoice | None:
     """Choose bags of one source.
 
     Args:
-        results: Folder with the results of the stages.
+        tables: Score tables of the source.
         summary: The source's row of the consistency summary, whose means and deviations the disagreement is counted in.
         quota: Bags that each rule takes at most.
         sample_size: Bags drawn for the distributions.
@@ -94,7 +94,6 @@ def choose_source(results: Path, summary: dict[str, Any], quota: int, sample_siz
         The choice, or None if the source has no score table or no scored pair.
     """
     source = str(summary["source"])
-    tables = sorted((results / "consistency" / source).glob("*.parquet"))
     sizes = dict.fromkeys(RULES, quota) | {"random": max(quota, sample_size), "patches": quota * len(RULES)}
     kept: dict[str, pa.Table] = {}
     num_bags = 0

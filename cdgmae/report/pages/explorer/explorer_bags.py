@@ -13,14 +13,14 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from cdgmae.consistency.data_set import open_scores
-from cdgmae.consistency.pair_images import BagImage, BagLoader
 from cdgmae.consistency.query import open_bags
 from cdgmae.consistency.score_tables import COMPARED, NEAREST_COLUMNS
+from cdgmae.consistency.scoring.pair_images import BagImage, BagLoader
+from cdgmae.report.bag_thumbnails import missing_images
 from cdgmae.report.pages.explorer.bag_selection import ChosenBag
 from cdgmae.storage.files.atomic import write_bytes
-from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.media.images import encode_jpeg
-from cdgmae.storage.tables import read_table, table_facts
+from cdgmae.storage.tables import table_facts
 
 IMAGES = "images"
 STRIP_QUALITY = 80
@@ -80,15 +80,14 @@ def _read_table(table: Path, members: Sequence[ChosenBag], results: Path, size: 
     """The members of one score table."""
     keys, facts = pa.array([bag.key for bag in members]), table_facts(table)
     rows = open_scores([table]).to_table(list(PAIR_COLUMNS), filter=pc.field("key").isin(keys)).to_pylist()
-    classes = _class_names(results / "shards" / f"{facts.get('real_shard', 'unknown')}.parquet", keys)
     loader, problem = _open_images(table, results)
     shown = []
     for bag in members:
         pairs = [_pair(row) for row in rows if row["key"] == bag.key]
-        strip, views, lack = _draw_strip(loader, bag.key, size) if loader is not None else (None, [], problem)
+        class_name, strip, views, lack = _draw_strip(loader, bag.key, size) if loader is not None else (None, None, [], problem)
         views = views or [{"index": index} for index in sorted({pair[end] for pair in pairs for end in "ab"})]
         shown.append(ShownBag({
-            "key": bag.key, "source": bag.source, "class": classes.get(bag.key), "rules": bag.rules,
+            "key": bag.key, "source": bag.source, "class": class_name, "rules": bag.rules,
             **{name: round(value, 4) for name, value in bag.scores.items()},
             "side": int(facts["image_size"]) // int(facts["patch_size"]) if "patch_size" in facts else None,
             "views": views, "strip": None, "problem": lack, "pairs": pairs,
@@ -112,45 +111,32 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _class_names(index: Path, keys: pa.Array) -> dict[str, str]:
-    """Key -> class of the keys whose real image has one; empty if the shard is gone."""
-    if not index.is_file():
-        return {}
-    real = read_table(index, ["key", "class_name"])
-    return {row["key"]: row["class_name"] for row in real.filter(pc.is_in(real["key"], keys)).to_pylist() if row["class_name"]}
-
-
 def _open_images(table: Path, results: Path) -> tuple[BagLoader | None, str | None]:
     """The images behind a score table, or why there are none."""
-    facts = table_facts(table)
-    tars = [results / "shards" / f"{facts.get('real_shard', 'unknown')}.tar"]
-    if facts.get("crops") is None:
-        tars.append(results / "views" / str(facts.get("source")) / f"{table.stem}.tar")
-    gone = [tar for tar in tars if not (tar.is_file() and index_path(tar).is_file())]
-    if gone:
-        return None, f"{gone[0].relative_to(results)} is not there"
+    if problem := missing_images(table, results):
+        return None, problem
     try:
         return open_bags(table, results / "consistency"), None
     except ValueError as error:  # shards that no longer fit together or cannot be read; the scores can still be shown
         return None, str(error)
 
 
-def _draw_strip(loader: BagLoader, key: str, size: int) -> tuple[bytes | None, list[dict[str, Any]], str | None]:
-    """(strip, views, None), or (None, no views, why)."""
+def _draw_strip(loader: BagLoader, key: str, size: int) -> tuple[str | None, bytes | None, list[dict[str, Any]], str | None]:
+    """(class, strip, views, None), or (class, None, views, why)."""
     try:
-        images = loader.load(key).images
+        images, class_name = loader.load(key).images, loader.class_name(key)
     except KeyError:
-        return None, [], "its shard no longer holds this bag"
+        return None, None, [], "its shard no longer holds this bag"
     sides = [bag_image.image.width for bag_image in images if bag_image.image is not None]
     views = [_view(bag_image) for bag_image in images]
     if not sides:
-        return None, views, "no image of this bag can be read"
+        return class_name, None, views, "no image of this bag can be read"
     side = min(size, *sides)
     strip = Image.new("RGB", (side * len(images), side), "#f5f6f8")
     for place, bag_image in enumerate(images):
         if bag_image.image is not None:
             strip.paste(bag_image.image.resize((side, side), Image.Resampling.LANCZOS), (place * side, 0))
-    return encode_jpeg(strip, STRIP_QUALITY), views, None
+    return class_name, encode_jpeg(strip, STRIP_QUALITY), views, None
 
 
 def _view(bag_image: BagImage) -> dict[str, Any]:

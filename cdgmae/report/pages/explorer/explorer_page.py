@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,13 @@ BUDGET = 8_000_000
 """Bytes of images and nearest patches together."""
 
 
-def write_explorer(settings: ReportSettings, results: Path, output: Path, summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def write_explorer(
+    settings: ReportSettings,
+    results: Path,
+    output: Path,
+    summaries: Sequence[dict[str, Any]],
+    tables: Mapping[str, Sequence[Path]],
+) -> dict[str, Any]:
     """Write `consistency/index.html` with `data.js` and `images/` beside it.
 
     Args:
@@ -34,6 +40,7 @@ def write_explorer(settings: ReportSettings, results: Path, output: Path, summar
         results: Folder with the results of the stages.
         output: Folder of the report, which holds the shared scripts.
         summaries: Rows of the consistency summary; none if the stage has not been run.
+        tables: Source -> its score tables.
 
     Returns:
         `explorer_bags`: bags in the table, `explorer_images`: those with images, `explorer_sample`: bags in the distributions.
@@ -43,7 +50,7 @@ def write_explorer(settings: ReportSettings, results: Path, output: Path, summar
     shutil.rmtree(folder / IMAGES, ignore_errors=True)
     quota = max(1, settings.consistency_bags // (len(RULES) * max(1, len(summaries))))
     sample_size = SAMPLE_SIZE // max(1, len(summaries))
-    choices = [made for row in summaries if (made := choose_source(results, row, quota, sample_size)) is not None]
+    choices = [made for row in summaries if (made := choose_source(tables[row["source"]], row, quota, sample_size)) is not None]
     turns = max((len(choice.bags) for choice in choices), default=0)
     chosen = [choice.bags[place] for place in range(turns) for choice in choices if place < len(choice.bags)]
     bags = show_bags(chosen, results, folder, settings.thumbnail_size, BUDGET)

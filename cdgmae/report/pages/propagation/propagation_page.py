@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cdgmae.paper import PAPER_TABLES
-from cdgmae.report.figures import PALETTE
-from cdgmae.report.pages.propagation.sequences import JUDGED, MEANINGS, ClipSetScores, read_sequences
+from cdgmae.report.pages.propagation.sequences import SetScores, read_sequences
 from cdgmae.report.pages.propagation.strip_images import ShownStrips, show_strips
-from cdgmae.report.propagation_scores import SCORES, EncoderScores
+from cdgmae.report.propagation_scores import EncoderScores, score_columns
 from cdgmae.report.rendering import write_page
+from cdgmae.report.svg_figures import PALETTE
 from cdgmae.settings.report import ReportSettings
 from cdgmae.storage.files.atomic import write_text
 
@@ -37,23 +37,23 @@ def write_propagation_page(
         `strips`: number of sequences shown as strips.
     """
     folder, page_folder = results / "propagation", (output / PROPAGATION_PAGE).parent
-    clip_sets = read_sequences(folder, [encoder.name for encoder in encoders])
-    strips = [show_strips(folder, scores, settings.num_strips, page_folder) for scores in clip_sets]
-    parts = [_part(scores, shown) for scores, shown in zip(clip_sets, strips, strict=True) if scores.scores]
+    sets = read_sequences(folder, encoders)
+    strips = [show_strips(folder, scores, settings.num_strips, page_folder) for scores in sets]
+    parts = [_part(scores, shown) for scores, shown in zip(sets, strips, strict=True) if scores.scores]
     colours = {encoder.name: PALETTE[number % len(PALETTE)] for number, encoder in enumerate(encoders)}
-    data = json.dumps({"colours": colours, "clipSets": parts}, separators=(",", ":"))
+    data = json.dumps({"colours": colours, "sets": parts}, separators=(",", ":"))
     write_text(page_folder / DATA_NAME, f"const propagationData = {data};\n")
     write_page(
-        output, PROPAGATION_PAGE, "propagation_page.html.j2", settings=settings, encoders=encoders, scores=SCORES, paper=PAPER_TABLES,
-        sections=list(zip(clip_sets, strips, strict=True)), judged=JUDGED, meanings=MEANINGS, assets=PROPAGATION_ASSETS,
+        output, PROPAGATION_PAGE, "propagation_page.html.j2", settings=settings, encoders=encoders, scores=score_columns(encoders),
+        paper=PAPER_TABLES, sections=list(zip(sets, strips, strict=True)), assets=PROPAGATION_ASSETS,
     )  # fmt: skip
     return {"strips": sum(len(shown.frames) for shown in strips)}
 
 
-def _part(scores: ClipSetScores, shown: ShownStrips) -> dict[str, Any]:
-    """What the page's scripts read of one clip set: scores in the order of its sequences, and its strips."""
+def _part(scores: SetScores, shown: ShownStrips) -> dict[str, Any]:
+    """What the page's scripts read of one evaluation set: scores in the order of its sequences, and its strips."""
     return {
-        "name": scores.clip_set, "score": JUDGED[scores.clip_set], "sequences": list(scores.frames), "numFrames": list(scores.frames.values()),
+        "name": scores.name, "score": scores.benchmark.headline.name, "sequences": list(scores.frames), "numFrames": list(scores.frames.values()),
         "scores": {encoder: [values.get(name) for name in scores.frames] for encoder, values in scores.scores.items()},
         "strips": {"frames": shown.frames, "files": shown.files},
     }  # fmt: skip

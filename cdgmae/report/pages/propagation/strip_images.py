@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cdgmae.report.pages.propagation.sequences import ClipSetScores
+from cdgmae.report.pages.propagation.sequences import SetScores
 from cdgmae.storage.files.atomic import write_bytes
 
 STRIPS, INDEX_NAME = "strips", "strips.json"
 BUDGET = 2_500_000
-"""Bytes of the strips of one clip set."""
+"""Bytes of the strips of one evaluation set."""
 
 
 @dataclass(slots=True)
 class ShownStrips:
-    """Strips of one clip set.
+    """Strips of one evaluation set.
 
     Attributes:
         frames: Sequence -> the frames that its strip shows, counted from 0; in the order in which sequences were chosen.
@@ -31,24 +31,24 @@ class ShownStrips:
     missing: list[str] = field(default_factory=list)
 
 
-def worst_in_turn(scores: ClipSetScores) -> Iterator[str]:
+def worst_in_turn(scores: SetScores) -> Iterator[str]:
     """Every sequence once: the worst of each encoder in turn, then the second worst of each, and so on."""
     orders = [scores.worst_first(encoder) for encoder in scores.scores]
     places = range(max(map(len, orders), default=0))
     yield from dict.fromkeys(order[place] for place in places for order in orders if place < len(order))
 
 
-def show_strips(folder: Path, scores: ClipSetScores, num_strips: int, output: Path) -> ShownStrips:
-    """Copy the strips of the first sequences of `worst_in_turn`, of all encoders, below `output`/strips/CLIP_SET, which is replaced.
+def show_strips(folder: Path, scores: SetScores, num_strips: int, output: Path) -> ShownStrips:
+    """Copy the strips of the first sequences of `worst_in_turn`, of all encoders, below `output`/strips/SET, which is replaced.
 
     Args:
-        folder: Folder with ENCODER/strips/CLIP_SET.
-        scores: Scores of the clip set.
+        folder: Folder with ENCODER/strips/SET.
+        scores: Scores of the set.
         num_strips: At most this many sequences, and as many as fit into `BUDGET`; the first in any case.
         output: Folder of the page.
     """
-    shutil.rmtree(output / STRIPS / scores.clip_set, ignore_errors=True)
-    sources = {encoder: folder / encoder / STRIPS / scores.clip_set for encoder in scores.scores}
+    shutil.rmtree(output / STRIPS / scores.name, ignore_errors=True)
+    sources = {encoder: folder / encoder / STRIPS / scores.name for encoder in scores.scores}
     indices = {encoder: _read_index(source / INDEX_NAME) for encoder, source in sources.items()}
     shown = ShownStrips(missing=[encoder for encoder, index in indices.items() if not index])
     size = 0
@@ -61,7 +61,7 @@ def show_strips(folder: Path, scores: ClipSetScores, num_strips: int, output: Pa
             number = len(shown.frames)
             shown.frames[sequence] = indices[next(iter(strips))][sequence]
             for place, (encoder, path) in enumerate(strips.items()):
-                file = f"{STRIPS}/{scores.clip_set}/{number:03d}-{place}.jpg"
+                file = f"{STRIPS}/{scores.name}/{number:03d}-{place}.jpg"
                 write_bytes(output / file, path.read_bytes())
                 shown.files.setdefault(encoder, {})[sequence] = file
     return shown

@@ -1,0 +1,116 @@
+"""`cdgmae views make`: fill the bags of one shard, whatever the kind of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cdgmae.commands.options import (
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+    RuntimeOption,
+    SeedOption,
+    ShardOption,
+    ThreadsOption,
+    check_values,
+    parse_runtime,
+    print_result,
+    read_values,
+)
+from cdgmae.settings.messages import did_you_mean
+from cdgmae.views.sources.registry import KINDS
+from cdgmae.views.sources.view_source import ViewJob, ViewSettings
+
+
+def make(
+    settings: Annotated[
+        str,
+        typer.Option(
+            "--settings",
+            help='Kind and keys of the view source as JSON text, or a .json/.yaml file, e.g. \'{"kind": "random", "num_views": 4}\'.',
+        ),
+    ],
+    shard: ShardOption,
+    output: Annotated[
+        Path, typer.Option(help="View shard to write, e.g. results/views/s_ldm/00000.tar; the index goes beside it.")
+    ],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help="NAME=PATH, what the kind reads: generator=FOLDER (s_ldm, rcg), index=FILE of `cdgmae views index` (knn), "
+            "shards=FOLDER of all image shards (knn, random, folder; default: that of --shard).",
+        ),
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder for finished views until the shard is whole; default: beside OUTPUT.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Views drawn together, for kinds that draw; default: that of the settings.")
+    ] = None,
+    max_bad_fraction: Annotated[
+        float | None, typer.Option(help="Fail when more than this share of the views is bad; default: that of the settings.")
+    ] = None,
+    seed: SeedOption = 0,
+    runtime: RuntimeOption = "",
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fill the bags of one shard with the views of a source of any kind.
+
+    The settings are those of `views.sources.NAME` in config.yaml that its views depend on: for `s_ldm` and `rcg` those of
+    `sampling`, for `video` also path, resize and image_size of the data set. View k of image x depends on (seed, key, k) alone.
+    Kinds that draw views keep them as they are made: killed at any moment and started again, with any number of processes and any
+    batch size, only what is missing is made.
+    """
+    from cdgmae.storage.files.locks import exclusive_writer
+
+    views = parse_views(settings, batch_size=batch_size, max_bad_fraction=max_bad_fraction)
+    job = ViewJob(
+        seed=seed, shard=shard, output=output, work=work or output.parent / f".work-{output.stem}",
+        inputs=parse_inputs(inputs or []), runtime=parse_runtime(runtime, device, precision, threads),
+    )  # fmt: skip
+    with exclusive_writer(output):
+        result = views.make(job)
+    print_result(result, as_json)
+
+
+def parse_views(text: str, **others: float | None) -> ViewSettings:
+    """The views that `--settings` describes.
+
+    Args:
+        text: JSON text or a file: `kind`, and keys of that kind's views.
+        others: In place of the settings' own, for kinds that have them; None: not given.
+
+    Raises:
+        ValueError: if the kind is missing or unknown or has no files, or a key is wrong.
+    """
+    values, origin = read_values(text, "--settings")
+    kind = values.pop("kind", None)
+    views_class = KINDS[kind].views_class if kind in KINDS else None
+    if views_class is None:
+        allowed = [name for name, source in KINDS.items() if source.views_class is not None]
+        raise ValueError(f"{origin}: kind = {kind!r}; allowed: {', '.join(allowed)}{did_you_mean(str(kind), allowed)}")
+    values |= {name: value for name, value in others.items() if value is not None and name in views_class.model_fields}
+    return check_values(views_class, values, origin)
+
+
+def parse_inputs(pairs: Sequence[str]) -> dict[str, Path]:
+    """`NAME=PATH` texts as a mapping.
+
+    Raises:
+        ValueError: if one is not of that form or a name comes twice.
+    """
+    inputs: dict[str, Path] = {}
+    for pair in pairs:
+        name, _, path = pair.partition("=")
+        if not name or not path or name in inputs:
+            raise ValueError(f"--input {pair}: give NAME=PATH, each name once, e.g. generator=results/generators/s_ldm")
+        inputs[name] = Path(path)
+    return inputs

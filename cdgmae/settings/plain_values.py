@@ -1,0 +1,86 @@
+"""Plain values (YAML, JSON) from files that may come from elsewhere: bounded in size and depth before anything walks them."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_VALUES = 100_000
+"""Most values that settings may unfold to; a file of 460 bytes can refer to itself into billions."""
+
+MAX_DEPTH = 50
+
+ENCODINGS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+"""Marks at the start of a file -> its encoding; Windows' shells write UTF-16."""
+
+
+def read_yaml(path: Path) -> Any:
+    """The plain values of a YAML file, checked by `check_plain`.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is no YAML, or unfolds to more than settings can be.
+    """
+    data = path.read_bytes()
+    encoding = next((name for mark, name in ENCODINGS if data.startswith(mark)), "utf-8")
+    try:
+        values = yaml.safe_load(data.decode(encoding))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in {encoding} (byte {error.start}); save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deep; settings have at most {MAX_DEPTH} levels") from None
+    check_plain(values, str(path))
+    return values
+
+
+def read_json(text: str, origin: str) -> Any:
+    """The plain values of JSON text, checked by `check_plain`.
+
+    Raises:
+        ValueError: if it is no JSON, or nested deeper than settings can be.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{origin} is not valid JSON: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{origin} is nested too deep; settings have at most {MAX_DEPTH} levels") from None
+    check_plain(values, origin)
+    return values
+
+
+def check_plain(values: Any, origin: str) -> None:
+    """Refuse values that unfold to more than settings can be, and keys that are no text.
+
+    Raises:
+        ValueError: naming `origin` and what is wrong.
+    """
+    if _unfolded(values, origin, {}, 0) > MAX_VALUES:
+        raise ValueError(
+            f"{origin} unfolds to more than {MAX_VALUES:,} values through its references (& and *); settings never do"
+        )
+
+
+def _unfolded(value: Any, origin: str, sizes: dict[int, int], depth: int) -> int:
+    """Number of values behind `value` with every reference written out; each is walked once."""
+    if not isinstance(value, (Mapping, list, tuple)):
+        return 1
+    if depth > MAX_DEPTH:
+        raise ValueError(f"{origin} is nested too deep or refers to itself; settings have at most {MAX_DEPTH} levels")
+    if id(value) not in sizes:
+        if isinstance(value, Mapping):
+            for key in value:
+                if not isinstance(key, str):
+                    raise ValueError(
+                        f"{origin}: key {key!r} is no text: YAML reads no, yes, on, off and numbers so; put it in quotes"
+                    )
+        items = value.values() if isinstance(value, Mapping) else value
+        sizes[id(value)] = 1 + sum(_unfolded(item, origin, sizes, depth + 1) for item in items)
+    return sizes[id(value)]

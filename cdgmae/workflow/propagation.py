@@ -1,0 +1,71 @@
+"""Files and settings of stage propagation."""
+
+from __future__ import annotations
+
+from cdgmae import names
+from cdgmae.config import Config, ConfigError
+from cdgmae.settings.encoder import EncoderSettings
+from cdgmae.settings.protocol import ProtocolSettings
+from cdgmae.workflow import encoders
+
+
+def protocol(config: Config, evaluation_set: str) -> ProtocolSettings:
+    """The protocol of an evaluation set."""
+    return config.propagation.datasets[evaluation_set]
+
+
+def kind(config: Config, evaluation_set: str) -> str:
+    """The kind of an evaluation set."""
+    return config.propagation.datasets[evaluation_set].kind
+
+
+def seed_option(config: Config, encoder: str) -> str:
+    """The seed of the run behind a judged encoder, as command-line option; nothing for encoders that no run trained."""
+    settings = judged_encoder(config, encoder)
+    return "" if settings.run is None else f"--seed {settings.seed}"
+
+
+def propagation_tables(config: Config) -> list[str]:
+    """The score tables of all encoders on all evaluation sets."""
+    section = config.propagation
+    return [names.propagation_table(encoder, name) for encoder in section.encoders for name in section.datasets]
+
+
+def propagation_strips(config: Config) -> list[str]:
+    """The folders of painted frames of all encoders on all evaluation sets."""
+    section = config.propagation
+    return [names.propagation_strips(encoder, name) for encoder in section.encoders for name in section.datasets]
+
+
+def judged_encoder(config: Config, encoder: str) -> EncoderSettings:
+    """An encoder of section `propagation`, or another seed of it (`NAME_seedN`), which only the paper's tables ask for.
+
+    Raises:
+        ConfigError: if there is no such encoder.
+    """
+    named = config.propagation.encoders
+    found = {derived: seed for base in named for derived, seed in config.seeds_of_encoder(base).items()} | named
+    if encoder not in found:
+        raise ConfigError(f"there is no encoder {encoder!r} to judge; allowed: {', '.join(found)}")
+    return found[encoder]
+
+
+def judged_files(config: Config, encoder: str) -> list[str]:
+    """Files of an encoder to judge."""
+    return encoders.encoder_files(judged_encoder(config, encoder))
+
+
+def loadable_encoder(config: Config, encoder: str) -> EncoderSettings:
+    """An encoder to judge, as the command line takes it."""
+    return encoders.loadable_encoder(config, judged_encoder(config, encoder))
+
+
+def set_inputs(config: Config, evaluation_set: str) -> list[str]:
+    """What must exist before an evaluation set can be read."""
+    return encoders.demo_inputs(config, protocol(config, evaluation_set).root)
+
+
+def results(config: Config) -> list[str]:
+    """All files of the stage."""
+    summaries = [f"{names.RESULTS}/propagation/summary.{kind}" for kind in ("csv", "parquet")]
+    return [*propagation_strips(config), *propagation_tables(config), *summaries]

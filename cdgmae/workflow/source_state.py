@@ -1,0 +1,63 @@
+"""The state of a user's folder as a few characters, so that the plan notices images that were added, removed or replaced.
+
+It is a parameter of the rule that lists the images, and is computed whenever the workflow is planned: one `stat` per file, some 5 s for
+a million files on a local disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cache
+from typing import Literal
+
+Notice = Literal["mtime", "hash", "nothing"]
+
+
+@cache
+def source_state(root: str, notice: Notice) -> str:
+    """Digest over the files below a folder; hidden ones are left out, as they are in the listing.
+
+    Args:
+        root: The folder; links below it are followed, each folder once.
+        notice: What tells a file from the one that lay there before: size and time of change, or its SHA-256. `nothing`: the folder is not
+            looked at.
+
+    Returns:
+        16 hex digits, or nothing for `nothing`. A folder that is not there or cannot be listed has a state too; that it is wrong, the job says.
+    """
+    if notice == "nothing":
+        return ""
+    digest = hashlib.sha256()
+    pending, entered = [""], set()
+    while pending:
+        relative = pending.pop()
+        try:
+            status = os.stat(f"{root}/{relative}")
+            if (status.st_dev, status.st_ino) in entered:
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(f"{root}/{relative}") as found:
+                entries = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
+        except OSError as error:
+            digest.update(f"{relative} {error.errno}".encode(errors="surrogateescape"))
+            continue
+        states = []
+        for entry in entries:
+            if entry.is_dir():
+                pending.append(f"{relative}{entry.name}/")
+            else:
+                states.append(f"{entry.name}\0{_state_of(entry, notice)}")
+        digest.update("\n".join([relative, *states, ""]).encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
+
+
+def _state_of(entry: os.DirEntry[str], notice: Notice) -> str:
+    try:
+        if notice == "hash":
+            with open(entry.path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        status = entry.stat()
+    except OSError as error:
+        return str(error.errno)
+    return f"{status.st_size} {status.st_mtime_ns}"

@@ -1,0 +1,269 @@
+"""What is planned when a file is lost or broken, a key is changed, or the user's images are others: that, and what must follow.
+
+The tree is one that Snakemake holds for finished; its files are empty, since only names, times and recorded parameters matter to a plan.
+`BEHIND` says once more, by hand, which jobs read what a job writes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workflow.conftest import Workplace, set_key, tiny_config
+from tests.workflow.planning import outputs_of_jobs, planned
+
+BEHIND = [
+    (r"write_manifest photos", [r"write_shard photos \d+", r"summarise_shards photos"]),
+    (r"write_shard photos (\d+)", [
+        r"summarise_shards photos", r"(make|gather)_views \w+ \1", r"embed_images near \1", r"score_views \w+ \1",
+        r"train_generator s_ldm", r"pretrain_encoder \w+ 0",
+    ]),
+    (r"summarise_shards photos", [r"train_generator s_ldm", r"gather_views (near|far) \d+", r"pretrain_encoder \w+ 0", r"write_report"]),
+    (r"train_generator s_ldm", [r"make_views s_ldm \d+"]),
+    (r"embed_images near \d+", [r"index_embeddings near"]),
+    (r"index_embeddings near", [r"gather_views near \d+"]),
+    (r"(?:make|gather)_views (\w+) (\d+)", [r"score_views \1 \2", r"write_report"]),
+    (r"make_views s_ldm \d+", [r"pretrain_encoder (cdg|chosen) 0"]),
+    (r"score_views \w+ \d+", [r"summarise_consistency", r"write_report"]),
+    (r"score_views s_ldm \d+", [r"pretrain_encoder chosen 0", r"write_table table1"]),
+    (r"score_views near \d+", [r"write_table table1"]),
+    (r"pretrain_encoder conditioning 0", [r"train_generator s_ldm", r"score_views \w+ \d+"]),
+    (r"pretrain_encoder (\w+) 0", [r"propagate_labels \1 \w+", r"write_report"]),
+    (r"propagate_labels \w+ \w+", [r"summarise_propagation", r"write_report"]),
+    (r"propagate_labels cdg \w+", [r"write_table table4"]),
+    (r"summarise_(consistency|propagation)", [r"write_report"]),
+]  # fmt: skip
+"""Pattern of a job -> patterns of those that read what it writes."""
+
+
+def photos_config() -> dict[str, Any]:
+    """The tiny demo's shape with a folder of the user's images, a source of every way to make views, and a run that chooses views."""
+    config = tiny_config()
+    config.pop("demo")
+    (dataset,) = config["shards"]["datasets"].values()
+    config["shards"]["datasets"] = {"photos": dataset | {"path": "photos"}}
+    config["views"]["generators"]["s_ldm"]["train"]["dataset"] = "photos"
+    sources = config["views"]["sources"]
+    sources |= {
+        "near": {"kind": "knn", "encoder": {"pixels": 8}, "image_size": 64, "num_views": 2},
+        "far": {"kind": "random", "num_views": 2},
+    }
+    for source in sources.values():
+        source["dataset"] = "photos"
+    config["consistency"]["sources"] = ["s_ldm", "near", "far"]
+    runs = config["pretrain"]["runs"]
+    runs["chosen"] = runs["cdg"] | {"view_filter": "nps > 0.5"}
+    for name, protocol in config["propagation"]["datasets"].items():
+        protocol["root"] = name
+    config["propagation"]["encoders"]["chosen"] = {"run": "chosen"}
+    config["report"]["tables"] = {"table1": {"s_ldm": "s_ldm", "knn": "near"}, "table4": {"a2_r25": "cdg"}}
+    return config
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """The finished tree; every test leaves it as it was."""
+    place = Workplace(tmp_path_factory.mktemp("plans"))
+    config = photos_config()
+    place.write_config(config)
+    for folder in ("photos/cats", "photos/dogs", *config["propagation"]["datasets"]):
+        (place.folder / folder).mkdir(parents=True)
+    for name in ("cats/1.jpg", "cats/2.jpg", "dogs/1.jpg"):
+        (place.folder / "photos" / name).write_bytes(b"image")
+    for outputs in outputs_of_jobs(place).values():
+        for output in outputs:
+            path = place.folder / output
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix:
+                path.touch()
+            else:
+                path.mkdir()
+    done = place.run("--touch", "--forceall", "--quiet", "all")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert planned(place) == set()
+    return place
+
+
+@pytest.fixture(scope="module")
+def jobs(tree: Workplace) -> dict[str, list[str]]:
+    return outputs_of_jobs(tree)
+
+
+def with_what_follows(first: set[str], jobs: dict[str, list[str]]) -> set[str]:
+    """Jobs and everything that reads what they write, and so on."""
+    found, pending = set(first), list(first)
+    while pending:
+        job = pending.pop()
+        for pattern, readers in BEHIND:
+            if (match := re.fullmatch(pattern, job)) is not None:
+                wanted = [match.expand(reader.replace(r"\d", r"\\d").replace(r"\w", r"\\w")) for reader in readers]
+                new = {other for other in jobs for reader in wanted if re.fullmatch(reader, other)} - found
+                found |= new
+                pending += new
+    return found
+
+
+def like(jobs: dict[str, list[str]], *patterns: str) -> set[str]:
+    """The jobs that fit one of some patterns; every pattern fits one."""
+    found = {pattern: {job for job in jobs if re.fullmatch(pattern, job)} for pattern in patterns}
+    assert all(found.values()), found
+    return set().union(*found.values())
+
+
+@contextmanager
+def configured(tree: Workplace, config: dict[str, Any]) -> Iterator[None]:
+    tree.write_config(config)
+    try:
+        yield
+    finally:
+        tree.write_config(photos_config())
+
+
+@contextmanager
+def set_aside(path: Path) -> Iterator[None]:
+    """While a file or folder is gone; it comes back with the times that it had, and so does its folder."""
+    times, aside = path.parent.stat(), path.parents[-2] / f".aside-{os.getpid()}"
+    shutil.move(path, aside)
+    try:
+        yield
+    finally:
+        shutil.move(aside, path)
+        os.utime(path.parent, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_every_output_that_is_lost_is_made_again_with_all_that_follows_and_nothing_else(
+    tree: Workplace, jobs: dict[str, list[str]]
+) -> None:
+    lost = [(job, output) for job, outputs in jobs.items() for output in outputs]
+    assert len(lost) > 60
+    wrong = {}
+    for job, output in lost:
+        with set_aside(tree.folder / output):
+            found = planned(tree)
+        expected = with_what_follows({job}, jobs)
+        if found != expected:
+            wrong[output] = {"too many": sorted(found - expected), "missing": sorted(expected - found)}
+    assert wrong == {}
+
+
+CHANGES = {
+    "seed": (1, [r"write_manifest photos", r"train_generator s_ldm"]),
+    "shards.datasets.photos.resize": ("center_crop", [r"write_shard photos \d+"]),
+    "shards.datasets.photos.jpeg_quality": (80, [r"write_shard photos \d+"]),
+    "shards.datasets.photos.max_bad_fraction": (0.5, []),
+    "views.generators.s_ldm.train.num_steps": (5, [r"train_generator s_ldm"]),
+    "views.sources.s_ldm.sampling.guidance_scale": (2.0, [r"make_views s_ldm \d+"]),
+    "views.sources.s_ldm.sampling.num_views": (3, [r"make_views s_ldm \d+"]),
+    "views.sources.s_ldm.sampling.batch_size": (8, []),
+    "views.sources.s_ldm.sampling.max_bad_fraction": (0.5, []),
+    "views.sources.near.image_size": (32, [r"embed_images near \d+"]),
+    "views.sources.near.num_views": (1, [r"gather_views near \d+"]),
+    "views.sources.near.duplicate_similarity": (0.9, [r"gather_views near \d+"]),
+    "views.sources.far.num_views": (1, [r"gather_views far \d+"]),
+    "views.sources.near.max_bad_fraction": (0.5, []),
+    "consistency.image_size": (96, [r"score_views \w+ \d+"]),
+    "consistency.batch_size": (8, []),
+    "consistency.max_bad_fraction": (0.5, []),
+    "consistency.encoder": ({"pixels": 8}, [r"score_views \w+ \d+"]),
+    "pretrain.defaults.epochs": (3, [r"pretrain_encoder \w+ 0"]),
+    "pretrain.runs.cdg.anchor_masking_ratio": (0.5, [r"pretrain_encoder cdg 0"]),
+    "pretrain.runs.crops.target_masking_ratio": (0.5, [r"pretrain_encoder crops 0"]),
+    "pretrain.runs.conditioning.target_masking_ratio": (0.5, [r"pretrain_encoder conditioning 0"]),
+    "pretrain.runs.chosen.view_filter": ("nps > 0.6", [r"pretrain_encoder chosen 0"]),
+    "propagation.datasets.davis.top_k": (5, [r"propagate_labels \w+ davis"]),
+    "propagation.datasets.jhmdb.radius": (7, [r"propagate_labels \w+ jhmdb"]),
+    "propagation.encoders.crops": ({"pixels": 8}, [r"propagate_labels crops \w+"]),
+    "report.title": ("Another title", [r"write_report"]),
+    "runtime.threads": (2, []),
+    "runtime.precision": ("bf16", []),
+}  # fmt: skip
+"""Key -> another value and the jobs of which it is a setting; what follows is planned, too."""
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_changed_key_reruns_what_depends_on_it_and_nothing_else(tree: Workplace, jobs: dict[str, list[str]], key: str) -> None:
+    value, patterns = CHANGES[key]
+    with configured(tree, set_key(photos_config(), key, value)):
+        assert planned(tree) == with_what_follows(like(jobs, *patterns), jobs)
+
+
+def test_two_changed_keys_plan_what_each_of_them_plans_in_one_call(tree: Workplace) -> None:
+    effective = {key: value for key, (value, patterns) in CHANGES.items() if patterns}
+    single = {}
+    for key, value in effective.items():
+        with configured(tree, set_key(photos_config(), key, value)):
+            single[key] = planned(tree)
+    wrong = {}
+    for first, second in itertools.combinations(effective, 2):
+        config = set_key(set_key(photos_config(), first, effective[first]), second, effective[second])
+        with configured(tree, config):
+            missing = (single[first] | single[second]) - planned(tree)
+        if missing:
+            wrong[first, second] = sorted(missing)
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "replaced", "touched", "hidden"])
+def test_the_manifest_notices_what_happens_to_the_images(tree: Workplace, jobs: dict[str, list[str]], change: str) -> None:
+    image = tree.folder / "photos/cats/1.jpg"
+    before = image.stat()
+    if change == "removed":
+        with set_aside(image):
+            found = planned(tree)
+    elif change in ("added", "hidden"):
+        new = image.with_name("3.jpg" if change == "added" else ".3.jpg")
+        new.touch()
+        found = planned(tree)
+        new.unlink()
+    else:
+        image.write_bytes(b"IMAGE" if change == "replaced" else b"image")  # of equal size
+        found = planned(tree)
+        image.write_bytes(b"image")
+        os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    expected = set() if change == "hidden" else with_what_follows({"write_manifest photos"}, jobs)
+    assert found == expected
+    assert planned(tree) == set()
+
+
+@pytest.mark.parametrize(
+    ("notice", "change", "seen"), [("hash", b"image", False), ("hash", b"IMAGE", True), ("nothing", b"x", False)]
+)
+def test_images_are_told_apart_as_configured(tree: Workplace, notice: str, change: bytes, seen: bool) -> None:
+    image = tree.folder / "photos/cats/1.jpg"
+    before, config = image.stat(), set_key(photos_config(), "shards.datasets.photos.notice", notice)
+    with configured(tree, config):
+        done = tree.run("results/shards/photos/manifest.parquet", "--touch", "--quiet", "all")
+        assert done.returncode == 0, done.stderr[-2000:]
+        image.write_bytes(change)
+        assert ("write_manifest photos" in planned(tree, "results/shards/photos/manifest.parquet")) == seen
+        image.write_bytes(b"image")
+        os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    done = tree.run("--touch", "--quiet", "all")
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+STAGES = {
+    "shards": ["write_manifest", "write_shard", "summarise_shards"],
+    "views": ["train_generator", "make_views", "gather_views", "embed_images", "index_embeddings"],
+    "consistency": ["score_views", "summarise_consistency"],
+    "pretrain": ["pretrain_encoder"],
+    "propagation": ["propagate_labels", "summarise_propagation"],
+    "report": ["write_report"],
+    "tables": ["write_table"],
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_target_of_a_stage_asks_for_every_result_of_it(tree: Workplace, jobs: dict[str, list[str]], stage: str) -> None:
+    for job, outputs in jobs.items():
+        if job.split()[0] in STAGES[stage]:
+            with set_aside(tree.folder / outputs[0]):
+                assert job in planned(tree, stage), job

@@ -1,0 +1,26 @@
+import inspect
+
+from cdgmae.settings.base import Settings
+
+
+def of(function):
+    """A function of cdgmae.workflow as rules take it: of the wildcards that its arguments after the configuration are named like. Settings
+    become their JSON text."""
+    wanted = list(inspect.signature(function).parameters)[1:]
+
+    def value(wildcards):
+        found = function(CONFIG, *(wildcards[name] for name in wanted))
+        return found.canonical_json() if isinstance(found, Settings) else found
+
+    return value
+
+
+# How jobs on a GPU start their command: here as it is, on a cluster as the profile says (workflow/profiles/slurm). Resources, not params:
+# where a job runs reruns nothing. That `mpi` is there, if only empty, leaves starting processes to the command itself.
+ON_GPUS = {"mpi": "", "nodes": 1, "tasks_per_node": 1, "launcher": "none"}
+
+
+def launched(command):
+    """The shell text that starts a command so; what it finished before is put back from work/finished/ instead."""
+    processes = "--nodes {resources.nodes} --ranks-per-node {resources.tasks_per_node}"
+    return f"cdgmae cluster launch {{resources.launcher}} {processes} --keep '{{output}}' -- {command}"
