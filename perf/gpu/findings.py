@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import indent
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 CORRECT, RATE = "correct", "rate"
+FAILED = "FAILED"
+"""What a check measured that raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Finding:
         unit: Unit of all numbers of the row.
         goal: What is aimed at on an H100; None for a number that only informs.
         floor: What arithmetic allows at best; None where nobody counted it.
-        better: Whether a lower or a higher number is better. A correctness bound is a goal with `lower`.
+        better: Whether a number meets its goal by being lower, higher or equal. A correctness bound is a goal with `lower`.
         detail: Kernels, shapes and what else explains the number.
     """
 
@@ -34,14 +37,18 @@ class Finding:
     unit: str = ""
     goal: float | None = None
     floor: float | None = None
-    better: Literal["lower", "higher"] = "lower"
+    better: Literal["lower", "higher", "equal"] = "lower"
     detail: str = ""
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None where there is none."""
+        """Whether the goal is met; None where there is none. A check that failed has met nothing."""
+        if self.measured == FAILED:
+            return False
         if self.goal is None or isinstance(self.measured, str):
             return None
+        if self.better == "equal":
+            return self.measured == self.goal
         return self.measured <= self.goal if self.better == "lower" else self.measured >= self.goal
 
 
@@ -51,7 +58,7 @@ class Bench:
 
     Attributes:
         device: `cuda`, or `cpu` to try the checks themselves.
-        tiny: Toy sizes that two CPU cores finish in a minute; the numbers then mean nothing.
+        tiny: Toy sizes that one CPU core finishes in a minute; the numbers then mean nothing.
         work: Scratch folder.
         bags: Folder with `shards/` and `views/` of many drawn bags, of four views each.
         few_bags: The same with few bags.
@@ -75,7 +82,16 @@ class Bench:
         self.found.append(finding)
         number = finding.measured if isinstance(finding.measured, str) else f"{finding.measured:.4g}"
         goal = "" if finding.goal is None else f" (goal {finding.goal:g})"
-        print(f"   {finding.what}: {number} {finding.unit}{goal}{'; ' + finding.detail if finding.detail else ''}", flush=True)
+        detail = f"; {finding.detail}" if finding.detail else ""
+        print("   " + f"{finding.what}: {number} {finding.unit}".strip() + goal + detail, flush=True)
+
+    def inform(self, what: str, measured: float | str, unit: str = "", detail: str = "") -> None:
+        """Report what has no goal."""
+        self.report(Finding(what, measured, unit, detail=detail))
+
+    def within(self, what: str, measured: float, bound: float, unit: str = "", detail: str = "") -> None:
+        """Report a number that must not be larger than its bound."""
+        self.report(Finding(what, measured, unit, goal=bound, detail=detail))
 
     def wait(self) -> None:
         """Wait until the device has done all that was asked of it."""
@@ -146,8 +162,8 @@ def as_table(found: list[Finding]) -> str:
     lines = ["| what | measured | goal | floor | met |", "|---|---|---|---|---|"]
     for finding in found:
         number = finding.measured if isinstance(finding.measured, str) else f"{finding.measured:.4g}"
-        goal, floor = ("" if bound is None else f"{bound:g} {finding.unit}" for bound in (finding.goal, finding.floor))
+        goal, floor = ("" if bound is None else f"{bound:.4g} {finding.unit}".strip() for bound in (finding.goal, finding.floor))
         met = {None: "", True: "yes", False: "**no**"}[finding.met]
-        lines.append(f"| {finding.what} | {number} {finding.unit} | {goal} | {floor} | {met} |")
-    details = [f"* {finding.what}: {finding.detail}" for finding in found if finding.detail]
-    return "\n".join(lines) + "\n" + ("\n" + "\n".join(details) + "\n" if details else "")
+        lines.append(f"| {finding.what} | {f'{number} {finding.unit}'.strip()} | {goal} | {floor} | {met} |")
+    details = [f"* {finding.what}:\n\n{indent(finding.detail.strip(), '      ')}\n" for finding in found if finding.detail]
+    return "\n".join(lines) + "\n" + ("\n" + "\n".join(details) if details else "")

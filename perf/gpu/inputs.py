@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cdgmae.pretrain.batches import BagBatches
+from cdgmae.pretrain.batches import BagBatches, views_needed
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.bags import BagStore
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.media.images import encode_jpeg
 
@@ -18,6 +18,12 @@ A1: dict[str, Any] = {"num_anchors": 1}
 A3: dict[str, Any] = {"num_anchors": 3, "anchor_masking_ratio": 0.25}
 REAL_SIZES = [(341, 256), (384, 256), (256, 341), (256, 256), (386, 256), (256, 384)]
 """(width, height) of photographs at a shorter side of 256 pixels, as often as they are among ImageNet's."""
+
+TINY_MODEL: dict[str, Any] = {
+    "image_size": 32, "patch_size": 8, "embed_dim": 48, "num_heads": 3, "depth": 2, "decoder_embed_dim": 32, "decoder_num_heads": 1,
+    "decoder_depth": 1,
+}  # fmt: skip
+"""Keys of a run's settings for toy sizes."""
 
 VIEWS = 4
 DRAWN = 48
@@ -54,5 +60,6 @@ def draw_bags(folder: Path, bags: int) -> Path:
 
 def batches_of(bags: Path, batch_size: int, **changes: Any) -> BagBatches:
     """The batches of a run on drawn bags; `changes` are keys of the run's settings."""
-    store = BagStore([bags / "shards/00000.tar"], [bags / "views/00000.tar"])
-    return BagBatches(store, PretrainRunSettings(effective_batch_size=batch_size, **changes), 0, cache_bytes=0)
+    settings = PretrainRunSettings(effective_batch_size=batch_size, **changes)
+    store = Bags([bags / "shards/00000.tar"], [bags / "views/00000.tar"]).usable(min_views=views_needed(settings))
+    return BagBatches(store, settings, 0, cache_bytes=0)
