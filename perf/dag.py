@@ -1,9 +1,9 @@
 """What planning the workflow costs: `python perf/dag.py [--shards 128 1282 10000] [--runs 3]`.
 
-Dry runs of the demo and of the paper's configuration (all stages) at several numbers of shards, with the paper's shards per job and with
-one, each beside a bare workflow of one job per shard: three rules per shard and a gathering one, constant strings only, which is the
-least that Snakemake can do. Prints the number of jobs, seconds of the clock and of the CPU (the clock also counts what else the machine
-does) and the peak memory, and the ratio of CPU seconds to the bare workflow's. Medians; the workflows take turns.
+Dry runs of the demo and of the paper's configuration (all stages) at several numbers of shards, each beside a bare workflow of one job per
+shard: three rules per shard and a gathering one, constant strings only, which is the least that Snakemake can do. Prints the number of jobs,
+seconds of the clock and of the CPU (the clock also counts what else the machine does) and the peak memory, and the ratio of CPU seconds to
+the bare workflow's. Medians; the workflows take turns.
 """
 
 from __future__ import annotations
@@ -74,16 +74,15 @@ def dry_run(snakefile: Path, folder: Path, *arguments: str) -> Cost:
     return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, jobs)
 
 
-def paper_config(folder: Path, shards: int, shards_per_job: int | None = None) -> Path:
-    """The paper's configuration with another number of shards (and shards per job), and the (empty) data folders that it names."""
+def paper_config(folder: Path, shards: int) -> Path:
+    """The paper's configuration with another number of shards, and the (empty) data folders that it names."""
     config = yaml.safe_load((ROOT / "workflow/experiments/paper.yaml").read_text())
     config["shards"]["datasets"]["imagenet"]["num_shards"] = shards
-    config["runtime"]["shards_per_job"] = shards_per_job or config["runtime"]["shards_per_job"]
     paths = [config["shards"]["datasets"]["imagenet"]["path"], config["views"]["generators"]["gen_sis"]["path"]]
     paths += [dataset["root"] for dataset in config["propagation"]["datasets"].values()]
     for path in paths:
         (folder / path).mkdir(parents=True, exist_ok=True)
-    file = folder / f"paper_{shards}_{config['runtime']['shards_per_job']}.yaml"
+    file = folder / f"paper_{shards}.yaml"
     file.write_text(yaml.safe_dump(config))
     return file
 
@@ -118,7 +117,7 @@ def main() -> None:
         folder = Path(name)
         compare(folder, 2, [ROOT / "config.yaml"], chosen.runs)
         for shards in chosen.shards:
-            compare(folder, shards, [paper_config(folder, shards), paper_config(folder, shards, 1)], chosen.runs)
+            compare(folder, shards, [paper_config(folder, shards)], chosen.runs)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -135,25 +135,34 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def find_shards(folder: Path) -> list[Path]:
-    """All shard tars of a folder, in order.
+def find_shards(folder: Path, like: Sequence[Path] = ()) -> list[Path]:
+    """The shard tars of a folder, in order: those that its summary names if it has one, since a smaller num_shards leaves others behind.
+
+    Args:
+        folder: Where they lie.
+        like: Other shards of the data set; with any, those that are named like one of them.
 
     Raises:
         ValueError: if there are none.
     """
-    tars = sorted(folder.glob("*.tar"))
+    from cdgmae.storage.tables import read_table
+
+    tars, summary = sorted(folder.glob("*.tar")), folder / "summary.parquet"
     if not tars:
         raise ValueError(f"{folder} holds no .tar shards; run the stage that makes them first, or check the path")
-    return tars
+    wanted = {tar.stem for tar in like} or (
+        set(read_table(summary, ["shard"])["shard"].to_pylist()) if summary.is_file() else None
+    )
+    return tars if wanted is None else [tar for tar in tars if tar.stem in wanted]
 
 
-def find_tables(folder: Path) -> list[Path]:
-    """All Parquet tables of a folder, in order.
+def find_tables(folder: Path, like: Sequence[Path] = ()) -> list[Path]:
+    """All Parquet tables of a folder, in order; with `like` those that are named like one of these shards.
 
     Raises:
         ValueError: if there are none.
     """
-    tables = sorted(folder.glob("*.parquet"))
+    tables = [table for table in sorted(folder.glob("*.parquet")) if not like or table.stem in {tar.stem for tar in like}]
     if not tables:
         raise ValueError(f"{folder} holds no .parquet tables; run the stage that makes them first, or check the path")
     return tables

@@ -71,16 +71,17 @@ def run(
         raise ValueError(f"pretext {parsed.pretext} needs --views FOLDER, the shards of a view source; or choose pretext crops")
     here = parse_runtime(runtime, device, precision, threads)
     limit_threads(here.thread_limit)
+    real = find_shards(shards)
     with exclusive_writer(output) if is_main_process() else nullcontext():
         result = run_pretrain(
             parsed,
             seed,
-            find_shards(shards),
-            find_shards(views) if views is not None else [],
+            real,
+            find_shards(views, real) if views is not None else [],
             output,
             work or output.parent / f".work-{output.name}",
             here,
-            score_tables=find_tables(consistency) if consistency is not None and parsed.needs_scores else [],
+            score_tables=find_tables(consistency, real) if consistency is not None and parsed.needs_scores else [],
             tracker_dir=tracker_dir or output / "trackers",
         )
     if is_main_process():

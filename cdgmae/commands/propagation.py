@@ -76,6 +76,9 @@ ShareOption = Annotated[
 ]
 
 
+ResultsOption = Annotated[Path, typer.Option("--results", help="Folder with a folder of tables per encoder.")]
+
+
 @app.command()
 def run(
     kind: KindArgument,
@@ -220,6 +223,28 @@ def show(
         print_result({"summary": display.summary}, True)
     else:
         render_display(display)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="Name of an encoder in the results.", show_default=False)],
+    second: Annotated[str, typer.Argument(help="Name of another one.", show_default=False)],
+    results: ResultsOption = Path("results/propagation"),
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two encoders: who wins which sequence, and a paired bootstrap interval over sequences of every difference.
+
+    Other seeds of an encoder (NAME_seedN) count with it. An interval that holds zero says that another choice of sequences may turn the
+    difference around; it does not speak of training again with another seed.
+    """
+    from cdgmae.propagation.output.encoder_comparison import compare_encoders, render_comparison
+
+    found = compare_encoders(results, first, second)
+    if as_json:
+        print_result({"first": first, "second": second, "sets": [comparison.as_plain() for comparison in found]}, True)
+        return
+    for comparison in found:
+        render_comparison(comparison, first, second)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from cdgmae.commands.options import (
     ShardOption,
     ThreadsOption,
     check_values,
+    find_shards,
     parse_runtime,
     print_result,
     read_values,
@@ -72,9 +73,10 @@ def make(
     from cdgmae.storage.files.locks import exclusive_writer
 
     views = parse_views(settings, batch_size=batch_size, max_bad_fraction=max_bad_fraction)
+    given = parse_inputs(inputs or [])
     job = ViewJob(
-        seed=seed, shard=shard, output=output, work=work or output.parent / f".work-{output.stem}",
-        inputs=parse_inputs(inputs or []), runtime=parse_runtime(runtime, device, precision, threads),
+        seed=seed, shard=shard, all_shards=find_shards(given.get("shards", shard.parent)), output=output,
+        work=work or output.parent / f".work-{output.stem}", inputs=given, runtime=parse_runtime(runtime, device, precision, threads),
     )  # fmt: skip
     with exclusive_writer(output):
         result = views.make(job)

@@ -7,9 +7,10 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cdgmae.settings.pretrain import SCORE_COLUMNS
 from cdgmae.storage.image_shards import BAD, OK
 
-METRICS = ("gs", "ls", "nps", "nps_reverse")
+METRICS = SCORE_COLUMNS
 COMPARED = METRICS[:3]
 """The scores that the paper gives."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,8 @@ def read_results(contents: ReportContents, results: Path) -> StageFiles:
         "pretrain": _lacking(
             [f"{run}, seed {seed}" for run, seeds in contents.runs.items() for seed in seeds], (run.label for run in runs)
         ),
-        "propagation": _lacking(contents.encoders, (encoder.name for encoder in encoders)),
+        "propagation": _lacking(contents.encoders, (encoder.name for encoder in encoders))
+        + [f"{encoder.name} on {name}" for encoder in encoders for name in _lacking(contents.sets, encoder.sets)],
     }
     versions = {f"shards of {facts.name}": facts.version for facts in datasets}
     versions |= {f"views of {facts.name}": facts.version for facts in sources}
@@ -90,6 +91,18 @@ def _read_all_images(folder: Path, groups: dict[str, int]) -> list[ImageFacts]:
     """Facts of every data set or source, by name, of which a shard is there; `groups` holds their numbers of shards."""
     tars = {name: [folder / name / f"{shard}.tar" for shard in shard_names(count)] for name, count in sorted(groups.items())}
     return [read_images(name, paths) for name, paths in tars.items() if any(path.is_file() for path in paths)]
+
+
+def _on_sets(encoder: EncoderScores, contents: ReportContents) -> EncoderScores:
+    """The encoder with the evaluation sets alone that the configuration names."""
+    named = contents.sets
+    return replace(
+        encoder,
+        scores={column: value for column, value in encoder.scores.items() if column.set in named},
+        sets={name: kind for name, kind in encoder.sets.items() if name in named},
+        sequences={name: count for name, count in encoder.sequences.items() if name in named},
+        protocols={name: protocol for name, protocol in encoder.protocols.items() if name in named},
+    )
 
 
 def _lacking(wanted: Iterable[str], found: Iterable[str]) -> list[str]:

@@ -193,7 +193,12 @@ def read_index(tar_path: Path, columns: Sequence[str] | None = None) -> pa.Table
         TableError: if there is no readable index (the shard is incomplete).
         ValueError: if the tar is missing or shorter than the index says.
     """
-    index = read_table(index_path(tar_path), columns)
+    path = index_path(tar_path)
+    try:
+        index = read_table(path, columns)
+    except TableError:
+        _with_all_columns(read_table(path), path)  # says what is wrong if it is another table
+        raise
     expected = facts_of(index.schema).get("tar_bytes")
     if not tar_path.is_file():
         raise ValueError(f"{tar_path} is missing although its index is there; delete the index and rerun the stage")

@@ -225,6 +225,16 @@ def test_what_is_named_and_was_not_run_is_said_item_by_item(fake: FakeResults, t
     assert "Not run, or not to its end: crops, seed 1" in PageReader(tmp_path / "pretrain/index.html").text
 
 
+def test_an_evaluation_set_that_is_not_named_is_not_shown_and_one_without_scores_is_said(
+    fake: FakeResults, tmp_path: Path
+) -> None:
+    fake.write_all()
+    facts, reader = write(fake.root, tmp_path, contents=CONTENTS.model_copy(update={"sets": {"davis": "davis", "lab": "davis"}}))
+    assert "VIP mIoU" not in reader.text.partition("Paper, Table 5")[0]
+    assert "VIP" not in facts["verdict"]
+    assert "Not run in stage propagation: random on lab; crops on lab; cdg on lab." in reader.text
+
+
 def test_images_that_are_gone_are_said_to_be_gone(fake: FakeResults, tmp_path: Path) -> None:
     fake.write_images()
     fake.write_scores()
@@ -265,3 +275,16 @@ def test_command_writes_the_page_as_the_rule_calls_it(whole_results: Path, tmp_p
     assert facts["output"] == str(tmp_path / "index.html")
     assert facts["bags"] == 2
     assert 0.5 < facts["megabytes"] < 2
+
+
+def test_command_shows_what_the_configuration_names(whole_results: Path, tmp_path: Path) -> None:
+    config = Path(__file__).parents[2] / "config.yaml"
+    arguments = ["write", "--config", str(config), "--results", str(whole_results), "--output", str(tmp_path), "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output.splitlines()[-1])["missing"] == []
+    text = PageReader(tmp_path / "index.html").text
+    assert "CDG-MAE on the embedded demo" in text
+    assert "Not run in stage pretrain: conditioning, seed 0." in text
+    assert "cdg, seed 10" not in (tmp_path / "pretrain/data.js").read_text()
+    assert "cdg, seed 0" in (tmp_path / "pretrain/data.js").read_text()

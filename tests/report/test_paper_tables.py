@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 
 from cdgmae.cli import app
 from cdgmae.consistency.consistency_summary import summarise
+from cdgmae.consistency.score_tables import COMPARED
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.propagation.benchmarks.benchmark import SIZE_COLUMNS
 from cdgmae.propagation.benchmarks.jhmdb import HITS
+from cdgmae.propagation.benchmarks.registry import BENCHMARKS, benchmark_of, column_of
 from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.report.table_cells import NOT_CONFIGURED, fill_table
 from cdgmae.report.table_files import write_paper_table
@@ -108,6 +110,14 @@ def test_a_run_has_the_same_numbers_wherever_the_paper_prints_it() -> None:
             assert {column: printed[column].value for column in JUDGED} == {
                 column: known.printed[column].value for column in JUDGED
             }
+
+
+def test_every_column_is_a_measure_of_its_stage() -> None:
+    columns = {name: column for table in PAPER_TABLES.values() for name, column in table.columns.items()}
+    measured = {kind: [column_of(kind, kind, measure.name) for measure in benchmark_of(kind).measures] for kind in BENCHMARKS}
+    for name, column in columns.items():
+        known = {"consistency": COMPARED, "pretrain": ["gflops"], "propagation": measured.get(column.kind or "", [])}
+        assert name in known[column.stage], name
 
 
 def test_figures_carry_the_numbers_that_table_5_prints_and_no_others() -> None:

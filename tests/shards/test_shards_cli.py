@@ -8,6 +8,7 @@ import pytest
 from drawn_images import plant_bad_files
 from typer.testing import CliRunner
 
+from cdgmae.commands.options import find_shards
 from cdgmae.commands.shards import app
 from cdgmae.settings.shards import DatasetSettings
 
@@ -73,3 +74,20 @@ def test_bad_files_below_the_limit_end_well(make_tree: Make, tmp_path: Path) -> 
     plant_bad_files(root / "b")
     facts = run("write", "--root", str(root), "--output", str(tmp_path / "out"), "--max-bad-fraction", "0.5")
     assert facts["bad"] == sum(facts["reasons"].values()) == 10
+
+
+def test_shards_that_a_larger_number_left_behind_are_not_read(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
+    root = make_tree(*(f"a/{i}.jpg" for i in range(6)))
+    for number in ("3", "2"):
+        text = dataset(root, num_shards=int(number)).canonical_json()
+        manifest = str(tmp_path / "manifest.parquet")
+        run("manifest", "--settings", text, "--output", manifest)
+        for shard in range(int(number)):
+            run("write", "--settings", text, "--manifest", manifest, "--output", str(tmp_path / f"0000{shard}.tar"))
+        run("summarise", "--settings", text, "--manifest", manifest, "--output", str(tmp_path / "summary.parquet"))
+        assert [tar.stem for tar in find_shards(tmp_path)] == ["00000", "00001", "00002"][: int(number)]
+    others = [tmp_path / "views" / f"0000{shard}.tar" for shard in range(3)]
+    others[0].parent.mkdir()
+    for other in others:
+        other.touch()
+    assert find_shards(tmp_path / "views", find_shards(tmp_path)) == others[:2]

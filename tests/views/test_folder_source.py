@@ -22,7 +22,7 @@ from cdgmae.cli import app
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.bags import Bags
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShard
-from cdgmae.storage.media.images import decode_rgb
+from cdgmae.storage.media.images import IMAGE_EXTENSIONS, decode_rgb
 from cdgmae.views.gathering.folder_files import key_of, natural_order
 from cdgmae.views.sources.folder import FolderViews
 from cdgmae.views.sources.view_source import ViewJob
@@ -41,7 +41,10 @@ def draw(path: Path, seed: int, size: tuple[int, int] = (20, 12), **options: obj
 
 def make(root: Path, shard: Path, output: Path, **keys: object) -> dict:
     values = {"root": str(root), **keys}
-    job = ViewJob(seed=0, shard=shard, output=output, work=output.parent / "work", inputs={}, runtime=RuntimeSettings(threads=2))
+    job = ViewJob(
+        seed=0, shard=shard, all_shards=sorted(shard.parent.glob("*.tar")), output=output, work=output.parent / "work", inputs={},
+        runtime=RuntimeSettings(threads=2),
+    )  # fmt: skip
     return FolderViews.from_plain(values).make(job)
 
 
@@ -105,7 +108,7 @@ def test_what_is_not_taken_is_counted_and_listed_once(tmp_path: Path) -> None:
         "ant.3.png": "beyond num_views = 2",
         "cow.1.png": f"no image of the data set has such a key {named}",
         "bee.png": f"no image of the data set has such a key {named}",
-        "readme.txt": "not one of .jpeg, .jpg, .png, .webp",
+        "readme.txt": f"not one of {', '.join(sorted(IMAGE_EXTENSIONS))}",
     }
     assert left(outputs[1]) == {}
     assert [fact["not_taken"] for fact in facts] == [6, 0]
@@ -182,7 +185,7 @@ def test_a_name_is_a_number_of_its_key_before_it_is_in_a_keys_folder() -> None:
     assert key_of("folder/other.3.png", keys) == ("folder", None)
     assert key_of("a/b/folder/x.JPEG", keys) == ("folder", None)
     assert key_of("e\u0301.2.webp", keys) == ("é", 2)
-    for name in ("img.png", "img.1.tiff", "img.x.png", "folder.1", "x/folder.png"):
+    for name in ("img.png", "img.1.txt", "img.x.png", "folder.1", "x/folder.png"):
         assert key_of(name, keys) == (None, None)
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cdgmae.training.metrics import MACHINE_COLUMNS
-from tests.workflow.conftest import Workplace, environment, tiny_config
+from tests.workflow.conftest import Workplace, environment, set_key, tiny_config
 
 pytestmark = pytest.mark.slow
 
@@ -173,3 +173,26 @@ def test_deleted_scores_come_back_by_their_second_name(copied: Workplace) -> Non
     assert table.read_bytes() == before
     assert "was finished before" in log.read_text()
     assert copied.planned_jobs("consistency") == {}
+
+
+def test_a_finished_run_has_nothing_to_do_but_what_a_changed_key_asks_for(finished: Workplace) -> None:
+    assert finished.planned_jobs() == {}
+    finished.write_config(set_key(tiny_config(), "pretrain.runs.cdg.anchor_masking_ratio", 0.5))
+    try:
+        planned = finished.planned_jobs()
+    finally:
+        finished.write_config(tiny_config())
+    assert (planned["pretrain_encoder"], planned["propagate_labels"], planned["write_report"]) == (1, 3, 1)
+    assert not {"write_shard", "make_views", "score_views", "train_generator"} & set(planned)
+
+
+def test_a_key_that_is_changed_and_changed_back_trains_nothing_a_third_time(copied: Workplace) -> None:
+    encoder = copied.folder / "results/pretrain/cdg/seed0/encoder.safetensors"
+    target, before = str(encoder.relative_to(copied.folder)), encoder.read_bytes()
+    copied.write_config(set_key(tiny_config(), "pretrain.runs.cdg.view_filter", "nps > 2"))  # no bag is left: it fails
+    assert copied.run(target).returncode != 0
+    copied.write_config(tiny_config())
+    done = copied.run(target)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert encoder.read_bytes() == before
+    assert "was finished before" in (copied.folder / "logs/pretrain_encoder/cdg/seed0.log").read_text()

@@ -20,6 +20,12 @@ RULES = {
         re.MULTILINE | re.DOTALL,
     )
 }
+VARIANTS = {
+    match.group(1): match.group(2)
+    for file in RULE_FILES
+    for match in re.finditer(r"^use rule \w+ as (\w+) with:\n(.*?)(?=^\S|\Z)", file.read_text(), re.MULTILINE | re.DOTALL)
+}
+"""What is different in every rule that is another one otherwise."""
 WORKING = {name: body for name, body in RULES.items() if "output:" in body}
 
 
@@ -44,6 +50,21 @@ def test_rule_has_every_section_and_calls_the_command_line(name: str) -> None:
     assert re.search(r'^ +"cdgmae \w+ ', body, re.MULTILINE)
     assert f"logs/{name}/" in body
     assert f"benchmarks/{name}/" in body
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_a_variant_has_its_own_message_log_and_benchmark(name: str) -> None:
+    body = VARIANTS[name]
+    assert "message:" in body
+    assert f"logs/{name}/" in body
+    assert f"benchmarks/{name}/" in body
+
+
+def test_snakemake_knows_exactly_the_rules_that_stand_in_the_files() -> None:
+    done = subprocess.run([*SNAKEMAKE, "--list-rules"], capture_output=True, text=True, cwd=ROOT)
+    generated = {"all", *re.findall(r"^table\w*|^figure\w*", done.stdout, re.MULTILINE)}  # one target per table of the paper
+    assert set(done.stdout.split()) - generated == (set(RULES) | set(VARIANTS)) - generated
+    assert "gather_views" in VARIANTS
 
 
 def test_working_rules_are_verb_noun_and_stages_are_targets() -> None:

@@ -46,6 +46,7 @@ def every_kind_of_source() -> dict[str, Any]:
 )
 def test_expected_jobs_are_those_that_snakemake_plans(tmp_path: Path, config: dict[str, Any]) -> None:
     place = Workplace(tmp_path)
+    (tmp_path / "edited").mkdir()  # the folder of a source of kind `folder`
     place.write_config(config)
     expected = {output: job.rule for job in expected_jobs(load_config(place.config_file)) for output in job.outputs}
     planned = snakemakes_outputs(place)

@@ -1,18 +1,20 @@
+import functools
 import inspect
 
 from cdgmae.settings.base import Settings
 
 
 def of(function):
-    """A function of cdgmae.workflow as rules take it: of the wildcards that its arguments after the configuration are named like. Settings
-    become their JSON text."""
+    """A function of cdgmae.workflow as rules take it: of the wildcards that its arguments after the configuration are named like. What it
+    gives is asked once for all shards; settings become their JSON text."""
     wanted = list(inspect.signature(function).parameters)[1:]
 
-    def value(wildcards):
-        found = function(CONFIG, *(wildcards[name] for name in wanted))
+    def value(*arguments):
+        found = function(CONFIG, *arguments)
         return found.canonical_json() if isinstance(found, Settings) else found
 
-    return value
+    known = value if "shard" in wanted else functools.cache(value)
+    return lambda wildcards: known(*(wildcards[name] for name in wanted))
 
 
 # How jobs on a GPU start their command: here as it is, on a cluster as the profile says (workflow/profiles/slurm). Resources, not params:

@@ -58,7 +58,7 @@ def summarise(tables: Sequence[Path], output_parquet: Path, output_csv: Path) ->
     conditions: dict[str, dict[str, Any]] = {}
     summary: list[dict[str, Any]] = []
     for path in tables:
-        rows = _read_rows(path)
+        rows = read_rows(path)
         encoder, set_name = rows[0]["encoder"], rows[0]["set"]
         if (encoder, set_name) in origins:
             raise ValueError(
@@ -66,7 +66,7 @@ def summarise(tables: Sequence[Path], output_parquet: Path, output_csv: Path) ->
                 "leave one out or evaluate with another --name"
             )
         origins[encoder, set_name] = path
-        _warn_if_different(path, set_name, conditions.setdefault(set_name, _conditions(rows)), _conditions(rows))
+        _warn_if_different(path, set_name, conditions.setdefault(set_name, conditions_of(rows)), conditions_of(rows))
         judged = json.dumps(table_facts(path)["encoder_settings"], sort_keys=True)
         summary += [{**row, "encoder_settings": judged} for row in summary_rows(rows)]
     write_csv(output_csv, pa.Table.from_pylist(wide_rows(summary), schema=_wide_schema(summary)))
@@ -108,7 +108,7 @@ def _number(value: float) -> float | None:
     return None if value != value else value  # not a number
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     """All rows of one table.
 
     Raises:
@@ -123,7 +123,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _conditions(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def conditions_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What must be equal for two tables to compare: the protocol wherever the clips lie, the sequences, and the scored sizes."""
     protocol = json.loads(rows[0]["protocol"])
     protocol.pop("root", None)

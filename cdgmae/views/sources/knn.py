@@ -12,7 +12,7 @@ from pydantic import Field
 from cdgmae import names
 from cdgmae.settings.base import Ratio, Settings
 from cdgmae.settings.encoder import EncoderSettings
-from cdgmae.views.sources.view_source import BAD_VIEWS, NUM_VIEWS, CopiedSource, ViewJob, ViewSettings
+from cdgmae.views.sources.view_source import BAD_VIEWS, CopiedSource, CopiedViews, ViewJob, ViewSettings
 
 if TYPE_CHECKING:
     from cdgmae.config import Config
@@ -29,10 +29,9 @@ class EmbeddingSettings(Settings):
     batch_size: int = Field(default=64, ge=1, description="Images per encoder pass.")
 
 
-class NeighbourViews(ViewSettings):
+class NeighbourViews(CopiedViews):
     """How nearest neighbours are searched and which of them fill a bag."""
 
-    num_views: int = Field(default=4, ge=1, le=64, description=NUM_VIEWS)
     duplicate_similarity: float = Field(
         default=0.98,
         gt=0.0,

@@ -6,13 +6,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from cdgmae.views.sources.view_source import NUM_VIEWS, CopiedSource, ViewJob, ViewSettings
+from cdgmae.views.sources.view_source import CopiedSource, CopiedViews, ViewJob, ViewSettings
 
 
-class RandomViews(ViewSettings):
+class RandomViews(CopiedViews):
     """How random images are drawn into a bag."""
-
-    num_views: int = Field(default=4, ge=1, le=64, description=NUM_VIEWS)
 
     def make(self, job: ViewJob) -> dict[str, Any]:
         """Fill each bag with M other images; see `gather_random`."""

@@ -7,7 +7,7 @@ and make them. Import-light: the configuration reads these files, so what is hea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from cdgmae.config import Config
 
 BAD_VIEWS = "The stage fails when more than this share of the views is bad."
-NUM_VIEWS = "Views per bag besides the real image, M."
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,7 @@ class ViewJob:
     Attributes:
         seed: Root of every random draw.
         shard: Image shard with the real images.
+        all_shards: All image shards of the data set.
         output: View shard to write; its index goes beside it.
         work: Folder for finished views until the shard is whole.
         inputs: What else the kind reads, by the names of `ViewSource.inputs`.
@@ -41,15 +41,11 @@ class ViewJob:
 
     seed: int
     shard: Path
+    all_shards: Sequence[Path]
     output: Path
     work: Path
     inputs: Mapping[str, Path]
     runtime: RuntimeSettings
-
-    @property
-    def all_shards(self) -> list[Path]:
-        """All image shards of the data set: those of input `shards`, or those beside `shard`."""
-        return sorted(self.inputs.get("shards", self.shard.parent).glob("*.tar"))
 
     def input(self, name: str) -> Path:
         """One of `inputs`.
@@ -147,13 +143,18 @@ class ViewSource(Settings):
         yield from ()
 
 
-class CopiedSource(ViewSource):
+class CopiedViews(ViewSettings):
+    """Views that are other images of the data set."""
+
+    num_views: int = Field(default=4, ge=1, le=64, description="Views per bag besides the real image, M.")
+
+
+class CopiedSource(ViewSource, CopiedViews):
     """A source that fills bags with other images of the data set."""
 
     reads_all_shards: ClassVar[bool] = True
 
     def problems(self, dataset: DatasetSettings, num_images: int | None) -> Iterator[str]:
         """A bag cannot hold more images than there are."""
-        num_views: int = getattr(self, "num_views")  # noqa: B009  (a field of the kinds' views)
-        if num_images is not None and num_views >= num_images:
-            yield f".num_views = {num_views}, but the demo has only {num_images} images (demo.num_tiles)"
+        if num_images is not None and self.num_views >= num_images:
+            yield f".num_views = {self.num_views}, but the demo has only {num_images} images (demo.num_tiles)"
