@@ -18,6 +18,14 @@ pytestmark = pytest.mark.slow
 AT_A_TIME = 4
 
 
+def write_demo(place: DrillPlace) -> None:
+    """The tiny demo and the shipped profile; the cluster's GPUs are made up, and a job that is given one would look for it."""
+    config = tiny_config()
+    config["runtime"]["device"] = "cpu"
+    (place.folder / "config.yaml").write_text(yaml.safe_dump(config))
+    write_profile(place.folder / "profile", {}, jobs=AT_A_TIME)
+
+
 def slurm_jobs(place: DrillPlace) -> int:
     """How many jobs were submitted; each left its log."""
     return len(list((place.folder / ".snakemake/slurm_logs").rglob("*.log")))
@@ -25,9 +33,7 @@ def slurm_jobs(place: DrillPlace) -> int:
 
 def test_the_demo_without_accounting(cluster: VirtualCluster, tmp_path: Path) -> None:
     place = DrillPlace(cluster, tmp_path)
-    config = tiny_config()
-    (place.folder / "config.yaml").write_text(yaml.safe_dump(config))
-    write_profile(place.folder / "profile", {}, jobs=AT_A_TIME)
+    write_demo(place)
     controller = place.start("all")
     assert controller.wait(900) == 0, controller.output()
     assert (place.folder / "results/report/index.html").is_file()
@@ -38,12 +44,11 @@ def test_the_demo_without_accounting(cluster: VirtualCluster, tmp_path: Path) ->
 
 def test_jobs_on_cpus_and_gpus_with_accounting(accounting_cluster: VirtualCluster, tmp_path: Path) -> None:
     place = DrillPlace(accounting_cluster, tmp_path)
-    (place.folder / "config.yaml").write_text(yaml.safe_dump(tiny_config()))
-    write_profile(place.folder / "profile", {}, jobs=AT_A_TIME)
+    write_demo(place)
     controller = place.start("results/pretrain/crops/seed0/encoder.safetensors")
     assert controller.wait(600) == 0, controller.output()
     states = accounting_cluster.call(
         "sacct", "--allusers", "--allocations", "--noheader", "--parsable2", "--format=State,Account"
     )
     assert set(states.split()) == {"COMPLETED|default"}
-    assert len(states.split()) == slurm_jobs(place) == 5
+    assert len(states.split()) == slurm_jobs(place) == 6
