@@ -15,6 +15,7 @@ from perf.gpu_checks import CHECKS, ORDER, chosen_checks, run_check
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_all_checks_run_at_toy_size(tmp_path: Path) -> None:
     table = tmp_path / "table.md"
     command = [
