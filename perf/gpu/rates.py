@@ -19,8 +19,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from cdgmae.models.cross_view_mae import CrossViewMAE
 from cdgmae.pretrain.augment import finish_views
 from cdgmae.pretrain.flops import count_flops
-from cdgmae.pretrain.memory import run_memory
 from cdgmae.pretrain.reconstruction import reconstruct
+from cdgmae.pretrain.run_memory import run_memory
 from cdgmae.pretrain.task import build_model
 from cdgmae.runtime.compute import set_float32_meaning
 from cdgmae.runtime.workers import usable_cores
@@ -28,8 +28,8 @@ from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.training.device_copies import join_chunks
 from cdgmae.training.loader import cut_micro_batches, equal_parts, load_micro_batches
-from cdgmae.training.memory import CONTEXT_BYTES, MARGIN, MemoryNeed, fitting_micro_batch
 from cdgmae.training.schedule import parameter_groups
+from cdgmae.training.traced_memory import CONTEXT_BYTES, MARGIN, MemoryNeed, fitting_micro_batch
 from perf.gpu.findings import RATE, Bench, Finding, check
 from perf.gpu.inputs import A1, A3, TINY_MODEL, batches_of
 from perf.gpu.stages import SMALL_ENCODER, Propagation, score

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from cdgmae.consistency.scoring.score_shard import score_shard
-from cdgmae.generators.folder import Generator, GeneratorFacts
+from cdgmae.generators.generator_folder import Generator, GeneratorFacts
 from cdgmae.generators.pipeline import LatentDiffusionPipeline
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.propagation.benchmarks.davis import DavisProtocol
