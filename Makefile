@@ -6,7 +6,7 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean-demo
+.PHONY: demo test check gpu-checks clean-demo
 .DEFAULT_GOAL := demo
 
 # A killed run leaves Snakemake's lock and half-made jobs behind: --nolock and --rerun-incomplete let the next one go on.
@@ -27,6 +27,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
+
+# What only a GPU shows (docs/gpu.md): ten minutes, the table goes into gpu_checks.md.
+gpu-checks: $(VENV)/.installed
+	$(BIN)/python -m perf.gpu_checks
 
 # Remove what `make demo` made; the environment stays.
 clean-demo:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
-from collections import deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing.queues import SimpleQueue
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,12 +13,11 @@ import torch
 from cdgmae.models.encoders.by_name import Encoder, load_encoder
 from cdgmae.models.onednn import freeze_to_onednn
 from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence
-from cdgmae.propagation.benchmarks.registry import EvaluationSet, benchmark_of
+from cdgmae.propagation.benchmarks.benchmark_kinds import EvaluationSet, benchmark_of
 from cdgmae.propagation.engine.clip_results import PartFiles
 from cdgmae.propagation.output.predictions import ClipOutputs
-from cdgmae.runtime.devices import limit_threads
-from cdgmae.runtime.interrupts import TransientProblem
 from cdgmae.runtime.out_of_memory import explain_memory
+from cdgmae.runtime.pool import share_out
 from cdgmae.settings.encoder import EncoderSettings
 
 Rows = list[dict[str, Any]]
@@ -86,64 +79,36 @@ def computed_clips(
         devices: One per process; a device may stand there several times.
 
     Raises:
-        ValueError: as soon as one clip fails, or a process ends without a word.
+        ValueError: as soon as one clip fails; clips of a process that was killed go to the others.
     """
     if len(devices) == 1:
         for clip in clips:
             yield clip, work.rows(clip, encoder, devices[0])
         return
-    try:
-        yield from _from_pool(work, sorted(clips, key=lambda clip: -clip.num_frames), devices)
-    except BrokenProcessPool:
-        raise TransientProblem(
-            f"one of {len(devices)} worker processes was killed, most often for lack of memory; finished clips are kept: "
-            "run the same command again, with a lower runtime.workers if memory was short"
-        ) from None
+    ordered = sorted(clips, key=lambda clip: -clip.num_frames)
+    pool = share_out(
+        partial(_compute_clips, work, ordered),
+        len(ordered),
+        devices,
+        name="propagation",
+        threads=torch.get_num_threads(),
+        fail_fast=True,
+    )
+    with closing(pool):
+        for number, rows in pool:
+            yield ordered[number], rows
 
 
-def _from_pool(
-    work: ClipWork, clips: Sequence[EvaluationSequence], devices: Sequence[torch.device]
-) -> Generator[tuple[EvaluationSequence, Rows]]:
-    context = multiprocessing.get_context("spawn")  # CUDA cannot be used after a fork
-    places = context.SimpleQueue()
-    for device in devices:
-        places.put(str(device))
-    threads = max(1, torch.get_num_threads() // len(devices))
-    waiting, running = deque(clips), dict[Future[Rows], EvaluationSequence]()
-    with ProcessPoolExecutor(
-        len(devices), mp_context=context, initializer=_start_worker, initargs=(work, places, threads)
-    ) as pool:
-        while waiting or running:
-            while waiting and len(running) < len(devices):  # nothing is queued ahead, so that stopping early is quick
-                clip = waiting.popleft()
-                running[pool.submit(_worker_rows, clip)] = clip
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-
-
-_STATE: dict[str, Any] = {}
-"""What a worker process keeps from clip to clip: work, encoder, device."""
-
-
-def _start_worker(work: ClipWork, places: SimpleQueue[str], threads: int) -> None:
-    """Set up a worker process: signals, threads, device, encoder."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)  # sent to all processes of a job; the parent decides what they mean
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    limit_threads(threads)
-    device = torch.device(places.get())
-    _STATE.update(work=work, device=device, encoder=frozen_encoder(work.encoder_settings, device, work.protocol))
-
-
-def _end_with_parent() -> None:
-    """A killed parent leaves no workers behind."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _worker_rows(clip: EvaluationSequence) -> Rows:
-    rows: Rows = _STATE["work"].rows(clip, _STATE["encoder"], _STATE["device"])
-    return rows
+def _compute_clips(
+    work: ClipWork,
+    clips: Sequence[EvaluationSequence],
+    _slot: int,
+    device: torch.device,
+    numbers: Iterator[int],
+    _stop_reason: Callable[[], str | None],
+    finished: Callable[[int, Rows], None],
+) -> None:
+    """What one of several processes does: see `cdgmae.runtime.pool.PoolWork`."""
+    encoder = frozen_encoder(work.encoder_settings, device, work.protocol)
+    for number in numbers:
+        finished(number, work.rows(clips[number], encoder, device))

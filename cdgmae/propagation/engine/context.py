@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 TILE_SIDE = 16
-"""Queries are handled in tiles of at most this many cells a side: small enough for the disc to shorten the list of keys."""
+"""Queries are handled in tiles of at most this many cells a side, along an axis in which that shortens the list of keys."""
 
 
 def context_frames(frame: int, queue_length: int) -> list[int]:
@@ -77,16 +77,18 @@ def query_tiles(grid: tuple[int, int], radius: float, device: torch.device) -> l
     reach = math.ceil(radius) - 1  # the largest whole offset strictly below the radius
     cells_HW = torch.arange(height * width, device=device).reshape(height, width)
     tiles = []
-    for top, bottom in _spans(height):
-        for left, right in _spans(width):
+    for top, bottom in _spans(height, reach):
+        for left, right in _spans(width, reach):
             queries = cells_HW[top:bottom, left:right].reshape(-1)
             keys = cells_HW[max(0, top - reach) : bottom + reach, max(0, left - reach) : right + reach].reshape(-1)
             tiles.append(Tile(queries, keys, disc_mask(queries, keys[None], width, radius)))
     return tiles
 
 
-def _spans(length: int) -> list[tuple[int, int]]:
-    """`length` cut into equal runs of at most `TILE_SIDE`."""
+def _spans(length: int, reach: int) -> list[tuple[int, int]]:
+    """`length` cut into equal runs of at most `TILE_SIDE`, or whole if every run would reach all cells of the axis anyway."""
     parts = math.ceil(length / TILE_SIDE)
+    if math.ceil(length / parts) + reach >= length:
+        parts = 1
     edges = [round(index * length / parts) for index in range(parts + 1)]
     return list(itertools.pairwise(edges))

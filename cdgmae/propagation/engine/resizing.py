@@ -50,8 +50,8 @@ def _interpolate(values: Tensor, dim: int, size: int) -> Tensor:
     lower, upper, weights = (torch.from_numpy(part).to(values.device) for part in _coordinates(values.shape[dim], size))
     if dim == -2:
         weights = weights[:, None]
-    # 1 - weight is formed in float32, as the published arithmetic does
-    return values.index_select(dim, lower) * (1.0 - weights) + values.index_select(dim, upper) * weights
+    # 1 - weight is formed in float32, as the published arithmetic does; in place, as the planes of a frame are large
+    return values.index_select(dim, lower).mul_(1.0 - weights).add_(values.index_select(dim, upper).mul_(weights))
 
 
 @lru_cache(maxsize=32)

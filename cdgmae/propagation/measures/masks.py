@@ -90,8 +90,20 @@ def first_labels(ids_HW: Ids, order: Ids, sides: tuple[int, int], grid: tuple[in
 def decode_labels(labels_NC: Tensor, order: Ids, grid: tuple[int, int], sides: tuple[int, int]) -> Ids:
     """Ids at the input size: bilinear from the grid, then the strongest label; ties go to the first in `order`."""
     planes_CHW = resize_bilinear(labels_NC.T.unflatten(1, grid), sides)
-    ids_HW: Ids = order[planes_CHW.argmax(dim=0).cpu().numpy()]
+    ids_HW: Ids = order[_strongest(planes_CHW).cpu().numpy()]
     return ids_HW
+
+
+def _strongest(planes_CHW: Tensor) -> Tensor:
+    """The first of the largest channels of every pixel, as bytes; on a CPU plane by plane, many times faster than along the channels."""
+    if planes_CHW.device.type != "cpu":
+        return planes_CHW.argmax(dim=0).to(torch.uint8)
+    best_HW, place_HW = planes_CHW[0].clone(), torch.zeros(planes_CHW.shape[1:], dtype=torch.uint8)
+    for place in range(1, len(planes_CHW)):
+        above_HW = planes_CHW[place] > best_HW
+        place_HW[above_HW] = place
+        torch.maximum(best_HW, planes_CHW[place], out=best_HW)
+    return place_HW
 
 
 def resize_like_pillow(ids_HW: Ids, sides: tuple[int, int]) -> Ids:

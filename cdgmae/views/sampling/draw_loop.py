@@ -133,3 +133,15 @@ def _with_next(numbers: Iterator[int]) -> Iterator[tuple[int, int | None]]:
         following = next(numbers, None)
         yield number, following
         number = following
+
+
+def draw_in_pool(
+    task: DrawingTask,
+    slot: int,
+    device: torch.device,
+    numbers: Iterator[int],
+    stop_reason: Callable[[], str | None],
+    finished: Callable[[int, None], None],
+) -> None:
+    """What one of several processes does: see `cdgmae.runtime.pool.PoolWork`."""
+    draw_batches(task, slot, device, numbers, Stopper(stop_reason), lambda number: finished(number, None))

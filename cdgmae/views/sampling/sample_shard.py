@@ -11,12 +11,14 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cdgmae.runtime.compute import start_compute
 from cdgmae.runtime.devices import worker_devices
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
+from cdgmae.runtime.pool import share_out
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.settings.views import DrawingSettings
@@ -25,8 +27,7 @@ from cdgmae.storage.files.atomic import explain_write_errors
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path
 from cdgmae.storage.tables import file_sha256
 from cdgmae.views.sampling.batch import Item, rows_of_shard
-from cdgmae.views.sampling.draw_loop import DrawingTask, Stopper, draw_batches
-from cdgmae.views.sampling.processes import draw_with_processes
+from cdgmae.views.sampling.draw_loop import DrawingTask, Stopper, draw_batches, draw_in_pool
 from cdgmae.views.sampling.sampler import SamplerRecipe
 from cdgmae.views.sampling.view_journal import FinishedViews, remove_parts
 
@@ -137,7 +138,16 @@ def _draw(task: DrawingTask, runtime: RuntimeSettings, stop: StopRequest, meter:
 
     with meter:
         if len(devices) > 1:
-            draw_with_processes(task, devices, stop.reason, finished, runtime.thread_limit)
+            pool = share_out(
+                partial(draw_in_pool, task),
+                len(task.batches),
+                devices,
+                name="views",
+                threads=runtime.thread_limit,
+                stop_reason=stop.reason,
+            )
+            for number, _ in pool:
+                finished(number)
             return
         try:
             draw_batches(task, 0, devices[0], iter(range(len(task.batches))), Stopper(stop.reason), finished)

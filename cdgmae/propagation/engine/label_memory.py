@@ -16,8 +16,8 @@ from cdgmae.propagation.engine.context import Tile, disc_mask, first_frame_copie
 from cdgmae.propagation.engine.top_k import largest, vote_weights
 from cdgmae.settings.protocol import ClipProtocol
 
-MAX_AFFINITIES = {"cpu": 4_000_000, "cuda": 64_000_000}
-"""At most this many affinities (float32) exist at a time besides those of one tile with a single frame: 16 and 256 MB."""
+MAX_AFFINITIES = {"cpu": 1_000_000, "cuda": 64_000_000}
+"""At most this many affinities (float32) exist at a time besides those of one tile with a single frame: 4 MB, which a CPU keeps near, and 256 MB."""
 
 Found = tuple[Tensor, Tensor, Tensor]
 """Candidates of a tile's queries: affinities, keys (slot * N + cell) and copies, all (Q, S)."""
