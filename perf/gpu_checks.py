@@ -50,13 +50,15 @@ def revision() -> str:
     return answers[0] + (" with changes" if answers[1] else "")
 
 
-def header(device: str) -> str:
+def header(device: str, tiny: bool) -> str:
     """Device, driver, torch and the tree's revision."""
     lines = [
         "# GPU checks", "", f"* device: {describe_device(torch.device(device))}", f"* driver: {driver_version() or 'none'}",
-        f"* torch {torch.__version__}, Python {sys.version.split()[0]}", f"* tree: {revision()}", "",
+        f"* torch {torch.__version__}, Python {sys.version.split()[0]}", f"* tree: {revision()}",
     ]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    if tiny:
+        lines.append("* toy sizes, nothing compiled: no rate means anything")
+    return "\n".join(lines) + "\n\n"
 
 
 def draw_bench(device: str, tiny: bool, work: Path) -> Bench:
@@ -108,7 +110,7 @@ def main() -> int:
         raise SystemExit("torch sees no GPU; `--device cpu --tiny` tries the checks without one")
     if options.tiny:
         os.environ["TORCHDYNAMO_DISABLE"] = "1"
-    top = header(options.device)
+    top = header(options.device, options.tiny)
     print(top, flush=True)
     with tempfile.TemporaryDirectory(prefix="gpu-checks-") as folder:
         bench = draw_bench(options.device, options.tiny, Path(folder))

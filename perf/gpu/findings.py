@@ -115,9 +115,12 @@ class Bench:
         """The kernels that take the most time of a call, with their milliseconds; empty on a CPU."""
         if not self.on_gpu:
             return ""
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-            function()
-            self.wait()
+        try:
+            with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+                function()
+                self.wait()
+        except (AssertionError, RuntimeError) as error:  # a container may forbid it; the rates are worth more
+            return f"no profile: {error}"
         rows = sorted(profile.key_averages(), key=lambda row: -row.self_device_time_total)[:most]
         return "; ".join(f"{row.key[:70]} {row.self_device_time_total / 1e3:.2f} ms" for row in rows)
 

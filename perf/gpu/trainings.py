@@ -53,9 +53,10 @@ def training_command(bench: Bench) -> None:
     for name, bound in (("stopped", SAME), (half, HALF)):
         table = commands.metrics(name)
         bench.within(f"training `{name}`, steps that its metrics lack", float(len(plain) - len(table)), 0)
-        both = min(len(table), len(plain))
-        difference = np.abs(table.loss.to_numpy()[:both] - plain.loss.to_numpy()[:both])
-        bench.within(f"training `{name}`, loss beside an undisturbed bf16 run", float(difference.max(initial=0)), bound)
+        away = (table.loss - plain.loss).dropna()
+        # other micro-batches draw other dropout and loss scaling may skip first steps: there the mean of the last steps counts
+        largest = away.abs().max() if name == "stopped" else abs(away.tail(len(plain) // 4).mean())
+        bench.within(f"training `{name}`, loss beside an undisturbed bf16 run", float(largest), bound)
         allowed = math.ceil(0.1 * len(plain)) if half == name == "fp16" else 0  # loss scaling starts high and skips steps
         infinite = float((~np.isfinite(table.grad_norm)).sum())
         bench.within(f"training `{name}`, gradient norms that are not finite", infinite, allowed)

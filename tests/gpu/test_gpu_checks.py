@@ -27,7 +27,14 @@ def test_all_checks_run_at_toy_size(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert FAILED not in text
     assert "left out" not in text
-    for said in ("* device: the CPU", "* driver: ", "* torch ", "* tree: ", "| what | measured | goal | floor | met |"):
+    for said in (
+        "* device: the CPU",
+        "* driver: ",
+        "* torch ",
+        "* tree: ",
+        "* toy sizes",
+        "| what | measured | goal | floor | met |",
+    ):
         assert said in text
     begun = [line.removeprefix("== ").split(":")[0] for line in done.stdout.splitlines() if line.startswith("== ")]
     assert list(dict.fromkeys(begun)) == [function.__name__ for function in ORDER]
