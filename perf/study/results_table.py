@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cdgmae.config import Config
 from cdgmae.paper import PAPER_TABLES
-from cdgmae.propagation.benchmarks.registry import benchmark_of
+from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of
 from cdgmae.propagation.measures.intervals import Interval, difference_intervals, score_intervals
 from cdgmae.propagation.output.encoder_comparison import OF_SEED, encoder_tables
 from cdgmae.storage.tables import read_table

@@ -8,7 +8,7 @@ from typing import Any
 from cdgmae.config import Config, check_config
 from cdgmae.demo.draw import draw_demo
 from cdgmae.settings.demo import DemoSettings
-from cdgmae.settings.plain_values import read_yaml
+from cdgmae.settings.reading.plain_values import read_yaml
 
 GPU_EPOCHS = 5
 """Times as many epochs on a GPU, in batches twice as large: more steps of a size that keeps it busy."""
