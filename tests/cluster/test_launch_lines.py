@@ -122,6 +122,7 @@ def calls(slurm: dict[str, str]) -> list[str]:
     return [line.split(" --")[0] for line in Path(slurm["LOG"]).read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_command_that_stopped_early_puts_its_job_back(tmp_path: Path, slurm: dict[str, str]) -> None:
     arguments = ("srun", "--ranks-per-node", "2", "--", "true")
     assert launch(tmp_path / "here", *arguments, **slurm).returncode == 0
@@ -186,6 +187,7 @@ sys.exit(leave_group(85) if rank() == 1 else int(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_processes_on_one_machine_and_one_that_stopped_early(tmp_path: Path) -> None:
     done = launch(tmp_path, "torchrun", "--ranks-per-node", "2", "--", sys.executable, "-c", PAYLOAD, "0")
     assert done.returncode == EXIT_INTERRUPTED, done.stderr
@@ -193,6 +195,7 @@ def test_processes_on_one_machine_and_one_that_stopped_early(tmp_path: Path) -> 
     assert list((tmp_path / "work/launch").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_failure_of_one_process_counts_more_than_the_early_stop_of_another(tmp_path: Path) -> None:
     done = launch(tmp_path, "torchrun", "--ranks-per-node", "2", "--", sys.executable, "-c", PAYLOAD, "3")
     assert done.returncode == 1

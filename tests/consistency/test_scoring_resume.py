@@ -66,6 +66,7 @@ def parts_of(output: Path) -> list[Path]:
     return sorted((output.parent / "work").glob("0*.parquet"))
 
 
+@pytest.mark.slow
 def test_killed_and_stopped_jobs_end_with_the_table_of_a_straight_run(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

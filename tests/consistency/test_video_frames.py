@@ -49,6 +49,7 @@ def write_shard(path: Path, images: dict[tuple[str, int], Image.Image]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_near_frames_score_above_far_ones_and_these_above_other_clips(
     frames: dict[str, list[Image.Image]], tmp_path: Path
 ) -> None:

@@ -14,6 +14,8 @@ import torch
 from cdgmae.runtime.interrupts import TransientProblem
 from cdgmae.runtime.pool import share_out
 
+pytestmark = pytest.mark.slow
+
 CPUS = [torch.device("cpu")] * 2
 
 

@@ -80,7 +80,7 @@ class DrillPlace:
             found[:] = [line.split()[0] for line in lines if f" RUNNING rule_{rule}" in line and line.endswith(shard)]
             return bool(found)
 
-        wait_until(look, 60, f"no running job of {rule}")
+        wait_until(look, 180, f"no running job of {rule}")
         return found[0]
 
     def tries(self, rule: str) -> int:

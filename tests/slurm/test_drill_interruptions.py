@@ -19,23 +19,30 @@ pytestmark = pytest.mark.slow
 SMALL = {"slurm_partition": "low", "mem_mb": "3000 * min(attempt, 2)", "runtime": 60, "cpus_per_task": 8, "slurm_extra": ""}
 
 
+def tries_at_work(watch: Watch) -> list[str]:
+    """Logs of the tries that have finished some rows or steps, or came too late for it."""
+    return [log for log in watch.logs() if re.search(r" [1-9]\d*/\d+ (rows|steps)|\(time limit\)", log)]
+
+
 def wait_for_progress(watch: Watch, tries: int) -> None:
     """Wait until the try of this number has finished some rows or steps."""
-
-    def has_begun() -> bool:
-        logs = watch.logs()
-        return len(logs) >= tries and re.search(r" [1-9]\d*/\d+ (rows|steps)", logs[-1]) is not None
-
-    wait_until(has_begun, 120, f"nothing is done: {watch.logs()}")
+    wait_until(lambda: len(tries_at_work(watch)) >= tries, 120, f"nothing is done: {watch.logs()}")
 
 
 def come_to_the_limit(place: DrillPlace, rule: str) -> None:
-    """The limit comes in half a minute: the command, which reads it when it starts, stops by itself and goes on in the same job."""
-    job = place.job(rule)
-    end = (datetime.now() + timedelta(seconds=30)).isoformat(timespec="seconds")
-    place.cluster.call("scontrol", "update", f"JobId={job}", f"EndTime={end}")
-    wait_until(lambda: place.cluster.job(job)["JobState"] == "PENDING", 90, "the job does not go back into the queue")
-    place.cluster.call("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+    """The limit comes soon: the command, which reads it when it starts, stops by itself and goes on in the same job.
+
+    On a busy machine the limit may come before the work begins; the controller then submits another job, which gets more time.
+    """
+    for seconds in (20, 40, 80):
+        job = place.job(rule)
+        end = (datetime.now() + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+        place.cluster.call("scontrol", "update", f"JobId={job}", f"EndTime={end}")
+        wait_until(lambda: place.cluster.job(job)["JobState"] in ("PENDING", "TIMEOUT"), 150, "the limit changes nothing")  # noqa: B023
+        if place.cluster.job(job)["JobState"] == "PENDING":
+            place.cluster.call("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+            return
+    raise AssertionError("the work does not begin")
 
 
 def send_signal(place: DrillPlace, rule: str) -> None:
@@ -60,21 +67,21 @@ def test_work_is_done_once_whatever_interrupts_it(
     cluster: VirtualCluster, undisturbed: Path, prepared: Path, tmp_path: Path
 ) -> None:
     place = copy_place(cluster, prepared, tmp_path / "place")
-    rules = ("make_views", "pretrain_encoder")
-    write_profile(place.folder / "profile", dict.fromkeys(rules, SMALL))
+    rules, results = ("make_views", "pretrain_encoder"), (VIEWS[0], f"{TRAINING}/encoder.safetensors")
+    write_profile(place.folder / "profile", dict.fromkeys(rules, SMALL), retries=6)
     with Watch(place, rules[0]) as views, Watch(place, rules[1]) as training, ThreadPoolExecutor(2) as threads:
-        controller = place.start(*VIEWS, f"{TRAINING}/encoder.safetensors")
+        controller = place.start(*results)
         for ended in [threads.submit(disturb, place, *pair) for pair in zip(rules, (views, training), strict=True)]:
             ended.result()
         assert controller.wait(240) == 0, controller.output()
 
     for watch in (views, training):
-        assert "(time limit)" in watch.logs()[0]
-        assert "(SIGUSR1)" in watch.logs()[1]
+        assert "(time limit)" in tries_at_work(watch)[0]
+        assert "(SIGUSR1)" in tries_at_work(watch)[1]
     made = views.views()
     assert set(made.values()) == {1}
-    assert len(made) == 24 * 4
-    for name in (*VIEWS, f"{TRAINING}/encoder.safetensors"):
+    assert len(made) == 12 * 4
+    for name in results:
         assert (place.folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
     assert training_facts(place.folder / TRAINING) == training_facts(undisturbed / TRAINING)
     assert set(steps_taken(place.folder).values()) == {1}

@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.slurm.cluster_files import SEARCH_PATH, find_ports, has_control_groups, write_commands, write_files
 from tests.slurm.kept_process import KeptProcess, wait_until
 
-START_SECONDS = 30
+START_SECONDS = 120
 QUICK_CHECKS = Path(__file__).with_name("quick_checks")
 
 
@@ -106,7 +106,7 @@ class VirtualCluster:
         """End all jobs and wait until they are gone."""
         for job in self.queue():
             self.call("scancel", "--quiet", job)
-        wait_until(lambda: not self.queue(), 40, "jobs do not end")
+        wait_until(lambda: not self.queue(), 120, f"jobs do not end: {self.queue()}")
 
     def stop(self) -> None:
         """End all jobs, then all daemons; nothing stays behind."""
