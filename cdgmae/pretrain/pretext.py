@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import Bag
-from cdgmae.storage.media.crops import PixelBox, SamplePlan, central_square, draw_crop, draw_flip, plan_crop_pair
+from cdgmae.storage.media.crop_boxes import PixelBox, SamplePlan, central_square, draw_crop, draw_flip, plan_crop_pair
 
 
 def plan_sample(settings: PretrainRunSettings, generator: np.random.Generator, bag: Bag) -> SamplePlan:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from cdgmae.settings.base import Name, Ratio, Settings
 from cdgmae.settings.crops import CropPairSettings, Fraction, ShownRegion, check_range
 from cdgmae.settings.encoder import ARCHITECTURES, VitSettings
-from cdgmae.settings.expressions import parse_expression
+from cdgmae.settings.reading.expressions import parse_expression
 
 SCORE_COLUMNS = ("gs", "ls", "nps", "nps_reverse")
 """Scores of a view against its real image that `view_filter` and `view_weight` may name; see stage `consistency`."""

@@ -11,7 +11,7 @@ from PIL import Image
 from cdgmae.pretrain.pretext import choose_frames, choose_views, plan_sample
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import Bag
-from cdgmae.storage.media.crops import CropBox, SamplePlan, draw_crop
+from cdgmae.storage.media.crop_boxes import CropBox, SamplePlan, draw_crop
 from cdgmae.storage.media.images import center_crop
 
 SMALL = {"image_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 2}
