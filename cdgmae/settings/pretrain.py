@@ -7,9 +7,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from cdgmae.settings.base import Name, Ratio, Settings
-from cdgmae.settings.crops import CropPairSettings, Fraction, check_range
+from cdgmae.settings.crops import CropPairSettings, Fraction, ShownRegion, check_range
 from cdgmae.settings.encoder import ARCHITECTURES, VitSettings
-from cdgmae.settings.expressions import parse_expression
+from cdgmae.settings.reading.expressions import parse_expression
 
 SCORE_COLUMNS = ("gs", "ls", "nps", "nps_reverse")
 """Scores of a view against its real image that `view_filter` and `view_weight` may name; see stage `consistency`."""
@@ -68,6 +68,12 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
     )
     shared_crop: bool = Field(
         default=True, description="One crop and one flip for all views of a bag (SiamMAE); false draws them per view."
+    )
+    views_show: ShownRegion | None = Field(
+        default=None,
+        description="What part of the real image the other views of a bag show. With `central_square` the real image is cropped within its "
+        "central square, so that a shared crop shows the same region of all views (`cross_view`). Left out: what the view source says (`s_ldm`, "
+        "`rcg` and `diffusers`: central_square; `folder`: its own key); by hand, without a configuration: whole_image.",
     )
     epochs: int = Field(default=100, ge=1, description="Passes over the bags. Paper: 100.")
     warmup_epochs: float = Field(

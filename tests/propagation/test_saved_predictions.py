@@ -11,7 +11,7 @@ import pytest
 from drawn_clips import write_davis, write_jhmdb, write_vip
 from PIL import Image
 
-from cdgmae.propagation.benchmarks.registry import benchmark_of
+from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.propagation.measures.joints import read_joints
 from cdgmae.settings.encoder import parse_encoder

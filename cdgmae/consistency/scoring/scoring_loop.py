@@ -23,11 +23,11 @@ from cdgmae.consistency.scoring.pair_images import BagLoader, CropBags, ViewBags
 from cdgmae.consistency.scoring.similarities import global_similarity, local_similarity, nearest_patch_similarity
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.runtime.out_of_memory import explain_memory
-from cdgmae.runtime.read_ahead import read_ahead
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.storage.image_shards import BAD, OK
 from cdgmae.storage.journal import Journal, NewRecord, Record
+from cdgmae.storage.read_ahead import read_ahead
 
 PASSES_PER_PART = 8
 """Encoder passes between two records: little is lost to a kill, and writing costs next to nothing."""
