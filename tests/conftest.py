@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from tests.browser.chromium import Browser
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--write-pages`: pages of the documentation that tests make are written instead of compared."""
+    parser.addoption(
+        "--write-pages", action="store_true", help="write the documentation pages that tests make, e.g. docs/what_reruns.md"
+    )
+
+
 @pytest.fixture(autouse=True)
 def _default_signals() -> None:
     """A command's process ends with it, a test's does not: handlers that a test left must not reach what later ones fork."""
