@@ -6,7 +6,7 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean-demo
+.PHONY: demo test test-fast check gpu-checks clean-demo
 .DEFAULT_GOAL := demo
 
 # A killed run leaves Snakemake's lock and half-made jobs behind: --nolock and --rerun-incomplete let the next one go on.
@@ -15,9 +15,13 @@ demo: $(VENV)/.installed
 	@$(BIN)/snakemake --cores $(CORES) --nolock --rerun-incomplete --show-failed-logs --quiet host reason
 	@echo "The report lies at $(CURDIR)/results/report/index.html"
 
-# One process per core, one thread each: torch's own threads would only get into each other's way.
+# One thread each: torch's own threads would only get into each other's way. One process more than cores: the tests on Slurm mostly wait.
 test: $(VENV)/.installed-dev
-	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(CORES) --dist loadgroup
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $$(($(CORES) + 1)) --dist loadgroup
+
+# All but the end-to-end runs, Slurm and browser: minutes less, for the time between two edits.
+test-fast: $(VENV)/.installed-dev
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(CORES) --dist loadgroup -m "not slow" --ignore tests/slurm --ignore tests/browser
 
 # What .ci/run checks besides the tests: format, lint, types, layers.
 check: $(VENV)/.installed-dev
@@ -27,6 +31,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
+
+# What only a GPU shows (docs/gpu.md): ten minutes, the table goes into gpu_checks.md.
+gpu-checks: $(VENV)/.installed
+	$(BIN)/python -m perf.gpu_checks
 
 # Remove what `make demo` made; the environment stays.
 clean-demo:

@@ -18,14 +18,14 @@ from cdgmae.settings.base import Settings
 from cdgmae.settings.consistency import ConsistencySettings
 from cdgmae.settings.demo import DemoSettings
 from cdgmae.settings.encoder import EncoderSettings
-from cdgmae.settings.messages import describe_problems, did_you_mean
-from cdgmae.settings.plain_values import check_plain, read_yaml
 from cdgmae.settings.pretrain import PretrainSettings, with_run_defaults
 from cdgmae.settings.propagation import PropagationSettings, with_kinds
+from cdgmae.settings.reading.messages import describe_problems, did_you_mean
+from cdgmae.settings.reading.plain_values import check_plain, read_yaml
 from cdgmae.settings.report import ReportSettings
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.shards import ShardsSettings
-from cdgmae.views.sources.registry import ViewsSettings
+from cdgmae.views.sources.view_kinds import ViewsSettings
 
 
 class ConfigError(ValueError):

@@ -20,7 +20,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel, VQModel
 from PIL import Image
 from torch import Tensor
 
-from cdgmae.generators.folder import Generator, GeneratorFacts
+from cdgmae.generators.generator_folder import Generator, GeneratorFacts
 from cdgmae.generators.parts.condition_projector import ConditionProjector
 from cdgmae.generators.pipeline import LatentDiffusionPipeline, noise_schedule
 from cdgmae.models.encoders.by_name import load_encoder

@@ -14,8 +14,8 @@ from rich.console import Console
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
 from cdgmae.settings.encoder import EncoderSettings, parse_encoder
-from cdgmae.settings.messages import describe_problems
-from cdgmae.settings.plain_values import read_json, read_yaml
+from cdgmae.settings.reading.messages import describe_problems
+from cdgmae.settings.reading.plain_values import read_json, read_yaml
 from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
 
 AnySettings = TypeVar("AnySettings", bound=Settings)

@@ -114,7 +114,7 @@ def flops(
     """
     from cdgmae.config import load_config
     from cdgmae.pretrain.flops import describe_run, table_8
-    from cdgmae.pretrain.memory import describe_memory
+    from cdgmae.pretrain.run_memory import describe_memory
 
     if table8:
         rows = table_8()

@@ -29,7 +29,7 @@ from cdgmae.commands.options import (
     print_result,
 )
 from cdgmae.propagation.benchmarks.benchmark import Benchmark
-from cdgmae.propagation.benchmarks.registry import BENCHMARKS, EvaluationSet, benchmark_of
+from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS, EvaluationSet, benchmark_of
 
 
 def _measures(benchmark: Benchmark[Any, Any]) -> str:

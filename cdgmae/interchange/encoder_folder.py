@@ -18,7 +18,7 @@ from cdgmae.models.encoders.frozen_encoder import weights_digest
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.pretrain.export import run_settings
-from cdgmae.propagation.benchmarks.registry import benchmark_of, column_of
+from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of, column_of
 from cdgmae.propagation.measures.encoder_summary import summary_rows, wide_rows
 from cdgmae.propagation.measures.score_table import COMMON_COLUMNS
 from cdgmae.settings.encoder import ARCHITECTURES, VitSettings

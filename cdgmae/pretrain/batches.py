@@ -16,7 +16,7 @@ from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import Bag, Bags
 from cdgmae.storage.files.local_copy import copy_to_local_disk
-from cdgmae.storage.media.crops import PixelBox, SamplePlan
+from cdgmae.storage.media.crop_boxes import PixelBox, SamplePlan
 from cdgmae.storage.media.images import ImageError
 from cdgmae.storage.media.pixels import decode_pixels
 from cdgmae.storage.view_weights import ViewWeights

@@ -66,8 +66,7 @@ def run_pretrain(
         tracker_dir: Folder for the trackers of `runtime`; None: no trackers.
 
     Returns:
-        steps, first and last loss (means over up to 20 steps), number of bags and the encoder's path; empty on other processes
-        than the main one.
+        steps, first and last loss (means over up to 20 steps), bags and the encoder's path; empty beside the main process.
 
     Raises:
         ValueError: if shards are incomplete, bags are too few, or the loss is not finite or explodes.

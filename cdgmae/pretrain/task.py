@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from cdgmae.models.cross_view_mae import CrossViewMAE
 from cdgmae.pretrain.batches import BagBatches
-from cdgmae.pretrain.memory import run_memory
 from cdgmae.pretrain.reconstruction import reconstruct
+from cdgmae.pretrain.run_memory import run_memory
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.training.memory import MemoryNeed
 from cdgmae.training.schedule import LoopSettings
+from cdgmae.training.traced_memory import MemoryNeed
 
 LR_REFERENCE_BATCH = 256
 """Bags per step to which `base_learning_rate` refers."""

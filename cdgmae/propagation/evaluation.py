@@ -14,7 +14,7 @@ import torch
 
 from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence
-from cdgmae.propagation.benchmarks.registry import EvaluationSet, benchmark_of, table_scores
+from cdgmae.propagation.benchmarks.benchmark_kinds import EvaluationSet, benchmark_of, table_scores
 from cdgmae.propagation.engine.clip_results import PartFiles
 from cdgmae.propagation.engine.clip_workers import ClipWork, Rows, computed_clips, frozen_encoder
 from cdgmae.propagation.measures.score_table import table_schema

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cdgmae.propagation.benchmarks.registry import benchmark_of, column_of, set_label
+from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of, column_of, set_label
 from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.storage.tables import read_table

@@ -12,7 +12,7 @@ from cdgmae import names
 from cdgmae.consistency.consistency_summary import describe_sources
 from cdgmae.paper import PaperRow, PaperTable
 from cdgmae.pretrain.flops import count_flops
-from cdgmae.propagation.benchmarks.registry import table_scores
+from cdgmae.propagation.benchmarks.benchmark_kinds import table_scores
 from cdgmae.report.stages import score_tables
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.report import TableSettings

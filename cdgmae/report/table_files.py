@@ -12,7 +12,7 @@ from cdgmae.paper import PAPER_TABLES, PaperTable
 from cdgmae.report.rendering import template_environment
 from cdgmae.report.svg_figures import draw_scores
 from cdgmae.report.table_cells import NOT_CONFIGURED, Cell, FilledRow, fill_table
-from cdgmae.settings.messages import did_you_mean
+from cdgmae.settings.reading.messages import did_you_mean
 from cdgmae.settings.report import TableSettings, table_problems
 from cdgmae.storage.files.atomic import write_text
 from cdgmae.storage.tables import write_csv

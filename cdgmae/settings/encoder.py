@@ -8,8 +8,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from cdgmae.settings.base import Name, Settings
-from cdgmae.settings.messages import describe_problems
-from cdgmae.settings.plain_values import read_json
+from cdgmae.settings.reading.messages import describe_problems
+from cdgmae.settings.reading.plain_values import read_json
 
 ARCHITECTURES: dict[str, dict[str, int]] = {
     "vits16": {"patch_size": 16, "embed_dim": 384, "depth": 12, "num_heads": 6},

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from cdgmae.propagation.benchmarks.registry import BENCHMARKS, EvaluationSet
+from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS, EvaluationSet
 from cdgmae.settings.base import Name, Settings
 from cdgmae.settings.encoder import EncoderSettings
 

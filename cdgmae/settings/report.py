@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.base import Name, Settings
-from cdgmae.settings.messages import did_you_mean
+from cdgmae.settings.reading.messages import did_you_mean
 
 
 class ReportSettings(Settings):

@@ -1,4 +1,4 @@
-"""Checked filter expressions (`cdgmae.settings.expressions`) as Arrow filters, which data sets push down to their files."""
+"""Checked filter expressions (`cdgmae.settings.reading.expressions`) as Arrow filters, which data sets push down to their files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from cdgmae.settings.expressions import parse_expression
+from cdgmae.settings.reading.expressions import parse_expression
 
 OPERATIONS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Lt: operator.lt,

@@ -29,7 +29,6 @@ from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.training.accelerator import open_accelerator, start_trackers
 from cdgmae.training.device_copies import copies_to, copy_ahead
 from cdgmae.training.loader import MicroBatch, cut_micro_batches, load_micro_batches, process_share
-from cdgmae.training.memory import fitting_micro_batch
 from cdgmae.training.metrics import METRICS_SCHEMA
 from cdgmae.training.schedule import LoopSettings, learning_rate
 from cdgmae.training.session import (
@@ -43,6 +42,7 @@ from cdgmae.training.session import (
     saving_due,
 )
 from cdgmae.training.state import TrainingState, load_state
+from cdgmae.training.traced_memory import fitting_micro_batch
 from cdgmae.training.training_task import TrainingTask
 
 Observer = Callable[[int, nn.Module], None]

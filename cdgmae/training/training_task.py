@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from cdgmae.training.loader import BatchSource
-from cdgmae.training.memory import MemoryNeed
+from cdgmae.training.traced_memory import MemoryNeed
 
 
 class TrainingTask(BatchSource, Protocol):

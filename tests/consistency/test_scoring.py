@@ -28,7 +28,7 @@ from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.bags import Bag
 from cdgmae.storage.image_shards import ImageShard
-from cdgmae.storage.media.crops import plan_crop_pair
+from cdgmae.storage.media.crop_boxes import plan_crop_pair
 from cdgmae.storage.media.images import NAMED_FORMATS, encode_jpeg
 from cdgmae.storage.tables import table_facts
 from tests.consistency.drawn_bags import PATCH, SIZE, TINY_VIT, Images, bags, draw_image, png, shifted, write_shard

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, VQModel
 from PIL import Image
 
 from cdgmae.generators.build import build_pipeline
-from cdgmae.generators.folder import load_generator
+from cdgmae.generators.generator_folder import load_generator
 from cdgmae.generators.train.denoising_task import Denoiser, GeneratorTask
 from cdgmae.generators.train.generator_batches import make_first_stage, split
 from cdgmae.generators.train.generator_training import train_generator

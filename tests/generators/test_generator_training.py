@@ -17,7 +17,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from safetensors.torch import save_file
 
 from cdgmae.generators.build import build_pipeline, build_unet, component_weights
-from cdgmae.generators.folder import embed, load_generator
+from cdgmae.generators.generator_folder import embed, load_generator
 from cdgmae.generators.parts.patch_autoencoder import PatchAutoencoder
 from cdgmae.generators.pipeline import predict
 from cdgmae.generators.train.denoising_task import Denoiser, GeneratorTask
@@ -33,8 +33,8 @@ from cdgmae.settings.encoder import EncoderSettings, VitSettings, parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import UNetSettings
 from cdgmae.storage.bags import Bags
-from cdgmae.training.memory import CONTEXT_BYTES
 from cdgmae.training.metrics import MACHINE_COLUMNS
+from cdgmae.training.traced_memory import CONTEXT_BYTES
 from tests.generators.conftest import ENCODER, KEYS, training_settings, write_shard
 from tests.oracles.literal_ddim import alpha_bars
 

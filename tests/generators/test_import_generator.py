@@ -18,7 +18,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from cdgmae.commands.views import app
-from cdgmae.generators.folder import embed, load_generator
+from cdgmae.generators.generator_folder import embed, load_generator
 from cdgmae.generators.imported.convert import ImportOptions, import_generator
 from cdgmae.generators.imported.original_checkpoint import ImportRefused
 from cdgmae.generators.imported.original_config import read_original_config

@@ -17,9 +17,9 @@ from cdgmae.generators.pipeline import LatentDiffusionPipeline, noise_schedule
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.models.encoders.frozen_encoder import Encoder
 from cdgmae.propagation.engine.frames import embed_frames
-from cdgmae.propagation.engine.memory import LabelMemory
+from cdgmae.propagation.engine.label_memory import LabelMemory
 from cdgmae.settings.encoder import parse_encoder
-from cdgmae.settings.propagation import ProtocolSettings
+from cdgmae.settings.protocol import ProtocolSettings
 from tests.generators.conftest import ENCODER
 from tests.gpu_traces.fake_cuda import ANSWER_READ, CUDA, DTYPES, FakeCuda
 

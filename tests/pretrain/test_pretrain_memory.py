@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from cdgmae.cli import app
 from cdgmae.models import CrossViewMAE
 from cdgmae.pretrain.batches import BagBatches
-from cdgmae.pretrain.memory import CARDS, blank_batch, describe_memory, run_memory
 from cdgmae.pretrain.reconstruction import reconstruct
+from cdgmae.pretrain.run_memory import CARDS, blank_batch, describe_memory, run_memory
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import Bags
-from cdgmae.training.memory import MARGIN, _Autocast, _FusedAttention
+from cdgmae.training.traced_memory import MARGIN, _Autocast, _FusedAttention
 from tests.pretrain.drawn_bags import RUN, write_bags
 
 A1 = PretrainRunSettings()

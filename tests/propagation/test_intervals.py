@@ -12,8 +12,8 @@ import scipy.stats
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
+from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS
 from cdgmae.propagation.benchmarks.jhmdb import Jhmdb
-from cdgmae.propagation.benchmarks.registry import BENCHMARKS
 from cdgmae.propagation.measures.intervals import NUM_RESAMPLES, difference_intervals, score_intervals, sequence_scores
 from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.runtime.seeds import numpy_generator

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdgmae.propagation.benchmarks.davis import DavisProtocol
-from cdgmae.propagation.engine import memory as memory_module
+from cdgmae.propagation.engine import label_memory as memory_module
 from cdgmae.propagation.engine.context import context_frames, disc_mask, first_frame_copies, query_tiles
-from cdgmae.propagation.engine.memory import LabelMemory
+from cdgmae.propagation.engine.label_memory import LabelMemory
 from cdgmae.propagation.engine.top_k import fill_slots, largest, vote_weights
 from tests.oracles import propagation_oracle as oracle
 

@@ -12,7 +12,7 @@ import scipy.io
 from drawn_clips import save_ids, save_image, write_davis, write_jhmdb, write_vip
 from PIL import Image
 
-from cdgmae.propagation.benchmarks.registry import benchmark_of
+from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of
 from cdgmae.propagation.layouts.davis_layout import read_davis
 from cdgmae.propagation.layouts.jhmdb_layout import read_jhmdb
 from cdgmae.propagation.layouts.labelled_clip import LayoutError

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import scipy.io
 
+from cdgmae.propagation.layouts.matlab_files import read_arrays
 from cdgmae.propagation.measures.joints import read_joints
-from cdgmae.propagation.measures.matlab_files import read_arrays
 
 ARRAYS = {
     "pos_img": np.random.default_rng(0).normal(size=(2, 15, 7)) * 100,

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from cdgmae.cli import app
 from cdgmae.config import ConfigError, check_config
 from cdgmae.paper import PAPER_TABLES
-from cdgmae.propagation.benchmarks.registry import BENCHMARKS, column_of
+from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS, column_of
 from cdgmae.report.pages.propagation.propagation_page import write_propagation_page
 from cdgmae.report.propagation_scores import read_scores, score_columns
 from cdgmae.settings.report import ReportSettings

@@ -21,9 +21,9 @@ from cdgmae.commands.propagation import app, parse_changes, read_protocol
 from cdgmae.models.vit import build_vit
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.propagation.benchmarks.benchmark import SIZE_COLUMNS
+from cdgmae.propagation.benchmarks.benchmark_kinds import table_scores
 from cdgmae.propagation.benchmarks.davis import DavisProtocol
 from cdgmae.propagation.benchmarks.jhmdb import PCK_COLUMNS, JhmdbProtocol
-from cdgmae.propagation.benchmarks.registry import table_scores
 from cdgmae.propagation.benchmarks.vip import VipProtocol
 from cdgmae.propagation.engine.frames import read_frame
 from cdgmae.propagation.evaluation import run_propagation

@@ -11,8 +11,8 @@ from drawn_clips import write_davis, write_jhmdb, write_vip
 from PIL import Image
 
 from cdgmae.commands.propagation import Kind, run
+from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of
 from cdgmae.propagation.benchmarks.davis import DavisProtocol
-from cdgmae.propagation.benchmarks.registry import benchmark_of
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.propagation.output.clip_strips import GAP, LONGER_SIDE, strip_frames
 from cdgmae.settings.encoder import parse_encoder

@@ -15,7 +15,7 @@ from PIL import Image
 from cdgmae.consistency.consistency_summary import summarise
 from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.propagation.benchmarks.benchmark import SIZE_COLUMNS
-from cdgmae.propagation.benchmarks.registry import BENCHMARKS
+from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS
 from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA
 from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.settings.consistency import ScoringSettings

@@ -15,8 +15,8 @@ from cdgmae.consistency.consistency_summary import summarise
 from cdgmae.consistency.score_tables import COMPARED
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.propagation.benchmarks.benchmark import SIZE_COLUMNS
+from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS, benchmark_of, column_of
 from cdgmae.propagation.benchmarks.jhmdb import HITS
-from cdgmae.propagation.benchmarks.registry import BENCHMARKS, benchmark_of, column_of
 from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.report.table_cells import NOT_CONFIGURED, fill_table
 from cdgmae.report.table_files import write_paper_table

@@ -11,7 +11,7 @@ import pytest
 from fake_results import NASTY, SCORES, FakeResults
 
 from cdgmae.propagation.benchmarks.benchmark import SIZE_COLUMNS
-from cdgmae.propagation.benchmarks.registry import benchmark_of
+from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of
 from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.report.pages.propagation import strip_images as strips_module
 from cdgmae.report.pages.propagation.propagation_page import write_propagation_page

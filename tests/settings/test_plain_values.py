@@ -12,7 +12,7 @@ import yaml
 from cdgmae.commands.options import parse_settings
 from cdgmae.config import ConfigError, check_config, load_config
 from cdgmae.generators.imported.original_config import read_original_config
-from cdgmae.settings.plain_values import MAX_VALUES, check_plain, read_json, read_yaml
+from cdgmae.settings.reading.plain_values import MAX_VALUES, check_plain, read_json, read_yaml
 from cdgmae.settings.shards import DatasetSettings
 
 PLAIN = (Path(__file__).parents[2] / "config.yaml").read_text()

@@ -27,8 +27,11 @@ GENERATOR = {
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """One worker of `pytest -n N --dist loadgroup` runs all tests of this folder: they share clusters, and mostly wait."""
-    item.add_marker(pytest.mark.xdist_group("slurm"))  # in a later hook xdist would not see it
+    """Two workers of `pytest -n N --dist loadgroup` run this folder's tests, which mostly wait: those that share the prepared folder,
+    and the others, on a cluster of their own.
+    """
+    drills = isinstance(item, pytest.Function) and "prepared" in item.fixturenames
+    item.add_marker(pytest.mark.xdist_group("drills" if drills else "slurm"))  # in a later hook xdist would not see it
 
 
 @pytest.fixture(scope="session")

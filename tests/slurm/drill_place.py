@@ -28,7 +28,7 @@ VIEWS = ("results/views/tiny/00000.tar", "results/views/tiny/00001.tar")
 TRAINING = "results/pretrain/long/seed0"
 SHORT_TRAINING = "results/pretrain/pair/seed0"
 QUICK = {
-    # Checked from the first second on, every 10 s at least; the shipped values save the Slurm controller work.
+    # Looked after from the second second on (and every two: quick_checks); the shipped value saves the Slurm controller work.
     "slurm-init-seconds-before-status-checks": 2,
     "latency-wait": 5,
 }

@@ -17,6 +17,7 @@ from tests.slurm.cluster_files import SEARCH_PATH, find_ports, has_control_group
 from tests.slurm.kept_process import KeptProcess, wait_until
 
 START_SECONDS = 30
+QUICK_CHECKS = Path(__file__).with_name("quick_checks")
 
 
 class VirtualCluster:
@@ -39,6 +40,7 @@ class VirtualCluster:
             **{name: value for name, value in os.environ.items() if not name.startswith("SLURM_")},
             "PATH": f"{write_commands(folder)}:{SEARCH_PATH}",
             "SLURM_CONF": str(folder / "slurm.conf"),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(QUICK_CHECKS), os.environ.get("PYTHONPATH")))),
             "CUDA_VISIBLE_DEVICES": "",  # jobs that ask for no GPU shall see none
         }
         self._daemons: dict[str, KeptProcess] = {}

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from cdgmae.settings.expressions import parse_expression
+from cdgmae.settings.reading.expressions import parse_expression
 from cdgmae.storage.expressions import arrow_filter
 
 COLUMNS = ["gs", "ls", "nps", "key"]

@@ -15,7 +15,7 @@ import pytest
 
 from cdgmae.storage.files.output_cache import RECORD, OutputCache, identity_of
 from cdgmae.storage.tables import stats_digest, write_table
-from tests.views.conftest import KEYS, write_shard
+from tests.generators.conftest import KEYS, write_shard
 
 
 @pytest.fixture

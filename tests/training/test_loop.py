@@ -24,10 +24,10 @@ from cdgmae.training import metrics as metrics_module
 from cdgmae.training.accelerator import open_accelerator, start_training_compute
 from cdgmae.training.failures import FAILURE_FILE, USUAL_STEPS, LossWatch
 from cdgmae.training.loop import Observer, TrainingResult, _update_ema, choose_micro_batches, train
-from cdgmae.training.memory import MemoryNeed
 from cdgmae.training.schedule import LoopSettings, learning_rate, parameter_groups
 from cdgmae.training.session import METRICS_FOLDER
 from cdgmae.training.state import STATE_PATTERN, load_state
+from cdgmae.training.traced_memory import MemoryNeed
 
 SETTINGS = LoopSettings(num_steps=30, learning_rate=1e-2, warmup_steps=5, weight_decay=0.1, ema_decay=0.9)
 

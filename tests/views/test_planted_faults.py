@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cdgmae.generators.folder import FACTS_FILE, load_generator, write_generator
+from cdgmae.generators.generator_folder import FACTS_FILE, load_generator, write_generator
 from cdgmae.runtime.interrupts import Interrupted, OutOfDeviceMemory
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, ImageShardWriter, index_path

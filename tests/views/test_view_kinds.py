@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from cdgmae.views.sources.registry import KINDS
+from cdgmae.views.sources.view_kinds import KINDS
 
 HEAVY = ("torch", "numpy", "pandas", "pyarrow", "PIL", "timm", "diffusers", "faiss", "av")
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cdgmae.generators.folder import FACTS_FILE, embed, load_generator, write_generator
+from cdgmae.generators.generator_folder import FACTS_FILE, embed, load_generator, write_generator
 from cdgmae.models.normalisation import squares
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.runtime.seeds import integer_seed

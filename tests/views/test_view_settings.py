@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from cdgmae.config import check_config
-from cdgmae.generators.folder import load_generator, write_generator
+from cdgmae.generators.generator_folder import load_generator, write_generator
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.workflow import views
 from tests.generators.conftest import ENCODER

@@ -21,6 +21,12 @@ SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snake
 RESUME = ["--nolock", "--rerun-incomplete"]
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """One worker runs the tests of the finished run, which takes a minute to make."""
+    if isinstance(item, pytest.Function) and "finished" in item.fixturenames:
+        item.add_marker(pytest.mark.xdist_group("finished"))  # in a later hook xdist would not see it
+
+
 def tiny_config() -> dict[str, Any]:
     """The shipped demo with every amount turned down; its shape is the demo's."""
     config: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())

@@ -55,5 +55,11 @@ def outputs_of_jobs(place: Workplace, *targets: str) -> dict[str, list[str]]:
         return {_name(job): list(job.output) for job in dag.jobs if job.output}
 
 
+def commands_of_jobs(place: Workplace, *targets: str) -> dict[str, str]:
+    """Job -> its shell command; views have one name however they are made."""
+    with _dag(place, *targets) as dag:
+        return {_name(job).replace("gather_views", "make_views"): job.shellcmd for job in dag.jobs if job.output}
+
+
 def _name(job: Job) -> str:
     return " ".join([job.rule.name, *job.wildcards])

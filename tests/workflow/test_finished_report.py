@@ -23,7 +23,7 @@ from tests.browser.page_checks import (
 )
 from tests.workflow.conftest import ROOT, Workplace
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.slow
 
 
 def files_below(folder: Path) -> dict[str, Path]:

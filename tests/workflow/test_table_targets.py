@@ -72,7 +72,6 @@ def test_missing_data_gives_one_message(example_trees: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("browser")  # the tests of the finished report need the same tables
 def test_the_finished_demo_gives_all_tables_without_training(finished: Workplace, with_tables: Workplace) -> None:
     assert set(finished.planned_jobs("tables")) <= {"tables", *PAPER_TABLES}  # the default target made them all
     for name in PAPER_TABLES:

@@ -13,7 +13,7 @@ from PIL import Image
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.consistency import CropDrawSettings
 from cdgmae.storage.bags import MAX_PIXELS, Bags
-from cdgmae.storage.media.crops import SamplePlan, plan_crop_pair
+from cdgmae.storage.media.crop_boxes import SamplePlan, plan_crop_pair
 from cdgmae.storage.media.images import ImageError, center_crop, decode_rgb, resize_shorter_side
 
 CROP_STREAM = "consistency/crops"

@@ -29,11 +29,11 @@ from cdgmae.runtime.compute import start_compute
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.runtime.progress import ProgressMeter
-from cdgmae.runtime.read_ahead import read_ahead
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.storage.image_shards import BAD, OK, index_path
+from cdgmae.storage.read_ahead import read_ahead
 from cdgmae.storage.tables import file_sha256, write_table
 
 PASSES_AHEAD = 2
@@ -101,11 +101,7 @@ def score_shard(
         settings = settings.model_copy(update={"crops": CropDrawSettings()})
     tars = {"real": real_tar} | ({"views": view_tar} if view_tar is not None else {})
     indices = {name: file_sha256(index_path(tar)) for name, tar in tars.items()}
-    named = {
-        "kind": kind or source,
-        "real_shard": f"{real_tar.parent.name}/{real_tar.stem}",
-        "encoder": encoder_settings.text,
-    }
+    named = {"kind": kind or source, "real_shard": f"{real_tar.parent.name}/{real_tar.stem}", "encoder": encoder_settings.text}
     encoder = load_encoder(encoder_settings, device=device)
     check_image_size(settings.image_size, encoder, encoder_settings.text)
     embed = Embedder(encoder, final_norm=settings.features == "final_norm", device=device, precision=precision)

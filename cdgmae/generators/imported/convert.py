@@ -12,7 +12,7 @@ from diffusers.models.autoencoders.vq_model import VQModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from cdgmae import __version__
-from cdgmae.generators.folder import write_generator
+from cdgmae.generators.generator_folder import write_generator
 from cdgmae.generators.imported.compvis_keys import (
     EMA_PREFIX,
     FIRST_STAGE_PREFIX,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cdgmae.generators.pipeline import PredictionType
-from cdgmae.settings.plain_values import read_yaml
+from cdgmae.settings.reading.plain_values import read_yaml
 
 PREDICTION_TYPES: dict[str, PredictionType] = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 

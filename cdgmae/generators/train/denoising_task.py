@@ -16,7 +16,7 @@ from cdgmae.generators.parts.condition_projector import ConditionProjector
 from cdgmae.generators.pipeline import predict
 from cdgmae.generators.train.generator_batches import TrainingExamples, chosen_images, draw_batch
 from cdgmae.settings.views import GeneratorTrainingSettings
-from cdgmae.training.memory import MemoryNeed, trace_memory
+from cdgmae.training.traced_memory import MemoryNeed, trace_memory
 
 
 class Denoiser(nn.Module):

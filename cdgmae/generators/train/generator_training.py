@@ -8,7 +8,7 @@ from typing import Any
 
 from cdgmae import __version__
 from cdgmae.generators.build import build_pipeline, component_weights
-from cdgmae.generators.folder import write_generator
+from cdgmae.generators.generator_folder import write_generator
 from cdgmae.generators.pipeline import LatentDiffusionPipeline
 from cdgmae.generators.train.denoising_task import Denoiser, GeneratorTask
 from cdgmae.generators.train.generator_batches import embeddings_to_whiten_with, make_first_stage, split
@@ -46,8 +46,7 @@ def train_generator(
 ) -> dict[str, Any]:
     """Train a generator and write its folder.
 
-    Latents and embeddings of all images are computed first and kept in `work_dir`. Under a launcher every process calls this
-    with the same arguments: the computation of latents and every batch are shared out.
+    Latents and embeddings come first and are kept in `work_dir`. Under a launcher every process calls this with the same arguments.
 
     Args:
         settings: What to train.
@@ -55,14 +54,12 @@ def train_generator(
         shard_tars: Image shards of the data set.
         encoder_settings: Frozen conditioning encoder.
         output: The generator folder; appears whole or not at all.
-        work_dir: Latents and training state, the same folder for all processes; found again after an interruption and removed
-            at the end.
+        work_dir: Latents and training state, shared by all processes; found again after an interruption, removed at the end.
         runtime: How to run here.
         tracker_dir: Folder for the trackers of `runtime`; None: no trackers.
 
     Returns:
-        Facts: folder, digest, steps, images, parameters, final loss (mean of the last tenth of the steps); empty on other
-        processes than the main one.
+        Facts: folder, digest, steps, images, parameters, final loss (mean of the last tenth); empty beside the main process.
 
     Raises:
         Interrupted: after a signal, with the finished latents and the state saved.

@@ -23,17 +23,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cdgmae.generators.folder import embed
+from cdgmae.generators.generator_folder import embed
 from cdgmae.generators.pipeline import LatentDiffusionPipeline
 from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.models.normalisation import pixels_to_tensor, square
 from cdgmae.runtime.distribution import is_main_process, rank, world_size
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
-from cdgmae.runtime.read_ahead import read_ahead
 from cdgmae.settings.views import GeneratorTrainingSettings
 from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.atomic import atomic_file, explain_write_errors, write_text
+from cdgmae.storage.read_ahead import read_ahead
 
 logger = logging.getLogger("cdgmae")
 

@@ -13,7 +13,7 @@ import torch
 from cdgmae.models.encoders.by_name import Encoder, load_encoder
 from cdgmae.models.onednn import freeze_to_onednn
 from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence
-from cdgmae.propagation.benchmarks.registry import EvaluationSet, benchmark_of
+from cdgmae.propagation.benchmarks.benchmark_kinds import EvaluationSet, benchmark_of
 from cdgmae.propagation.engine.clip_results import PartFiles
 from cdgmae.propagation.output.predictions import ClipOutputs
 from cdgmae.runtime.out_of_memory import explain_memory

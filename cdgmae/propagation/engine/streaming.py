@@ -7,7 +7,7 @@ import torch
 from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.propagation.benchmarks.benchmark import Scorer
 from cdgmae.propagation.engine.frames import clip_grid, embed_frames
-from cdgmae.propagation.engine.memory import LabelMemory
+from cdgmae.propagation.engine.label_memory import LabelMemory
 from cdgmae.propagation.layouts.labelled_clip import LabelledClip
 from cdgmae.settings.protocol import ClipProtocol
 

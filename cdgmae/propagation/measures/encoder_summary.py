@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cdgmae.propagation.benchmarks.registry import benchmark_of, column_of, table_scores
+from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of, column_of, table_scores
 from cdgmae.propagation.layouts.image_files import show_size
 from cdgmae.propagation.measures.score_table import COMMON_COLUMNS
 from cdgmae.storage.tables import TableError, file_sha256, read_table, table_facts, write_csv, write_table
@@ -91,7 +91,7 @@ def summary_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def wide_rows(summary: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row per encoder, a column per measure (`cdgmae.propagation.benchmarks.registry.column_of`), from rows of `SUMMARY_SCHEMA`."""
+    """A row per encoder, a column per measure (`cdgmae.propagation.benchmarks.benchmark_kinds.column_of`), from rows of `SUMMARY_SCHEMA`."""
     encoders: dict[str, dict[str, Any]] = {}
     for row in summary:
         wide = encoders.setdefault(row["encoder"], {"encoder": row["encoder"]})

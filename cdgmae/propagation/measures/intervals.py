@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cdgmae.propagation.benchmarks.benchmark import Row
-from cdgmae.propagation.benchmarks.registry import table_scores
+from cdgmae.propagation.benchmarks.benchmark_kinds import table_scores
 from cdgmae.runtime.seeds import numpy_generator
 
 NUM_RESAMPLES = 1000

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cdgmae.propagation.benchmarks.jhmdb import ALPHAS
-from cdgmae.propagation.measures.matlab_files import read_arrays
+from cdgmae.propagation.layouts.matlab_files import read_arrays
 
 JOINT_NAMES = (
     "neck", "belly", "face", "right shoulder", "left shoulder", "right hip", "left hip", "right elbow", "left elbow", "right knee",

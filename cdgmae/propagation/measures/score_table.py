@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from cdgmae.propagation.benchmarks.benchmark import SIZE_COLUMNS
-from cdgmae.propagation.benchmarks.registry import benchmark_of
+from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of
 
 TYPES = {int: pa.int64(), float: pa.float64()}
 

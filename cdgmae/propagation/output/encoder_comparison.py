@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cdgmae.propagation.benchmarks.registry import benchmark_of
+from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of
 from cdgmae.propagation.measures.encoder_summary import conditions_of, read_rows
 from cdgmae.propagation.measures.intervals import Interval, Tables, difference_intervals, score_intervals, sequence_scores
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cdgmae.paper import PAPER_TABLES
-from cdgmae.propagation.benchmarks.registry import benchmark_of, column_of
+from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of, column_of
 from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA, wide_rows
 from cdgmae.storage.tables import read_table
 

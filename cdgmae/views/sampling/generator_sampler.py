@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cdgmae.generators.folder import Generator, embed, load_generator, read_facts
+from cdgmae.generators.generator_folder import Generator, embed, load_generator, read_facts
 from cdgmae.generators.inference import prepare_for_sampling
 from cdgmae.models.normalisation import squares
 from cdgmae.runtime.compute import set_float32_meaning
@@ -32,7 +32,7 @@ class GeneratorRecipe:
     """How to open an S-LDM.
 
     Attributes:
-        folder: Generator folder, see `cdgmae.generators.folder`.
+        folder: Generator folder, see `cdgmae.generators.generator_folder`.
         settings: Scheduler, steps, guidance.
         precision: fp32, bf16 or fp16: dtype of the U-Net, and of the first stage where its pixels allow it.
         compiled: Compile U-Net and first stage with torch.compile.

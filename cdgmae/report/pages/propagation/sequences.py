@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cdgmae.propagation.benchmarks.benchmark import Benchmark
-from cdgmae.propagation.benchmarks.registry import benchmark_of, set_label
+from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of, set_label
 from cdgmae.report.propagation_scores import EncoderScores, evaluation_sets
 from cdgmae.storage.tables import read_table
 

@@ -22,8 +22,8 @@ from cdgmae.commands.options import (
     print_result,
     read_values,
 )
-from cdgmae.settings.messages import did_you_mean
-from cdgmae.views.sources.registry import KINDS
+from cdgmae.settings.reading.messages import did_you_mean
+from cdgmae.views.sources.view_kinds import KINDS
 from cdgmae.views.sources.view_source import ViewJob, ViewSettings
 
 

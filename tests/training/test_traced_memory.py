@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cdgmae.runtime.interrupts import OutOfDeviceMemory
-from cdgmae.training import memory
-from cdgmae.training.memory import CONTEXT_BYTES, MARGIN, MemoryNeed, fitting_micro_batch, trace_memory
+from cdgmae.training import traced_memory
+from cdgmae.training.traced_memory import CONTEXT_BYTES, MARGIN, MemoryNeed, fitting_micro_batch, trace_memory
 
 
 def mean_square(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
@@ -66,7 +66,7 @@ def test_the_largest_micro_batch_leaves_the_margin(monkeypatch: pytest.MonkeyPat
     largest = need.largest_micro_batch(card)
     assert need.of(largest) <= (1 - MARGIN) * card < need.of(largest + 1)
     assert need.largest_micro_batch(2 << 30) == 0
-    monkeypatch.setattr(memory.torch.cuda, "get_device_properties", lambda _: type("Card", (), {"total_memory": card}))
+    monkeypatch.setattr(traced_memory.torch.cuda, "get_device_properties", lambda _: type("Card", (), {"total_memory": card}))
     with caplog.at_level(logging.INFO, "cdgmae"):
         assert fitting_micro_batch(need, torch.device("cuda", 0)) == largest
     assert "100 MiB per sample and 2.0 GiB besides, of 80.0 GiB; up to" in caplog.text

@@ -11,7 +11,7 @@ from cdgmae.models.cross_view_mae import CrossViewMAE
 from cdgmae.pretrain.reconstruction import reconstruct
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.training.loader import equal_parts
-from cdgmae.training.memory import MemoryNeed, trace_memory
+from cdgmae.training.traced_memory import MemoryNeed, trace_memory
 
 CARDS = {24: 23.6, 40: 39.4, 80: 79.1}
 """GiB of memory that torch sees on cards sold with so many GB."""

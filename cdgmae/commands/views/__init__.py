@@ -22,9 +22,9 @@ from cdgmae.commands.options import (
     parse_settings,
     print_result,
 )
-from cdgmae.commands.view_embeddings import embed, index
-from cdgmae.commands.view_making import make
-from cdgmae.commands.view_plan import plan
+from cdgmae.commands.views.view_embeddings import embed, index
+from cdgmae.commands.views.view_making import make
+from cdgmae.commands.views.view_plan import plan
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.views import GeneratorTrainingSettings
 

@@ -122,7 +122,7 @@ def _measured(
 
 
 def _estimated_bytes(config: Config, source: str, root: Path, tars: list[Path]) -> float:
-    from cdgmae.generators.folder import read_facts
+    from cdgmae.generators.generator_folder import read_facts
     from cdgmae.views.sampling.cost import stored_bytes_per_view
     from cdgmae.workflow import views
 

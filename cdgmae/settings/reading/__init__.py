@@ -1,0 +1,1 @@
+"""How settings are read, bounded, and what is said of wrong ones."""
