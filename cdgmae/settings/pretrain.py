@@ -22,7 +22,8 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
     pretext: Literal["cross_view", "crops", "video_pairs", "mae"] = Field(
         default="cross_view",
         description="`cross_view`: target and anchors from the bag (CDG-MAE). `crops`: target and anchor are crops of the real image "
-        "(CropMAE). `video_pairs`: the bag is a clip, the anchor an earlier frame of it than the target (SiamMAE). `mae`: target only.",
+        "(CropMAE). `video_pairs`: the bag is a clip, the anchor an earlier frame of it than the target (SiamMAE). `mae`: target only, "
+        "by CropMAE's decoder (normalised after attention, with dropout) and crops; He et al.'s MAE has another decoder.",
     )
     num_anchors: int = Field(default=1, ge=0, le=16, description="Anchor views per target, N. Paper: 1 (a1) and 3 (a3).")
     target_view: Literal["random", "real", "generated"] = Field(
