@@ -87,6 +87,19 @@ def _claim(output: Path, root: Path) -> None:
         write_text(path, json.dumps(record, indent=1) + "\n")
 
 
+def check_prepared(root: Path) -> None:
+    """Refuse a folder that is no finished copy.
+
+    Raises:
+        ValueError: if `root` was not made by `prepare_davis`, or not wholly.
+    """
+    if not (root / RECORD_NAME).is_file() or not (root / LISTING).is_file():
+        raise ValueError(
+            f"protocol published: {root} is not the 480x880 copy of DAVIS; make it with `cdgmae propagation prepare-davis --root "
+            f"{root} --output COPY` and give COPY as root, or use protocol native"
+        )
+
+
 def _copy_clip(clip: LabelledClip, output: Path) -> int:
     """Resize what is missing of one sequence; the number of files written."""
     written = 0
