@@ -85,6 +85,7 @@ def test_the_published_protocol_is_scored_on_the_copy_only(tmp_path: Path) -> No
     protocol = {"kind": "davis", "root": str(source), "protocol": "published"}
     with pytest.raises(ValueError, match=r"is not the 480x880 copy of DAVIS; make it with `cdgmae propagation prepare-davis"):
         BENCHMARKS["davis"].read(DavisProtocol(**protocol))
+    (tmp_path / "copy/ImageSets/2017").mkdir(parents=True)  # as Snakemake does for the declared output
     prepare_davis(source, tmp_path / "copy")
     clips = BENCHMARKS["davis"].read(DavisProtocol(**protocol | {"root": str(tmp_path / "copy")}))
     assert {size for clip in clips for size in clip.sizes} == {PREPARED_SIZE}

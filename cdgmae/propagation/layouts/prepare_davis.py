@@ -81,7 +81,7 @@ def _claim(output: Path, root: Path) -> None:
             raise ValueError(
                 f"{output} holds a copy of {found.get('source')}, not of {record['source']}; choose another --output"
             )
-    elif output.is_dir() and any(output.iterdir()):
+    elif any(not held.is_dir() for held in output.rglob("*")):  # a workflow makes the folders of its outputs beforehand
         raise ValueError(f"{output} is not empty and was not made by this command; choose another --output")
     else:
         write_text(path, json.dumps(record, indent=1) + "\n")
