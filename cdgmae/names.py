@@ -99,6 +99,27 @@ def demo_marker(directory: str) -> str:
     return f"{directory}/{DEMO_MARKER}"
 
 
+FOLDER_OUTPUTS = ("generators/*", "pretrain/*/*/panels", "propagation/*/strips/*", "report")
+"""Folders below `results/` that are outputs as a whole: a file that is missing in them is not noticed."""
+
+
+def output_with(path: Path) -> Path | None:
+    """The declared output that a file is or lies in, which the workflow makes again once it is deleted.
+
+    Returns:
+        The file itself or one of `FOLDER_OUTPUTS`; None for a path without a folder `results` in it.
+    """
+    parts = path.parts
+    if RESULTS not in parts[:-1]:
+        return None
+    below = len(parts) - parts[::-1].index(RESULTS)
+    for pattern in FOLDER_OUTPUTS:
+        end = below + len(Path(pattern).parts)
+        if len(parts) > end and Path(*parts[below:end]).match(pattern):
+            return Path(*parts[:end])
+    return path
+
+
 def lies_within(path: str, directory: str) -> bool:
     """Whether `path` is `directory` or below it, by name alone (nothing needs to exist)."""
     return Path(directory) in (Path(path), *Path(path).parents)

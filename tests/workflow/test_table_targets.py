@@ -20,7 +20,7 @@ TREES = ("data/imagenet/train", "data/generators/gen_sis", "data/DAVIS", "data/V
 def plan(folder: Path, *targets: str, overlay: str | None = None) -> tuple[int, str]:
     configs = [str(PAPER), *([str(ROOT / f"workflow/experiments/{overlay}.yaml")] if overlay else [])]
     command = [*SNAKEMAKE, "--directory", str(folder), *RESUME, *targets, "-n", "--configfile", *configs]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment())
     return done.returncode, done.stdout + done.stderr
 
 
@@ -86,7 +86,7 @@ def test_the_finished_demo_gives_all_tables_without_training(finished: Workplace
 def run(folder: Path, *arguments: str) -> str:
     """What snakemake says about the paper's configuration."""
     command = [*SNAKEMAKE, "--directory", str(folder), *RESUME, *arguments, "--configfile", str(PAPER)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment())
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 
