@@ -79,6 +79,16 @@ def propagation_strips(encoder: str, evaluation_set: str) -> str:
     return f"{RESULTS}/propagation/{encoder}/strips/{evaluation_set}"
 
 
+def prepared_set(evaluation_set: str) -> str:
+    """The copy of an evaluation set that is measured instead of the user's folder."""
+    return f"{RESULTS}/evaluation_sets/{evaluation_set}"
+
+
+def prepared_listing(evaluation_set: str) -> str:
+    """The file of a prepared copy of DAVIS that is written last."""
+    return f"{prepared_set(evaluation_set)}/ImageSets/2017/val.txt"
+
+
 def paper_table(table: str, extension: str) -> str:
     """One of the files of a paper table; not below `results/report`, which the page's job replaces as a whole."""
     return f"{RESULTS}/tables/{table}.{extension}"

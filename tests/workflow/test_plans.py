@@ -256,7 +256,7 @@ STAGES = {
     "views": ["train_generator", "make_views", "gather_views", "embed_images", "index_embeddings"],
     "consistency": ["score_views", "summarise_consistency"],
     "pretrain": ["pretrain_encoder"],
-    "propagation": ["propagate_labels", "summarise_propagation"],
+    "propagation": ["prepare_davis", "propagate_labels", "summarise_propagation"],
     "report": ["write_report"],
     "tables": ["write_table"],
 }

@@ -46,7 +46,7 @@ def test_tables_of_the_papers_settings_list_a_complete_job_graph(example_trees: 
     assert code == 0, text[-3000:]
     assert job_counts(text) == {
         "write_manifest": 1, "write_shard": 128, "summarise_shards": 1, "make_views": 128, "score_views": 128,
-        "pretrain_encoder": 6, "propagate_labels": 18, "write_table": 3, "table1": 1, "table4": 1, "table8": 1, "total": 416,
+        "pretrain_encoder": 6, "prepare_davis": 1, "propagate_labels": 18, "write_table": 3, "table1": 1, "table4": 1, "table8": 1, "total": 417,
     }  # fmt: skip
     assert "results/pretrain/cdg_a3/seed2/encoder.safetensors" in text
     for clip_set in ("davis", "vip", "jhmdb"):
