@@ -79,6 +79,16 @@ def propagation_strips(encoder: str, evaluation_set: str) -> str:
     return f"{RESULTS}/propagation/{encoder}/strips/{evaluation_set}"
 
 
+def prepared_set(evaluation_set: str) -> str:
+    """The copy of an evaluation set that is measured instead of the user's folder."""
+    return f"{RESULTS}/evaluation_sets/{evaluation_set}"
+
+
+def prepared_listing(evaluation_set: str) -> str:
+    """The file of a prepared copy of DAVIS that is written last."""
+    return f"{prepared_set(evaluation_set)}/ImageSets/2017/val.txt"
+
+
 def paper_table(table: str, extension: str) -> str:
     """One of the files of a paper table; not below `results/report`, which the page's job replaces as a whole."""
     return f"{RESULTS}/tables/{table}.{extension}"
@@ -87,6 +97,27 @@ def paper_table(table: str, extension: str) -> str:
 def demo_marker(directory: str) -> str:
     """The file that says the demo data is whole."""
     return f"{directory}/{DEMO_MARKER}"
+
+
+FOLDER_OUTPUTS = ("generators/*", "pretrain/*/*/panels", "propagation/*/strips/*", "report")
+"""Folders below `results/` that are outputs as a whole: a file that is missing in them is not noticed."""
+
+
+def output_with(path: Path) -> Path | None:
+    """The declared output that a file is or lies in, which the workflow makes again once it is deleted.
+
+    Returns:
+        The file itself or one of `FOLDER_OUTPUTS`; None for a path without a folder `results` in it.
+    """
+    parts = path.parts
+    if RESULTS not in parts[:-1]:
+        return None
+    below = len(parts) - parts[::-1].index(RESULTS)
+    for pattern in FOLDER_OUTPUTS:
+        end = below + len(Path(pattern).parts)
+        if len(parts) > end and Path(*parts[below:end]).match(pattern):
+            return Path(*parts[:end])
+    return path
 
 
 def lies_within(path: str, directory: str) -> bool:

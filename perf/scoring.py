@@ -28,6 +28,7 @@ from PIL import Image
 
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA
 from cdgmae.consistency.scoring import score_shard as scoring
+from cdgmae.consistency.scoring import scoring_loop
 from cdgmae.consistency.scoring.pair_images import prepare_image
 from cdgmae.consistency.scoring.similarities import global_similarity, local_similarity, nearest_patch_similarity
 from cdgmae.models.encoders.by_name import load_encoder
@@ -101,7 +102,7 @@ def measure_stage(folder: Path) -> None:
         )
 
     forward_seconds, stage_seconds = [], []
-    with mock.patch.object(scoring, "load_encoder", return_value=encoder):
+    with mock.patch.object(scoring_loop, "load_encoder", return_value=encoder):
         encoder.tokens(pixels_BCHW)
         for _ in range(ROUNDS):
             forward_seconds.append(seconds(forward))

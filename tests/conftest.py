@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from tests.browser.chromium import Browser
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--write-pages`: pages of the documentation that tests make are written instead of compared."""
+    parser.addoption(
+        "--write-pages", action="store_true", help="write the documentation pages that tests make, e.g. docs/what_reruns.md"
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests first: the last ones to be started are short, so that parallel workers end together."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -73,7 +73,8 @@ def verify(
 ) -> None:
     """Re-check files from their bytes: counts, sizes and sha256 of shards, tables, safetensors and JSON; folders are walked.
 
-    Ends with exit code 1 and the list of problems if any file is not whole.
+    Ends with exit code 1 and the list of problems if any file is not whole, and with what to delete so that the next run of the workflow
+    makes it again.
     """
     from cdgmae.runtime.progress import ProgressMeter
     from cdgmae.storage.verify import files_to_verify, verify_file
@@ -87,7 +88,13 @@ def verify(
     problems = [f"{finding.path}: {problem}" for finding in findings for problem in finding.problems]
     if as_json:
         print_result(
-            {"files": len(findings), "bad_files": sum(not finding.ok for finding in findings), "problems": problems}, True
+            {
+                "files": len(findings),
+                "bad_files": sum(not finding.ok for finding in findings),
+                "problems": problems,
+                "repairs": _repairs(findings),
+            },
+            True,
         )
     else:
         _show_findings(findings)
@@ -97,6 +104,10 @@ def verify(
         )
     if problems:
         raise typer.Exit(1)
+
+
+def _repairs(findings: list[Finding]) -> list[str]:
+    return list(dict.fromkeys(finding.repair for finding in findings if finding.repair is not None))
 
 
 def _show_findings(findings: list[Finding]) -> None:
@@ -110,6 +121,12 @@ def _show_findings(findings: list[Finding]) -> None:
             console.print(f"        {escape(problem)}", highlight=False)
     bad = sum(not finding.ok for finding in findings)
     console.print(f"{len(findings)} file(s) checked, {bad} with problems", highlight=False)
+    if repairs := _repairs(findings):
+        console.print(
+            "Delete what is damaged, and the same run of the workflow again makes it and what follows:", highlight=False
+        )
+        for repair in repairs:
+            console.print(f"    {escape(repair)}", highlight=False)
 
 
 def doctor(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cdgmae.demo.photographs import synset
 from cdgmae.runtime.seeds import numpy_generator
-from cdgmae.storage.media.images import encode_jpeg, resize_shorter_side
+from cdgmae.storage.media.images import encode_jpeg
 
 MAX_CROP_FACTOR = 2.4
 """A tile shows between 1 and this many times its side in photograph pixels, drawn log-uniformly."""
@@ -40,10 +40,7 @@ def draw_tiles(folder: Path, photographs: Mapping[str, Image.Image], num_tiles: 
     Returns:
         The number of photographs used as classes.
     """
-    sources = [
-        (name, resize_shorter_side(photograph, min(MAX_SHORTER_SIDE, *photograph.size)))
-        for name, photograph in photographs.items()
-    ]
+    sources = [(name, _limited(photograph)) for name, photograph in photographs.items()]
     for number in range(num_tiles):
         position, index = number % len(sources), number // len(sources)
         name, photograph = sources[position]
@@ -52,6 +49,13 @@ def draw_tiles(folder: Path, photographs: Mapping[str, Image.Image], num_tiles: 
         tile = _cut(photograph, tile_size, numpy_generator(seed, f"demo/tiles/{name}", index))
         (folder / class_name / f"{class_name}_{index + 1}.JPEG").write_bytes(encode_jpeg(tile, TILE_QUALITY))
     return min(num_tiles, len(photographs))
+
+
+def _limited(photograph: Image.Image) -> Image.Image:
+    """A photograph with a shorter side of at most `MAX_SHORTER_SIDE` pixels."""
+    scale = min(1.0, MAX_SHORTER_SIDE / min(photograph.size))
+    size = round(photograph.width * scale), round(photograph.height * scale)
+    return photograph if photograph.size == size else photograph.resize(size, Image.Resampling.BICUBIC)
 
 
 def _cut(photograph: Image.Image, tile_size: int, rng: np.random.Generator) -> Image.Image:

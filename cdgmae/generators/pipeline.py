@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
+import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vq_model import VQModel
@@ -40,7 +41,7 @@ def noise_schedule(
     """The LDM schedule: 1000 steps, sqrt(beta) linear from sqrt(0.0015) to sqrt(0.0195) (spec section 2).
 
     Args:
-        name: `ddim` visits t = c i + 1 with c = 1000 // steps and ends at alpha_bar[0], as published; `dpm_solver` is
+        name: `ddim` visits the published time steps (`set_timesteps`) and ends at alpha_bar[0]; `dpm_solver` is
             DPM-Solver++ of order 2 with Karras' noise levels over the same betas; `unipc` is UniPC of order 2 over these levels.
         prediction_type: What the denoiser predicts.
         betas: The noise levels the denoiser was trained with, by the names of `BETA_KEYS`.
@@ -56,6 +57,23 @@ def noise_schedule(
     if name == "unipc":
         return UniPCMultistepScheduler(**common, solver_order=2, use_karras_sigmas=True)
     raise ValueError(f"scheduler {name!r}; allowed: ddim, dpm_solver, unipc")
+
+
+def set_timesteps(scheduler: Any, num_inference_steps: int) -> None:
+    """Choose a scheduler's time steps, on the CPU: a scalar read from a GPU would wait for it.
+
+    DDIM's are those of the published sampler, t = c i + 1 for all c i below T with c = T // steps (spec section 2): 31 for 30 and 63 for 60 of
+    T = 1000. diffusers' `leading` spacing stops after `steps` of them, far from pure noise. Where the last is t = T (300, 999, 1000), past the
+    table of noise levels, at which the published sampler fails, the last level stands for it.
+    """
+    scheduler.set_timesteps(num_inference_steps)
+    if not isinstance(scheduler, DDIMScheduler):
+        return
+    levels = int(scheduler.config["num_train_timesteps"])
+    times = np.arange(0, levels, levels // num_inference_steps)[::-1] + 1
+    scheduler.timesteps = torch.from_numpy(times)
+    if times[0] == len(scheduler.alphas_cumprod):
+        scheduler.alphas_cumprod = torch.cat([scheduler.alphas_cumprod, scheduler.alphas_cumprod[-1:]])
 
 
 def predict(unet: UNet2DConditionModel, noisy_BCHW: Tensor, timesteps: Tensor, tokens_BTD: Tensor) -> Tensor:
@@ -162,7 +180,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         Args:
             embeddings_BD: Raw encoder embeddings.
             initial_latents_BCHW: x_T, standard normal, best in fp32.
-            num_inference_steps: Steps of the scheduler.
+            num_inference_steps: Steps asked of the scheduler (`set_timesteps`).
             guidance_scale: s in e_u + s (e_c - e_u); 1 evaluates the conditional rows only.
             eta: DDIM's noise share; 0 makes the result a function of x_T and the embedding.
             generators: One generator per row for the noise of eta > 0.
@@ -177,8 +195,9 @@ class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         if guidance_scale != 1:
             tokens = torch.cat([self.null_tokens(len(tokens)).to(tokens.dtype), tokens])
         tokens = tokens.to(self.unet.dtype)
-        self.scheduler.set_timesteps(num_inference_steps)  # on the CPU: a scalar read from a GPU would wait for it
-        timesteps_S = self.scheduler.timesteps.to(initial_latents_BCHW.device)
+        set_timesteps(self.scheduler, num_inference_steps)
+        last_level = self.scheduler.config["num_train_timesteps"] - 1
+        timesteps_S = self.scheduler.timesteps.clamp(max=last_level).to(initial_latents_BCHW.device)
         extra = {"eta": eta, "generator": list(generators) if generators is not None else None} if eta else {}
         latents: Tensor = initial_latents_BCHW * self.scheduler.init_noise_sigma
         for step, timestep in enumerate(self.scheduler.timesteps):

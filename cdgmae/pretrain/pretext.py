@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import Bag
-from cdgmae.storage.media.crop_boxes import SamplePlan, draw_crop, draw_flip, plan_crop_pair
+from cdgmae.storage.media.crop_boxes import PixelBox, SamplePlan, central_square, draw_crop, draw_flip, plan_crop_pair
 
 
 def plan_sample(settings: PretrainRunSettings, generator: np.random.Generator, bag: Bag) -> SamplePlan:
@@ -33,7 +33,10 @@ def plan_sample(settings: PretrainRunSettings, generator: np.random.Generator, b
         chosen = choose_frames(settings, generator, len(bag.sizes))
     else:
         chosen = choose_views(settings, generator, len(bag.sizes), bag.weights)
-    return _plan_views(settings, generator, chosen, bag.sizes)
+    regions = [PixelBox(0, 0, *size) for size in bag.sizes]
+    if settings.pretext == "cross_view" and settings.views_show == "central_square":
+        regions[0] = central_square(bag.sizes[0])
+    return _plan_views(settings, generator, chosen, regions)
 
 
 def choose_views(
@@ -84,14 +87,21 @@ def choose_frames(settings: PretrainRunSettings, generator: np.random.Generator,
 
 
 def _plan_views(
-    settings: PretrainRunSettings, generator: np.random.Generator, chosen: list[int], sizes: Sequence[tuple[int, int]]
+    settings: PretrainRunSettings, generator: np.random.Generator, chosen: list[int], shown: Sequence[PixelBox]
 ) -> SamplePlan:
-    """SiamMAE's augmentation: one crop and one flip for all views of the bag, or one each."""
+    """SiamMAE's augmentation: one crop and one flip for all views of the bag, or one each.
+
+    Args:
+        settings: The run.
+        generator: The sample's own source of randomness.
+        chosen: Places in the bag, the target first.
+        shown: The part of each image of the bag that is cropped.
+    """
     regions, flips, box, flip = [], [], None, False
     for place in chosen:
         if box is None or not settings.shared_crop:
-            box = draw_crop(generator, sizes[place], settings.crop_scale, settings.crop_ratio)
+            box = draw_crop(generator, shown[place].size, settings.crop_scale, settings.crop_ratio)
             flip = draw_flip(generator)
-        regions.append(box.pixels(sizes[place]))
+        regions.append(box.pixels(shown[place].size).moved(shown[place].left, shown[place].top))
         flips.append(flip)
     return SamplePlan(chosen, regions, flips)

@@ -15,8 +15,8 @@ import torch
 from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence
 from cdgmae.propagation.benchmarks.benchmark_kinds import EvaluationSet, benchmark_of, table_scores
-from cdgmae.propagation.engine.clip_results import PartFiles
-from cdgmae.propagation.engine.clip_workers import ClipWork, Rows, computed_clips, frozen_encoder
+from cdgmae.propagation.engine.clip_results import ClipResults, Rows
+from cdgmae.propagation.engine.clip_workers import ClipWork, computed_clips, frozen_encoder
 from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.propagation.output.clip_strips import collect_strips
 from cdgmae.propagation.output.predictions import ClipOutputs
@@ -62,13 +62,13 @@ def run_propagation(
         name: Encoder name in the table; its short text form if left out.
         seed: Of the run that trained the encoder, for the table.
         set_name: The set's name in the table; its kind if left out.
-        work_dir: Folder of part files: finished clips are found there again; they are removed once the table is written.
+        work_dir: Folder of the journal: finished clips are found there again; they are removed once the table is written.
         save_predictions: Folder below which masks/ or joints/ are written.
         overlays: Folder below which overlays/SEQUENCE.gif or .mp4 are written.
         overlay_format: gif or mp4.
         strips: Folder for a strip of every clip, see `cdgmae.propagation.output.clip_strips`; needs a `work_dir`.
-        after_clip: Called with a clip's name once its part is safe; may raise to stop the job.
-        share: (k, n): compute only the clips k, k + n, k + 2n, ... and leave their parts in `work_dir`, without a table.
+        after_clip: Called with a clip's name once its result is safe; may raise to stop the job.
+        share: (k, n): compute only the clips k, k + n, k + 2n, ... and leave their results in `work_dir`, without a table.
 
     Returns:
         Measure -> value, e.g. J&F, J and F; for a share, and on other processes than the first, the number of its `clips`.
@@ -87,19 +87,22 @@ def run_propagation(
     encoder = frozen_encoder(encoder_settings, devices[0] if len(devices) == 1 else torch.device("cpu"), protocol)
     benchmark.check_input(clips, protocol, encoder.patch_size)
     work = ClipWork(
-        protocol, encoder_settings, PartFiles(work_dir, benchmark.rules, protocol.digest(), encoder.digest, outputs.key), outputs
+        protocol,
+        encoder_settings,
+        ClipResults(work_dir, benchmark.rules, protocol.digest(), encoder.digest, outputs.key),
+        outputs,
     )
     chosen = _clips_of_share(clips, share or (rank(), world_size()), work_dir)
     if share is not None or len(chosen) < len(clips):
         _clip_rows(work, chosen, encoder, devices, after_clip)
         if share is not None or not is_main_process():
             return {"clips": len(chosen)}
-        _wait_for_parts(work.parts, clips, after_clip)
+        _wait_for_results(work.results, clips, after_clip)
     rows = _clip_rows(work, clips, encoder, devices, after_clip)
     if strips is not None:
-        collect_strips(clips, work.parts, strips)
+        collect_strips(clips, work.results, strips)
     scores = _write_rows(output, work, labels, encoder.digest, [(clip, rows[clip.name]) for clip in clips])
-    work.parts.remove(clips)
+    work.results.remove(clips)
     return scores
 
 
@@ -134,10 +137,12 @@ def _clips_of_share(clips: list[EvaluationSequence], share: tuple[int, int], wor
     return clips[part::num_parts]
 
 
-def _wait_for_parts(parts: PartFiles, clips: Sequence[EvaluationSequence], after_clip: Callable[[str], None] | None) -> None:
+def _wait_for_results(
+    results: ClipResults, clips: Sequence[EvaluationSequence], after_clip: Callable[[str], None] | None
+) -> None:
     """Until the other processes have finished their clips; a launcher ends this process if one of them fails."""
     for clip in clips:
-        while parts.read(clip) is None:
+        while results.read(clip) is None:
             if after_clip is not None:
                 after_clip("of this process's share")
             time.sleep(POLL_SECONDS)
@@ -150,8 +155,8 @@ def _clip_rows(
     devices: Sequence[torch.device],
     after_clip: Callable[[str], None] | None,
 ) -> Mapping[str, Rows]:
-    """Rows of all clips by name: those of finished clips from their parts, the others computed."""
-    rows = {clip.name: found for clip in clips if (found := work.parts.read(clip)) is not None}
+    """Rows of all clips by name: those of finished clips from the journal, the others computed."""
+    rows = {clip.name: found for clip in clips if (found := work.results.read(clip)) is not None}
     missing = [clip for clip in clips if clip.name not in rows]
     with (
         ProgressMeter(f"propagation {work.protocol.kind}", len(clips), done=len(rows), unit="clips") as meter,

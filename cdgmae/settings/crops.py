@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from cdgmae.settings.base import Settings
 
 Fraction = tuple[float, float]
+ShownRegion = Literal["whole_image", "central_square"]
+"""What part of a bag's real image its views show."""
 
 
 class CropPairSettings(Settings):

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from cdgmae.settings.base import Name, Ratio, Settings
-from cdgmae.settings.crops import CropPairSettings, Fraction, check_range
+from cdgmae.settings.crops import CropPairSettings, Fraction, ShownRegion, check_range
 from cdgmae.settings.encoder import ARCHITECTURES, VitSettings
 from cdgmae.settings.reading.expressions import parse_expression
 
@@ -22,7 +22,8 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
     pretext: Literal["cross_view", "crops", "video_pairs", "mae"] = Field(
         default="cross_view",
         description="`cross_view`: target and anchors from the bag (CDG-MAE). `crops`: target and anchor are crops of the real image "
-        "(CropMAE). `video_pairs`: the bag is a clip, the anchor an earlier frame of it than the target (SiamMAE). `mae`: target only.",
+        "(CropMAE). `video_pairs`: the bag is a clip, the anchor an earlier frame of it than the target (SiamMAE). `mae`: target only, "
+        "by CropMAE's decoder (normalised after attention, with dropout) and crops; He et al.'s MAE has another decoder.",
     )
     num_anchors: int = Field(default=1, ge=0, le=16, description="Anchor views per target, N. Paper: 1 (a1) and 3 (a3).")
     target_view: Literal["random", "real", "generated"] = Field(
@@ -68,6 +69,12 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
     )
     shared_crop: bool = Field(
         default=True, description="One crop and one flip for all views of a bag (SiamMAE); false draws them per view."
+    )
+    views_show: ShownRegion | None = Field(
+        default=None,
+        description="What part of the real image the other views of a bag show. With `central_square` the real image is cropped within its "
+        "central square, so that a shared crop shows the same region of all views (`cross_view`). Left out: what the view source says (`s_ldm`, "
+        "`rcg` and `diffusers`: central_square; `folder`: its own key); by hand, without a configuration: whole_image.",
     )
     epochs: int = Field(default=100, ge=1, description="Passes over the bags. Paper: 100.")
     warmup_epochs: float = Field(

@@ -30,6 +30,11 @@ class ProtocolSettings(Settings):
         description="Arithmetic of the encoder. Affinities and labels stay in float32. The published protocol is fp32.",
     )
 
+    @property
+    def reads_prepared_copy(self) -> bool:
+        """Whether the set is measured on a copy of `root` that the workflow makes."""
+        return False
+
     @model_validator(mode="after")
     def _input_size_positive(self) -> Self:
         sides = self.input_size if isinstance(self.input_size, tuple) else (self.input_size,)

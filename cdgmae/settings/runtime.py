@@ -37,7 +37,10 @@ class RuntimeSettings(Settings):
     )
     threads: int = Field(default=4, ge=1, description="CPU threads of a training, sampling, scoring or propagation job.")
     workers: int | None = Field(
-        default=None, ge=1, description="Processes of a sampling job; left out: one per GPU that the job sees, or one on the CPU."
+        default=None,
+        ge=1,
+        description="Processes among which a job shares its batches or clips: sampling, scoring, embedding, propagation; left out: one per "
+        "GPU that the job sees, or one on the CPU.",
     )
     log_interval_seconds: float = Field(default=30.0, gt=0, description="One progress line per this many seconds in log files.")
     checkpoint_interval_seconds: float = Field(default=900.0, ge=0, description="Training state is saved at least this often.")

@@ -133,6 +133,9 @@ def _pretrain_jobs(config: Config) -> Iterator[Job]:
 
 
 def _propagation_jobs(config: Config) -> Iterator[Job]:
+    for name, protocol in config.propagation.datasets.items():
+        if protocol.reads_prepared_copy:
+            yield Job("propagation", "prepared sets", "prepare_davis", name, (names.prepared_listing(name),))
     for encoder in report.judged_encoders(config):
         for name in config.propagation.datasets:
             table = names.propagation_table(encoder, name)

@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from cdgmae.storage.journal import LINE_SUFFIX
 
 _STATE = re.compile(r"^state-(\d+)\.pt$")
-_VIEW = b'"view_index"'
+_RECORD = re.compile(rb'^\{"amount": (\d+), .* "unit": "(\w+)"\}$', re.MULTILINE)
 
 
 def kept_work(folder: Path) -> str | None:
     """The kept amount with its unit, e.g. `40 steps`; None if there is nothing.
 
     Args:
-        folder: The job's work folder: states of a training, journals of a sampling, parts of a score table, or parts of clips.
+        folder: The job's work folder: states of a training, or a journal (`cdgmae.storage.journal`).
     """
     try:
         files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError:
         return None
     steps = [int(found.group(1)) for path in files if (found := _STATE.match(path.name))]
-    counts = {
-        "steps": max(steps, default=0),
-        "views": sum(_whole_lines(path).count(_VIEW) for path in files if path.suffix == ".jsonl"),
-        "pairs": sum(_num_rows(path) for path in files if path.suffix == ".parquet"),
-        "clips": sum(path.suffix == ".json" and path.name != "failure.json" for path in files),
-    }
+    counts = Counter({"steps": max(steps, default=0)})
+    for path in files:
+        if path.suffix == LINE_SUFFIX:
+            for amount, unit in _RECORD.findall(_content(path)):
+                counts[unit.decode()] += int(amount)
     return next((f"{count:,} {unit}" for unit, count in counts.items() if count), None)
 
 
-def _whole_lines(journal: Path) -> bytes:
-    """A journal without the line that is just being written."""
+def _content(journal: Path) -> bytes:
     try:
-        return journal.read_bytes().rpartition(b"\n")[0]
+        return journal.read_bytes()
     except OSError:  # committed and removed since the folder was listed
         return b""
-
-
-def _num_rows(part: Path) -> int:
-    try:
-        return int(pq.read_metadata(part).num_rows)
-    except (OSError, pa.ArrowException):  # removed since the folder was listed
-        return 0

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
+from cdgmae.names import output_with
 from cdgmae.storage.image_shards import BAD, INDEX_SCHEMA, LATER_COLUMNS, OK, ImageRow, ImageShard, index_path
 from cdgmae.storage.tables import table_facts
 
@@ -35,6 +37,12 @@ class Finding:
     def ok(self) -> bool:
         """Whether the file is whole."""
         return not self.problems
+
+    @property
+    def repair(self) -> str | None:
+        """The command after which the next run of the workflow makes the file again; None for whole files and those not below `results/`."""
+        output = None if self.ok else output_with(Path(self.path))
+        return None if output is None else shlex.join(["rm", "-r", str(output)])
 
 
 def verify_paths(paths: Iterable[Path]) -> list[Finding]:

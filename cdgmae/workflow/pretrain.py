@@ -20,8 +20,10 @@ def dataset_of_run(config: Config, run: str) -> str:
 
 
 def run_settings(config: Config, run: str) -> PretrainRunSettings:
-    """Settings of a run."""
-    return config.pretrain.runs[run]
+    """Settings of a run, with what part of the real image its source's views show."""
+    settings = config.pretrain.runs[run]
+    region = settings.views_show or config.views.sources[settings.source].shown_region
+    return settings.model_copy(update={"views_show": region}) if settings.pretext == "cross_view" else settings
 
 
 def run_summary(config: Config, run: str) -> str:

@@ -10,8 +10,14 @@ from cdgmae.workflow import encoders
 
 
 def protocol(config: Config, evaluation_set: str) -> ProtocolSettings:
-    """The protocol of an evaluation set."""
-    return config.propagation.datasets[evaluation_set]
+    """The protocol of an evaluation set, with the folder that its jobs read."""
+    settings = config.propagation.datasets[evaluation_set]
+    return settings.model_copy(update={"root": names.prepared_set(evaluation_set)}) if settings.reads_prepared_copy else settings
+
+
+def source_root(config: Config, evaluation_set: str) -> str:
+    """The user's folder of an evaluation set."""
+    return config.propagation.datasets[evaluation_set].root
 
 
 def kind(config: Config, evaluation_set: str) -> str:
@@ -62,7 +68,14 @@ def loadable_encoder(config: Config, encoder: str) -> EncoderSettings:
 
 def set_inputs(config: Config, evaluation_set: str) -> list[str]:
     """What must exist before an evaluation set can be read."""
-    return encoders.demo_inputs(config, protocol(config, evaluation_set).root)
+    if config.propagation.datasets[evaluation_set].reads_prepared_copy:
+        return [names.prepared_listing(evaluation_set)]
+    return source_inputs(config, evaluation_set)
+
+
+def source_inputs(config: Config, evaluation_set: str) -> list[str]:
+    """What must exist before the user's folder of an evaluation set can be read."""
+    return encoders.demo_inputs(config, source_root(config, evaluation_set))
 
 
 def results(config: Config) -> list[str]:

@@ -7,19 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cdgmae.consistency.scoring.partial_scores import PartFolder
 from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.consistency import ScoringSettings
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
+from cdgmae.storage.journal import JournalWriter, NewRecord
 from cdgmae.storage.media.images import NAMED_FORMATS
 from tests.consistency.drawn_bags import SIZE, TINY_VIT, bags, write_shard
 
@@ -40,10 +40,10 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def score(shards: Path, output: Path) -> dict[str, Any]:
+def score(shards: Path, output: Path, runtime: RuntimeSettings = ON_CPU) -> dict[str, Any]:
     tars = [shards / name / "00000.tar" for name in ("real", "views")]
     work = output.parent / "work"
-    return score_shard(SETTINGS, *tars, parse_encoder(TINY_VIT), output, source="s_ldm", runtime=ON_CPU, work_dir=work)
+    return score_shard(SETTINGS, *tars, parse_encoder(TINY_VIT), output, source="s_ldm", runtime=runtime, work_dir=work)
 
 
 def kill_after_parts(shards: Path, output: Path, count: int) -> None:
@@ -55,15 +55,17 @@ def kill_after_parts(shards: Path, output: Path, count: int) -> None:
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while len(parts_of(output)) < count and process.poll() is None:
+    while finished_parts(output) < count and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL
 
 
-def parts_of(output: Path) -> list[Path]:
-    return sorted((output.parent / "work").glob("0*.parquet"))
+def finished_parts(output: Path) -> int:
+    """A record lies between two line breaks."""
+    journal = output.parent / "work/000.jsonl"
+    return journal.read_bytes().count(b"\n") // 2 if journal.is_file() else 0
 
 
 @pytest.mark.slow
@@ -73,23 +75,26 @@ def test_killed_and_stopped_jobs_end_with_the_table_of_a_straight_run(
     straight, broken = tmp_path / "straight" / "00000.parquet", tmp_path / "broken" / "00000.parquet"
     score(shards, straight)
     kill_after_parts(shards, broken, 3)
-    killed = len(parts_of(broken))
+    killed = finished_parts(broken)
     assert 3 <= killed < NUM_BAGS // 4
 
-    write = PartFolder.write
+    append = JournalWriter.append
 
-    def write_and_be_told_to_stop(folder: PartFolder, number: int, table: pa.Table) -> None:
-        write(folder, number, table)
+    def append_and_be_told_to_stop(journal: JournalWriter, records: Sequence[NewRecord]) -> None:
+        append(journal, records)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(PartFolder, "write", write_and_be_told_to_stop)
+    monkeypatch.setattr(JournalWriter, "append", append_and_be_told_to_stop)
     with pytest.raises(Interrupted, match=rf"{(killed + 1) * 12} of 180 pairs are kept \(SIGTERM\)"):
         score(shards, broken)
     monkeypatch.undo()
-    assert len(parts_of(broken)) == killed + 1
+    assert finished_parts(broken) == killed + 1
     assert not broken.exists()
 
-    (broken.parent / "work" / "000001.parquet").write_bytes(b"torn")
+    data = broken.parent / "work/000.bin"
+    damaged = bytearray(data.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    data.write_bytes(damaged)
     assert score(shards, broken)["found_finished"] == killed * 4 * NUM_VIEWS
     assert broken.read_bytes() == straight.read_bytes()
     assert not (broken.parent / "work").exists()
@@ -97,3 +102,20 @@ def test_killed_and_stopped_jobs_end_with_the_table_of_a_straight_run(
     assert len(rows) == NUM_BAGS * NUM_VIEWS
     assert rows["k7", 2]["reason"] == f"view: not an image of a known format ({NAMED_FORMATS})"
     assert rows["k9", 1]["reason"] == "view: generation failed: not finite"
+
+
+def test_two_processes_end_with_the_table_of_one_whatever_is_damaged_between(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    straight, shared = tmp_path / "straight" / "00000.parquet", tmp_path / "shared" / "00000.parquet"
+    score(shards, straight, RuntimeSettings(device="cpu", threads=1))
+    kill_after_parts(shards, shared, 3)
+    kept = finished_parts(shared)
+    journal = shared.parent / "work/000.jsonl"
+    lines = bytearray(journal.read_bytes())
+    lines[len(lines) // 2] ^= 64
+    journal.write_bytes(lines)
+    two = RuntimeSettings(device="cpu", threads=2, workers=2)
+    assert score(shards, shared, two)["found_finished"] == (kept - 1) * 4 * NUM_VIEWS
+    assert f"{journal}: a damaged or half-written record" in caplog.text
+    assert shared.read_bytes() == straight.read_bytes()

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from cdgmae.generators.parts.condition_projector import ConditionProjector
 from cdgmae.generators.parts.grid_projector import GridProjector
 from cdgmae.generators.parts.patch_autoencoder import PatchAutoencoder
-from cdgmae.generators.pipeline import LatentDiffusionPipeline, noise_schedule
+from cdgmae.generators.pipeline import LatentDiffusionPipeline, SchedulerName, noise_schedule, set_timesteps
 from tests.oracles.literal_ddim import alpha_bars, ddim_timesteps, epsilon_of_sample, epsilon_of_velocity, literal_ddim
 
 EMBEDDING, WIDTH = 10, 12
@@ -65,13 +65,50 @@ def test_schedule_is_the_published_one() -> None:
     expected = torch.tensor(alpha_bars(), dtype=torch.float64)
     torch.testing.assert_close(scheduler.alphas_cumprod.double(), expected, rtol=1e-4, atol=0)
     assert float(expected[999]) == pytest.approx(1.423e-4, rel=1e-3)
-    for steps in (50, 20, 7):
-        scheduler.set_timesteps(steps)
-        assert scheduler.timesteps.tolist() == ddim_timesteps(steps)
-    scheduler.set_timesteps(50)
-    assert scheduler.timesteps[[0, -1]].tolist() == [981, 1]
     with pytest.raises(ValueError, match="allowed: ddim, dpm_solver, unipc"):
         noise_schedule("plms")  # type: ignore[arg-type]
+
+
+PUBLISHED_TIMES = {
+    7: (8, 995),
+    30: (31, 991),
+    50: (50, 981),
+    60: (63, 993),
+    300: (334, 1000),
+    999: (1000, 1000),
+    1000: (1000, 1000),
+}
+"""Steps asked for -> number of time steps of the published sampler, and the first of them."""
+
+
+@pytest.mark.parametrize("steps", PUBLISHED_TIMES)
+def test_ddim_visits_the_published_time_steps_for_any_count(steps: int) -> None:
+    """Held against the literal sampler, which is given what the denoiser said; also where the published one reads past its levels."""
+    pipeline, (embeddings, x_T) = tiny_pipeline(), inputs(batch=1)
+    outputs: list[Tensor] = []
+    times: list[int] = []
+
+    def note(_module: object, given: tuple[Any, ...], output: tuple[Tensor]) -> None:
+        times.append(int(given[1]))
+        outputs.append(output[0])
+
+    pipeline.unet.register_forward_hook(note)
+    found = pipeline.sample_latents(embeddings, x_T.double(), steps, 1.0)
+    assert times == [min(t, 999) for t in ddim_timesteps(steps)]
+    assert (len(times), ddim_timesteps(steps)[0]) == PUBLISHED_TIMES[steps]
+    replayed = iter(outputs)
+    expected = literal_ddim(lambda _x, _t: next(replayed).double(), x_T, steps)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpm_solver", "unipc"])
+def test_every_allowed_step_count_can_be_set(name: SchedulerName) -> None:
+    scheduler = noise_schedule(name)
+    for steps in (*range(1, 1001, 111), 600, 999):
+        set_timesteps(scheduler, steps)
+        times = scheduler.timesteps.tolist()
+        assert len(times) >= steps
+        assert 0 <= times[-1] <= times[0] <= 1000
 
 
 EPSILON_OF = {"epsilon": lambda out, _x, _t: out, "v_prediction": epsilon_of_velocity, "sample": epsilon_of_sample}

@@ -19,17 +19,22 @@ def alpha_bars() -> list[float]:
 
 
 def ddim_timesteps(steps: int) -> list[int]:
-    """c i + 1 with c = 1000 // steps, largest first."""
-    return [1000 // steps * i + 1 for i in reversed(range(steps))]
+    """One more than 0, c, 2c, ... below 1000 with c = 1000 // steps, largest first; there may be more than `steps` of them."""
+    times, t = [], 0
+    while t < 1000:
+        times.append(t + 1)
+        t += 1000 // steps
+    return times[::-1]
 
 
 def literal_ddim(guided_epsilon: Callable[[Tensor, int], Tensor], x_T: Tensor, steps: int) -> Tensor:
-    """Denoise with eta = 0; `guided_epsilon(x, t)` is e_u + s (e_c - e_u)."""
+    """Denoise with eta = 0; `guided_epsilon(x, t)` is e_u + s (e_c - e_u). Time 1000, which has no level, has that of 999."""
     alphas, times, x = alpha_bars(), ddim_timesteps(steps), x_T.double()
+    alphas.append(alphas[999])
     for i, t in enumerate(times):
         a = alphas[t]
         following = alphas[times[i + 1]] if i + 1 < len(times) else alphas[0]
-        e = guided_epsilon(x, t)
+        e = guided_epsilon(x, min(t, 999))
         x0 = (x - math.sqrt(1 - a) * e) / math.sqrt(a)
         x = math.sqrt(following) * x0 + math.sqrt(1 - following) * e
     return x

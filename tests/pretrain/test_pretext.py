@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from cdgmae.pretrain.pretext import choose_frames, choose_views, plan_sample
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.bags import Bag
 from cdgmae.storage.media.crop_boxes import CropBox, SamplePlan, draw_crop
+from cdgmae.storage.media.images import center_crop
 
 SMALL = {"image_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 2}
 
@@ -112,6 +114,30 @@ def test_shared_crop_is_the_same_for_all_views_and_independent_crops_are_not() -
         plans = [plan(run, seed, bag_of((64, 64), (64, 64))) for seed in range(8)]
         equal = [drawn.regions[0] == drawn.regions[1] for drawn in plans]
         assert all(equal) if shared else not any(equal)
+
+
+@pytest.mark.parametrize("size", [(61, 40), (40, 75), (40, 40), (97, 40)])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_perfect_generator_s_views_are_cropped_where_the_real_image_is(size: tuple[int, int], shared: bool) -> None:
+    """Its views are the real image's central square: under one crop all views are equal pixels, whichever is the target."""
+    real = Image.fromarray(np.random.default_rng(1).integers(0, 255, (*size[::-1], 3), dtype=np.uint8))
+    views = [np.asarray(real), *[np.asarray(center_crop(real, 40))] * 2]
+    bag = bag_of(size, (40, 40), (40, 40))
+    run = PretrainRunSettings(**SMALL, num_anchors=2, shared_crop=shared, views_show="central_square")
+    for seed in range(40):
+        drawn = plan(run, seed, bag)
+        cut = [
+            views[place][box.top : box.bottom, box.left : box.right]
+            for place, box in zip(drawn.images, drawn.regions, strict=True)
+        ]
+        if shared:
+            assert all(np.array_equal(cut[0], other) for other in cut[1:])
+        box = drawn.regions[drawn.images.index(0)]
+        inside = np.array(box).reshape(2, 2) - (np.array(size) - 40) // 2
+        assert inside.min() >= 0
+        assert inside.max() <= 40
+    whole = [plan(run.model_copy(update={"views_show": None}), seed, bag) for seed in range(40)]
+    assert (whole == [plan(run, seed, bag) for seed in range(40)]) == (size == (40, 40))
 
 
 def test_a_shared_crop_is_relative_to_views_of_different_sizes() -> None:

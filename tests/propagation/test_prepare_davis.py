@@ -8,14 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from drawn_clips import snapshot, write_davis
 from PIL import Image
 from typer.testing import CliRunner
 
 from cdgmae.commands.propagation import app
+from cdgmae.config import check_config
+from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS
+from cdgmae.propagation.benchmarks.davis import DavisProtocol
 from cdgmae.propagation.layouts.davis_layout import read_davis
-from cdgmae.propagation.layouts.prepare_davis import prepare_davis
+from cdgmae.propagation.layouts.prepare_davis import PREPARED_SIZE, prepare_davis
 from cdgmae.propagation.measures.masks import read_annotation
+from cdgmae.status.expected import expected_jobs
+from cdgmae.workflow import propagation
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_frames_and_annotations_are_resized_by_nearest_neighbours(tmp_path: Path) -> None:
@@ -70,3 +78,33 @@ def test_the_command_prints_what_it_made(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["prepare-davis", "--root", str(root), "--output", str(tmp_path / "copy"), "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout.splitlines()[-1])["size"] == "880x480"
+
+
+def test_the_published_protocol_is_scored_on_the_copy_only(tmp_path: Path) -> None:
+    source = write_davis(tmp_path / "DAVIS")
+    protocol = {"kind": "davis", "root": str(source), "protocol": "published"}
+    with pytest.raises(ValueError, match=r"is not the 480x880 copy of DAVIS; make it with `cdgmae propagation prepare-davis"):
+        BENCHMARKS["davis"].read(DavisProtocol(**protocol))
+    (tmp_path / "copy/ImageSets/2017").mkdir(parents=True)  # as Snakemake does for the declared output
+    prepare_davis(source, tmp_path / "copy")
+    clips = BENCHMARKS["davis"].read(DavisProtocol(**protocol | {"root": str(tmp_path / "copy")}))
+    assert {size for clip in clips for size in clip.sizes} == {PREPARED_SIZE}
+    with pytest.raises(ValueError, match="protocol published is measured at 480p"):
+        DavisProtocol(**protocol | {"resolution": "Full-Resolution"})
+
+
+def test_the_workflow_prepares_the_published_set_and_both_protocols_stand_side_by_side() -> None:
+    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    sets = values["propagation"]["datasets"]
+    sets["native"] = dict(sets["davis"], kind="davis")
+    sets["davis"]["protocol"] = "published"
+    config = check_config(values)
+    copy = "results/evaluation_sets/davis"
+    assert propagation.protocol(config, "davis").root == copy
+    assert propagation.set_inputs(config, "davis") == [f"{copy}/ImageSets/2017/val.txt"]
+    assert propagation.protocol(config, "native").root == propagation.source_root(config, "davis") == sets["davis"]["root"]
+    assert propagation.source_inputs(config, "davis") == propagation.set_inputs(config, "native") != []
+    jobs = [job for job in expected_jobs(config) if job.rule == "prepare_davis"]
+    assert [(job.name, job.outputs) for job in jobs] == [("davis", (f"{copy}/ImageSets/2017/val.txt",))]
+    paper = check_config(yaml.safe_load((ROOT / "workflow/experiments/paper.yaml").read_text()))
+    assert propagation.protocol(paper, "davis").root == copy

@@ -157,7 +157,7 @@ def test_an_interrupted_run_continues_with_the_missing_clips(tmp_path: Path) -> 
     with pytest.raises(KilledError):
         run_propagation(protocol, parse_encoder(PIXELS), output, runtime=ON_CPU, work_dir=work, after_clip=kill_after_first)
     assert not output.exists()
-    assert len(list(work.iterdir())) == 1
+    assert len(list(work.glob("*.jsonl"))) == 1
     assert (
         run_propagation(protocol, parse_encoder(PIXELS), output, runtime=ON_CPU, work_dir=work, after_clip=done.append)
         == expected

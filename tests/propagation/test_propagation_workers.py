@@ -26,6 +26,10 @@ ON_CPU = RuntimeSettings(device="cpu")
 PIXELS = "pixels:8"
 
 
+def finished_clips(work: Path) -> list[Path]:
+    return [path for path in work.glob("clip*.jsonl") if path.stat().st_size]
+
+
 def test_two_processes_stop_on_a_signal_and_continue_to_the_table_of_one(tmp_path: Path) -> None:
     names = tuple(f"clip{number}" for number in range(10))
     root = write_davis(tmp_path / "clips", names, frames=8, step=2)
@@ -36,12 +40,12 @@ def test_two_processes_stop_on_a_signal_and_continue_to_the_table_of_one(tmp_pat
         "--output", str(tmp_path / "two"), "--work", str(tmp_path / "work"), "--device", "cpu", "--runtime", '{"workers": 2}', "--threads", "2",
     ]  # fmt: skip
     job = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while job.poll() is None and not list((tmp_path / "work").glob("clip*.json")):
+    while job.poll() is None and not finished_clips(tmp_path / "work"):
         time.sleep(0.02)
     os.killpg(job.pid, signal.SIGUSR1)  # as Slurm does: every process of the job gets it
     errors = job.communicate(timeout=120)[1]
     assert job.returncode == EXIT_INTERRUPTED, errors
-    finished = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work").glob("clip*.json")}
+    finished = finished_clips(tmp_path / "work")
     assert 0 < len(finished) < len(names)
     done: list[str] = []
     run_propagation(

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from drawn_clips import write_davis, write_jhmdb, write_vip
+from drawn_clips import save_ids, write_davis, write_jhmdb, write_vip
 from PIL import Image
 
 from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.propagation.measures.joints import read_joints
+from cdgmae.propagation.measures.masks import VOID
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
 from tests.oracles import propagation_oracle as oracle
@@ -45,6 +46,19 @@ def test_masks_give_j_and_f_of_every_object(tmp_path: Path) -> None:
         assert row["J_mean"] == pytest.approx(np.mean([oracle.literal_region(*pair) for pair in pairs]))
         assert row["F_mean"] == pytest.approx(np.mean([oracle.literal_accuracy(*pair) for pair in pairs]))
         assert row["J_recall"] == pytest.approx(np.mean([oracle.literal_region(*pair) > 0.5 for pair in pairs]))
+
+
+def test_void_of_the_first_annotation_is_background_in_saved_masks(tmp_path: Path) -> None:
+    """As in the published masks; the official toolkit refuses an index beyond the number of objects. Scores stay those with void."""
+    root, output = write_davis(tmp_path / "DAVIS", ("one",), step=6), tmp_path / "out"
+    path = root / "Annotations/480p/one/00000.png"
+    ids = read_ids(path).copy()
+    ids[:, -24:] = VOID
+    save_ids(path, ids)
+    run("davis", root, output)
+    saved = np.stack([read_ids(mask) for mask in sorted((output / "masks/one").iterdir())[1:]])
+    assert set(np.unique(saved)) == {0, 1, 2}
+    assert (saved[:, :, -8:] == 0).all()
 
 
 def test_part_masks_give_the_mean_iou(tmp_path: Path) -> None:

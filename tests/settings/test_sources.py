@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from cdgmae.config import ConfigError, check_config, check_paths
-from cdgmae.workflow import encoders, views
+from cdgmae.workflow import encoders, pretrain, views
 
 ROOT = Path(__file__).parents[2]
 DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -140,6 +140,19 @@ def test_each_job_gets_the_settings_that_change_its_result() -> None:
         assert views.view_batch_size(jobs, source) == batch_size
     with pytest.raises(ConfigError, match=r"views\.sources\.far is of kind random"):
         views.knn_source(jobs, "far")
+
+
+def test_the_source_says_what_its_views_show_and_runs_get_it() -> None:
+    values = config_with()
+    values["views"]["sources"]["edited"] = {"kind": "folder", "dataset": "demo", "root": "edited", "views_show": "central_square"}
+    run = values["pretrain"]["runs"]["cdg"]
+    sources = {"s_ldm": "central_square", "rcg": "central_square", "svd": "central_square", "edited": "central_square"}
+    for source, region in (sources | dict.fromkeys(("near", "far", "frames"), "whole_image")).items():
+        values["pretrain"]["runs"]["cdg"] = {**run, "source": source, "num_anchors": 1}
+        assert pretrain.run_settings(check_config(values), "cdg").views_show == region
+    values["pretrain"]["runs"]["cdg"] = {**run, "views_show": "whole_image"}
+    assert pretrain.run_settings(check_config(values), "cdg").views_show == "whole_image"
+    assert pretrain.run_settings(check_config(values), "conditioning").views_show is None
 
 
 def test_each_job_waits_for_what_its_source_reads() -> None:

@@ -136,9 +136,9 @@ class Watch:
             json.loads(line)
             for path in self._kept["journals"]
             for line in path.read_text().splitlines(True)
-            if line.endswith("\n")
+            if line.strip() and line.endswith("\n")
         ]
-        return Counter((view["key"], view["view_index"]) for line in lines for view in line.get("views", []))
+        return Counter((line["facts"]["key"], line["facts"]["view_index"]) for line in lines)
 
 
 def training_facts(results: Path) -> dict[str, list[Any]]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -25,8 +24,7 @@ from cdgmae.status.expected import Job, expected_jobs
 from cdgmae.status.kept_work import kept_work
 from cdgmae.status.status_summary import workflow_status
 from cdgmae.storage.files.locks import exclusive_writer, is_held, lock_path
-from cdgmae.storage.tables import write_table
-from cdgmae.views.sampling.view_journal import MadeView, PartWriter
+from cdgmae.storage.journal import Journal, NewRecord
 from tests.pretrain.drawn_bags import RUN, write_bags
 
 ROOT = Path(__file__).parents[2]
@@ -191,16 +189,16 @@ def test_rates_and_remaining_time_come_from_finished_jobs(config: Config, tmp_pa
 
 def test_kept_work_is_what_the_stages_write(tmp_path: Path) -> None:
     assert kept_work(tmp_path / "nowhere") is None
-    with PartWriter(tmp_path / "views", 0, "x") as writer:
-        writer.append([MadeView("a", view, 0, b"jpeg", 8, 8, "fp32") for view in (1, 2, 3)])
+    with Journal(tmp_path / "views", "x", "views").claim("000") as writer:
+        writer.append([NewRecord(f"a.{view}", {}, b"jpeg") for view in (1, 2, 3)])
     with (tmp_path / "views/000.jsonl").open("a") as journal:
-        journal.write('{"views": [{"view_index": 4')  # a torn line was never promised
+        journal.write('{"amount": 1, "checksum": ')  # a torn line was never promised
     assert kept_work(tmp_path / "views") == "3 views"
-    schema = pa.schema([("gs", pa.float64())])
-    for part in range(2):
-        write_table(tmp_path / f"scores/{part:06d}.parquet", [{"gs": 0.5}] * 4, schema)
+    with Journal(tmp_path / "scores", "x", "pairs").claim("000") as writer:
+        writer.append([NewRecord(f"{part:06d}", {}, b"table", 4) for part in range(2)])
     assert kept_work(tmp_path / "scores") == "8 pairs"
-    write(tmp_path / "clips/bear.0123456789abcdef.json")
+    with Journal(tmp_path / "clips", "x", "clips").claim("bear.0123456789abcdef") as writer:
+        writer.append([NewRecord("bear", {"rows": [{"unit": "strips"}]})])
     assert kept_work(tmp_path / "clips") == "1 clips"
     for step in (20, 40):
         write(tmp_path / f"training/state-{step:09d}.pt")

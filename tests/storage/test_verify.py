@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter, index_path
 from cdgmae.storage.tables import write_table
-from cdgmae.storage.verify import files_to_verify, verify_file, verify_paths
+from cdgmae.storage.verify import Finding, files_to_verify, verify_file, verify_paths
 
 
 @pytest.fixture
@@ -125,3 +125,23 @@ def test_cut_empty_and_foreign_files_are_problems(tmp_path: Path) -> None:
     assert verify_file(tmp_path / "nowhere").problems == ("there is no such file or folder",)
     (tmp_path / "x.txt").write_text("")
     assert "known endings" in verify_paths([tmp_path / "x.txt"])[0].problems[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "deleted"),
+    [
+        ("results/views/a source/00001.tar", "'results/views/a source/00001.tar'"),
+        ("/data/run/results/pretrain/cdg/seed0/model.safetensors", "/data/run/results/pretrain/cdg/seed0/model.safetensors"),
+        ("results/generators/s_ldm/unet/model.safetensors", "results/generators/s_ldm"),
+        ("results/generators/s_ldm/losses.parquet", "results/generators/s_ldm"),
+        ("results/pretrain/cdg/seed0/panels/panels.json", "results/pretrain/cdg/seed0/panels"),
+        ("results/propagation/cdg/strips/davis/strips.json", "results/propagation/cdg/strips/davis"),
+        ("results/propagation/cdg/davis.parquet", "results/propagation/cdg/davis.parquet"),
+        ("results/report/data/scores.json", "results/report"),
+        ("/mnt/results/mine/results/report/index.json", "/mnt/results/mine/results/report"),
+        ("elsewhere/00001.tar", None),
+    ],
+)
+def test_a_damaged_file_is_named_with_what_to_delete(file: str, deleted: str | None) -> None:
+    assert Finding(file, "kind", "", ("damaged",)).repair == (None if deleted is None else f"rm -r {deleted}")
+    assert Finding(file, "kind", "").repair is None

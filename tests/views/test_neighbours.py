@@ -37,6 +37,16 @@ def embed(tars: list[Path], folder: Path, encoder: str = ENCODER) -> list[Path]:
     return tables
 
 
+def test_two_processes_write_the_table_of_one(tmp_path: Path) -> None:
+    tar = write_shard(tmp_path / "00000.tar", KEYS[:30])
+    settings, tables = EmbeddingSettings(image_size=16, batch_size=4), []
+    for workers in (1, 2):
+        runtime = RuntimeSettings(device="cpu", threads=workers, workers=workers)
+        tables.append(tmp_path / f"{workers}.parquet")
+        embed_images(settings, tar, parse_encoder(ENCODER), tables[-1], runtime=runtime)
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+
+
 def gather(
     tars: list[Path], folder: Path, num_views: int = 4, exact_up_to: int = 10**6, probes: int = 64, **changes: object
 ) -> dict[str, list[ImageRow]]:

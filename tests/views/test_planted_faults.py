@@ -23,10 +23,10 @@ from cdgmae.generators.generator_folder import FACTS_FILE, load_generator, write
 from cdgmae.runtime.interrupts import Interrupted, OutOfDeviceMemory
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, ImageShardWriter, index_path
+from cdgmae.storage.journal import DATA_SUFFIX, LINE_SUFFIX
 from cdgmae.storage.verify import verify_file
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe, GeneratorSampler
 from cdgmae.views.sampling.sample_shard import sample_shard
-from cdgmae.views.sampling.view_journal import DATA_SUFFIX, JOURNAL_SUFFIX
 from tests.generators.conftest import KEYS, image, write_shard
 from tests.views.test_view_sampling import CPU, finished_work, rows_of, sampling
 
@@ -120,13 +120,13 @@ def other_shard_later(case: Case) -> None:
 
 def twice_the_parts(case: Case) -> None:
     case.finish_work()
-    for suffix in (JOURNAL_SUFFIX, DATA_SUFFIX):
+    for suffix in (LINE_SUFFIX, DATA_SUFFIX):
         shutil.copyfile(case.work / f"000{suffix}", case.work / f"001{suffix}")
 
 
 def journal(case: Case, edit: Callable[[str], str]) -> None:
     case.finish_work()
-    path = case.work / f"000{JOURNAL_SUFFIX}"
+    path = case.work / f"000{LINE_SUFFIX}"
     path.write_text(edit(path.read_text()))
 
 
@@ -193,7 +193,7 @@ FAULTS = {
     "journal of noise": Fault(lambda c: journal(c, lambda text: "noise" * 50)),
     "journal of another run": Fault(lambda c: journal(c, lambda text: text.replace("identity", "identify", 1))),
     "journal with unknown facts": Fault(lambda c: journal(c, lambda text: text.replace('"precision"', '"exactness"'))),
-    "journal without its first line": Fault(lambda c: journal(c, lambda text: text.split("\n", 1)[1])),
+    "journal without its first line": Fault(lambda c: journal(c, lambda text: text.split("\n", 2)[2])),
     "parts without images": Fault(parts_without_images),
     "the same parts twice": Fault(twice_the_parts),
     "another shard since": Fault(other_shard_later),

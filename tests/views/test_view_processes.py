@@ -13,7 +13,7 @@ import pytest
 
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED
 from cdgmae.storage.image_shards import index_path
-from cdgmae.views.sampling.view_journal import JOURNAL_SUFFIX
+from cdgmae.storage.journal import LINE_SUFFIX
 from tests.generators.conftest import KEYS, write_shard
 from tests.views.forked import ForkedCommand
 from tests.views.test_view_sampling import pixels_of, rows_of, sample, sampling
@@ -30,10 +30,10 @@ def command(tar: Path, generator: Path, folder: Path, *extra: object, **changes:
     ]  # fmt: skip
 
 
-def journal_lines(folder: Path) -> int:
-    """Finished batches in all journals."""
-    journals = list((folder / "work-00000.tar").glob(f"*{JOURNAL_SUFFIX}"))
-    return sum(max(0, journal.read_bytes().count(b"\n") - 1) for journal in journals)
+def finished_batches(folder: Path) -> int:
+    """Finished batches of three views in all journals; a record lies between two line breaks."""
+    journals = list((folder / "work-00000.tar").glob(f"*{LINE_SUFFIX}"))
+    return sum(journal.read_bytes().count(b"\n") // 6 for journal in journals)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_three_kills_end_with_the_bytes_of_a_straight_run(
 ) -> None:
     for kill in range(3):
         child = ForkedCommand(command(shard_tar, generator_dir, tmp_path, **SLOW), tmp_path / "log")
-        child.wait_until(lambda kill=kill: journal_lines(tmp_path) > kill)
+        child.wait_until(lambda kill=kill: finished_batches(tmp_path) > kill)
         assert child.end_with(signal.SIGKILL) == -signal.SIGKILL
         assert not (tmp_path / "00000.tar").exists()
         assert not index_path(tmp_path / "00000.tar").exists()
@@ -82,7 +82,7 @@ def test_two_processes_one_killed_and_other_sizes_end_with_the_same_views(
     shard_tar: Path, generator_dir: Path, tmp_path: Path, straight: Path
 ) -> None:
     child = ForkedCommand(command(shard_tar, generator_dir, tmp_path, "--runtime", '{"workers": 2}', **SLOW), tmp_path / "log")
-    child.wait_until(lambda: journal_lines(tmp_path) >= 1)
+    child.wait_until(lambda: finished_batches(tmp_path) >= 1)
     victim = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()[-1]
     os.kill(int(victim), signal.SIGKILL)
     assert child.end_with() == 0, (tmp_path / "log").read_text()
@@ -94,7 +94,7 @@ def test_killing_the_coordinator_ends_its_processes_and_one_process_goes_on(
     shard_tar: Path, generator_dir: Path, tmp_path: Path, straight: Path
 ) -> None:
     child = ForkedCommand(command(shard_tar, generator_dir, tmp_path, "--runtime", '{"workers": 2}', **SLOW), tmp_path / "log")
-    child.wait_until(lambda: journal_lines(tmp_path) >= 1)
+    child.wait_until(lambda: finished_batches(tmp_path) >= 1)
     child.end_with(signal.SIGKILL)
     facts = sample(shard_tar, generator_dir, tmp_path, **SLOW)  # waits for a process that still writes
     assert 3 <= facts["found_finished"] < 18
@@ -105,13 +105,13 @@ def test_a_signal_flushes_and_leaves_with_the_documented_code(
     shard_tar: Path, generator_dir: Path, tmp_path: Path, straight: Path
 ) -> None:
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        before = journal_lines(tmp_path)
+        before = finished_batches(tmp_path)
         child = ForkedCommand(command(shard_tar, generator_dir, tmp_path, **SLOW), tmp_path / "log")
-        child.wait_until(lambda before=before: journal_lines(tmp_path) > before)
+        child.wait_until(lambda before=before: finished_batches(tmp_path) > before)
         started = time.monotonic()
         assert child.end_with(number) == EXIT_INTERRUPTED
         assert time.monotonic() - started < 30
-        assert journal_lines(tmp_path) > before
+        assert finished_batches(tmp_path) > before
     assert "of 18 views are kept (SIGUSR1)" in (tmp_path / "log").read_text()
     facts = sample(shard_tar, generator_dir, tmp_path, **{**SLOW, "batch_size": 5})
     assert facts["found_finished"] >= 6
@@ -126,7 +126,7 @@ def test_a_signal_to_two_processes_flushes_and_leaves_with_the_documented_code(
     shard_tar: Path, generator_dir: Path, tmp_path: Path, straight: Path
 ) -> None:
     child = ForkedCommand(command(shard_tar, generator_dir, tmp_path, "--runtime", '{"workers": 2}', **SLOW), tmp_path / "log")
-    child.wait_until(lambda: journal_lines(tmp_path) >= 1)
+    child.wait_until(lambda: finished_batches(tmp_path) >= 1)
     assert child.end_with(signal.SIGTERM) == EXIT_INTERRUPTED
     assert sample(shard_tar, generator_dir, tmp_path, **SLOW)["found_finished"] >= 3
     assert (tmp_path / "00000.tar").read_bytes() == straight.read_bytes()

@@ -57,7 +57,7 @@ class Workplace:
         config = ["--configfile", str(self.config_file)]
         return [*SNAKEMAKE, "--directory", str(self.folder), "--cores", "2", *RESUME, *arguments, *config]
 
-    def run(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 1100) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=timeout, env=environment())
 
     def write_config(self, config: dict[str, Any]) -> None:

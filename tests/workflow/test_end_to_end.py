@@ -80,7 +80,7 @@ def test_every_job_left_a_log_and_a_benchmark(finished: Workplace) -> None:
         assert list((finished.folder / "benchmarks" / rule).rglob("*.tsv")), rule
 
 
-def test_verify_accepts_all_results_and_finds_a_flipped_byte(copied: Workplace) -> None:
+def test_verify_finds_a_flipped_byte_and_its_remedy_and_the_same_run_again_mend_it(copied: Workplace) -> None:
     command = [sys.executable, "-m", "cdgmae.cli", "verify", str(copied.folder / "results")]
     assert subprocess.run(command, capture_output=True, env=environment()).returncode == 0
     tar = copied.folder / "results/views/s_ldm/00000.tar"
@@ -89,7 +89,13 @@ def test_verify_accepts_all_results_and_finds_a_flipped_byte(copied: Workplace) 
     tar.write_bytes(bytes(data))
     broken = subprocess.run(command, capture_output=True, text=True, env=environment())
     assert broken.returncode == 1
-    assert "00000.tar" in broken.stdout + broken.stderr
+    remedy = next(line for line in broken.stdout.splitlines() if line.strip().startswith("rm -r"))
+    assert str(tar) in remedy
+    subprocess.run(remedy, shell=True, check=True)
+    done = copied.run()
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert subprocess.run(command, capture_output=True, env=environment()).returncode == 0
+    assert copied.planned_jobs() == {}
 
 
 def test_summary_has_three_encoders_and_the_papers_columns(finished: Workplace) -> None:

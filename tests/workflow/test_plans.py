@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from tests.workflow.conftest import Workplace, set_key, tiny_config
+from tests.workflow.conftest import ROOT, Workplace, set_key, tiny_config
 from tests.workflow.planning import outputs_of_jobs, planned
+from tests.workflow.what_reruns import Row, page
 
 BEHIND = [
     (r"write_manifest photos", [r"write_shard photos \d+", r"summarise_shards photos"]),
@@ -255,7 +256,7 @@ STAGES = {
     "views": ["train_generator", "make_views", "gather_views", "embed_images", "index_embeddings"],
     "consistency": ["score_views", "summarise_consistency"],
     "pretrain": ["pretrain_encoder"],
-    "propagation": ["propagate_labels", "summarise_propagation"],
+    "propagation": ["prepare_davis", "propagate_labels", "summarise_propagation"],
     "report": ["write_report"],
     "tables": ["write_table"],
 }
@@ -267,3 +268,30 @@ def test_the_target_of_a_stage_asks_for_every_result_of_it(tree: Workplace, jobs
         if job.split()[0] in STAGES[stage]:
             with set_aside(tree.folder / outputs[0]):
                 assert job in planned(tree, stage), job
+
+
+IMAGES = ["added", "removed", "replaced", "written again"]
+"""What may happen to an image of the user's; each plans what a lost manifest does."""
+
+
+def test_the_page_on_what_reruns_says_what_these_tests_hold(jobs: dict[str, list[str]], request: pytest.FixtureRequest) -> None:
+    stage_of = {rule: "report" if stage == "tables" else stage for stage, rules in STAGES.items() for rule in rules}
+    manifest = with_what_follows({"write_manifest photos"}, jobs)
+    rows = [Row("shards", f"an image is {change}", manifest) for change in IMAGES]
+    for stage in dict.fromkeys(stage_of.values()):
+        rows += [
+            Row(stage, f"`{output}` is lost", with_what_follows({job}, jobs))
+            for job, outputs in jobs.items()
+            if stage_of[job.split()[0]] == stage and not job.endswith("00001")
+            for output in outputs
+        ]
+    for key, (_, patterns) in CHANGES.items():
+        section = key.split(".")[0]
+        rows.append(
+            Row(section if section in STAGES else "all", f"`{key}` is changed", with_what_follows(like(jobs, *patterns), jobs))
+        )
+    text, file = page(rows), ROOT / "docs/what_reruns.md"
+    assert len(rows) >= 60
+    if request.config.getoption("write_pages"):
+        file.write_text(text)
+    assert file.read_text() == text, "the page is of other rules: pytest tests/workflow/test_plans.py --write-pages"

@@ -14,7 +14,7 @@ from tests.workflow.conftest import ROOT, SNAKEMAKE, environment
 def rulegraph(folder: Path) -> list[str]:
     """`rule --> rule` of every edge that Snakemake draws for the shipped config, sorted; the target `all` left out."""
     command = [*SNAKEMAKE, "--directory", str(folder), "--configfile", str(ROOT / "config.yaml"), "--rulegraph", "mermaid-js"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     names = dict(re.findall(r"^\s*(id\d+)\[(\w+)\]", done.stdout, re.MULTILINE))
     edges = re.findall(r"^\s*(id\d+) --> (id\d+)", done.stdout, re.MULTILINE)

@@ -123,7 +123,7 @@ def test_status_beside_a_running_workflow_is_truthful(copied: Workplace) -> None
             done, running = facts["jobs"]["done"], max(running, facts["jobs"]["running"])
             seen |= {row["name"] for row in facts["running"]}
     finally:
-        process.wait(timeout=300)
+        process.wait(timeout=600)
     assert process.returncode == 0
     assert {"conditioning/seed0", "crops/seed0"} <= seen
     facts = status(copied)

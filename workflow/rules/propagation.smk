@@ -1,4 +1,35 @@
 # Stage propagation: every encoder on every evaluation set, training-free, then one summary.
+
+
+# The copy of DAVIS that published numbers rest on, for sets with `protocol: published`. The list of sequences is written last; files of an
+# interrupted copy are kept.
+rule prepare_davis:
+    input:
+        demo=of(propagation.source_inputs),
+    output:
+        "results/evaluation_sets/{evaluation_set}/ImageSets/2017/val.txt",
+    log:
+        "logs/prepare_davis/{evaluation_set}.log",
+    benchmark:
+        "benchmarks/prepare_davis/{evaluation_set}.tsv"
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        root=of(propagation.source_root),
+        target="results/evaluation_sets/{evaluation_set}",
+    message:
+        "Prepare {wildcards.evaluation_set} as published"
+    shell:
+        "cdgmae propagation prepare-davis"
+        " --root {params.root:q}"
+        " --output {params.target:q}"
+        " > {log} 2>&1"
+
+
 rule propagate_labels:
     input:
         demo=of(propagation.set_inputs),

@@ -1,57 +1,40 @@
-"""Scoring of one shard: every image is embedded once, every pair compared, nothing finished is ever computed twice.
-
-Shapes: P pairs, T tokens (CLS first), D width.
-"""
+"""Scoring of one shard: every image is embedded once, every pair compared, nothing finished is ever computed twice."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA, check_scores
-from cdgmae.consistency.scoring.bag_embedding import EmbeddedBag, Embedder, embed_bags
+from cdgmae.consistency.scoring.bag_embedding import Embedder
 from cdgmae.consistency.scoring.nearest_patches import with_nearest_patches
-from cdgmae.consistency.scoring.pair_images import BagLoader, CropBags, LoadedBag, ViewBags, bad_pair_reason
-from cdgmae.consistency.scoring.partial_scores import PartFolder, join_parts, plan_parts
-from cdgmae.consistency.scoring.similarities import global_similarity, local_similarity, nearest_patch_similarity
-from cdgmae.models.encoders.by_name import Encoder, load_encoder
+from cdgmae.consistency.scoring.pair_images import BagLoader
+from cdgmae.consistency.scoring.scoring_loop import (
+    ScoringTask,
+    open_embedder,
+    plan_parts,
+    read_part,
+    score_in_pool,
+    score_parts,
+)
+from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.runtime.compute import start_compute
+from cdgmae.runtime.devices import worker_devices
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
-from cdgmae.runtime.out_of_memory import explain_memory
+from cdgmae.runtime.pool import share_out
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
-from cdgmae.storage.image_shards import BAD, OK, index_path
-from cdgmae.storage.read_ahead import read_ahead
+from cdgmae.storage.image_shards import BAD, index_path
+from cdgmae.storage.journal import Journal
 from cdgmae.storage.tables import file_sha256, write_table
-
-PASSES_AHEAD = 2
-"""Encoder passes whose images are decoded in advance."""
-
-PAIRS_AT_ONCE = 64
-"""Pairs whose tokens are gathered for one call of the metrics: 80 MB per view for ViT-S/8."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What the parts of one shard are scored with."""
-
-    bags: BagLoader
-    embed: Embedder
-    batch_size: int
-    source: str
-    stop: StopRequest
 
 
 def score_shard(
@@ -83,7 +66,7 @@ def score_shard(
         encoder_settings: The scoring encoder.
         output: Parquet file, `SCORE_SCHEMA`, sorted by key, view_a and view_b; appears whole or not at all.
         source: Name of the view source, stored in every row.
-        runtime: How to run here.
+        runtime: How to run here: one process per device, or `workers`; a single one is this process.
         kind: Kind of the source (section `views`), by which the summary finds its counterpart in the paper; default: its name.
         work_dir: Finished parts of the unfinished table; found again after an interruption and removed at the end.
 
@@ -96,32 +79,30 @@ def score_shard(
         ValueError: if shards do not belong together, image_size does not suit the encoder, or too many pairs are bad.
     """
     compute = start_compute(runtime)
-    device, precision = compute.device, compute.precision
     if view_tar is None and settings.crops is None:
         settings = settings.model_copy(update={"crops": CropDrawSettings()})
     tars = {"real": real_tar} | ({"views": view_tar} if view_tar is not None else {})
-    indices = {name: file_sha256(index_path(tar)) for name, tar in tars.items()}
-    named = {"kind": kind or source, "real_shard": f"{real_tar.parent.name}/{real_tar.stem}", "encoder": encoder_settings.text}
-    encoder = load_encoder(encoder_settings, device=device)
-    check_image_size(settings.image_size, encoder, encoder_settings.text)
-    embed = Embedder(encoder, final_norm=settings.features == "final_norm", device=device, precision=precision)
-    bags = _open_bags(settings, real_tar, view_tar)
-    inputs = indices | {"encoder": encoder.digest}
+    inputs = {name: file_sha256(index_path(tar)) for name, tar in tars.items()}
+    embed = open_embedder(settings, encoder_settings, compute.device, compute.precision)
+    check_image_size(settings.image_size, embed.encoder, encoder_settings.text)
+    inputs["encoder"] = embed.encoder.digest
+    identity = _identity(settings, inputs, source, compute.precision)
+    journal = Journal(work_dir or output.parent / f".work-{output.stem}", identity, "pairs")
+    task = ScoringTask(settings, real_tar, view_tar, encoder_settings, compute.precision, source, journal)
+    bags = task.open_bags()
     facts = {
-        "source": source, **named, "image_size": settings.image_size, "patch_size": encoder.patch_size,
-        "features": settings.features, "pairs": settings.pairs, "precision": precision, "without_views": bags.without_views,
+        "source": source, "kind": kind or source, "real_shard": f"{real_tar.parent.name}/{real_tar.stem}",
+        "encoder": encoder_settings.text, "image_size": settings.image_size, "patch_size": embed.encoder.patch_size,
+        "features": settings.features, "pairs": settings.pairs, "precision": compute.precision, "without_views": bags.without_views,
         "crops": settings.crops.model_dump(mode="json") if settings.crops is not None else None,
     }  # fmt: skip
-    parts = PartFolder(work_dir or output.parent / f".work-{output.stem}", _identity(settings, inputs, source, precision))
-    job = _Job(bags, embed, settings.batch_size, source, StopRequest())
-    with job.stop:
-        table, found = _score_parts(job, parts, f"score {source} {output.stem}", runtime.log_interval_seconds)
+    table, found = _score(task, bags, embed, f"score {source} {output.stem}", runtime)
     _check_bad_fraction(table, settings.max_bad_fraction, view_tar or real_tar)
     table = with_nearest_patches(table, bags, embed, settings.nearest_bags)
     check_scores(table)
     write_table(output, table, SCORE_SCHEMA, settings_digest=settings.digest(), inputs=inputs, extra=facts)
-    summary = _summary(output, table, found, facts, encoder)
-    parts.remove()
+    summary = _summary(output, table, found, facts, embed.encoder)
+    journal.remove()
     return summary
 
 
@@ -148,79 +129,42 @@ def check_image_size(image_size: int, encoder: Encoder, name: str) -> None:
         )
 
 
-def _open_bags(settings: ScoringSettings, real_tar: Path, view_tar: Path | None) -> BagLoader:
-    if settings.crops is None and view_tar is not None:
-        return ViewBags(real_tar, view_tar, settings.image_size, all_pairs=settings.pairs == "all")
-    if settings.crops is not None and view_tar is None:
-        return CropBags(real_tar, settings.crops, settings.image_size)
-    raise ValueError(f"both crops and the view shard {view_tar} were given; leave out one of settings `crops` and --views")
-
-
 def _identity(settings: ScoringSettings, inputs: dict[str, str], source: str, precision: str) -> str:
     """Everything that finished parts depend on; tolerance and index maps, which come at the end, are not part of it."""
     scoring = settings.model_dump(mode="json", exclude={"max_bad_fraction", "nearest_bags"})
     return json.dumps({"scoring": scoring, "inputs": inputs, "source": source, "precision": precision}, sort_keys=True)
 
 
-def _score_parts(job: _Job, parts: PartFolder, label: str, log_interval_seconds: float) -> tuple[pa.Table, int]:
+def _score(task: ScoringTask, bags: BagLoader, embed: Embedder, label: str, runtime: RuntimeSettings) -> tuple[pa.Table, int]:
     """The whole table, and how many of its rows were found finished."""
-    plan = plan_parts(job.bags, job.batch_size)
-    tables = {number: table for number in range(len(plan)) if (table := parts.read(number)) is not None}
-    missing = [number for number in range(len(plan)) if number not in tables]
-    found = sum(table.num_rows for table in tables.values())
-    total = sum(len(job.bags.pairs(key)) for key in job.bags.keys)
-    keys = [key for number in missing for key in plan[number]]
-    bags_ahead = PASSES_AHEAD * job.batch_size // len(job.bags.view_indices(keys[0])) if keys else 0
-    with (
-        ThreadPoolExecutor(torch.get_num_threads(), "decode") as executor,
-        ProgressMeter(label, total, done=found, unit="pairs", interval_seconds=log_interval_seconds) as progress,
-    ):
-        loaded = read_ahead(executor, job.bags.load, keys, bags_ahead)
-        for number in missing:
-            table = _score_bags(job, islice(loaded, len(plan[number])))
-            if table is None:
-                raise Interrupted(
-                    f"{label}: {progress.done} of {total} pairs are kept ({job.stop.reason()}); run it again to go on"
-                )
-            check_scores(table)
-            parts.write(number, table)
-            tables[number] = table
-            progress.advance(table.num_rows)
-    return join_parts([tables[number] for number in range(len(plan))]), found
-
-
-def _score_bags(job: _Job, loaded: Iterator[LoadedBag]) -> pa.Table | None:
-    """The rows of some bags, in order; None if the job was asked to stop meanwhile."""
-    rows: list[dict[str, Any]] = []
-    with explain_memory(job.embed.device, "consistency.batch_size", job.batch_size):
-        for bags in embed_bags(loaded, job.embed, job.batch_size):
-            rows.extend(_score_pairs(bags, job.bags))
-            if job.stop.reason():
-                return None
-    common = {"source": job.source, "encoder": job.embed.encoder.digest}
-    return pa.Table.from_pylist([{**row, **common} for row in rows], schema=SCORE_SCHEMA)
-
-
-def _score_pairs(bags: Sequence[EmbeddedBag], loader: BagLoader) -> list[dict[str, Any]]:
-    """Rows of all pairs of whole bags, in order: scores, or the reason why there are none."""
-    rows: list[dict[str, Any]] = []
-    good: list[tuple[EmbeddedBag, dict[str, Any]]] = []
-    for bag in bags:
-        images = {image.view_index: image for image in bag.loaded.images}
-        for view_a, view_b in loader.pairs(bag.loaded.key):
-            reason = bad_pair_reason((images[view_a], images[view_b]))
-            row = {"key": bag.loaded.key, "view_a": view_a, "view_b": view_b, "status": BAD if reason else OK, "reason": reason}
-            rows.append(row)
-            if reason is None:
-                good.append((bag, row))
-    for start in range(0, len(good), PAIRS_AT_ONCE):
-        part = good[start : start + PAIRS_AT_ONCE]
-        x_PTD, y_PTD = (torch.stack([bag.tokens_TD[row[view]] for bag, row in part]) for view in ("view_a", "view_b"))
-        nps, nps_reverse = nearest_patch_similarity(x_PTD[:, 1:], y_PTD[:, 1:])
-        gs, ls = global_similarity(x_PTD[:, 0], y_PTD[:, 0]), local_similarity(x_PTD[:, 1:], y_PTD[:, 1:])
-        for (_, row), values in zip(part, torch.stack([gs, ls, nps, nps_reverse], dim=1).tolist(), strict=True):
-            row.update(zip(METRICS, values, strict=True))
-    return rows
+    journal = task.journal
+    journal.wait()
+    parts, finished = plan_parts(bags, task.settings.batch_size), journal.records()
+    missing = [name for name in parts if name not in finished]
+    found = sum(record.amount for name, record in finished.items() if name in parts)
+    total = sum(len(bags.pairs(key)) for key in bags.keys)
+    meter = ProgressMeter(label, total, done=found, unit="pairs", interval_seconds=runtime.log_interval_seconds)
+    devices = worker_devices(embed.device, runtime.workers)[: max(1, len(missing))]
+    with StopRequest() as stop, meter:
+        if len(devices) > 1:
+            pool = share_out(
+                partial(score_in_pool, task, missing),
+                len(missing),
+                devices,
+                name="scoring",
+                threads=runtime.thread_limit,
+                stop_reason=stop.reason,
+            )
+            for _, pairs in pool:
+                meter.advance(pairs)
+        elif missing:
+            score_parts(
+                task, missing, bags, embed, 0, range(len(missing)), stop.reason, lambda _, pairs: meter.advance(pairs)
+            )  # fmt: skip
+    finished = journal.records()
+    if any(name not in finished for name in parts):
+        raise Interrupted(f"{label}: {meter.done} of {total} pairs are kept ({stop.reason()}); run it again to go on")
+    return pa.concat_tables([SCORE_SCHEMA.empty_table(), *(read_part(finished[name]) for name in parts)]), found
 
 
 def _check_bad_fraction(table: pa.Table, limit: float, tar: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cdgmae.propagation.benchmarks.benchmark import MASK_PAINTING, ClipBenchmark, Measure, Row, Scorer, mean_percent
 from cdgmae.settings.protocol import ClipProtocol, InputSize, input_size
@@ -23,10 +23,27 @@ class DavisProtocol(ClipProtocol):
     resolution: Literal["480p", "Full-Resolution"] = Field(
         default="480p", description="Which images and annotations are used; J and F are measured at their size."
     )
+    protocol: Literal["native", "published"] = Field(
+        default="native",
+        description="`native`: the data as they are. `published`: the copy at 480x880 that published numbers were measured on, which the workflow "
+        "makes in results/evaluation_sets; by hand, `root` must be such a copy (`cdgmae propagation prepare-davis`). J and F differ by "
+        "about a point.",
+    )
     scored_size: Literal["annotation", "input"] = Field(
         default="annotation",
         description="J and F at the size of the annotations, or with the annotations scaled to the encoder's input (480x880).",
     )
+
+    @property
+    def reads_prepared_copy(self) -> bool:
+        """As `protocol` says."""
+        return self.protocol == "published"
+
+    @model_validator(mode="after")
+    def _copy_is_of_480p(self) -> Self:
+        if self.reads_prepared_copy and self.resolution != "480p":
+            raise ValueError(f"protocol published is measured at 480p, found resolution = {self.resolution!r}; leave it out")
+        return self
 
 
 class Davis(ClipBenchmark[DavisProtocol]):
@@ -48,7 +65,10 @@ class Davis(ClipBenchmark[DavisProtocol]):
     def read(self, protocol: DavisProtocol) -> list[LabelledClip]:
         """Every sequence of ImageSets/2017/val.txt."""
         from cdgmae.propagation.layouts.davis_layout import read_davis
+        from cdgmae.propagation.layouts.prepare_davis import check_prepared
 
+        if protocol.reads_prepared_copy:
+            check_prepared(Path(protocol.root))
         return read_davis(Path(protocol.root), protocol.resolution)
 
     def scorer(

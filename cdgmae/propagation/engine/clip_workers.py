@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -14,13 +13,11 @@ from cdgmae.models.encoders.by_name import Encoder, load_encoder
 from cdgmae.models.onednn import freeze_to_onednn
 from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence
 from cdgmae.propagation.benchmarks.benchmark_kinds import EvaluationSet, benchmark_of
-from cdgmae.propagation.engine.clip_results import PartFiles
+from cdgmae.propagation.engine.clip_results import ClipResults, Rows
 from cdgmae.propagation.output.predictions import ClipOutputs
 from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.runtime.pool import share_out
 from cdgmae.settings.encoder import EncoderSettings
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +27,19 @@ class ClipWork:
     Attributes:
         protocol: Settings of the evaluation set.
         encoder_settings: The frozen encoder.
-        parts: Where the rows of finished sequences are kept.
+        results: Where the rows of finished sequences are kept.
         outputs: What is written besides.
     """
 
     protocol: EvaluationSet
     encoder_settings: EncoderSettings
-    parts: PartFiles
+    results: ClipResults
     outputs: ClipOutputs
 
     def rows(self, clip: EvaluationSequence, encoder: Encoder, device: torch.device) -> Rows:
-        """Rows of one clip, computed unless another process has finished it meanwhile; its part and outputs are written."""
-        with self.parts.claim(clip):
-            finished = self.parts.read(clip)
+        """Rows of one clip, computed unless another process has finished it meanwhile; its result and outputs are written."""
+        with self.results.claim(clip) as keep:
+            finished = self.results.read(clip)
             if finished is not None:
                 return finished
             painted = self.outputs.painted(clip.num_painted)
@@ -50,9 +47,9 @@ class ClipWork:
                 device, "runtime.workers where processes share a GPU, or queue_length or input_size of the evaluation set"
             ):
                 predictions = benchmark_of(self.protocol.kind).evaluate(clip, self.protocol, encoder, device, painted)
-            self.outputs.write(clip, predictions, self.parts)
+            strip = self.outputs.write(clip, predictions)
             rows = predictions.rows()
-            self.parts.write(clip, rows)
+            keep(rows, strip)
             return rows
 
 
@@ -70,7 +67,7 @@ def computed_clips(
     """Clips and their rows as they are finished.
 
     With one device clips are computed here, in order; with more, by one process per device, longest clips first. When the consumer
-    stops early (close the generator), no new clip is begun and the running ones are finished, so that their parts remain.
+    stops early (close the generator), no new clip is begun and the running ones are finished, so that their results remain.
 
     Args:
         work: What to do with a clip.

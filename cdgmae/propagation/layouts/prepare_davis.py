@@ -81,10 +81,23 @@ def _claim(output: Path, root: Path) -> None:
             raise ValueError(
                 f"{output} holds a copy of {found.get('source')}, not of {record['source']}; choose another --output"
             )
-    elif output.is_dir() and any(output.iterdir()):
+    elif any(not held.is_dir() for held in output.rglob("*")):  # a workflow makes the folders of its outputs beforehand
         raise ValueError(f"{output} is not empty and was not made by this command; choose another --output")
     else:
         write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def check_prepared(root: Path) -> None:
+    """Refuse a folder that is no finished copy.
+
+    Raises:
+        ValueError: if `root` was not made by `prepare_davis`, or not wholly.
+    """
+    if not (root / RECORD_NAME).is_file() or not (root / LISTING).is_file():
+        raise ValueError(
+            f"protocol published: {root} is not the 480x880 copy of DAVIS; make it with `cdgmae propagation prepare-davis --root "
+            f"{root} --output COPY` and give COPY as root, or use protocol native"
+        )
 
 
 def _copy_clip(clip: LabelledClip, output: Path) -> int:

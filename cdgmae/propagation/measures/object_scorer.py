@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Container
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from cdgmae.propagation.benchmarks.benchmark import size_columns
@@ -51,7 +52,8 @@ class ObjectScorer(MaskScorer):
         """Keep one frame at the size of the annotation of frame 0 and measure it at the scored size."""
         decoded = self.decode(labels_NC)
         if frame in self.painted:
-            self.remember(frame, resize_nearest(decoded, self.label_size))
+            ids_HW = resize_nearest(decoded, self.label_size)
+            self.remember(frame, np.where(ids_HW == VOID, np.uint8(0), ids_HW))  # the official toolkit refuses masks with void
         if not 0 < frame < len(self.clip.frames) - 1:
             return
         predicted = resize_nearest(decoded, self.scored_size)

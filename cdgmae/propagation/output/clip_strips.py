@@ -6,14 +6,13 @@ The report shows them. Which clips it shows is known only when all are scored, s
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence, Predictions
-from cdgmae.propagation.engine.clip_results import PartFiles
+from cdgmae.propagation.engine.clip_results import ClipResults
 from cdgmae.storage.files.atomic import atomic_folder
 from cdgmae.storage.media.images import encode_jpeg
 
@@ -49,18 +48,18 @@ def draw_strip(predictions: Predictions, num_images: int) -> bytes:
     return encode_jpeg(strip, QUALITY)
 
 
-def collect_strips(clips: Sequence[EvaluationSequence], parts: PartFiles, output: Path) -> None:
+def collect_strips(clips: Sequence[EvaluationSequence], results: ClipResults, output: Path) -> None:
     """Put the strips of all finished clips into one folder, which replaces an older one as a whole.
 
     Beside SEQUENCE.jpg, `strips.json` says which frames each strip shows: sequence -> frames, counted from 0.
 
     Args:
         clips: All sequences of the set.
-        parts: Where their strips were kept.
+        results: Where their strips were kept.
         output: The folder.
     """
     with atomic_folder(output) as folder:
         for clip in clips:
-            shutil.copyfile(parts.strip_path(clip), folder / f"{clip.name}.jpg")
+            (folder / f"{clip.name}.jpg").write_bytes(results.strip(clip))
         frames = {clip.name: strip_frames(clip.num_painted) for clip in clips}
         (folder / INDEX_NAME).write_text(json.dumps(frames, sort_keys=True) + "\n", encoding="utf-8")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence, Predictions
-from cdgmae.propagation.engine.clip_results import PartFiles
 from cdgmae.propagation.output.clip_strips import draw_strip, strip_frames
 from cdgmae.propagation.output.overlays import check_format, write_overlay
 from cdgmae.storage.files.atomic import explain_write_errors, write_bytes
@@ -21,7 +20,7 @@ class ClipOutputs:
         predictions: Folder below which masks/ and joints/ are written; None writes none.
         overlays: Folder below which overlays/ are written; None writes none.
         overlay_format: gif or mp4.
-        strips: Whether a strip of every clip is kept beside its part.
+        strips: Whether a strip of every clip is kept with its rows.
     """
 
     predictions: Path | None = None
@@ -45,13 +44,15 @@ class ClipOutputs:
         overlays = f"{self.overlays}.{self.overlay_format}" if self.overlays else "None"
         return [str(self.predictions), overlays, *(["strips"] if self.strips else [])]
 
-    def write(self, clip: EvaluationSequence, predictions: Predictions, parts: PartFiles) -> None:
+    def write(self, clip: EvaluationSequence, predictions: Predictions) -> bytes:
         """Write everything asked for of one finished clip.
 
         Args:
             clip: The clip.
             predictions: What it gave.
-            parts: Where its strip is kept.
+
+        Returns:
+            Its strip; empty where none is asked for.
 
         Raises:
             ValueError: if masks or joints cannot be written.
@@ -62,5 +63,4 @@ class ClipOutputs:
                     write_bytes(self.predictions / name, data)
         if self.overlays is not None:
             write_overlay(self.overlays / f"overlays/{clip.name}.{self.overlay_format}", predictions.images())
-        if self.strips:
-            write_bytes(parts.strip_path(clip), draw_strip(predictions, clip.num_painted))
+        return draw_strip(predictions, clip.num_painted) if self.strips else b""

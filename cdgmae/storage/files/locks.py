@@ -79,8 +79,12 @@ def _acquire(path: Path) -> int:
             logger.warning("waiting for %s, which is writing %s", owner or "another process", path.name)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if _is_current(descriptor, path):
-            os.truncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            try:
+                os.truncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            except OSError:  # a full disk: an open descriptor would hold the lock
+                os.close(descriptor)
+                raise
             return descriptor
         os.close(descriptor)  # the former owner removed the file while we waited: lock the new one
 

@@ -23,6 +23,22 @@ class PixelBox(NamedTuple):
     right: int
     bottom: int
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        return self.right - self.left, self.bottom - self.top
+
+    def moved(self, left: int, top: int) -> PixelBox:
+        """The box so many pixels further right and down."""
+        return PixelBox(self.left + left, self.top + top, self.right + left, self.bottom + top)
+
+
+def central_square(size: tuple[int, int]) -> PixelBox:
+    """The largest square in the middle of an image of `size` (width, height), as `center_crop` cuts it."""
+    side = min(size)
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    return PixelBox(left, top, left + side, top + side)
+
 
 class CropBox(NamedTuple):
     """A crop as shares of the image's width and height, all in 0..1."""

@@ -185,14 +185,15 @@ def encode_jpeg(image: Image.Image, quality: int) -> bytes:
 
 
 def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
-    """Scale so that the shorter side has `size` pixels, bicubic with antialiasing, aspect ratio kept.
+    """Scale so that the shorter side has `size` pixels, bicubic with antialiasing, aspect ratio kept; the longer one is rounded down, as
+    torchvision's Resize does.
 
     Raises:
         ImageError: if the result would have more than `DEFAULT_MAX_PIXELS` pixels.
     """
     width, height = image.size
-    scale = size / min(width, height)
-    target = (max(size, round(width * scale)), max(size, round(height * scale)))
+    shorter = min(width, height)
+    target = (size * width // shorter, size * height // shorter)
     if target[0] * target[1] > DEFAULT_MAX_PIXELS:
         raise ImageError(
             f"too many pixels when scaled ({target[0]}x{target[1]} from {width}x{height}, the limit is {DEFAULT_MAX_PIXELS})"

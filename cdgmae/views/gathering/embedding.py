@@ -5,9 +5,10 @@ Shapes: B batch, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from itertools import islice
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from torch.nn import functional as F
 from cdgmae.models.encoders.by_name import Encoder, load_encoder
 from cdgmae.models.normalisation import normalise, pixels_to_tensor
 from cdgmae.runtime.compute import start_compute
+from cdgmae.runtime.devices import worker_devices
 from cdgmae.runtime.out_of_memory import explain_memory
+from cdgmae.runtime.pool import share_out
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
@@ -59,7 +62,7 @@ def embed_images(
         shard_tar: Image shard.
         encoder_settings: The encoder.
         output: Parquet table to write, see `embedding_schema`.
-        runtime: How to run here; `threads` images are decoded at the same time.
+        runtime: How to run here: one process per device, or `workers`; `threads` images are decoded at the same time.
 
     Returns:
         Facts: output, images, bad, width, encoder (digest).
@@ -76,19 +79,71 @@ def embed_images(
             f"image_size = {settings.image_size} is not a multiple of the patch size {encoder.patch_size} of encoder "
             f"{encoder_settings.text!r}; set views.sources.NAME.image_size = {nearest}"
         )
-    shard = ImageShard(shard_tar)
-    rows = sorted(shard.rows(OK), key=lambda row: row.key)
+    rows = _rows(ImageShard(shard_tar))
     inputs = {str(index_path(shard_tar)): shard_index, "encoder": encoder.digest}
-    table: list[dict[str, Any]] = []
-    with ThreadPoolExecutor(runtime.threads) as pool, ProgressMeter(f"embed {shard_tar.stem}", len(rows), unit="images") as meter:
-        waiting = iter(rows)
-        while batch := list(islice(waiting, settings.batch_size)):
-            with explain_memory(device, "batch_size of this view source", settings.batch_size):
-                table.extend(_embed_batch(batch, shard, encoder, settings.image_size, device, pool))
-            meter.advance(len(batch))
+    count = -(-len(rows) // settings.batch_size)
+    devices = worker_devices(device, runtime.workers)[: max(1, count)]
+    task = _EmbeddingTask(settings, shard_tar, encoder_settings, max(1, runtime.threads // len(devices)))
+    batches: dict[int, list[dict[str, Any]]] = {}
+    with ProgressMeter(f"embed {shard_tar.stem}", len(rows), unit="images") as meter:
+
+        def finished(number: int, embedded: list[dict[str, Any]]) -> None:
+            batches[number] = embedded
+            meter.advance(len(embedded))
+
+        if len(devices) > 1:
+            work = partial(_embed_in_pool, task)
+            for result in share_out(work, count, devices, name="embedding", threads=runtime.thread_limit, fail_fast=True):
+                finished(*result)
+        else:
+            _embed_batches(task, encoder, device, range(count), finished)
+    table = [row for number in range(count) for row in batches[number]]
     write_table(output, table, embedding_schema(encoder.embed_dim), settings_digest=settings.digest(), inputs=inputs)
     bad = sum(row["reason"] is not None for row in table)
     return _facts(output, len(rows), bad, encoder)
+
+
+@dataclass(frozen=True, slots=True)
+class _EmbeddingTask:
+    """What every process embeds; batch i is always the rows i B .. (i + 1) B - 1 in order of key."""
+
+    settings: EmbeddingSettings
+    shard_tar: Path
+    encoder_settings: EncoderSettings
+    threads: int
+
+
+def _rows(shard: ImageShard) -> list[ImageRow]:
+    return sorted(shard.rows(OK), key=lambda row: row.key)
+
+
+def _embed_in_pool(
+    task: _EmbeddingTask,
+    _slot: int,
+    device: torch.device,
+    numbers: Iterator[int],
+    _stop_reason: Callable[[], str | None],
+    finished: Callable[[int, list[dict[str, Any]]], None],
+) -> None:
+    """What one of several processes does: see `cdgmae.runtime.pool.PoolWork`."""
+    _embed_batches(task, load_encoder(task.encoder_settings, device=device), device, numbers, finished)
+
+
+def _embed_batches(
+    task: _EmbeddingTask,
+    encoder: Encoder,
+    device: torch.device,
+    numbers: Iterable[int],
+    finished: Callable[[int, list[dict[str, Any]]], None],
+) -> None:
+    shard, size = ImageShard(task.shard_tar), task.settings.batch_size
+    rows = _rows(shard)
+    with ThreadPoolExecutor(task.threads) as pool:
+        for number in numbers:
+            batch = rows[number * size : (number + 1) * size]
+            with explain_memory(device, "batch_size of this view source", size):
+                embedded = list(_embed_batch(batch, shard, encoder, task.settings.image_size, device, pool))
+            finished(number, embedded)
 
 
 def _facts(output: Path, images: int, bad: int, encoder: Encoder) -> dict[str, Any]:
@@ -96,7 +151,7 @@ def _facts(output: Path, images: int, bad: int, encoder: Encoder) -> dict[str, A
 
 
 def _embed_batch(
-    rows: list[ImageRow], shard: ImageShard, encoder: Encoder, image_size: int, device: torch.device, pool: Executor
+    rows: Sequence[ImageRow], shard: ImageShard, encoder: Encoder, image_size: int, device: torch.device, pool: Executor
 ) -> Iterator[dict[str, Any]]:
     def prepare(row: ImageRow) -> Image.Image | str:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from dataclasses import asdict, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +19,9 @@ from torch import Tensor
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.views import DrawingSettings
 from cdgmae.storage.bags import Bags
+from cdgmae.storage.image_shards import BAD, OK, ImageRow
 from cdgmae.storage.media.images import ImageError, encode_jpeg
 from cdgmae.views.sampling.sampler import SamplerRecipe, ViewSampler
-from cdgmae.views.sampling.view_journal import MadeView
 
 SEED_STREAM = "views"
 RETRY_STREAM = "views/retry"
@@ -35,14 +36,8 @@ class Item(NamedTuple):
     view_index: int
 
 
-class RawView(NamedTuple):
-    """One drawn view before it is encoded; `pixels_HW3` is None where there is nothing to store."""
-
-    key: str
-    view_index: int
-    seed: int
-    pixels_HW3: np.ndarray | None
-    reason: str | None
+DrawnView = tuple[ImageRow, np.ndarray | None]
+"""The index row of a view and its pixels (H, W, 3) before they are encoded; None where there is nothing to store."""
 
 
 class _Row(NamedTuple):
@@ -51,6 +46,11 @@ class _Row(NamedTuple):
     seed: int
     pixels_VHW3: np.ndarray
     reasons: list[str | None]
+
+
+def view_name(key: str, view_index: int) -> str:
+    """Name of a view in the journal."""
+    return f"{key}.{view_index}"
 
 
 def rows_of_shard(num_images: int, num_views: int, views_per_row: int) -> list[Item]:
@@ -74,6 +74,7 @@ class ViewMaker:
         self.sampler, self.recipe, self.images, self.settings, self.seed = sampler, recipe, images, settings, seed
         rows_per_image = -(-settings.num_views // recipe.views_per_row)
         self.chunk_size = max(1, settings.batch_size // rows_per_image)
+        self._made_by = asdict(recipe.provenance)
         self._chunks: OrderedDict[int, Tensor | None] = OrderedDict()
         self._decoding: dict[int, Future[Image.Image]] = {}
         self._unreadable: dict[int, str] = {}
@@ -87,7 +88,7 @@ class ViewMaker:
                         self._decoding[image_index] = executor.submit(self.images.image, image_index)
 
     @torch.inference_mode()
-    def draw(self, items: Sequence[Item], between_steps: Callable[[], None] = lambda: None) -> list[RawView]:
+    def draw(self, items: Sequence[Item], between_steps: Callable[[], None] = lambda: None) -> list[DrawnView]:
         """All views of up to `batch_size` rows; each has pixels or a reason.
 
         A row with a problem or an image of one single colour is drawn once more from another seed.
@@ -104,14 +105,14 @@ class ViewMaker:
         second = self._draw_rows(again, conditions, RETRY_STREAM, between_steps)
         return [view for item in items for view in self._views(item, rows.get(item), second.get(item))]
 
-    def encode(self, view: RawView) -> MadeView:
+    def encode(self, view: DrawnView) -> tuple[ImageRow, bytes]:
         """The stored form of a drawn view; pure, for any thread."""
-        precision = self.recipe.provenance.precision
-        if view.pixels_HW3 is None:
-            return MadeView(view.key, view.view_index, view.seed, b"", 0, 0, precision, view.reason)
-        height, width = view.pixels_HW3.shape[:2]
-        data = encode_jpeg(Image.fromarray(view.pixels_HW3), self.settings.jpeg_quality)
-        return MadeView(view.key, view.view_index, view.seed, data, width, height, precision)
+        row, pixels_HW3 = view
+        if pixels_HW3 is None:
+            return row, b""
+        height, width = pixels_HW3.shape[:2]
+        data = encode_jpeg(Image.fromarray(pixels_HW3), self.settings.jpeg_quality)
+        return replace(row, extension="jpg", width=width, height=height), data
 
     def _seed(self, item: Item, stream: str) -> int:
         return integer_seed(self.seed, stream, self.images.keys[item.image_index], item.view_index)
@@ -135,21 +136,26 @@ class ViewMaker:
             found[item] = _Row(number, pixels_VHW3, [problem or _constant(pixels_HW3) for pixels_HW3 in pixels_VHW3])
         return found
 
-    def _views(self, item: Item, first: _Row | None, second: _Row | None) -> list[RawView]:
+    def _views(self, item: Item, first: _Row | None, second: _Row | None) -> list[DrawnView]:
         """The views of one row from its first and, where that failed, its second drawing."""
-        key = self.images.keys[item.image_index]
+        real = self.images.row(item.image_index)
+
+        def view(k: int, seed: int, pixels_HW3: np.ndarray | None, reason: str | None = None) -> DrawnView:
+            status = OK if reason is None else BAD
+            return ImageRow(real.key, k, status, reason, real.class_name, seed=seed, **self._made_by), pixels_HW3
+
         indices = range(item.view_index, min(item.view_index + self.recipe.views_per_row, self.settings.num_views + 1))
         if first is None:
-            return [RawView(key, k, self._seed(item, SEED_STREAM), None, self._unreadable[item.image_index]) for k in indices]
+            return [view(k, self._seed(item, SEED_STREAM), None, self._unreadable[item.image_index]) for k in indices]
         views = []
         for number, k in enumerate(indices):
             reason = first.reasons[number]
             if reason is None or second is None:
-                views.append(RawView(key, k, first.seed, first.pixels_VHW3[number], reason))
+                views.append(view(k, first.seed, first.pixels_VHW3[number], reason))
             elif second.reasons[number] is None:
-                views.append(RawView(key, k, second.seed, second.pixels_VHW3[number], None))
+                views.append(view(k, second.seed, second.pixels_VHW3[number]))
             else:
-                views.append(RawView(key, k, second.seed, None, f"{reason}, also from a second seed"))
+                views.append(view(k, second.seed, None, f"{reason}, also from a second seed"))
         return views
 
     def _condition(self, image_index: int) -> Tensor | None:

@@ -14,11 +14,11 @@ import torch
 from cdgmae.settings.views import DrawingSettings
 from cdgmae.storage.bags import Bags
 from cdgmae.storage.image_shards import OK, ImageShard
+from cdgmae.storage.journal import Journal
 from cdgmae.storage.tables import read_table
 from cdgmae.views.sampling.batch import rows_of_shard
 from cdgmae.views.sampling.draw_loop import DrawingTask, Stopper, draw_batches
 from cdgmae.views.sampling.sampler import SamplerRecipe
-from cdgmae.views.sampling.view_journal import FinishedViews
 
 TAR_BYTES_PER_VIEW = 512 + 256
 """A tar header and, on average, half a block of padding."""
@@ -65,12 +65,12 @@ def measure_rate(
     cells = [rows[first : first + settings.batch_size] for first in range(0, needed, settings.batch_size)]
     finished_at: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        task = DrawingTask(recipe, settings, seed, shard_tar, Path(folder), "measured", cells)
+        journal = Journal(Path(folder), "measured", "views")
+        task = DrawingTask(recipe, settings, seed, shard_tar, journal, cells)
         draw_batches(
             task, 0, device, iter(range(len(cells))), Stopper(lambda: None), lambda _: finished_at.append(time.monotonic())
         )
-        finished = FinishedViews(Path(folder), "measured")
-        sizes = [len(view.data) for view in finished.views() if view.reason is None]
+        sizes = [view.length for view in journal.records().values() if view.facts["status"] == OK]
     if not sizes:
         raise ValueError("no view of the measured batches is good, so there is no rate; check the generator")
     drawn = batches * settings.batch_size * recipe.views_per_row

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -15,9 +15,9 @@ from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.settings.views import DrawingSettings
 from cdgmae.storage.bags import Bags
-from cdgmae.views.sampling.batch import Item, RawView, ViewMaker
+from cdgmae.storage.journal import Journal, NewRecord
+from cdgmae.views.sampling.batch import DrawnView, Item, ViewMaker, view_name
 from cdgmae.views.sampling.sampler import SamplerRecipe
-from cdgmae.views.sampling.view_journal import PartWriter
 
 GRACE_SECONDS = 15.0
 """How long a batch may go on after a stop was asked for; a longer one is given up and drawn again next time."""
@@ -35,8 +35,7 @@ class DrawingTask:
         settings: Number of views, batch shape, JPEG quality.
         seed: Root of every random draw.
         shard_tar: The real images.
-        work_dir: Where finished views are kept.
-        identity: What finished views depend on.
+        journal: Where finished views are kept.
         batches: Rows to draw; each batch holds at most `batch_size`.
     """
 
@@ -44,8 +43,7 @@ class DrawingTask:
     settings: DrawingSettings
     seed: int
     shard_tar: Path
-    work_dir: Path
-    identity: str
+    journal: Journal
     batches: list[list[Item]]
 
 
@@ -100,14 +98,15 @@ def draw_batches(
     sampler, images = task.recipe.open(device), Bags([task.shard_tar]).usable()
     maker = ViewMaker(sampler, task.recipe, images, task.settings, task.seed)
     with (
-        PartWriter(task.work_dir, slot, task.identity) as parts,
+        task.journal.claim(f"{slot:03d}") as journal,
         ThreadPoolExecutor(THREADS, "views") as workers,
         ThreadPoolExecutor(1, "views-writer") as writer,
     ):
         writing: Future[None] | None = None
 
-        def write(number: int, views: list[RawView]) -> None:
-            parts.append(list(workers.map(maker.encode, views)))
+        def write(number: int, views: list[DrawnView]) -> None:
+            encoded = workers.map(maker.encode, views)
+            journal.append([NewRecord(view_name(row.key, row.view_index), asdict(row), data) for row, data in encoded])
             finished(number)
 
         try:

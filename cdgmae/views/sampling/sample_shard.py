@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,12 @@ from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.settings.views import DrawingSettings
 from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.atomic import explain_write_errors
-from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path
+from cdgmae.storage.image_shards import OK, ImageRow, ImageShardWriter, index_path
+from cdgmae.storage.journal import Journal, Record
 from cdgmae.storage.tables import file_sha256
-from cdgmae.views.sampling.batch import Item, rows_of_shard
+from cdgmae.views.sampling.batch import Item, rows_of_shard, view_name
 from cdgmae.views.sampling.draw_loop import DrawingTask, Stopper, draw_batches, draw_in_pool
 from cdgmae.views.sampling.sampler import SamplerRecipe
-from cdgmae.views.sampling.view_journal import FinishedViews, remove_parts
 
 NOT_IN_A_VIEW = {"num_views", "batch_size", "max_bad_fraction"}
 """Settings that no single finished view depends on (the batch size changes nothing but rounding)."""
@@ -67,21 +67,22 @@ def sample_shard(
     stop, provenance = StopRequest(), recipe.provenance
     images = Bags([shard_tar]).usable()
     inputs = {str(index_path(shard_tar)): file_sha256(index_path(shard_tar)), "generator": provenance.generator}
-    identity = _identity(settings, seed, inputs, recipe)
+    journal = Journal(work_dir, _identity(settings, seed, inputs, recipe), "views")
+    journal.wait()
     rows = rows_of_shard(len(images), settings.num_views, recipe.views_per_row)
-    wanted = [(key, k) for key in images.keys for k in range(1, settings.num_views + 1)]
-    made, started = FinishedViews(work_dir, identity), time.monotonic()
+    wanted = [view_name(key, k) for key in images.keys for k in range(1, settings.num_views + 1)]
+    made, started = journal.records(), time.monotonic()
     found = sum(view in made for view in wanted)
     batches = _missing_batches(rows, images, made, settings, recipe.views_per_row)
     if batches:
-        task = DrawingTask(recipe, settings, seed, shard_tar, work_dir, identity, batches)
+        task = DrawingTask(recipe, settings, seed, shard_tar, journal, batches)
         meter = ProgressMeter(
             f"views {output_tar.stem}", len(rows), done=len(rows) - sum(map(len, batches)), unit="rows",
             interval_seconds=runtime.log_interval_seconds,
         )  # fmt: skip
         with stop:
             _draw(task, runtime, stop, meter)
-        made = FinishedViews(work_dir, identity)
+        made = journal.records()
     missing = sum(view not in made for view in wanted)
     if missing:
         raise Interrupted(
@@ -90,9 +91,9 @@ def sample_shard(
     seconds = time.monotonic() - started
     bad = _bad_views(made, wanted, settings)
     with explain_write_errors(output_tar):
-        _write_shard(output_tar, made, images, settings, seed, recipe, inputs)
+        _write_shard(output_tar, [made[view] for view in wanted], settings, seed, inputs)
     facts = _facts(output_tar, len(images), len(wanted), bad, made=len(wanted) - found, seconds=seconds)
-    remove_parts(work_dir)
+    journal.remove()
     return facts
 
 
@@ -116,13 +117,13 @@ def _identity(settings: DrawingSettings, seed: int, inputs: dict[str, str], reci
 
 
 def _missing_batches(
-    rows: Sequence[Item], images: Bags, finished: FinishedViews, settings: DrawingSettings, views_per_row: int
+    rows: Sequence[Item], images: Bags, finished: Mapping[str, Record], settings: DrawingSettings, views_per_row: int
 ) -> list[list[Item]]:
     """The rows that are not finished, in the cells of a grid over all rows: cell i is always rows i B .. (i + 1) B - 1."""
 
     def is_missing(row: Item) -> bool:
         views = range(row.view_index, min(row.view_index + views_per_row, settings.num_views + 1))
-        return any((images.keys[row.image_index], k) not in finished for k in views)
+        return any(view_name(images.keys[row.image_index], k) not in finished for k in views)
 
     size = settings.batch_size
     cells = ([row for row in rows[first : first + size] if is_missing(row)] for first in range(0, len(rows), size))
@@ -155,13 +156,13 @@ def _draw(task: DrawingTask, runtime: RuntimeSettings, stop: StopRequest, meter:
             return  # the caller counts what is kept
 
 
-def _bad_views(finished: FinishedViews, wanted: Sequence[tuple[str, int]], settings: DrawingSettings) -> int:
+def _bad_views(finished: Mapping[str, Record], wanted: Sequence[str], settings: DrawingSettings) -> int:
     """How many views are bad.
 
     Raises:
         ValueError: if they are too many.
     """
-    bad = [f"{key}.{k}: {finished.reason(key, k)}" for key, k in wanted if finished.reason(key, k) is not None]
+    bad = [f"{view}: {finished[view].facts['reason']}" for view in wanted if finished[view].facts["status"] != OK]
     if len(bad) > settings.max_bad_fraction * len(wanted):
         raise ValueError(
             f"{len(bad)} of {len(wanted)} views are bad, more than max_bad_fraction = {settings.max_bad_fraction} allows; first: "
@@ -171,31 +172,15 @@ def _bad_views(finished: FinishedViews, wanted: Sequence[tuple[str, int]], setti
     return len(bad)
 
 
-def _write_shard(
-    output_tar: Path,
-    finished: FinishedViews,
-    images: Bags,
-    settings: DrawingSettings,
-    seed: int,
-    recipe: SamplerRecipe,
-    inputs: dict[str, str],
-) -> None:
+def _write_shard(output_tar: Path, views: Sequence[Record], settings: DrawingSettings, seed: int, inputs: dict[str, str]) -> None:
     """Write the view shard in order of key and view."""
-    made_by = recipe.provenance
-    facts: dict[str, Any] = {
-        "generator": made_by.generator, "sampler": made_by.sampler, "steps": made_by.steps, "guidance": made_by.guidance,
-    }  # fmt: skip
     with ImageShardWriter(output_tar) as writer:
-        for image, key in enumerate(images.keys):
-            for k in range(1, settings.num_views + 1):
-                view = finished.read(key, k)
-                row = ImageRow(
-                    key, k, class_name=images.row(image).class_name, seed=view.seed, precision=view.precision, **facts
-                )  # fmt: skip
-                if view.reason is None:
-                    writer.add_image(replace(row, extension="jpg", width=view.width, height=view.height), view.data)
-                else:
-                    writer.add_failure(replace(row, status=BAD, reason=view.reason))
+        for view in views:
+            row = ImageRow(**view.facts)
+            if row.status == OK:
+                writer.add_image(row, view.data())
+            else:
+                writer.add_failure(row)
         drawn = settings.model_dump(mode="json", exclude={"num_views", "max_bad_fraction"})
         writer.commit(
             settings_digest=settings.digest(),

@@ -80,6 +80,7 @@ class DiffusersSource(ViewSource, PipelineViews):
 
     views_class: ClassVar[type[ViewSettings] | None] = PipelineViews
     on_gpu: ClassVar[bool] = True
+    made_from_central_square: ClassVar[bool] = True
 
     kind: Literal["diffusers"] = Field(description="`diffusers`: samples of any image-conditioned diffusers pipeline.")
 

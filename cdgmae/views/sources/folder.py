@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from cdgmae.settings.base import Ratio
+from cdgmae.settings.crops import ShownRegion
 from cdgmae.views.sources.view_source import BAD_VIEWS, ViewJob, ViewSettings, ViewSource
 
 if TYPE_CHECKING:
@@ -43,6 +44,16 @@ class FolderSource(ViewSource, FolderViews):
     reads_all_shards: ClassVar[bool] = True
 
     kind: Literal["folder"] = Field(description="`folder`: views that another tool made, matched by name.")
+    views_show: ShownRegion = Field(
+        default="whole_image",
+        description="What part of the real image the views show. `central_square`: the tool was given its central square, so that crops of "
+        "the real image are drawn there, too.",
+    )
+
+    @property
+    def shown_region(self) -> ShownRegion:
+        """As the tool that made them."""
+        return self.views_show
 
     @property
     def paths(self) -> dict[str, str]:

@@ -34,6 +34,7 @@ class GeneratorSource(ViewSource):
 
     views_class: ClassVar[type[ViewSettings] | None] = GeneratorViews
     on_gpu: ClassVar[bool] = True
+    made_from_central_square: ClassVar[bool] = True
 
     generator: Name = Field(description="Generator of `views.generators`.")
     sampling: GeneratorViews = Field(default=GeneratorViews(), description="Sampling; the paper's values if left out.")

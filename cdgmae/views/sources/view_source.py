@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from cdgmae.settings.base import Name, Settings
+from cdgmae.settings.crops import ShownRegion
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.shards import DatasetSettings
@@ -88,6 +89,9 @@ class ViewSource(Settings):
     reads_all_shards: ClassVar[bool] = False
     """Whether a job reads the images of the whole data set, not only of its own shard."""
 
+    made_from_central_square: ClassVar[bool] = False
+    """Whether its views show the central square of the real image, as generators see it, and not the whole image."""
+
     dataset: Name = Field(description="Data set of section `shards` whose images are the bags' real images.")
 
     @property
@@ -109,6 +113,11 @@ class ViewSource(Settings):
     def has_equal_steps(self) -> bool:
         """Whether the bags hold frames of a clip at equal distances, as pretext `video_pairs` needs them."""
         return False
+
+    @property
+    def shown_region(self) -> ShownRegion:
+        """What part of the real image a view shows, so that a shared crop can show the same region of both."""
+        return "central_square" if self.made_from_central_square else "whole_image"
 
     @property
     def paths(self) -> dict[str, str]:
