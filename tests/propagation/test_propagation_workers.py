@@ -30,6 +30,7 @@ def finished_clips(work: Path) -> list[Path]:
     return [path for path in work.glob("clip*.jsonl") if path.stat().st_size]
 
 
+@pytest.mark.slow
 def test_two_processes_stop_on_a_signal_and_continue_to_the_table_of_one(tmp_path: Path) -> None:
     names = tuple(f"clip{number}" for number in range(10))
     root = write_davis(tmp_path / "clips", names, frames=8, step=2)
@@ -60,6 +61,7 @@ def test_two_processes_stop_on_a_signal_and_continue_to_the_table_of_one(tmp_pat
     assert (tmp_path / "two/davis.parquet").read_bytes() == (tmp_path / "one/davis.parquet").read_bytes()
 
 
+@pytest.mark.slow
 def test_an_error_in_a_worker_process_reaches_the_user(tmp_path: Path) -> None:
     protocol = DavisProtocol(root=str(write_davis(tmp_path / "clips", frames=3)), input_size=(64, 96))
     (tmp_path / "file").write_text("in the way of a folder")

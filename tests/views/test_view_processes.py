@@ -78,6 +78,7 @@ def test_three_kills_end_with_the_bytes_of_a_straight_run(
     assert index_path(tmp_path / "00000.tar").read_bytes() == index_path(straight).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_one_killed_and_other_sizes_end_with_the_same_views(
     shard_tar: Path, generator_dir: Path, tmp_path: Path, straight: Path
 ) -> None:
@@ -90,6 +91,7 @@ def test_two_processes_one_killed_and_other_sizes_end_with_the_same_views(
     assert not (tmp_path / "work-00000.tar").exists()
 
 
+@pytest.mark.slow
 def test_killing_the_coordinator_ends_its_processes_and_one_process_goes_on(
     shard_tar: Path, generator_dir: Path, tmp_path: Path, straight: Path
 ) -> None:
