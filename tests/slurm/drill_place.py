@@ -136,7 +136,7 @@ class Watch:
             json.loads(line)
             for path in self._kept["journals"]
             for line in path.read_text().splitlines(True)
-            if line.strip() and line.endswith("\n")
+            if line.endswith("\n") and line.strip()
         ]
         return Counter((line["facts"]["key"], line["facts"]["view_index"]) for line in lines)
 
