@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cdgmae.generators.generator_folder import FACTS_FILE, load_generator, write_generator
+from cdgmae.generators.pipeline import LatentDiffusionPipeline
 from cdgmae.runtime.interrupts import Interrupted, OutOfDeviceMemory
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, ImageShardWriter, index_path
@@ -348,6 +349,14 @@ def dies_later(unet: nn.Module) -> None:
 def test_latents_that_are_never_finite(case: Case) -> None:
     with pytest.raises(ValueError, match=r"18 of 18 views are bad.*latents are not finite, also from a second seed"):
         run(case, FaultyRecipe(case.generator, infinite))
+    assert_no_result(case)
+
+
+def test_images_that_are_never_finite(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = LatentDiffusionPipeline.images
+    monkeypatch.setattr(LatentDiffusionPipeline, "images", lambda pipeline, latents: decode(pipeline, latents) * torch.nan)
+    with pytest.raises(ValueError, match=r"18 of 18 views are bad.*image is not finite, also from a second seed"):
+        run(case)
     assert_no_result(case)
 
 

@@ -102,15 +102,21 @@ class GeneratorSampler:
             conditions_B, noise_BChw, self.settings.num_inference_steps, self.settings.guidance_scale, self.settings.eta,
             generators=generators, between_steps=between_steps,
         )  # fmt: skip
+        pixels_BHW3, shown_B = self._pixels(latents_BChw.nan_to_num())
         finite_B = latents_BChw.isfinite().flatten(1).all(1).tolist()
-        return DrawnViews(
-            self._pixels(latents_BChw.nan_to_num())[:, None],
-            [None if finite else "latents are not finite" for finite in finite_B],
-        )
+        problems = [
+            None if finite and shown else f"{'image is' if finite else 'latents are'} not finite"
+            for finite, shown in zip(finite_B, shown_B, strict=True)
+        ]
+        return DrawnViews(pixels_BHW3[:, None], problems)
 
-    def _pixels(self, latents_BChw: Tensor) -> np.ndarray:
-        """uint8 images (B, S, S, 3) on the CPU, decoded in pieces."""
+    def _pixels(self, latents_BChw: Tensor) -> tuple[np.ndarray, list[bool]]:
+        """uint8 images (B, S, S, 3) on the CPU, decoded in pieces, and which of them were finite."""
         rows = max(1, DECODED_CELLS // (latents_BChw.shape[2] * latents_BChw.shape[3]))
-        pieces = [(self.pipeline.images(piece).nan_to_num() * 255).round().to(torch.uint8) for piece in latents_BChw.split(rows)]
+        pieces, finite = [], []
+        for piece in latents_BChw.split(rows):
+            images_BCHW = self.pipeline.images(piece)
+            finite.append(images_BCHW.isfinite().flatten(1).all(1))
+            pieces.append((images_BCHW.nan_to_num() * 255).round().to(torch.uint8))
         pixels: np.ndarray = torch.cat(pieces).permute(0, 2, 3, 1).to("cpu").contiguous().numpy()
-        return pixels
+        return pixels, torch.cat(finite).tolist()
