@@ -59,7 +59,7 @@ rule all:
         ],
 
 
-include: "workflow/rules/common.smk"
+include: "workflow/rules/launching.smk"
 include: "workflow/rules/demo.smk"
 include: "workflow/rules/shards.smk"
 include: "workflow/rules/views.smk"

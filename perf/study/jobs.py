@@ -149,7 +149,7 @@ def _score_jobs(config: Config, source: str) -> Iterator[Job]:
 
 
 def _pretraining(config: Config, run: str, seed: int) -> Job:
-    folder, settings = names.run_dir(run, seed), config.pretrain.runs[run]
+    folder, settings = names.run_dir(run, seed), pretrain.run_settings(config, run)
     scores = pretrain.run_scores(config, run)
 
     def arguments() -> list[str]:

@@ -16,10 +16,10 @@ from cdgmae.generators.parts.condition_projector import ConditionProjector
 from cdgmae.generators.pipeline import LatentDiffusionPipeline, noise_schedule
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.models.encoders.frozen_encoder import Encoder
+from cdgmae.propagation.benchmarks.davis import DavisProtocol
 from cdgmae.propagation.engine.frames import embed_frames
 from cdgmae.propagation.engine.label_memory import LabelMemory
 from cdgmae.settings.encoder import parse_encoder
-from cdgmae.settings.protocol import ProtocolSettings
 from tests.generators.conftest import ENCODER
 from tests.gpu_traces.fake_cuda import ANSWER_READ, CUDA, DTYPES, FakeCuda
 
@@ -105,7 +105,7 @@ def test_propagation_copies_frames_and_reads_nothing_back(gpu: FakeCuda, tmp_pat
     frames = [tmp_path / f"{number}.png" for number in range(5)]
     for path in frames:
         Image.new("RGB", (32, 24)).save(path)
-    protocol, encoder = ProtocolSettings(root="clips", queue_length=2, radius=1.5, top_k=3), encoder_on(gpu)
+    protocol, encoder = DavisProtocol(kind="davis", root="clips", queue_length=2, radius=1.5, top_k=3), encoder_on(gpu)
     with gpu.tracing() as waits, torch.no_grad():
         features = list(embed_frames(frames, (16, 16), encoder, CUDA, precision))
         memory = LabelMemory(features[0], gpu.tensor(4, 3), (2, 2), protocol)

@@ -346,7 +346,8 @@ def test_show_prints_encoders_above_the_paper_s_table(tables: list[Path], tmp_pa
     assert paper.rstrip("│ ").endswith("76.3")
     assert lines.index(fine) < lines.index(paper)
     assert any(
-        line.startswith("davis: 2 sequences scored at 96x64; cropmae, input_size [64, 96], ") and "temperature 0.7" in line
+        line.startswith("davis: 2 sequences scored at 96x64; cropmae, ")
+        and all(part in line for part in ("input_size [64, 96], ", "temperature 0.7", "protocol native"))
         for line in lines
     )
     result = CliRunner().invoke(app, ["show", "--results", str(tmp_path), "--json"])
