@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from cdgmae.settings.views import DrawingSettings
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
 class DrawnViews(ViewSettings, DrawingSettings):
     """How views are drawn in batches."""
 
+    @abstractmethod
     def recipe(self, job: ViewJob) -> SamplerRecipe:
         """What draws the views of a job."""
-        raise NotImplementedError
 
     def make(self, job: ViewJob) -> dict[str, Any]:
         """Draw every view that is not finished yet; see `sample_shard`."""

@@ -7,6 +7,7 @@ and make them. Import-light: the configuration reads these files, so what is hea
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,7 @@ class ViewSettings(Settings):
     keys_without_influence: ClassVar[frozenset[str]] = frozenset({"batch_size", "max_bad_fraction"})
     """Those, if a kind has them, on which no view depends: how fast views are made and how many of them may be bad."""
 
+    @abstractmethod
     def make(self, job: ViewJob) -> dict[str, Any]:
         """Fill the bags of one shard.
 
@@ -74,7 +76,6 @@ class ViewSettings(Settings):
         Raises:
             ValueError: if something cannot be read or written, or too many views are bad.
         """
-        raise NotImplementedError
 
 
 class ViewSource(Settings):
