@@ -79,7 +79,7 @@ def render_display(display: PropagationDisplay, console: Console | None = None) 
         table.add_row(f"paper: {' '.join(paper.labels[:2])}", *values, style="dim")
     console.print(table)
     for name, conditions in display.conditions.items():
-        console.print(f"[dim]{name}: {conditions}[/dim]", highlight=False)
+        console.print(f"{name}: {conditions}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def describe_conditions(row: Mapping[str, Any]) -> str:
