@@ -40,6 +40,13 @@ class StageOrder(TyperGroup):
         """All command names, in the order of `COMMANDS`."""
         return list(COMMANDS)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take `--json` wherever it stands before a `--`."""
+        end = args.index("--") if "--" in args else len(args)
+        if "--json" in args[:end]:
+            args = ["--json", *(word for word in args[:end] if word != "--json"), *args[end:]]
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     name="cdgmae",
@@ -70,6 +77,10 @@ def _show_version(value: bool) -> None:
 def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log details.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the result as one JSON object on the last line; may stand after any command too."),
+    ] = False,
 ) -> None:
     start_logging(verbose)
 

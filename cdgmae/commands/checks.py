@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +12,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cdgmae import __version__
-from cdgmae.commands.options import JsonOption, RuntimeOption, parse_runtime, print_result
+from cdgmae.commands.options import RuntimeOption, json_wanted, parse_runtime, print_result
 from cdgmae.settings.runtime import RUNTIME_VARIABLE
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ config_app = typer.Typer(
 @config_app.command()
 def check(
     config: Annotated[Path, typer.Option("--config", help="The YAML file to check.")] = Path("config.yaml"),
-    as_json: JsonOption = False,
 ) -> None:
     """Check a configuration: unknown keys, wrong types, impossible combinations and names that do not exist, all in one message."""
     from cdgmae.config import load_config
@@ -44,15 +42,14 @@ def check(
         "encoders": list(checked.propagation.encoders),
         "digest": checked.digest(),
     }
-    if not as_json:
+    if not json_wanted():
         result = {name: ", ".join(value) if isinstance(value, list) else value for name, value in result.items()}
-    print_result(result, as_json)
+    print_result(result)
 
 
 @config_app.command()
 def schema(
     output: Annotated[Path | None, typer.Option("--output", help="File to write; printed if left out.")] = None,
-    as_json: JsonOption = False,
 ) -> None:
     """The JSON schema of the configuration, with every key described; editors use it for completion."""
     from cdgmae.config import json_schema
@@ -60,16 +57,15 @@ def schema(
 
     text = json_schema()
     if output is None:
-        typer.echo(json.dumps(json.loads(text)) if as_json else text, nl=as_json)
+        typer.echo(text, nl=False)
         return
     with explain_write_errors(output):
         write_text(output, text)
-    print_result({"schema": str(output), "bytes": len(text.encode())}, as_json)
+    print_result({"schema": str(output), "bytes": len(text.encode())})
 
 
 def verify(
     paths: Annotated[list[Path], typer.Argument(help="Files or folders of any stage, e.g. results/shards.")],
-    as_json: JsonOption = False,
 ) -> None:
     """Re-check files from their bytes: counts, sizes and sha256 of shards, tables, safetensors and JSON; folders are walked.
 
@@ -86,15 +82,14 @@ def verify(
             findings.append(verify_file(path))
             meter.advance()
     problems = [f"{finding.path}: {problem}" for finding in findings for problem in finding.problems]
-    if as_json:
+    if json_wanted():
         print_result(
             {
                 "files": len(findings),
                 "bad_files": sum(not finding.ok for finding in findings),
                 "problems": problems,
                 "repairs": _repairs(findings),
-            },
-            True,
+            }
         )
     else:
         _show_findings(findings)
@@ -140,8 +135,7 @@ def doctor(
     wait: Annotated[
         float, typer.Option("--wait", min=0, metavar="MIN", help="With --cluster: minutes until it gives up.")
     ] = 30.0,
-    runtime: RuntimeOption = "",
-    as_json: JsonOption = False,
+    runtime: RuntimeOption = None,
 ) -> None:
     """Say what is installed, which devices exist, and which optional parts are missing and how to get them.
 
@@ -156,17 +150,17 @@ def doctor(
     here = parse_runtime(runtime)
     if cluster:
         os.environ[RUNTIME_VARIABLE] = here.canonical_json()  # sbatch hands it to the jobs
-        _doctor_cluster(profile, folder, wait, as_json)
+        _doctor_cluster(profile, folder, wait)
         return
     from cdgmae.runtime.environment import compiler_problem, describe_machine, package_states
 
     states, machine = package_states(), describe_machine(folder)
     broken = [state for state in states if state.extra is None and not state.ok]
     problem = compiler_problem() if here.compile else None
-    if as_json:
+    if json_wanted():
         packages = {state.name: {"installed": state.installed, "needed": state.needed, "extra": state.extra} for state in states}
         missing = {state.name: state.remedy for state in states if state.remedy}
-        print_result({"cdgmae": __version__, **machine, "packages": packages, "missing": missing, "problem": problem}, True)
+        print_result({"cdgmae": __version__, **machine, "packages": packages, "missing": missing, "problem": problem})
     else:
         _show_machine(machine, states)
         if problem is not None:
@@ -175,13 +169,13 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _doctor_cluster(profile: Path, folder: Path, wait: float, as_json: bool) -> None:
+def _doctor_cluster(profile: Path, folder: Path, wait: float) -> None:
     from cdgmae.cluster.probe import probe_cluster
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    result = probe_cluster(profile, folder, wait, say=(lambda line: None) if as_json else console.print)
-    if as_json:
-        print_result(result, True)
+    result = probe_cluster(profile, folder, wait, say=(lambda line: None) if json_wanted() else console.print)
+    if json_wanted():
+        print_result(result)
     else:
         for found in result["classes"]:
             console.print(f"\n{', '.join(found['rules'])}  (job {found['job']})", style="bold")

@@ -10,22 +10,19 @@ import typer
 from cdgmae.commands.options import (
     ENCODER_HELP,
     DeviceOption,
-    JsonOption,
-    KeyOption,
-    NumHeadsOption,
     PrecisionOption,
-    PrefixOption,
     RuntimeOption,
     SettingsOption,
     ThreadsOption,
-    choose_encoder,
     csv_beside,
+    json_wanted,
     parse_runtime,
     parse_settings,
     print_result,
 )
 from cdgmae.names import shard_names
 from cdgmae.settings.consistency import ScoringSettings, SummarySettings
+from cdgmae.settings.encoder import parse_encoder
 
 ResultsOption = Annotated[
     Path, typer.Option("--results", help="Folder with summary.parquet and one folder of score tables per source.")
@@ -65,35 +62,16 @@ def score(
     work: Annotated[
         Path | None, typer.Option("--work", help="Folder for finished parts until the table is whole; default: beside OUTPUT.")
     ] = None,
-    key: KeyOption = None,
-    prefix: PrefixOption = None,
-    num_heads: NumHeadsOption = None,
-    settings: SettingsOption = "",
-    image_size: Annotated[
-        int | None, typer.Option("--image-size", help="Side in pixels at which images are compared. Default 224.")
-    ] = None,
-    features: Annotated[
-        str | None,
-        typer.Option("--features", help="Tokens after the encoder's final norm (final_norm, default) or before it (last_block)."),
-    ] = None,
-    pairs: Annotated[
-        str | None,
-        typer.Option("--pairs", help="real_vs_view (default): the real image with each view. all: every two views of a bag too."),
-    ] = None,
-    nearest_bags: Annotated[
-        int | None,
-        typer.Option("--nearest-bags", help="Bags whose nearest patches are stored, for the report's explorer. Default 0."),
-    ] = None,
+    settings: SettingsOption = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per encoder pass. Default 64.")] = None,
     max_bad_fraction: Annotated[
         float | None,
         typer.Option("--max-bad-fraction", help="Fail when more than this share of pairs cannot be scored. Default 0.001."),
     ] = None,
-    runtime: RuntimeOption = "",
+    runtime: RuntimeOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Score the view pairs of a shard: every view against its real image, or crops of the real images.
 
@@ -104,17 +82,14 @@ def score(
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
 
-    chosen = parse_settings(
-        ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
-        batch_size=batch_size, max_bad_fraction=max_bad_fraction,
-    )  # fmt: skip
+    chosen = parse_settings(ScoringSettings, settings, batch_size=batch_size, max_bad_fraction=max_bad_fraction)
     here = parse_runtime(runtime, device, precision, threads)
     limit_threads(here.thread_limit)
     with exclusive_writer(output):
         result = score_shard(
-            chosen, real, views, choose_encoder(encoder, key, prefix, num_heads), output, source=source, runtime=here, kind=kind, work_dir=work,
+            chosen, real, views, parse_encoder(encoder), output, source=source, runtime=here, kind=kind, work_dir=work,
         )  # fmt: skip
-    print_result(result, as_json)
+    print_result(result)
 
 
 @app.command()
@@ -122,8 +97,7 @@ def summarise(
     output: Annotated[Path, typer.Option("--output", help="Summary to write (.parquet); a .csv is written beside it.")],
     tables: Annotated[list[Path] | None, typer.Argument(help="Score tables of one or more sources.", show_default=False)] = None,
     results: ResultsOption = Path("results/consistency"),
-    settings: SettingsOption = "",
-    as_json: JsonOption = False,
+    settings: SettingsOption = None,
 ) -> None:
     """One row per view source: pairs, bad ones, mean, deviation and quantiles of every score.
 
@@ -134,21 +108,20 @@ def summarise(
 
     counts = parse_settings(SummarySettings, settings).num_shards
     named = [results / source / f"{shard}.parquet" for source, count in counts.items() for shard in shard_names(count)]
-    print_result(summarise_tables([*(tables or []), *named], output, csv_beside(output)), as_json)
+    print_result(summarise_tables([*(tables or []), *named], output, csv_beside(output)))
 
 
 @app.command()
 def show(
     results: ResultsOption = Path("results/consistency"),
     metric: Annotated[str, typer.Option("--metric", help="Score drawn as histogram: gs, ls, nps or nps_reverse.")] = "nps",
-    as_json: JsonOption = False,
 ) -> None:
     """Print the summary beside the paper's Tables 1 and 9, and a histogram of one score per source."""
     from cdgmae.consistency.score_display import read_display, render_display
 
     display = read_display(results, metric)
-    if as_json:
-        print_result({"sources": display.rows, "histograms": display.histograms}, True)
+    if json_wanted():
+        print_result({"sources": display.rows, "histograms": display.histograms})
     else:
         render_display(display)
 
@@ -160,14 +133,14 @@ def query(
     ],
     results: ResultsOption = Path("results/consistency"),
     source: Annotated[str | None, typer.Option("--source", help="Look at this view source only; all if left out.")] = None,
-    sort: Annotated[str | None, typer.Option("--sort", help="Column to order by, smallest first.")] = None,
-    descending: Annotated[bool, typer.Option("--descending", help="Largest first.")] = False,
+    sort: Annotated[
+        str | None, typer.Option("--sort", help="Column to order by, smallest first; -COLUMN: largest first.")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", help="Pairs to show.")] = 20,
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder for one strip per shown bag: its images, the found views framed.")
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the shown pairs as CSV and nothing else.")] = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Find view pairs by their scores, over all score tables.
 
@@ -176,10 +149,11 @@ def query(
     from cdgmae.consistency.query import query_scores, write_strips
     from cdgmae.consistency.score_display import matches_as_csv, render_matches
 
-    found = query_scores(results, expression, source=source, sort=sort, descending=descending, limit=limit)
+    column = sort.removeprefix("-") if sort is not None else None
+    found = query_scores(results, expression, source=source, sort=column, descending=sort != column, limit=limit)
     strips = write_strips(found, results, images) if images is not None else []
-    if as_json:
-        print_result({"matches": found.total, "pairs": found.shown(), "images": [str(path) for path in strips]}, True)
+    if json_wanted():
+        print_result({"matches": found.total, "pairs": found.shown(), "images": [str(path) for path in strips]})
     elif as_csv:
         typer.echo(matches_as_csv(found), nl=False)
     else:
@@ -192,9 +166,8 @@ def keep(
     source: Annotated[str, typer.Option("--source", help="View source.")],
     num_anchors: Annotated[int, typer.Option("--num-anchors", help="Views that a bag needs besides its target.")] = 1,
     results: ResultsOption = Path("results/consistency"),
-    as_json: JsonOption = False,
 ) -> None:
     """Say how many bags and views a run's `view_filter` would keep, before anyone trains."""
     from cdgmae.consistency.view_selection import count_kept
 
-    print_result(count_kept(results, expression, source, num_anchors), as_json)
+    print_result(count_kept(results, expression, source, num_anchors))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cdgmae.commands.options import JsonOption, SeedOption, SettingsOption, parse_settings, print_result
+from cdgmae.commands.options import SeedOption, SettingsOption, parse_settings, print_result
 from cdgmae.settings.demo import DemoSettings
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ def _group() -> None:
 
 
 @app.command()
-def draw(settings: SettingsOption = "", seed: SeedOption = 0, as_json: JsonOption = False) -> None:
+def draw(settings: SettingsOption = None, seed: SeedOption = 0) -> None:
     """Draw the image tree and the DAVIS, VIP and JHMDB evaluation sets; does nothing if they are there already.
 
     Tiles are cut from photographs into an ImageNet-like tree. In the clips, pieces of photographs move over a panning photograph, so
@@ -28,4 +28,4 @@ def draw(settings: SettingsOption = "", seed: SeedOption = 0, as_json: JsonOptio
     """
     from cdgmae.demo.draw import draw_demo
 
-    print_result(draw_demo(parse_settings(DemoSettings, settings), seed), as_json)
+    print_result(draw_demo(parse_settings(DemoSettings, settings), seed))

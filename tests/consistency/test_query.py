@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cdgmae.commands.consistency import app
+from cdgmae.cli import app
 from cdgmae.consistency.query import query_scores, write_strips
 from cdgmae.consistency.score_tables import METRICS, QUERY_COLUMNS, SCORE_SCHEMA
 from cdgmae.consistency.scoring.score_shard import score_shard
@@ -108,7 +108,7 @@ def test_what_a_query_cannot_answer_is_said(results: Path, arguments: dict[str, 
 def test_command_prints_a_table_csv_or_json(results: Path, frame: pd.DataFrame) -> None:
     runner = CliRunner(env={"COLUMNS": "140", "NO_COLOR": "1"})
     arguments = ["query", "nps < 0.5", "--source", "s_ldm", "--sort", "nps", "--limit", "3", "--results", str(results)]
-    table, csv, as_json = (runner.invoke(app, [*arguments, *more]).stdout for more in ([], ["--csv"], ["--json"]))
+    table, csv, as_json = (runner.invoke(app, ["consistency", *arguments, *more]).stdout for more in ([], ["--csv"], ["--json"]))
     wanted = frame.query("source == 's_ldm' and nps < 0.5").sort_values("nps")
     assert f"{len(wanted)} pairs match, 3 shown" in table
     assert all(key in table for key in wanted["key"][:3])
@@ -191,6 +191,6 @@ def test_kept_bags_and_views_are_those_of_pandas(results: Path, frame: pd.DataFr
 def test_keep_reports_from_the_shell_and_refuses_what_makes_no_sense(results: Path) -> None:
     runner = CliRunner()
     arguments = ["keep", "nps >= 0.4", "--source", "s_ldm", "--num-anchors", "2", "--results", str(results), "--json"]
-    assert json.loads(runner.invoke(app, arguments).stdout)["num_anchors"] == 2
+    assert json.loads(runner.invoke(app, ["consistency", *arguments]).stdout)["num_anchors"] == 2
     with pytest.raises(ValueError, match="--num-anchors 0"):
         count_kept(results, "nps > 0", "s_ldm", 0)
