@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from cdgmae import __version__
 from cdgmae.commands import checks, cluster, consistency, demo, export, pretrain, propagation, report, shards, status, views
+from cdgmae.commands.options import AS_JSON
 from cdgmae.commands.ranks import take_place
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group
 from cdgmae.runtime.known_failures import KnownFailure, recall_failure, remember_failure
@@ -83,6 +84,7 @@ def _options(
     ] = False,
 ) -> None:
     start_logging(verbose)
+    AS_JSON.set(as_json)
 
 
 def main() -> None:

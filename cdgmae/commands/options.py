@@ -6,10 +6,10 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import click
 import typer
 from pydantic import ValidationError
 from rich.console import Console
@@ -22,6 +22,7 @@ from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
+AS_JSON: ContextVar[bool] = ContextVar("as_json", default=False)
 KEY_VALUE = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 SIDES = re.compile(r"\d+x\d+")
 
@@ -190,8 +191,7 @@ def csv_beside(output: Path) -> Path:
 
 def json_wanted() -> bool:
     """Whether the command line that runs has `--json`, which `cdgmae` itself takes for all commands."""
-    context = click.get_current_context(silent=True)
-    return context is not None and bool(context.find_root().params.get("as_json"))
+    return AS_JSON.get()
 
 
 def print_result(result: dict[str, Any]) -> None:

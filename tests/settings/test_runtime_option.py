@@ -45,7 +45,7 @@ def test_hand_options_override_and_threads_are_all_cores_unless_given(tmp_path: 
 def test_later_texts_override_earlier_ones_and_all_override_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(RUNTIME_VARIABLE, '{"compile": true, "workers": 2, "threads": 8}')
     texts = ['{"workers": 3, "threads": 1}', "threads=4", "trackers=[]"]
-    assert parse_runtime(texts) == RuntimeSettings(compile=True, workers=3, threads=4, trackers=())
+    assert parse_runtime(texts) == RuntimeSettings(compile=True, workers=3, threads=4, trackers=[])
 
 
 def test_key_and_value_are_read_as_json_then_yaml_and_sides_as_two_numbers() -> None:

@@ -72,7 +72,7 @@ def test_bad_calls_say_what_to_give(make_tree: Make, tmp_path: Path) -> None:
 def test_bad_files_below_the_limit_end_well(make_tree: Make, tmp_path: Path) -> None:
     root = make_tree(*(f"a/{i}.jpg" for i in range(30)))
     plant_bad_files(root / "b")
-    facts = run("write", "--root", str(root), "--output", str(tmp_path / "out"), "--max-bad-fraction", "0.5")
+    facts = run("write", "--root", str(root), "--output", str(tmp_path / "out"), "--settings", "max_bad_fraction=0.5")
     assert facts["bad"] == sum(facts["reasons"].values()) == 10
 
 
