@@ -69,12 +69,14 @@ def write_new_config(
     wanted = _stages(stages, images is not None, bool(sets))
     values = _facts_of_images(Path(images)) if images is not None and "shards" in wanted else {"num_images": 0}
     runs = _runs(wanted, size)
-    name = values.get("name", "own data")
+    judged = runs if "pretrain" in wanted else []
+    scale = size if judged else "paper"  # encoders from elsewhere have patches of 16 pixels
+    title = f"CDG-MAE on {values['name']}" if "name" in values else "Encoders on video label propagation"
     text = _template().render(
-        **values, images=images, size=size, file=output, title=f"CDG-MAE on {name}" if images else "Encoders on video label propagation",
-        stages=wanted, runs=runs, judged=runs if "pretrain" in wanted else [], protocol_note=PROTOCOL_NOTES[size],
+        **values, images=images, size=size, file=output, title=title, stages=wanted, runs=runs, judged=judged,
+        protocol_note=PROTOCOL_NOTES[scale],
         epochs=max(2, round(STEPS * BATCH_SIZE / max(1, values["num_images"]))),
-        sets={key: _protocol(key, root, size) for key, root in sets.items()} if "propagation" in wanted else {},
+        sets={key: _protocol(key, root, scale) for key, root in sets.items()} if "propagation" in wanted else {},
     )  # fmt: skip
     check_paths(check_config(read_yaml_text(text, str(output)), str(output)))
     with explain_write_errors(output):
