@@ -29,9 +29,10 @@ def read_yaml(path: Path) -> Any:
     data = path.read_bytes()
     encoding = next((name for mark, name in ENCODINGS if data.startswith(mark)), "utf-8")
     try:
-        return read_yaml_text(data.decode(encoding), str(path))
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text in {encoding} (byte {error.start}); save it as UTF-8") from None
+    return read_yaml_text(text, str(path))
 
 
 def read_yaml_text(text: str, origin: str) -> Any:
