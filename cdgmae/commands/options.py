@@ -12,13 +12,13 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
 from cdgmae.settings.reading.messages import describe_problems
 from cdgmae.settings.reading.plain_values import read_json, read_yaml, read_yaml_text
 from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
+from cdgmae.terminal import open_console
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
@@ -201,7 +201,7 @@ def print_result(result: dict[str, Any]) -> None:
     if json_wanted():
         typer.echo(json.dumps(result, default=str))
         return
-    console = Console()
+    console = open_console()
     for name, value in result.items():
         shown = f"{value:.4f}" if isinstance(value, float) else str(value)
         console.print(f"  [bold]{name}[/bold]  {shown}", highlight=False)
