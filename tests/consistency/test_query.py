@@ -130,7 +130,7 @@ def test_command_prints_a_table_csv_or_json(results: Path, frame: pd.DataFrame) 
     assert (answer["matches"], [row["nps"] for row in answer["pairs"]]) == (len(wanted), list(wanted["nps"][:3]))
 
 
-@pytest.mark.parametrize("order", [[], ["--sort", "gs", "--descending"]])
+@pytest.mark.parametrize("order", [[], ["--sort", "-gs"]])
 def test_csv_json_and_files_hold_all_pairs(results: Path, frame: pd.DataFrame, tmp_path: Path, order: list[str]) -> None:
     arguments = ["query", "view_a == 0", "--results", str(results), *order]
     wanted = list(frame.sort_values("gs", ascending=False, kind="stable")["key"] if order else frame["key"])
