@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cdgmae.views.sampling.image_views import sample_views
 
 __all__ = ["Bags", "CrossViewMAE", "load_encoder", "load_generator", "pack_images", "propagate", "sample_views", "score_pairs"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULES = {
     "Bags": "storage.bags",
