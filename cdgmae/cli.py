@@ -11,7 +11,20 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from cdgmae import __version__
-from cdgmae.commands import checks, cluster, consistency, demo, export, pretrain, propagation, report, shards, status, views
+from cdgmae.commands import (
+    checks,
+    cluster,
+    config,
+    consistency,
+    demo,
+    export,
+    pretrain,
+    propagation,
+    report,
+    shards,
+    status,
+    views,
+)
 from cdgmae.commands.ranks import take_place
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group
 from cdgmae.runtime.known_failures import KnownFailure, recall_failure, remember_failure
@@ -25,7 +38,7 @@ GROUPS = {
     "propagation": propagation.app,
     "report": report.app,
     "export": export.app,
-    "config": checks.config_app,
+    "config": config.app,
     "demo": demo.app,
     "cluster": cluster.app,
 }
