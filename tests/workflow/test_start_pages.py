@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
@@ -22,9 +20,13 @@ ON_A_CLUSTER = ("cdgmae doctor --cluster", "cdgmae cluster")
 """Run by tests/slurm; their options are held by tests/docs."""
 
 
-def runnable(line: str, images: Path) -> list[str] | None:
-    """The command as it is tried here: workflows and make as dry runs, a user's folder replaced by one that exists; None for installing."""
-    words = shlex.split(line.replace("/data/photos", str(images)))
+FOLDERS = {"photos": "images", "data/DAVIS": "DAVIS", "data/JHMDB": "JHMDB"}
+"""A user's folders on these pages, and the folders of the demo's data that stand for them."""
+
+
+def runnable(line: str) -> list[str] | None:
+    """The command as it is tried here: workflows and make as dry runs; None for installing."""
+    words = shlex.split(line.replace("/data/photos", "photos"))
     if words[0] == "make":
         return ["make", "--dry-run", "--directory", str(ROOT), *words[1:]]
     if words[0] == "snakemake":
@@ -40,15 +42,12 @@ def runnable(line: str, images: Path) -> list[str] | None:
 
 @pytest.mark.parametrize("page", START_PAGES)
 def test_every_command_line_of_a_start_page_works(page: str, copied: Workplace) -> None:
-    images = copied.folder / "data/demo/images"
-    shutil.copytree(ROOT / "workflow/experiments", copied.folder / "workflow/experiments")
+    for name, demo in FOLDERS.items():
+        (copied.folder / name).symlink_to(copied.folder / "data/demo" / demo)
     lines = [line for line in shell_lines((ROOT / page).read_text()) if not line.strip().startswith(ON_A_CLUSTER)]
     assert lines
-    for line in lines:
-        command = runnable(line, images)
-        if command is None:
-            continue
+    for command in filter(None, map(runnable, lines)):
         done = subprocess.run(
             command, cwd=copied.folder, capture_output=True, text=True, env=environment(), timeout=300, check=False
         )
-        assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
