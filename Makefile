@@ -6,13 +6,13 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check gpu-checks clean-demo
+.PHONY: demo test test-fast check docs gpu-checks clean-demo
 .DEFAULT_GOAL := demo
 
 # A killed run leaves Snakemake's lock and half-made jobs behind: --nolock and --rerun-incomplete let the next one go on.
 # That is safe here because every file is written atomically and by one process at a time.
 demo: $(VENV)/.installed
-	@$(BIN)/snakemake --cores $(CORES) --nolock --rerun-incomplete --show-failed-logs --quiet host reason
+	@$(BIN)/snakemake --cores $(CORES) --nolock --rerun-incomplete --quiet host reason
 	@echo "The report lies at $(CURDIR)/results/report/index.html"
 
 # One thread each: torch's own threads would only get into each other's way. One process more than cores: the tests on Slurm mostly wait.
@@ -31,6 +31,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
+
+# The documentation, into site/: strictly, without network, with its notebooks executed.
+docs: $(VENV)/.installed-docs
+	@NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --quiet
+	@echo "The documentation lies at $(CURDIR)/site/index.html"
 
 # What only a GPU shows (docs/gpu.md): ten minutes, the table goes into gpu_checks.md.
 gpu-checks: $(VENV)/.installed
@@ -51,4 +56,8 @@ $(VENV)/.installed: envs/requirements.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: envs/requirements-dev.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --requirement envs/requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed-docs: envs/requirements-docs.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --requirement envs/requirements-docs.txt
 	@touch $@
