@@ -56,6 +56,10 @@ class Encoder(nn.Module):
             )
         return tokens_BTD
 
+    def shape_tokens(self, images_BCHW: Tensor) -> Tensor:
+        """As `tokens`, without looking at values: for images without any (device `meta`)."""
+        return self._tokens(images_BCHW, True)
+
     def _tokens(self, images_BCHW: Tensor, final_norm: bool) -> Tensor:
         raise TypeError(f"{type(self).__name__} must define _tokens")
 

@@ -79,6 +79,10 @@ class RenormalisedEncoder(Encoder):
         self.register_buffer("scale", scale.view(1, 3, 1, 1))
         self.register_buffer("shift", shift.view(1, 3, 1, 1))
 
+    def shape_tokens(self, images_BCHW: Tensor) -> Tensor:
+        """See `Encoder`."""
+        return self.encoder.shape_tokens(images_BCHW)
+
     def _tokens(self, images_BCHW: Tensor, final_norm: bool) -> Tensor:
         return self.encoder.tokens(images_BCHW * self.get_buffer("scale") + self.get_buffer("shift"), final_norm=final_norm)
 
