@@ -46,6 +46,7 @@ GROUPS = {
     "cluster": cluster.app,
 }
 SINGLE_COMMANDS: dict[str, Callable[..., None]] = {
+    "init": demo.init,
     "status": status.status,
     "verify": checks.verify,
     "doctor": checks.doctor,
