@@ -1,10 +1,13 @@
-"""`cdgmae demo`: draw the embedded demo data."""
+"""How one begins: `cdgmae init` writes a folder to work in, `cdgmae demo` draws the embedded demo data."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from cdgmae.commands.options import SeedOption, SettingsOption, parse_settings, print_result
+from cdgmae.commands.options import SeedOption, SettingsOption, json_wanted, parse_settings, print_result
 from cdgmae.settings.demo import DemoSettings
 
 app = typer.Typer(
@@ -29,3 +32,15 @@ def draw(settings: SettingsOption = None, seed: SeedOption = 0) -> None:
     from cdgmae.demo.draw import draw_demo
 
     print_result(draw_demo(parse_settings(DemoSettings, settings), seed))
+
+
+def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder; `.` is the one you are in.")]) -> None:
+    """Write a folder to work in: config.yaml (the demo), a Snakefile, a Slurm profile, the paper's settings.
+
+    Example: cdgmae init my-project && cd my-project && snakemake --cores 2
+    """
+    from cdgmae.project.new_project import write_project
+
+    written = write_project(folder)
+    shown = written if json_wanted() else f"{len(written)}, among them config.yaml, which you edit"
+    print_result({"folder": str(folder), "files": shown, "next": f"cd {folder} && snakemake --cores 2"})

@@ -9,8 +9,8 @@ from drawn_images import plant_bad_files
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
-from cdgmae.commands.options import find_shards
 from cdgmae.settings.shards import DatasetSettings
+from cdgmae.storage.image_shards import find_shards
 
 Make = Callable[..., Path]
 Dataset = Callable[..., DatasetSettings]
