@@ -92,7 +92,10 @@ def import_generator(
         str | None,
         typer.Option(help=f"Conditioning encoder it was trained with; RCG's lies inside its checkpoint. {ENCODER_HELP}"),
     ] = None,
-    encoder_image_size: Annotated[int, typer.Option(help="Side in pixels at which the encoder sees an image.")] = 224,
+    encoder_image_size: Annotated[
+        int | None,
+        typer.Option(help="Side in pixels at which the encoder is given an image; default: 224, RCG: as large as its views."),
+    ] = None,
     null_condition: Annotated[
         str | None, typer.Option(help="zero_input or zero_token; default: what this kind of generator was trained with.")
     ] = None,

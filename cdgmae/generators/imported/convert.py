@@ -52,7 +52,8 @@ class ImportOptions:
 
     Attributes:
         encoder: Conditioning encoder; None for the one inside the checkpoint, if there is one.
-        encoder_image_size: Side in pixels at which the encoder sees an image.
+        encoder_image_size: Side in pixels at which the encoder is given an image; None: 224, and for RCG, whose encoder scales images itself,
+            that of its views.
         null_condition: `zero_input`, `zero_token`, or None for what the kind of generator was trained with.
         normalisation: `l2`, `standardise`, `none`, or None for what the configuration says.
         magnification: ZoomLDM's level, 0 the finest.
@@ -60,7 +61,7 @@ class ImportOptions:
     """
 
     encoder: EncoderSettings | None = None
-    encoder_image_size: int = 224
+    encoder_image_size: int | None = None
     null_condition: str | None = None
     normalisation: str | None = None
     magnification: int = 0
@@ -100,7 +101,7 @@ def import_generator(checkpoint: Path, config_file: Path, output: Path, options:
         }  # fmt: skip
         facts = write_generator(
             folder, pipeline, chosen, encoder.digest if encoder else "", image_size=config.image_size,
-            encoder_image_size=options.encoder_image_size, provenance=provenance,
+            encoder_image_size=options.encoder_image_size or (config.image_size if inside else 224), provenance=provenance,
         )  # fmt: skip
         ledger.write(folder / REPORT_FILE)
     return {
