@@ -19,6 +19,7 @@ from cdgmae.commands import (
     consistency,
     demo,
     export,
+    fetch,
     pretrain,
     propagation,
     report,
@@ -30,6 +31,7 @@ from cdgmae.commands.ranks import take_place
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group, may_pass
 from cdgmae.runtime.logs import log_job_header, start_logging
 from cdgmae.settings.runtime import FAILS_AGAIN, RUN_VARIABLE
+from cdgmae.storage.hub import keep_slurm_jobs_offline
 
 GROUPS = {
     "shards": shards.app,
@@ -43,7 +45,13 @@ GROUPS = {
     "demo": demo.app,
     "cluster": cluster.app,
 }
-SINGLE_COMMANDS: dict[str, Callable[..., None]] = {"status": status.status, "verify": checks.verify, "doctor": checks.doctor}
+SINGLE_COMMANDS: dict[str, Callable[..., None]] = {
+    "init": demo.init,
+    "status": status.status,
+    "verify": checks.verify,
+    "doctor": checks.doctor,
+    "fetch": fetch.fetch,
+}
 COMMANDS = (*GROUPS, *SINGLE_COMMANDS)
 
 
@@ -91,6 +99,7 @@ def _options(
 def main() -> None:
     """Entry point: user errors end in one paragraph and exit code 1, never in a traceback."""
     arguments = sys.argv[1:]
+    keep_slurm_jobs_offline()
     try:
         take_place(arguments)
         if len(sys.argv) > 2 and "--help" not in sys.argv and sys.argv[1:3] != ["cluster", "launch"]:

@@ -90,6 +90,12 @@ def doctor(
     profile: Annotated[Path, typer.Option("--profile", help="With --cluster: the Snakemake profile.")] = Path(
         "workflow/profiles/slurm"
     ),
+    config: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--config", help="With --cluster: the configuration whose networks are tried; default: config.yaml in FOLDER."
+        ),
+    ] = None,
     wait: Annotated[
         float, typer.Option("--wait", min=0, metavar="MIN", help="With --cluster: minutes until it gives up.")
     ] = 30.0,
@@ -100,7 +106,8 @@ def doctor(
 
     With [bold]--cluster[/bold]: submit one job of less than ten minutes for the profile's default resources and for each
     different set of resources of its rules, and say what it found: node, GPUs, memory, torch and NCCL, how fast the working folder
-    is written, and whether the tasks of a job with several find each other.
+    is written, whether the tasks of a job with several find each other, and whether the networks of the hub that the configuration
+    names load there without network (if not, `cdgmae fetch` fetches them).
 
     With [bold]--runtime[/bold] '{"compile": true}' a C compiler is among what must be there.
 
@@ -109,7 +116,8 @@ def doctor(
     here = parse_runtime(runtime)
     if cluster:
         os.environ[RUNTIME_VARIABLE] = here.canonical_json()  # sbatch hands it to the jobs
-        _doctor_cluster(profile, folder, wait, as_json)
+        default = folder / "config.yaml"
+        _doctor_cluster(profile, folder, config or ([default] if default.is_file() else []), wait, as_json)
         return
     from cdgmae.runtime.environment import compiler_problem, describe_machine, package_states
 
@@ -128,11 +136,15 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _doctor_cluster(profile: Path, folder: Path, wait: float, as_json: bool) -> None:
+def _doctor_cluster(profile: Path, folder: Path, config: list[Path], wait: float, as_json: bool) -> None:
     from cdgmae.cluster.probe import probe_cluster
+    from cdgmae.config import load_config
+
+    if config:
+        load_config(*config)  # what is wrong with it is said here, and not by every job
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    result = probe_cluster(profile, folder, wait, say=(lambda line: None) if as_json else console.print)
+    result = probe_cluster(profile, folder, config, wait, say=(lambda line: None) if as_json else console.print)
     if as_json:
         print_result(result, True)
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -156,10 +158,18 @@ def launch(
 def probe(
     reports: Annotated[Path, typer.Option("--reports", help="Existing folder for this task's report, RANK.json.")],
     folder: Annotated[Path, typer.Option("--folder", help="The working folder, whose write speed is measured.")] = Path("."),
+    config: Annotated[
+        list[Path] | None, typer.Option("--config", help="A configuration: its networks of the hub are loaded, without network.")
+    ] = None,
     runtime: RuntimeOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Say what this task of a Slurm job finds on its node; `cdgmae doctor --cluster` runs this in each of its jobs."""
     from cdgmae.cluster.node import probe_node
+    from cdgmae.commands.fetch import load_networks
+    from cdgmae.config import load_config
+    from cdgmae.storage.hub import OFFLINE_VARIABLE
 
-    print_result(probe_node(folder, reports, compiles=parse_runtime(runtime).compile), as_json)
+    os.environ.setdefault(OFFLINE_VARIABLE, "1")  # as the workflow's jobs do
+    networks = partial(load_networks, load_config(*config)) if config else None
+    print_result(probe_node(folder, reports, compiles=parse_runtime(runtime).compile, load_networks=networks), as_json)
