@@ -136,7 +136,9 @@ def test_every_kind_of_evaluation_set_has_a_row(page: str) -> None:
     if page.endswith("files.md"):  # of columns that count up, the first and the last are enough
         for kind, benchmark in BENCHMARKS.items():
             named = [
-                name for name in benchmark.columns if not re.search(r"0\.[234]$|(within|jaccard)_[248]$", name) or kind == "key_points"
+                name
+                for name in benchmark.columns
+                if not re.search(r"0\.[234]$|(within|jaccard)_[248]$", name) or kind == "key_points"
             ]
             assert [name for name in named if f"`{name}`" not in rows[kind]] == [], kind
 
