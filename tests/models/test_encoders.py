@@ -10,7 +10,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from cdgmae.models import CrossViewMAE, load_encoder
+from cdgmae import CrossViewMAE, load_encoder
 from cdgmae.models.encoders.checkpoint_files import CheckpointError
 from cdgmae.models.encoders.checkpoint_layouts import read_weights
 from cdgmae.models.encoders.checkpoints import encoder_part, write_encoder

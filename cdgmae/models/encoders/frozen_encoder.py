@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,11 @@ class Encoder(nn.Module):
     def __init__(self, patch_size: int, embed_dim: int, digest: str) -> None:
         super().__init__()
         self.patch_size, self.embed_dim, self.digest = patch_size, embed_dim, digest
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next((tensor.device for tensor in chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
     @torch.inference_mode()
     def tokens(self, images_BCHW: Tensor, *, final_norm: bool = True) -> Tensor:
