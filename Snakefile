@@ -4,6 +4,7 @@
 
 import gc
 
+from snakemake.logging import logger
 from snakemake.utils import min_version
 
 from cdgmae import names
@@ -11,6 +12,8 @@ from cdgmae.config import check_config, check_paths
 from cdgmae.workflow import consistency, pretrain, propagation, shards, views
 from cdgmae.workflow import report as pages  # beside Snakemake's own `report`
 from cdgmae.workflow.environment import export_environment
+from cdgmae.workflow.last_run import changes_since_last_run, remember_run
+from cdgmae.workflow.messages import SHORT_MESSAGES, report_place
 from cdgmae.paper import PAPER_TABLES
 
 min_version("9.20")
@@ -29,14 +32,26 @@ if not workflow.config_settings.configfiles:
 container: "cdgmae.sif"
 
 
-CONFIG = check_config(
-    config,
-    origin=", ".join(map(str, workflow.config_settings.configfiles)) or "config.yaml",
-)
+CONFIG_FILES = workflow.config_settings.configfiles or ["config.yaml"]
+CONFIG = check_config(config, origin=", ".join(map(str, CONFIG_FILES)))
 check_paths(CONFIG)
 
 # Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
 export_environment(CONFIG)
+
+
+logger.addFilter(SHORT_MESSAGES)
+
+
+onstart:
+    for line in changes_since_last_run(CONFIG):
+        logger.info(line)
+    remember_run(config, CONFIG_FILES)
+
+
+onsuccess:
+    if (place := report_place()) is not None:
+        logger.info(place)
 
 
 wildcard_constraints:
