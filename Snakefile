@@ -13,7 +13,7 @@ from cdgmae.workflow import consistency, pretrain, propagation, shards, views
 from cdgmae.workflow import report as pages  # beside Snakemake's own `report`
 from cdgmae.workflow.environment import export_environment
 from cdgmae.workflow.last_run import changes_since_last_run, remember_run
-from cdgmae.workflow.messages import SHORT_MESSAGES, report_place
+from cdgmae.workflow.run_messages import report_place, watch_run
 from cdgmae.paper import PAPER_TABLES
 
 min_version("9.20")
@@ -39,8 +39,8 @@ check_paths(CONFIG)
 # Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
 export_environment(CONFIG)
 
-
-logger.addFilter(SHORT_MESSAGES)
+# A failed job is shown with the end of its log; one that would fail again is not tried again.
+watch_run(workflow)
 
 
 onstart:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -18,7 +18,12 @@ from cdgmae.settings.reading.messages import describe_problems
 from cdgmae.settings.reading.plain_values import read_json, read_yaml
 from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
 
+if TYPE_CHECKING:
+    from cdgmae.config import Config
+
 AnySettings = TypeVar("AnySettings", bound=Settings)
+
+DEFAULT_CONFIG = Path("config.yaml")
 
 ENCODER_HELP = (
     "A file (encoder.safetensors, a CropMAE/SiamMAE/MAE/DINO/VideoMAE .pth), a timm name, NAME@FILE (timm's architecture, weights of a file), "
@@ -34,6 +39,13 @@ PrefixOption = Annotated[
 ]
 NumHeadsOption = Annotated[
     int | None, typer.Option("--num-heads", help="Attention heads of the encoder's file, which no tensor shows.", min=1)
+]
+ConfigOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--config",
+        help="The configuration; several files are laid over each other in order. Left out: as the last run here had it, else config.yaml.",
+    ),
 ]
 SettingsOption = Annotated[
     str, typer.Option("--settings", help="The stage's settings as JSON text, or a .json/.yaml file. Other flags override it.")
@@ -117,6 +129,25 @@ def read_values(text: str, option: str) -> tuple[dict[str, Any], str]:
     if not isinstance(values, dict):
         raise ValueError(f"{origin} must hold a mapping of settings, found {type(values).__name__}")
     return values, origin
+
+
+def load_chosen_config(files: Sequence[Path] | None, folder: Path = Path()) -> Config:
+    """The configuration that a command goes by; which one is said on stderr if it was not named.
+
+    Args:
+        files: What `--config` named; None or nothing: that of the last run in `folder`, else config.yaml.
+        folder: Working directory of the workflow.
+
+    Raises:
+        ConfigError: if it cannot be read or does not pass its check.
+    """
+    from cdgmae.config import load_config
+    from cdgmae.workflow.last_run import read_last_run
+
+    last = None if files else read_last_run(folder)
+    if is_main_process() and not files:
+        typer.echo(f"configuration: {last.name if last is not None else DEFAULT_CONFIG}", err=True)
+    return last.config if last is not None else load_config(*(files or (DEFAULT_CONFIG,)))
 
 
 def check_values(kind: type[AnySettings], values: Mapping[str, Any], origin: str) -> AnySettings:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
-from cdgmae.commands.options import JsonOption, print_result
+from cdgmae.commands.options import ConfigOption, JsonOption, load_chosen_config, print_result
 
 if TYPE_CHECKING:
     from cdgmae.config import Config
@@ -23,12 +23,7 @@ SHOWN_RUNNING = 20
 
 
 def status(
-    config: Annotated[
-        list[Path],
-        typer.Option(
-            "--config", help="The configuration that the workflow runs with; given several times: laid over each other in order."
-        ),
-    ] = [Path("config.yaml")],  # noqa: B006
+    config: ConfigOption = None,
     folder: Annotated[
         Path, typer.Option("--folder", help="Working directory of the workflow, with results/, work/ and logs/.")
     ] = Path(),
@@ -40,16 +35,15 @@ def status(
 ) -> None:
     """Show how far the workflow is: every stage with its shards, runs and evaluation sets, the running jobs, and the last errors.
 
-    Told from files alone: outputs, locks, logs and unfinished work. It takes no lock of Snakemake, may run beside it at any time, on the
+    Told from files alone: outputs, locks, logs and unfinished work; where there is Slurm, its waiting and running jobs of this folder are
+    listed with their numbers. It takes no lock of Snakemake, may run beside it at any time, on the
     cluster's login node too, and changes nothing. Rates are those of the jobs that run now; the remaining time of a group holds at that
     number of jobs. A job that stopped early with its state saved is waiting: starting the workflow again goes on with it. Done means that
     the outputs are there; which of them a changed configuration makes anew, `snakemake -n` says.
 
-    Example: cdgmae status --config config.yaml --watch 10
+    Example: cdgmae status --watch 10
     """
-    from cdgmae.config import load_config
-
-    checked = load_config(*config)
+    checked = load_chosen_config(config, folder)
     try:
         _show(checked, folder, watch, as_json)
     except KeyboardInterrupt:
@@ -95,6 +89,8 @@ def _page(facts: dict[str, Any]) -> RenderableType:
         parts.append(_running_table(facts["running"]))
         if len(facts["running"]) > SHOWN_RUNNING:
             parts.append(Text(f"and {len(facts['running']) - SHOWN_RUNNING} more"))
+    if facts["queue"]:
+        parts.append(_queue_table(facts["queue"]))
     for error in facts["errors"]:
         parts.append(_error_text(error))
     shown = ", ".join(f"{count} {state}" for state, count in facts["jobs"].items() if count and state != "done")
@@ -127,6 +123,16 @@ def _running_table(running: list[dict[str, Any]]) -> Table:
         progress = ", ".join(found for found in (job["kept"], line) if found) or "starting"
         rate = f"{job['per_second']:.3g}" if job["per_second"] is not None else "-"
         table.add_row(escape(f"{job['rule']} {job['name']}"), progress, rate, _duration(job["seconds_left"]), escape(job["log"]))
+    return table
+
+
+def _queue_table(queue: list[dict[str, Any]]) -> Table:
+    table = Table("Slurm job", "state", "of", "submitted", "reason", box=None, header_style="bold", padding=(0, 1, 0, 0))
+    for job in queue[:SHOWN_RUNNING]:
+        reason = job["reason"] if job["reason"] != "None" else ""
+        table.add_row(job["job"], job["state"], escape(job["what"]), f"{_duration(60 * job['minutes'])} ago", escape(reason))
+    if len(queue) > SHOWN_RUNNING:
+        table.add_row("", "", f"and {len(queue) - SHOWN_RUNNING} more", "", "")
     return table
 
 

@@ -1,38 +1,13 @@
-"""What Snakemake says, shorter: which keys changed instead of two dumps of all settings, and where the report is."""
+"""Why Snakemake makes a job again, shorter: the keys that changed instead of two dumps of all settings."""
 
 from __future__ import annotations
 
 import json
-import logging
-from pathlib import Path
 from typing import Any
 
 from cdgmae.settings.reading.differences import differences
 
 PARAMS_CHANGED = "Params have changed since last execution: "
-NOTHING_TO_DO = "Nothing to be done"
-REPORT_PAGE = Path("results/report/index.html")
-
-
-def report_place() -> str | None:
-    """A line that says where the report is; None if there is none."""
-    return f"The report: {REPORT_PAGE}" if REPORT_PAGE.is_file() else None
-
-
-class ShortMessages(logging.Filter):
-    """A filter of Snakemake's logger that rewrites reasons, and ends a run without work with the report's place."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrites the record in place; all records pass."""
-        reason = getattr(record, "reason", None)
-        if isinstance(reason, str):
-            record.reason = short_reason(reason)
-        if isinstance(record.msg, str) and record.msg.startswith(NOTHING_TO_DO) and (place := report_place()) is not None:
-            record.msg = f"{record.msg}\n{place}"
-        return True
-
-
-SHORT_MESSAGES = ShortMessages()
 
 
 def short_reason(reason: str) -> str:
