@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
 from cdgmae import __version__
 from cdgmae.commands.options import JsonOption, RuntimeOption, parse_runtime, print_result
 from cdgmae.settings.runtime import RUNTIME_VARIABLE
+from cdgmae.terminal import ResultTable, open_console
 
 if TYPE_CHECKING:
     from cdgmae.runtime.environment import PackageState
@@ -151,13 +151,11 @@ def _doctor_cluster(profile: Path, folder: Path, wait: float, as_json: bool) -> 
 
 
 def _show_machine(machine: dict[str, str], states: list[PackageState]) -> None:
-    console = Console()
+    console = open_console()
     console.print(f"[bold]cdgmae {__version__}[/bold]", highlight=False)
     for name, value in machine.items():
         console.print(f"  [bold]{name}[/bold]  {escape(value)}", highlight=False, soft_wrap=True)
-    table = Table(
-        Column("package", overflow="fold"), "needed", "installed", "part", "how to get it", title="Packages", title_justify="left"
-    )
+    table = ResultTable("package", "needed", "installed", "part", "how to get it", title="Packages", title_justify="left")
     for state in states:
         colour = "green" if state.ok else "yellow" if state.extra else "red"
         installed = f"[{colour}]{escape(state.installed or 'missing')}[/{colour}]"

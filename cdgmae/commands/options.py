@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
@@ -17,6 +16,7 @@ from cdgmae.settings.encoder import EncoderSettings, parse_encoder
 from cdgmae.settings.reading.messages import describe_problems
 from cdgmae.settings.reading.plain_values import read_json, read_yaml
 from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
+from cdgmae.terminal import open_console
 
 if TYPE_CHECKING:
     from cdgmae.config import Config
@@ -217,7 +217,7 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(result, default=str))
         return
-    console = Console()
+    console = open_console()
     for name, value in result.items():
         shown = f"{value:.4f}" if isinstance(value, float) else str(value)
         console.print(f"  [bold]{name}[/bold]  {shown}", highlight=False)

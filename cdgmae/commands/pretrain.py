@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from cdgmae.commands.options import (
     DeviceOption,
@@ -26,6 +24,7 @@ from cdgmae.commands.options import (
     print_result,
 )
 from cdgmae.settings.pretrain import PretrainRunSettings
+from cdgmae.terminal import ResultTable, open_console
 
 app = typer.Typer(no_args_is_help=True, help="Pre-train a cross-view masked autoencoder on bags of views.")
 
@@ -173,10 +172,10 @@ def _print_rows(result: dict[str, Any], rows: Sequence[Mapping[str, Any]], as_js
         print_result(result, as_json)
         return
     first, *others = rows[0]
-    table = Table(first, *(_cell(row[first]) for row in rows), box=None, header_style="bold")
+    table = ResultTable(first, *(_cell(row[first]) for row in rows), box=None, header_style="bold")
     for name in others:
         table.add_row(name, *(_cell(row[name]) for row in rows))
-    Console().print(table, highlight=False)
+    open_console().print(table, highlight=False)
 
 
 def _cell(value: object) -> str:

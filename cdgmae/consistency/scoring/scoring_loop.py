@@ -177,9 +177,11 @@ def _score_pairs(bags: Sequence[EmbeddedBag], loader: BagLoader) -> list[dict[st
     good: list[tuple[EmbeddedBag, dict[str, Any]]] = []
     for bag in bags:
         images = {image.view_index: image for image in bag.loaded.images}
-        for view_a, view_b in loader.pairs(bag.loaded.key):
+        key, class_name = bag.loaded.key, loader.class_name(bag.loaded.key)
+        for view_a, view_b in loader.pairs(key):
             reason = bad_pair_reason((images[view_a], images[view_b]))
-            row = {"key": bag.loaded.key, "view_a": view_a, "view_b": view_b, "status": BAD if reason else OK, "reason": reason}
+            row = {"key": key, "view_a": view_a, "view_b": view_b, "status": BAD if reason else OK, "reason": reason}
+            row["class_name"] = class_name
             rows.append(row)
             if reason is None:
                 good.append((bag, row))

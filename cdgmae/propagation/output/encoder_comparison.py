@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of
 from cdgmae.propagation.measures.encoder_summary import conditions_of, read_rows
 from cdgmae.propagation.measures.intervals import Interval, Tables, difference_intervals, score_intervals, sequence_scores
+from cdgmae.terminal import ResultTable, open_console
 
 OF_SEED = re.compile(r"_seed\d+")
 """What the name of another seed of an encoder ends in (`NAME_seedN`)."""
@@ -118,8 +118,8 @@ def _compare(set_name: str, first: Tables, second: Tables) -> SetComparison:
 
 def render_comparison(comparison: SetComparison, first: str, second: str, console: Console | None = None) -> None:
     """Print measures with intervals, wins, and the sequences from the first encoder's best to its worst."""
-    console = console or Console()
-    measures = Table(title=f"{comparison.set_name}: mean over seeds [95 % interval over sequences]", title_justify="left")
+    console = console or open_console()
+    measures = ResultTable(title=f"{comparison.set_name}: mean over seeds [95 % interval over sequences]", title_justify="left")
     for heading in ("measure", first, second, "difference", ""):
         measures.add_column(heading, justify="left" if heading in ("measure", "") else "right")
     for measure, difference in comparison.difference.items():
@@ -129,7 +129,7 @@ def render_comparison(comparison: SetComparison, first: str, second: str, consol
     console.print(measures)
     wins = comparison.wins
     console.print(f"{comparison.headline}: {first} wins {wins['first']}, {second} wins {wins['second']}, ties {wins['tie']}")
-    sequences = Table("sequence", first, second, "difference")
+    sequences = ResultTable("sequence", first, second, "difference")
     for name, (ours, others) in sorted(comparison.sequences.items(), key=lambda item: item[1][1] - item[1][0]):
         sequences.add_row(name, f"{ours:.1f}", f"{others:.1f}", f"{ours - others:+.1f}")
     console.print(sequences)
