@@ -43,7 +43,12 @@ GROUPS = {
     "demo": demo.app,
     "cluster": cluster.app,
 }
-SINGLE_COMMANDS: dict[str, Callable[..., None]] = {"status": status.status, "verify": checks.verify, "doctor": checks.doctor}
+SINGLE_COMMANDS: dict[str, Callable[..., None]] = {
+    "init": demo.init,
+    "status": status.status,
+    "verify": checks.verify,
+    "doctor": checks.doctor,
+}
 COMMANDS = (*GROUPS, *SINGLE_COMMANDS)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cdgmae.commands.options import ConfigOption, JsonOption, find_shards, load_chosen_config, print_result
+from cdgmae.commands.options import ConfigOption, JsonOption, load_chosen_config, print_result
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,6 +60,7 @@ def hub(
 def _bags(source: str, config: list[Path] | None, output: Path, results: Path, licence: str) -> dict[str, object]:
     from cdgmae import names
     from cdgmae.interchange.bag_folder import export_bags
+    from cdgmae.storage.image_shards import find_shards
 
     sources = load_chosen_config(config, results.parent).views.sources
     if source not in sources or not sources[source].has_files:

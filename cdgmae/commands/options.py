@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from pydantic import ValidationError
 
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
 from cdgmae.settings.encoder import EncoderSettings, parse_encoder
-from cdgmae.settings.reading.messages import describe_problems
 from cdgmae.settings.reading.plain_values import read_json, read_yaml
 from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
 from cdgmae.terminal import open_console
@@ -80,7 +78,7 @@ def parse_settings(kind: type[AnySettings], text: str = "", **overrides: Any) ->
         ValueError: naming each key, its value and what is allowed.
     """
     values, origin = read_values(text, "--settings")
-    return check_values(kind, {**values, **_given(overrides)}, origin)
+    return kind.checked({**values, **_given(overrides)}, origin)
 
 
 def choose_encoder(text: str, key: str | None, prefix: str | None, num_heads: int | None) -> EncoderSettings:
@@ -104,7 +102,7 @@ def parse_runtime(
     """
     values, origin = read_values(text, "--runtime")
     by_hand = {"device": device, "precision": precision, "threads": threads}
-    return check_values(RuntimeSettings, {**values, **_given(by_hand)}, origin)
+    return RuntimeSettings.checked({**values, **_given(by_hand)}, origin)
 
 
 def read_values(text: str, option: str) -> tuple[dict[str, Any], str]:
@@ -150,41 +148,8 @@ def load_chosen_config(files: Sequence[Path] | None, folder: Path = Path()) -> C
     return last.config if last is not None else load_config(*(files or (DEFAULT_CONFIG,)))
 
 
-def check_values(kind: type[AnySettings], values: Mapping[str, Any], origin: str) -> AnySettings:
-    """Settings from plain values.
-
-    Raises:
-        ValueError: naming each key, its value and what is allowed.
-    """
-    try:
-        return kind.from_plain(dict(values))
-    except ValidationError as error:
-        raise ValueError(f"{origin}: " + "; ".join(describe_problems(error, kind))) from None
-
-
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def find_shards(folder: Path, like: Sequence[Path] = ()) -> list[Path]:
-    """The shard tars of a folder, in order: those that its summary names if it has one, since a smaller num_shards leaves others behind.
-
-    Args:
-        folder: Where they lie.
-        like: Other shards of the data set; with any, those that are named like one of them.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    from cdgmae.storage.tables import read_table
-
-    tars, summary = sorted(folder.glob("*.tar")), folder / "summary.parquet"
-    if not tars:
-        raise ValueError(f"{folder} holds no .tar shards; run the stage that makes them first, or check the path")
-    wanted = {tar.stem for tar in like} or (
-        set(read_table(summary, ["shard"])["shard"].to_pylist()) if summary.is_file() else None
-    )
-    return tars if wanted is None else [tar for tar in tars if tar.stem in wanted]
 
 
 def find_tables(folder: Path, like: Sequence[Path] = ()) -> list[Path]:

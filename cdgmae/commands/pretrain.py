@@ -17,7 +17,6 @@ from cdgmae.commands.options import (
     SeedOption,
     SettingsOption,
     ThreadsOption,
-    find_shards,
     find_tables,
     parse_runtime,
     parse_settings,
@@ -64,6 +63,7 @@ def run(
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.image_shards import find_shards
 
     parsed = parse_settings(PretrainRunSettings, settings)
     if parsed.trains_on_views and views is None:
