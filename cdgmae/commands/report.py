@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cdgmae.commands.options import ConfigOption, JsonOption, SettingsOption, load_chosen_config, parse_settings, print_result
+from cdgmae.commands.options import ConfigOption, SettingsOption, load_chosen_config, parse_settings, print_result
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.report import ReportJobSettings, TableSettings
 
@@ -26,8 +26,7 @@ def write(
         "results/report"
     ),
     config: ConfigOption = None,
-    settings: SettingsOption = "",
-    as_json: JsonOption = False,
+    settings: SettingsOption = None,
 ) -> None:
     """Write the pages about what the configuration names, as far as results are there; what has not been run is named in them.
 
@@ -42,7 +41,7 @@ def write(
     )
     with exclusive_writer(output):
         result = write_report(chosen, results, output)
-    print_result(result, as_json)
+    print_result(result)
 
 
 @app.command()
@@ -59,8 +58,7 @@ def table(
         "results/tables"
     ),
     config: ConfigOption = None,
-    settings: SettingsOption = "",
-    as_json: JsonOption = False,
+    settings: SettingsOption = None,
 ) -> None:
     """Write a table of the paper with ours beside it and the difference; cells without data say what is missing.
 
@@ -74,4 +72,4 @@ def table(
     chosen = (
         parse_settings(TableSettings, settings) if settings else table_settings(load_chosen_config(config, results.parent), name)
     )
-    print_result(write_paper_table(name, chosen, results, output), as_json)
+    print_result(write_paper_table(name, chosen, results, output))

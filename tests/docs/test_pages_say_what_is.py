@@ -102,7 +102,7 @@ def test_commands_on_a_page_exist_with_their_options(path: Path) -> None:
             continue
         used = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
         if not COMMANDS[known].context_settings.get("ignore_unknown_options"):  # what it hands on to snakemake
-            assert used <= options(COMMANDS[known]) | {"--help"}, words
+            assert used <= options(COMMANDS[known]) | {"--help", "--json"}, words
 
 
 @pytest.mark.parametrize("path", PAGES, ids=page_name)
