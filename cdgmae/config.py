@@ -185,8 +185,10 @@ class Config(Settings):
                     f"{key}.num_anchors = {run.num_anchors}, but each bag of source {run.source!r} holds {source.num_views} other "
                     f"view(s). Lower num_anchors or raise {_num_views_key(run.source, source)}."
                 )
-            if run.target_view == "generated" and source.num_views == 0:
-                yield f"{key}.target_view = 'generated', but source {run.source!r} has no generated views; use 'real'"
+            if source.num_views == 0 and (
+                run.target_view == "generated" or (run.trains_on_views and run.pretext in ("crops", "mae"))
+            ):
+                yield f"{key}.target_view = {run.target_view!r}, but source {run.source!r} has no generated views; use 'real'"
         crop_run = self.pretrain.runs.get(self.consistency.crop_run or "")
         if crop_run is not None and crop_run.pretext != "crops":
             yield (
