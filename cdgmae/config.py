@@ -75,12 +75,14 @@ class Config(Settings):
         return [stage for stage in names.STAGES if work[stage]]
 
     def _stage_problems(self) -> Iterator[str]:
-        """A configuration without work, or encoders and evaluation sets without each other."""
-        if self.stages == ["report"] and not self.propagation.encoders:
-            yield "nothing to do: name at least shards.datasets, or propagation.datasets and propagation.encoders (`cdgmae config new` writes both)"
-        given, lacking = ("encoders", "datasets") if self.propagation.encoders else ("datasets", "encoders")
-        if getattr(self.propagation, given) and not getattr(self.propagation, lacking):
-            yield f"propagation.{lacking} is empty, so nothing can be measured: name one, or leave section propagation out"
+        """A configuration without work, or evaluation sets without anything to judge."""
+        if self.propagation.datasets and not self.propagation.encoders:
+            yield "propagation.encoders is empty, so nothing can be measured: name one, or leave section propagation out"
+        elif self.stages == ["report"]:
+            yield (
+                "nothing to do: name at least shards.datasets, or propagation.datasets and propagation.encoders (`cdgmae config new` "
+                "writes a configuration for your folders)"
+            )
 
     def _references(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         """(config key, name used there, what it must be one of) for every reference by name."""
