@@ -10,6 +10,7 @@ from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from cdgmae.settings.runtime import FAILS_AGAIN
+from cdgmae.workflow.slurm_states import correct_job_states
 
 LAST_LINES = 20
 LISTED_FILES = 3
@@ -77,3 +78,4 @@ def watch_run(workflow: Any) -> None:
         logger.removeFilter(former)  # of a workflow that this process ran before
     if workflow.is_main_process:
         logger.addFilter(RunMessages(workflow))
+        correct_job_states()
