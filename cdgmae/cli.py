@@ -27,6 +27,7 @@ from cdgmae.commands import (
     status,
     views,
 )
+from cdgmae.commands.options import AS_JSON
 from cdgmae.commands.ranks import take_place
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group, may_pass
 from cdgmae.runtime.logs import log_job_header, start_logging
@@ -62,6 +63,13 @@ class StageOrder(TyperGroup):
         """All command names, in the order of `COMMANDS`."""
         return list(COMMANDS)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take `--json` wherever it stands before a `--`."""
+        end = args.index("--") if "--" in args else len(args)
+        if "--json" in args[:end]:
+            args = ["--json", *(word for word in args[:end] if word != "--json"), *args[end:]]
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     name="cdgmae",
@@ -92,8 +100,13 @@ def _show_version(value: bool) -> None:
 def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log details.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the result as one JSON object on the last line; may stand after any command too."),
+    ] = False,
 ) -> None:
     start_logging(verbose)
+    AS_JSON.set(as_json)
 
 
 def main() -> None:

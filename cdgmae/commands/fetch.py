@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cdgmae.commands.options import JsonOption, print_result
+from cdgmae.commands.options import json_wanted, print_result
 
 if TYPE_CHECKING:
     from cdgmae.config import Config
@@ -17,7 +17,6 @@ def fetch(
     config: Annotated[
         list[Path], typer.Option("--config", help="The configuration; given several times: laid over each other in order.")
     ] = [Path("config.yaml")],  # noqa: B006
-    as_json: JsonOption = False,
 ) -> None:
     """Fetch all weights that a configuration takes from the hub: encoders, scoring and conditioning encoders, pipelines that draw views.
 
@@ -33,10 +32,10 @@ def fetch(
     from cdgmae.config import load_config
 
     result: dict[str, Any] = {"cache": constants.HF_HUB_CACHE, **load_networks(load_config(*config))}
-    if not as_json:
+    if not json_wanted():
         result["networks"] = ", ".join(result["networks"]) or "none"
     problems = result.pop("problems")
-    print_result(result | ({"problems": problems} if as_json else {}), as_json)
+    print_result(result | ({"problems": problems} if json_wanted() else {}))
     if problems:
         raise ValueError("\n".join(problems))
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Column
 from rich.text import Text
 
-from cdgmae.commands.options import JsonOption, print_result
+from cdgmae.commands.options import ConfigOption, json_wanted, load_chosen_config, print_result
 from cdgmae.terminal import ResultTable, open_console
 
 if TYPE_CHECKING:
@@ -24,12 +24,7 @@ SHOWN_RUNNING = 20
 
 
 def status(
-    config: Annotated[
-        list[Path],
-        typer.Option(
-            "--config", help="The configuration that the workflow runs with; given several times: laid over each other in order."
-        ),
-    ] = [Path("config.yaml")],  # noqa: B006
+    config: ConfigOption = None,
     folder: Annotated[
         Path, typer.Option("--folder", help="Working directory of the workflow, with results/, work/ and logs/.")
     ] = Path(),
@@ -37,7 +32,6 @@ def status(
         float | None,
         typer.Option("--watch", min=0.1, help="Show it anew every so many seconds, until nothing is left to do or Ctrl-C."),
     ] = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Show how far the workflow is: every stage with its shards, runs and evaluation sets, the running jobs, and the last errors.
 
@@ -47,29 +41,27 @@ def status(
     number of jobs. A job that stopped early with its state saved is waiting: starting the workflow again goes on with it. Done means that
     the outputs are there; which of them a changed configuration makes anew, `snakemake -n` says.
 
-    Example: cdgmae status --config config.yaml --watch 10
+    Example: cdgmae status --watch 10
     """
-    from cdgmae.config import load_config
-
-    checked = load_config(*config)
+    checked = load_chosen_config(config, folder)
     try:
-        _show(checked, folder, watch, as_json)
+        _show(checked, folder, watch)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 
 
-def _show(config: Config, folder: Path, watch: float | None, as_json: bool) -> None:
+def _show(config: Config, folder: Path, watch: float | None) -> None:
     from rich.live import Live
 
     from cdgmae.status.status_summary import workflow_status
 
     facts = workflow_status(config, folder)
-    if as_json or watch is None:
-        _print(facts, as_json)
+    if json_wanted() or watch is None:
+        _print(facts)
         while watch is not None and not _is_over(facts):
             time.sleep(watch)
             facts = workflow_status(config, folder)
-            _print(facts, as_json)
+            _print(facts)
         return
     with Live(_page(facts), console=open_console(), auto_refresh=False) as live:
         while not _is_over(facts):
@@ -82,9 +74,9 @@ def _is_over(facts: dict[str, Any]) -> bool:
     return bool(facts["jobs"]["done"] == sum(facts["jobs"].values()))
 
 
-def _print(facts: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_result(facts, True)
+def _print(facts: dict[str, Any]) -> None:
+    if json_wanted():
+        print_result(facts)
     else:
         open_console().print(_page(facts), highlight=False)
 

@@ -29,4 +29,4 @@ def correct_job_states() -> None:
         seen.update(preempted)
         return words, seconds
 
-    executor.query_job_status = query_job_status
+    vars(executor)["query_job_status"] = query_job_status

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cdgmae.commands.options import JsonOption, print_result
+from cdgmae.commands.options import DEFAULT_CONFIG, ConfigOption, json_wanted, print_result
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,7 +42,6 @@ def new(
         typer.Option("--stages", help="Stages to write, e.g. shards,views,consistency; all that the folders allow if left out."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", help="The file to write; it must not exist.")] = Path("my.yaml"),
-    as_json: JsonOption = False,
 ) -> None:
     """Write a commented configuration for your own images and evaluation sets that runs as it is.
 
@@ -58,35 +56,77 @@ def new(
     sets = {name: folder for name, folder in folders.items() if folder is not None}
     asked = [stage.strip() for stage in stages.split(",")] if stages is not None else None
     result = write_new_config(output, images, sets, chosen, asked)
-    print_result({**result, "next": f"snakemake --configfile {output} --cores 2"}, as_json)
+    print_result({**result, "next": f"snakemake --configfile {output} --cores 2"})
 
 
 @app.command()
 def check(
-    config: Annotated[Path, typer.Option("--config", help="The YAML file to check.")] = Path("config.yaml"),
-    as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
-    """Check a configuration: unknown keys, wrong types, impossible combinations and names that do not exist, all in one message."""
-    from cdgmae.config import load_config
+    """Check a configuration: unknown keys, wrong types, impossible combinations and names that do not exist, all in one message; then paths."""
+    from cdgmae.config import check_paths, load_config
 
-    checked = load_config(config)
+    files = _chosen_files(config)
+    checked = load_config(*files)
+    check_paths(checked)
     result: dict[str, Any] = {
-        "config": str(config),
+        "config": ", ".join(map(str, files)),
+        "stages": checked.stages,
         "datasets": list(checked.shards.datasets),
         "sources": list(checked.views.sources),
         "runs": list(checked.pretrain.runs),
         "encoders": list(checked.propagation.encoders),
         "digest": checked.digest(),
     }
-    if not as_json:
+    if not json_wanted():
         result = {name: ", ".join(value) if isinstance(value, list) else value for name, value in result.items()}
-    print_result(result, as_json)
+    print_result(result)
+
+
+@app.command()
+def diff(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="The configuration now, and before it another one to compare it with.",
+            metavar="[[OLD] NEW]",
+        ),
+    ] = None,
+) -> None:
+    """Say which keys differ from the last run, as `key: old -> new`, with defaults filled in.
+
+    Without files: what those of the last run say now. One file: that against the last run. Two: the second against the first.
+    """
+    from cdgmae.config import load_config
+    from cdgmae.workflow.last_run import changed_keys, read_last_run
+
+    given, last = list(files or ()), read_last_run()
+    if len(given) > 2:
+        raise ValueError(f"config diff takes at most two files, found {len(given)}")
+    if len(given) < 2 and last is None:
+        raise ValueError("nothing was run in this folder; give two files to compare")
+    if len(given) == 2 or last is None:
+        name, old, new = str(given[0]), load_config(given[0]), load_config(given[1])
+    else:
+        name, old, new = last.name, last.config, load_config(*(given or _chosen_files(None)))
+    lines = changed_keys(old, new)
+    if json_wanted():
+        print_result({"old": name, "changed": lines})
+    else:
+        typer.echo("\n".join(lines) or f"no key differs from {name}")
+
+
+def _chosen_files(config: list[Path] | None) -> list[Path]:
+    """What `--config` names, else the files of the last run here, else config.yaml."""
+    from cdgmae.workflow.last_run import read_last_run
+
+    last = read_last_run()
+    return config or (list(map(Path, last.files)) if last is not None else [DEFAULT_CONFIG])
 
 
 @app.command()
 def schema(
     output: Annotated[Path | None, typer.Option("--output", help="File to write; printed if left out.")] = None,
-    as_json: JsonOption = False,
 ) -> None:
     """The JSON schema of the configuration, with every key described; editors use it for completion."""
     from cdgmae.config import json_schema
@@ -94,8 +134,8 @@ def schema(
 
     text = json_schema()
     if output is None:
-        typer.echo(json.dumps(json.loads(text)) if as_json else text, nl=as_json)
+        typer.echo(text, nl=False)
         return
     with explain_write_errors(output):
         write_text(output, text)
-    print_result({"schema": str(output), "bytes": len(text.encode())}, as_json)
+    print_result({"schema": str(output), "bytes": len(text.encode())})

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cdgmae import names
-from cdgmae.commands.options import DeviceOption, JsonOption, PrecisionOption, parse_runtime, print_result
+from cdgmae.commands.options import (
+    ConfigOption,
+    DeviceOption,
+    PrecisionOption,
+    json_wanted,
+    load_chosen_config,
+    parse_runtime,
+    print_result,
+)
 
 if TYPE_CHECKING:
     from cdgmae.config import Config
@@ -21,9 +29,7 @@ SourceOption = Annotated[
 
 
 def plan(
-    config: Annotated[Path, typer.Option("--config", help="The configuration; results are looked for beside it.")] = Path(
-        "config.yaml"
-    ),
+    config: ConfigOption = None,
     source: SourceOption = None,
     measure: Annotated[bool, typer.Option("--measure", help="Sample a few batches of the first shard to get the rate.")] = False,
     seconds_per_view: Annotated[
@@ -36,22 +42,20 @@ def plan(
     gpus: Annotated[str, typer.Option(help="Numbers of GPUs to give wall times for.")] = "1,8,32,64",
     device: DeviceOption = None,
     precision: PrecisionOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Estimate GPU hours, wall time by number of GPUs, bytes and files of a view source.
 
-    The rate is measured on this machine (`--measure`: needs the generator and one shard) or given (`--seconds-per-view`). The
-    views that are drawn for the measurement are thrown away.
+    Results are looked for beside the configuration. The rate is measured on this machine (`--measure`: needs the generator and one
+    shard) or given (`--seconds-per-view`). The views that are drawn for the measurement are thrown away.
     """
-    from cdgmae.config import load_config
     from cdgmae.views.sampling.cost import Rate, count_images, plan_sampling
     from cdgmae.workflow import shards, views
 
     if measure == (seconds_per_view is not None):
         raise ValueError("give either --measure (sample a few batches here) or --seconds-per-view (a rate measured before)")
-    loaded, numbers = load_config(config), _gpu_numbers(gpus)
+    loaded, numbers = load_chosen_config(config), _gpu_numbers(gpus)
     source = _sampled_source(loaded, source)
-    dataset, root = views.dataset_of(loaded, source), config.parent
+    dataset, root = views.dataset_of(loaded, source), config[0].parent if config else Path()
     folder = root / names.shards_dir(dataset)
     tars = [folder / f"{name}.tar" for name in shards.shard_names(loaded, dataset) if (folder / f"{name}.parquet").is_file()]
     num_shards = len(shards.shard_names(loaded, dataset))
@@ -61,17 +65,17 @@ def plan(
     if seconds_per_view is not None:
         rate = Rate(seconds_per_view, bytes_per_view or _estimated_bytes(loaded, source, root, tars), "--seconds-per-view")
     else:
-        runtime = parse_runtime(loaded.runtime.canonical_json(), device, precision)
+        runtime = parse_runtime([loaded.runtime.canonical_json()], device, precision)
         rate = _measured(loaded, source, root, tars, runtime, bytes_per_view)
     result = {"source": source, **plan_sampling(images, num_shards, loaded.views.sources[source].num_views, rate, numbers)}
-    if not as_json:
+    if not json_wanted():
         result["images"] = f"{images} ({origin})"
         result["bytes"] = f"{result['bytes']:,}"
         result["seconds_per_view"] = f"{rate.seconds:.4g}"
         result["gpu_hours"] = f"{result['gpu_hours']:.4g}"
         result["hours_per_shard"] = f"{result['hours_per_shard']:.4g}"
         result["wall_hours"] = ", ".join(f"{number} GPU: {hours:.3g}" for number, hours in result["wall_hours"].items())
-    print_result(result, as_json)
+    print_result(result)
 
 
 def _gpu_numbers(text: str) -> list[int]:
