@@ -16,6 +16,7 @@ from cdgmae.commands.ranks import take_place
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group
 from cdgmae.runtime.known_failures import KnownFailure, recall_failure, remember_failure
 from cdgmae.runtime.logs import log_job_header, start_logging
+from cdgmae.storage.files.command_line import note_command_line
 
 GROUPS = {
     "shards": shards.app,
@@ -39,6 +40,11 @@ class StageOrder(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """All command names, in the order of `COMMANDS`."""
         return list(COMMANDS)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Results are recorded with the command line that made them."""
+        note_command_line(args)
+        return super().parse_args(ctx, args)
 
 
 app = typer.Typer(

@@ -73,7 +73,7 @@ def write_table(
     facts = {"version": __version__, "settings": settings_digest, "inputs": dict(inputs or {}), **(extra or {})}
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True).encode()})
     with atomic_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -83,9 +83,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         TableError: if the file is missing, truncated or lacks a column.
     """
     try:
-        with pq.ParquetFile(
-            path
-        ) as file:  # `pq.read_table` builds a data set around the file, which takes longer than reading it
+        # `pq.read_table` builds a data set around the file, which takes longer than reading it
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if columns is None:
                 return file.read()
             missing = set(columns) - set(file.schema_arrow.names)

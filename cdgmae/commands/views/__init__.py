@@ -63,19 +63,20 @@ def train_generator(
     from cdgmae.generators.train.generator_training import train_generator as train
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
-    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.files.publishing import published
 
     parsed = parse_settings(GeneratorTrainingSettings, settings)
     here = parse_runtime(runtime, device, precision, threads)
     limit_threads(here.thread_limit)
-    with exclusive_writer(output) if is_main_process() else nullcontext():
+    work_dir = work or output.parent / f".work-{output.name}"
+    with published(output, work=work_dir) if is_main_process() else nullcontext():
         result = train(
             parsed,
             seed,
             find_shards(shards),
             parse_encoder(encoder),
             output,
-            work or output.parent / f".work-{output.name}",
+            work_dir,
             here,
             tracker_dir=tracker_dir,
         )
@@ -113,7 +114,7 @@ def import_generator(
     """
     from cdgmae.generators.imported.convert import ImportOptions
     from cdgmae.generators.imported.convert import import_generator as convert
-    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.files.publishing import published
 
     options = ImportOptions(
         parse_encoder(encoder) if encoder else None,
@@ -123,7 +124,7 @@ def import_generator(
         magnification,
         ignore or [],
     )
-    with exclusive_writer(output):
+    with published(output):
         result = convert(checkpoint, config, output, options)
     print_result(result, as_json)
 
