@@ -77,4 +77,9 @@ def test_eighteen_summaries_at_once_are_one(tmp_path: Path) -> None:
         children.append(child)
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 18
     assert [finding for finding in verify_paths([tmp_path]) if not finding.ok] == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".summary.record.json", "summary.csv", "summary.parquet", "tables"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".summary.record.json",
+        "summary.csv",
+        "summary.parquet",
+        "tables",
+    ]
