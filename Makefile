@@ -6,7 +6,7 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check gpu-checks clean-demo
+.PHONY: demo test test-fast check docs gpu-checks clean-demo
 .DEFAULT_GOAL := demo
 
 # A killed run leaves Snakemake's lock and half-made jobs behind: --nolock and --rerun-incomplete let the next one go on.
@@ -32,6 +32,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
+# The documentation, into site/: strictly, without network, with its notebooks executed.
+docs: $(VENV)/.installed-docs
+	@NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --quiet
+	@echo "The documentation lies at $(CURDIR)/site/index.html"
+
 # What only a GPU shows (docs/gpu.md): ten minutes, the table goes into gpu_checks.md.
 gpu-checks: $(VENV)/.installed
 	$(BIN)/python -m perf.gpu_checks
@@ -51,4 +56,8 @@ $(VENV)/.installed: envs/requirements.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-dev: envs/requirements-dev.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --requirement envs/requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed-docs: envs/requirements-docs.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --requirement envs/requirements-docs.txt
 	@touch $@

@@ -33,21 +33,27 @@ class ConfigError(ValueError):
 
 
 class Config(Settings):
-    """The whole configuration: one section per stage, plus `seed`, `runtime` and the optional `demo`."""
+    """The whole configuration: one section per stage, plus `seed`, `runtime` and the optional `demo`.
+
+    Sections may be left out: what they do not name is not run.
+    """
 
     seed: int = Field(default=0, ge=0, description="Root of every random draw in the workflow.")
     demo: DemoSettings | None = Field(default=None, description="Draw the embedded demo data (leave out for your own data).")
-    shards: ShardsSettings = Field(description="Images and how they are packed.")
-    views: ViewsSettings = Field(description="Generators and view sources.")
-    consistency: ConsistencySettings = Field(description="Scoring of view pairs: GS, LS, NPS.")
-    pretrain: PretrainSettings = Field(description="Cross-view masked autoencoder runs.")
-    propagation: PropagationSettings = Field(description="Video label propagation with frozen encoders.")
+    shards: ShardsSettings = Field(default=ShardsSettings(), description="Images and how they are packed.")
+    views: ViewsSettings = Field(default=ViewsSettings(), description="Generators and view sources.")
+    consistency: ConsistencySettings = Field(default=ConsistencySettings(), description="Scoring of view pairs: GS, LS, NPS.")
+    pretrain: PretrainSettings = Field(default=PretrainSettings(), description="Cross-view masked autoencoder runs.")
+    propagation: PropagationSettings = Field(
+        default=PropagationSettings(), description="Video label propagation with frozen encoders."
+    )
     report: ReportSettings = Field(default=ReportSettings(), description="The report.")
     runtime: RuntimeSettings = Field(default=RuntimeSettings(), description="How jobs run on this machine.")
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         problems = [
+            *self._stage_problems(),
             *self._reference_problems(),
             *self._source_problems(),
             *self._bag_problems(),
@@ -58,6 +64,23 @@ class Config(Settings):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages that have anything to do, in order; the report is always one of them."""
+        work = {
+            "shards": self.shards.datasets, "views": self.views.sources, "consistency": self.consistency.sources,
+            "pretrain": self.pretrain.runs, "propagation": self.propagation.datasets, "report": True,
+        }  # fmt: skip
+        return [stage for stage in names.STAGES if work[stage]]
+
+    def _stage_problems(self) -> Iterator[str]:
+        """A configuration without work, or encoders and evaluation sets without each other."""
+        if self.stages == ["report"] and not self.propagation.encoders:
+            yield "nothing to do: name at least shards.datasets, or propagation.datasets and propagation.encoders (`cdgmae config new` writes both)"
+        given, lacking = ("encoders", "datasets") if self.propagation.encoders else ("datasets", "encoders")
+        if getattr(self.propagation, given) and not getattr(self.propagation, lacking):
+            yield f"propagation.{lacking} is empty, so nothing can be measured: name one, or leave section propagation out"
 
     def _references(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         """(config key, name used there, what it must be one of) for every reference by name."""
@@ -99,7 +122,8 @@ class Config(Settings):
         for name, source in self.views.sources.items():
             if source.encoder_settings is not None:
                 yield f"views.sources.{name}.encoder", source.encoder_settings
-        yield "consistency.encoder", self.consistency.encoder
+        if self.consistency.sources:
+            yield "consistency.encoder", self.consistency.encoder
         for name, encoder in self.propagation.encoders.items():
             yield f"propagation.encoders.{name}", encoder
 
@@ -226,8 +250,9 @@ def check_config(values: Mapping[str, Any], origin: str = "config.yaml") -> Conf
     """
     try:
         check_plain(values, origin)  # before anything walks them
+        given = {name: section for name, section in values.items() if section is not None}  # an overlay drops a section so
         prepared = {"pretrain": with_run_defaults, "propagation": with_kinds}
-        return Config.from_plain({**values, **{name: fill(values[name]) for name, fill in prepared.items() if name in values}})
+        return Config.from_plain(given | {name: fill(given[name]) for name, fill in prepared.items() if name in given})
     except ValidationError as error:
         raise ConfigError(
             f"{origin} cannot be run:\n" + "\n".join(f"  - {line}" for line in describe_problems(error, Config))

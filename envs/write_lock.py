@@ -1,10 +1,11 @@
 """Write the pinned requirement files from the packages installed in the running environment.
 
-Usage, in an environment into which `pip install -e .[dev,slurm]` was run and in which `make test` passes:
+Usage, in an environment into which `pip install -e .[dev,slurm,docs]` was run and in which `make test` and `make docs` pass:
 
     python envs/write_lock.py
 
-`requirements.txt` holds everything `cdgmae` needs at run time, `requirements-dev.txt` what the extras `dev` and `slurm` add.
+`requirements.txt` holds everything `cdgmae` needs at run time, `requirements-dev.txt` what the extras `dev` and `slurm` add, `requirements-docs.txt`
+what the extra `docs` adds.
 `cdgmae.yaml` is the conda environment of `requirements.txt`. It repeats the list, because Snakemake makes the environment from a copy
 of this file in another folder, where a relative path would lead nowhere, and makes it anew only if this file changes.
 Only names and versions are written: no addresses.
@@ -69,19 +70,20 @@ def write_conda(path: Path, requirements: Path) -> None:
 
 
 def main() -> None:
-    """Write all three files."""
+    """Write all files."""
     core: dict[str, str] = {}
     closure("cdgmae", frozenset(), core)
-    everything: dict[str, str] = {}
-    closure("cdgmae", frozenset({"dev", "slurm"}), everything)
     write(FOLDER / "requirements.txt", core, "What cdgmae needs at run time, pinned.")
     write_conda(FOLDER / "cdgmae.yaml", FOLDER / "requirements.txt")
-    extra = {name: version for name, version in everything.items() if name not in core}
-    write(
-        FOLDER / "requirements-dev.txt",
-        extra,
-        "What the tests, checks and the Slurm profile need besides requirements.txt, pinned.",
-    )
+    added = {
+        "dev": ({"dev", "slurm"}, "What the tests, checks and the Slurm profile need besides requirements.txt, pinned."),
+        "docs": ({"docs"}, "What the documentation's site needs besides requirements.txt, pinned."),
+    }
+    for name, (extras, title) in added.items():
+        everything: dict[str, str] = {}
+        closure("cdgmae", frozenset(extras), everything)
+        extra = {package: version for package, version in everything.items() if package not in core}
+        write(FOLDER / f"requirements-{name}.txt", extra, title)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -14,12 +15,28 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 ENVS = ROOT / "envs"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PINS = [line for line in (ENVS / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
 
 
-def test_every_requirement_is_pinned_in_an_allowed_version() -> None:
-    pinned = {canonicalize_name(pin.name): pin.specifier for pin in map(Requirement, PINS)}
-    for wanted in map(Requirement, PROJECT["dependencies"]):
+def pins_of(name: str) -> list[str]:
+    return [line for line in (ENVS / name).read_text().splitlines() if line and not line.startswith("#")]
+
+
+PINS = pins_of("requirements.txt")
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted_by"),
+    [
+        (["requirements.txt"], PROJECT["dependencies"]),
+        (["requirements.txt", "requirements-dev.txt"], [*EXTRAS["dev"], *EXTRAS["slurm"]]),
+        (["requirements.txt", "requirements-docs.txt"], EXTRAS["docs"]),
+    ],
+)
+def test_every_requirement_is_pinned_in_an_allowed_version(files: list[str], wanted_by: list[str]) -> None:
+    pins = [Requirement(pin) for name in files for pin in pins_of(name)]
+    pinned = {canonicalize_name(pin.name): pin.specifier for pin in pins}
+    for wanted in map(Requirement, wanted_by):
         (exact,) = pinned[canonicalize_name(wanted.name)]
         assert exact.operator == "=="
         assert wanted.specifier.contains(exact.version), wanted.name

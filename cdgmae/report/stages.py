@@ -43,6 +43,10 @@ class StageFiles:
         }  # fmt: skip
         return [stage for stage, facts in found.items() if not facts]
 
+    def absence(self, stage: str) -> str:
+        """Why there is nothing of a stage, as a sentence."""
+        return f"Stage {stage} has not been run." if self.not_run[stage] else f"The configuration names nothing of stage {stage}."
+
 
 def read_results(contents: ReportContents, results: Path) -> StageFiles:
     """Read what the stages left in `results`.

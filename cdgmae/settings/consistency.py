@@ -43,7 +43,7 @@ class _CommonSettings(Settings):
 class ConsistencySettings(_CommonSettings):
     """Section `consistency`."""
 
-    sources: list[Name] = Field(description="View sources (section `views`) whose bags are scored.")
+    sources: list[Name] = Field(default=[], description="View sources (section `views`) whose bags are scored.")
     encoder: EncoderSettings = Field(
         default=EncoderSettings(timm="vit_base_patch16_224.mae"), description="The scoring encoder. Paper: ViT-B/16 MAE."
     )

@@ -182,7 +182,7 @@ class PretrainSettings(Settings):
 
     seeds: list[int] = Field(default=[0], min_length=1, description="Every run is trained once per seed. Paper: 3 seeds.")
     defaults: dict[str, Any] = Field(default={}, description="Keys of a run that all runs share; a run's own keys win.")
-    runs: dict[Name, PretrainRunSettings] = Field(min_length=1, description="Pre-training runs by name.")
+    runs: dict[Name, PretrainRunSettings] = Field(default={}, description="Pre-training runs by name.")
 
 
 def with_run_defaults(section: Any) -> Any:

@@ -35,11 +35,12 @@ class PropagationSettings(Settings):
     """Section `propagation`."""
 
     datasets: dict[Name, EvaluationSet] = Field(
+        default={},
         description="Evaluation sets by name and their protocols, whose defaults are the paper's. `kind` may be left out where the name is "
         "a kind.",
         json_schema_extra=_any_kind,
     )
-    encoders: dict[Name, EncoderSettings] = Field(min_length=1, description="Encoders to judge, by name.")
+    encoders: dict[Name, EncoderSettings] = Field(default={}, description="Encoders to judge, by name.")
 
     @model_validator(mode="after")
     def _names_fit_kinds(self) -> Self:

@@ -71,4 +71,4 @@ class DatasetSettings(Settings):
 class ShardsSettings(Settings):
     """Section `shards`."""
 
-    datasets: dict[Name, DatasetSettings] = Field(min_length=1, description="Image data sets by name.")
+    datasets: dict[Name, DatasetSettings] = Field(default={}, description="Image data sets by name.")

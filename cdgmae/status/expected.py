@@ -8,8 +8,7 @@ from pathlib import Path
 
 from cdgmae import names
 from cdgmae.config import Config
-from cdgmae.workflow import encoders, report, shards, views
-from cdgmae.workflow.consistency import score_tables
+from cdgmae.workflow import consistency, encoders, propagation, report, shards, views
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +113,12 @@ def _embedding_jobs(config: Config, source: str) -> Iterator[Job]:
 
 def _consistency_jobs(config: Config) -> Iterator[Job]:
     for source in config.consistency.sources:
-        for table in score_tables(config, source):
+        for table in consistency.score_tables(config, source):
             shard = Path(table).stem
             work = f"work/consistency/{source}/{shard}"
             yield Job("consistency", f"shards of {source}", "score_views", f"{source}/{shard}", (table,), (table,), (work,))
-    summary = f"{names.RESULTS}/consistency/summary"
-    yield Job("consistency", "summary", "summarise_consistency", "summary", (f"{summary}.csv", f"{summary}.parquet"))
+    if summaries := tuple(consistency.summaries(config)):
+        yield Job("consistency", "summary", "summarise_consistency", "summary", summaries)
 
 
 def _pretrain_jobs(config: Config) -> Iterator[Job]:
@@ -142,8 +141,8 @@ def _propagation_jobs(config: Config) -> Iterator[Job]:
             work = f"work/propagation/{encoder}/{name}"
             outputs = (names.propagation_strips(encoder, name), table)
             yield Job("propagation", "evaluation sets", "propagate_labels", f"{encoder}/{name}", outputs, (table,), (work,))
-    summary = f"{names.RESULTS}/propagation/summary"
-    yield Job("propagation", "summary", "summarise_propagation", "summary", (f"{summary}.csv", f"{summary}.parquet"))
+    if summaries := tuple(propagation.summaries(config)):
+        yield Job("propagation", "summary", "summarise_propagation", "summary", summaries)
 
 
 def _images_job(stage: str, group: str, rule: str, name: str, shard: str, folder: str, work: tuple[str, ...] = ()) -> Job:

@@ -73,6 +73,11 @@ def score_tables(config: Config, source: str) -> list[str]:
     ]
 
 
+def summaries(config: Config) -> list[str]:
+    """The summary as CSV and as Parquet, which is written last; none if nothing is scored."""
+    return [f"{names.RESULTS}/consistency/summary.{kind}" for kind in ("csv", "parquet") if config.consistency.sources]
+
+
 def results(config: Config) -> list[str]:
     """All files of the stage."""
-    return [*all_score_tables(config), *(f"{names.RESULTS}/consistency/summary.{kind}" for kind in ("csv", "parquet"))]
+    return [*all_score_tables(config), *summaries(config)]

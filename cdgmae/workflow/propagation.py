@@ -78,7 +78,11 @@ def source_inputs(config: Config, evaluation_set: str) -> list[str]:
     return encoders.demo_inputs(config, source_root(config, evaluation_set))
 
 
+def summaries(config: Config) -> list[str]:
+    """The summary as CSV and as Parquet, which is written last; none if nothing is measured."""
+    return [f"{names.RESULTS}/propagation/summary.{kind}" for kind in ("csv", "parquet") if config.propagation.datasets]
+
+
 def results(config: Config) -> list[str]:
     """All files of the stage."""
-    summaries = [f"{names.RESULTS}/propagation/summary.{kind}" for kind in ("csv", "parquet")]
-    return [*propagation_strips(config), *propagation_tables(config), *summaries]
+    return [*propagation_strips(config), *propagation_tables(config), *summaries(config)]

@@ -151,7 +151,7 @@ def test_many_runs_show_fewer_panels_each_but_never_under_three(fake: FakeResult
 
 def test_what_is_missing_is_said(fake: FakeResults, tmp_path: Path) -> None:
     page, data = write_page(fake.root, tmp_path)
-    assert "Stage pretrain has not been run." in page
+    assert "Stage pretrain has not been run" in page
     assert data["runs"] == []
     schema = pa.schema([("step", pa.int64()), ("loss", pa.float64()), ("samples_per_second", pa.float64())])
     rows = [{"step": 0, "loss": 1.0, "samples_per_second": 5.0}]

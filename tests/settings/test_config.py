@@ -70,6 +70,8 @@ REFUSED = [
     ("propagation.encoders.cdg", {"run": "cdg", "timm": "x"}, r"name exactly one of .*; found run, timm"),
     ("propagation.datasets.davis.input_size", [480], r"input_size"),
     ("propagation.datasets.kinetics", {"root": "x"}, r"propagation\.datasets\.kinetics\.kind: required and not given; one of davis, vip, jhmdb"),
+    ("propagation.encoders", {}, r"propagation\.encoders is empty, so nothing can be measured: name one, or leave section propagation out"),
+    ("propagation.datasets", {}, r"propagation\.datasets is empty"),
     ("sed", 0, r"sed: unknown key; .*did you mean 'seed'"),
 ]  # fmt: skip
 
@@ -87,6 +89,13 @@ def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         check_config(values)
     assert all(text in str(caught.value) for text in ("generator = 'x'", "source = 'y'", "sources = 'z'"))
+
+
+def test_sections_may_be_left_out_or_empty_but_not_all_of_them() -> None:
+    part = check_config({"shards": DEMO["shards"], "demo": DEMO["demo"], "views": None, "pretrain": {"runs": {}}})
+    assert part.stages == ["shards", "report"]
+    with pytest.raises(ConfigError, match=r"nothing to do: name at least shards\.datasets, or propagation\.datasets and"):
+        check_config({"seed": 1})
 
 
 def test_runs_that_choose_views_by_score_wait_for_the_score_tables_and_for_nothing_circular() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import random
 import shutil
 import tarfile
@@ -22,6 +23,7 @@ from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import SamplingSettings
 from cdgmae.storage.bags import Bags
+from cdgmae.storage.files.output_cache import OutputCache
 from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, index_path
 from cdgmae.storage.journal import DATA_SUFFIX, LINE_SUFFIX
 from cdgmae.storage.tables import table_facts
@@ -185,6 +187,68 @@ def test_a_stop_request_keeps_what_is_made(
     with pytest.raises(Interrupted, match="0 of 18"):
         sample(shard_tar, generator_dir, tmp_path)
     assert not (tmp_path / "00000.tar").exists()
+
+
+def keep_shard(shard_tar: Path, generator_dir: Path, folder: Path, **changes: object) -> dict:
+    """Draw results/views/s_ldm/00000.tar and keep it, as the workflow's jobs do: their outputs are removed before they start."""
+    output = folder / "00000.tar"
+    output.unlink(missing_ok=True)
+    index_path(output).unlink(missing_ok=True)
+    facts = sample(shard_tar, generator_dir, folder, **changes)
+    outputs = [output, index_path(output)]
+    OutputCache.of_command(["cdgmae", json.dumps(changes)], outputs).store()
+    return facts
+
+
+def test_another_number_of_views_draws_only_what_is_new(
+    straight: Path,
+    shard_tar: Path,
+    generator_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder, fresh = Path("results/views/s_ldm"), tmp_path / "fresh"
+    drawn: list[int] = []
+
+    def count(maker: ViewMaker, items: list[Item], *arguments: object) -> list:
+        drawn.append(len(items))
+        return draw(maker, items, *arguments)
+
+    draw = ViewMaker.draw
+    monkeypatch.setattr(ViewMaker, "draw", count)
+    caplog.set_level("INFO", "cdgmae")
+    for num_views, new in ((3, 18), (4, 6), (2, 0), (4, 0)):
+        drawn.clear()
+        caplog.clear()
+        facts = keep_shard(shard_tar, generator_dir, folder, num_views=num_views)
+        assert (sum(drawn), facts["views"] - facts["found_finished"]) == (new, new)
+        said = [int(record.args[0]) for record in caplog.records if "not drawn again" in record.message]  # type: ignore[index, arg-type]
+        assert sum(said) == 6 * num_views - new
+    sample(shard_tar, generator_dir, fresh, num_views=4)
+    for name in ("00000.tar", "00000.parquet"):
+        assert (folder / name).read_bytes() == (fresh / name).read_bytes()
+    before, after = ImageShard(straight), ImageShard(folder / "00000.tar")
+    bytes_of = {(row.key, row.view_index): after.read(row) for row in after.rows(OK)}
+    assert all(bytes_of[row.key, row.view_index] == before.read(row) for row in before.rows(OK))
+
+
+def test_kept_views_of_other_settings_or_damaged_ones_are_drawn_again(
+    shard_tar: Path, generator_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("results/views/s_ldm")
+    keep_shard(shard_tar, generator_dir, folder)
+    assert keep_shard(shard_tar, generator_dir, folder, num_views=4, guidance_scale=3.0)["found_finished"] == 0
+    row = next(ImageShard(folder / "00000.tar").rows(OK))
+    kept = list(Path("work/finished/views/s_ldm/00000.tar").glob("*/00000.tar"))
+    for tar in kept:
+        data = bytearray(tar.read_bytes())
+        data[(row.offset or 0) + (row.length or 0) // 2] ^= 1
+        tar.unlink()  # the shard itself is another name of the same file
+        tar.write_bytes(data)
+    assert keep_shard(shard_tar, generator_dir, folder, num_views=4)["found_finished"] == 17
 
 
 def poison(unet: nn.Module, steps: int) -> None:

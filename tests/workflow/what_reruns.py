@@ -19,6 +19,7 @@ and `chosen` (the same with a `view_filter`); the encoders `random`, `crops`, `c
 paper's tables. A number in parentheses counts the jobs of a rule; a single job is named. Of several shards the first stands for all.
 
 What is planned although it was finished before with the same settings and inputs is not computed again: it is put back from `work/finished/`.
+Of a drawn source whose `num_views` alone is another, the views drawn before are copied from there: 2 -> 3 draws view 3, 3 -> 2 draws none.
 
 A result that is damaged and not lost has its name, size and time, so a plan does not see it. `cdgmae verify results` does, and ends with the
 commands that delete what is damaged; the row of that file says what the next run makes.

@@ -3,9 +3,9 @@ rule write_report:
     input:
         shards=shards.summaries(CONFIG),
         views=views.all_view_files(CONFIG),
-        consistency="results/consistency/summary.parquet",
+        consistency=consistency.summaries(CONFIG)[-1:],
         encoders=pretrain.all_encoder_files(CONFIG),
-        propagation="results/propagation/summary.parquet",
+        propagation=propagation.summaries(CONFIG)[-1:],
         strips=propagation.propagation_strips(CONFIG),
     output:
         report(

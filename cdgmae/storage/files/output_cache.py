@@ -103,6 +103,16 @@ class _Sink:
         """Nothing to do."""
 
 
+def earlier_outputs(output: Path) -> list[Path]:
+    """The kept copies of a first output, whatever they were made from, newest first."""
+    records = sorted(_copies_of(output).glob(f"*/{RECORD}"), key=lambda record: record.stat().st_mtime, reverse=True)
+    return [record.with_name(output.name) for record in records]
+
+
+def _copies_of(output: Path) -> Path:
+    return FINISHED / Path(*output.parts[1:])
+
+
 @dataclass(frozen=True, slots=True)
 class OutputCache:
     """The kept outputs of one job.
@@ -119,7 +129,7 @@ class OutputCache:
     def of_command(cls, command: Sequence[str], outputs: Sequence[Path], *, precision: str = "") -> OutputCache:
         """The kept outputs of a command: what it writes below results/, the first of which names the folder; see `identity_of`."""
         identity = identity_of(command, precision=precision)
-        return cls(tuple(outputs), FINISHED / Path(*outputs[0].parts[1:]) / identity)
+        return cls(tuple(outputs), _copies_of(outputs[0]) / identity)
 
     def restore(self) -> bool:
         """Put the outputs back under their final names, as new as if they had been made now.

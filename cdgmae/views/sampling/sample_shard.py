@@ -29,6 +29,7 @@ from cdgmae.storage.journal import Journal, Record
 from cdgmae.storage.tables import file_sha256
 from cdgmae.views.sampling.batch import Item, rows_of_shard, view_name
 from cdgmae.views.sampling.draw_loop import DrawingTask, Stopper, draw_batches, draw_in_pool
+from cdgmae.views.sampling.earlier_views import IDENTITY_FACT, copy_earlier_views
 from cdgmae.views.sampling.sampler import SamplerRecipe
 
 NOT_IN_A_VIEW = {"num_views", "batch_size", "max_bad_fraction"}
@@ -57,7 +58,8 @@ def sample_shard(
         runtime: How to run here: one process per device, or `workers`; a single one is this process.
 
     Returns:
-        Facts: output, images, views, bad views, views found finished, seconds per view made now.
+        Facts: output, images, views, bad views, views found finished (in `work_dir`, or in a kept shard that differs in `num_views`
+        alone), seconds per view made now.
 
     Raises:
         Interrupted: after a signal or at the time limit, with all finished batches kept.
@@ -72,6 +74,8 @@ def sample_shard(
     rows = rows_of_shard(len(images), settings.num_views, recipe.views_per_row)
     wanted = [view_name(key, k) for key in images.keys for k in range(1, settings.num_views + 1)]
     made, started = journal.records(), time.monotonic()
+    if copy_earlier_views(journal, output_tar, [view for view in wanted if view not in made]):
+        made = journal.records()
     found = sum(view in made for view in wanted)
     batches = _missing_batches(rows, images, made, settings, recipe.views_per_row)
     if batches:
@@ -91,7 +95,7 @@ def sample_shard(
     seconds = time.monotonic() - started
     bad = _bad_views(made, wanted, settings)
     with explain_write_errors(output_tar):
-        _write_shard(output_tar, [made[view] for view in wanted], settings, seed, inputs)
+        _write_shard(output_tar, [made[view] for view in wanted], settings, seed, inputs, journal.identity)
     facts = _facts(output_tar, len(images), len(wanted), bad, made=len(wanted) - found, seconds=seconds)
     journal.remove()
     return facts
@@ -112,7 +116,9 @@ def _identity(settings: DrawingSettings, seed: int, inputs: dict[str, str], reci
     row says at which precision it was made.
     """
     provenance = {name: value for name, value in asdict(recipe.provenance).items() if name != "precision"}
-    drawn = settings.model_dump(mode="json", exclude=NOT_IN_A_VIEW)
+    # Views of one call, e.g. frames of one video, depend on how many they are.
+    excluded = NOT_IN_A_VIEW if recipe.views_per_row == 1 else NOT_IN_A_VIEW - {"num_views"}
+    drawn = settings.model_dump(mode="json", exclude=excluded)
     return json.dumps({"settings": drawn, "seed": seed, "inputs": sorted(inputs.values()), **provenance}, sort_keys=True)
 
 
@@ -172,7 +178,9 @@ def _bad_views(finished: Mapping[str, Record], wanted: Sequence[str], settings: 
     return len(bad)
 
 
-def _write_shard(output_tar: Path, views: Sequence[Record], settings: DrawingSettings, seed: int, inputs: dict[str, str]) -> None:
+def _write_shard(
+    output_tar: Path, views: Sequence[Record], settings: DrawingSettings, seed: int, inputs: dict[str, str], identity: str
+) -> None:
     """Write the view shard in order of key and view."""
     with ImageShardWriter(output_tar) as writer:
         for view in views:
@@ -185,5 +193,5 @@ def _write_shard(output_tar: Path, views: Sequence[Record], settings: DrawingSet
         writer.commit(
             settings_digest=settings.digest(),
             inputs=inputs,
-            extra={"sampling": drawn, "seed": seed, "seed_of_views": "(seed, key, view_index)"},
+            extra={"sampling": drawn, "seed": seed, "seed_of_views": "(seed, key, view_index)", IDENTITY_FACT: identity},
         )

@@ -34,4 +34,4 @@ class ViewsSettings(Settings):
     """Section `views`."""
 
     generators: dict[Name, GeneratorSettings] = Field(default={}, description="Generators by name.")
-    sources: dict[Name, SourceSettings] = Field(min_length=1, description="View sources by name.")
+    sources: dict[Name, SourceSettings] = Field(default={}, description="View sources by name.")

@@ -1,0 +1,54 @@
+"""MkDocs hook: pages that are written by no one, because the schema, the command line and files of the repository already say it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+sys.path.insert(0, str(Path(__file__).parent))  # MkDocs runs this file, but does not import from its folder
+
+from command_reference import command_page
+from configuration_reference import configuration_page
+
+ROOT = Path(__file__).parents[2]
+
+REPOSITORY_PAGES = {"contributing": "CONTRIBUTING.md", "releasing": "RELEASING.md", "changelog": "CHANGELOG.md"}
+"""Pages below `project/` that are files of the repository's root."""
+
+REPORT_IMAGES = ("bag_of_views.jpg", "explorer.png")
+"""Images of workflow/report that pages show as `images/NAME`."""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages, and images that lie elsewhere in the repository."""
+    pages = {
+        "reference/configuration.md": configuration_page(),
+        "reference/commands.md": command_page(),
+        "reference/numbers.md": numbers_page(ROOT / "perf/results"),
+    }
+    pages |= {f"project/{name}.md": repository_page(ROOT / file) for name, file in REPOSITORY_PAGES.items()}
+    for path, text in pages.items():
+        files.append(File.generated(config, path, content=text))
+    for name in REPORT_IMAGES:
+        files.append(File.generated(config, f"images/{name}", abs_src_path=str(ROOT / "workflow/report" / name)))
+    return files
+
+
+def repository_page(file: Path) -> str:
+    """A file of the repository's root as a page of `project/`: its links into docs/ lead to the pages."""
+    return re.sub(r"\]\(docs/", "](../", file.read_text())
+
+
+def numbers_page(folder: Path) -> str:
+    """All measurements of perf/results on one page, each with the headings one level down."""
+    parts = [
+        "# Numbers\n\nWhat was measured, each time as a ratio against a stated baseline in one run, by a script of `perf/` that repeats it. "
+        "What nobody has measured yet is said where it belongs.\n"
+    ]
+    for file in sorted(folder.glob("*.md")):
+        parts.append(re.sub(r"^(#+ )", r"#\1", file.read_text(), flags=re.MULTILINE))
+    return "\n".join(parts)
