@@ -12,6 +12,8 @@ from typer.core import TyperGroup
 
 from cdgmae import __version__
 from cdgmae.commands import checks, cluster, consistency, demo, export, pretrain, propagation, report, shards, status, views
+from cdgmae.commands.files.provenance import provenance
+from cdgmae.commands.files.verify import verify
 from cdgmae.commands.ranks import take_place
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group
 from cdgmae.runtime.known_failures import KnownFailure, recall_failure, remember_failure
@@ -30,7 +32,12 @@ GROUPS = {
     "demo": demo.app,
     "cluster": cluster.app,
 }
-SINGLE_COMMANDS: dict[str, Callable[..., None]] = {"status": status.status, "verify": checks.verify, "doctor": checks.doctor}
+SINGLE_COMMANDS: dict[str, Callable[..., None]] = {
+    "status": status.status,
+    "verify": verify,
+    "provenance": provenance,
+    "doctor": checks.doctor,
+}
 COMMANDS = (*GROUPS, *SINGLE_COMMANDS)
 
 

@@ -124,7 +124,7 @@ def fill_cache(
     _claim(folder, identity, part)
     firsts = range(0, len(images), part)
     mine = [first for number, first in enumerate(firsts) if number % world_size() == rank()]
-    missing = [first for first in mine if not all([drop_if_damaged(path) for path in _files_of_part(folder, first)])]
+    missing = [first for first in mine if not all(drop_if_damaged(path) for path in _files_of_part(folder, first))]
     meter = ProgressMeter(
         "latents", len(mine), done=len(mine) - len(missing), unit="parts", interval_seconds=log_interval_seconds,
         silent=not is_main_process(),

@@ -112,7 +112,7 @@ def facts_of_process(inputs: Sequence[Path] | None = None) -> dict[str, Any]:
         "command": ["cdgmae", *words],
         "settings": settings_digest(settings),
         "seed": option_value(words, "--seed"),
-        "inputs": {str(path): _digest(path) for path in (_named_inputs(words) if inputs is None else inputs)},
+        "inputs": _named_inputs(words) if inputs is None else {str(path): _digest(path) for path in inputs},
         "version": __version__,
         **git_state(),
         "python": platform.python_version(),
@@ -137,10 +137,14 @@ def settings_digest(settings: str) -> str:
     return hashlib.sha256(settings.encode()).hexdigest()[:12] if settings else ""
 
 
-def _named_inputs(words: Sequence[str]) -> list[Path]:
-    """What the command line names, but for options that name no inputs; a manifest stands for the images that it lists."""
-    listed = {Path(path) for path in (_path_in_settings(words),) if path} if words[:1] == ["shards"] else set()
-    return [path for word in influential_words(words) for path in paths_of(word) if path not in listed]
+def _named_inputs(words: Sequence[str]) -> dict[str, str]:
+    """What the command line names, and its digest. Source images have none: the manifest, which is made of them, lists them all."""
+    images = (
+        {path for path in (option_value(words, "--root"), _path_in_settings(words)) if path} if words[:1] == ["shards"] else set()
+    )
+    named = [path for word in influential_words(words) for path in paths_of(word) if str(path) not in images]
+    made_of_images = "--manifest" not in words
+    return {str(path): _digest(path) for path in named} | (dict.fromkeys(sorted(images), "") if made_of_images else {})
 
 
 def _path_in_settings(words: Sequence[str]) -> str:
