@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cdgmae.names import how_to_remake
 from cdgmae.storage.files.atomic import sync_folder, temporary_name
 from cdgmae.storage.media.images import ImageError
 from cdgmae.storage.tables import TableError, facts_of, read_table, write_table
@@ -91,7 +92,7 @@ def _with_all_columns(index: pa.Table, path: Path) -> pa.Table:
     missing = [field for field in INDEX_SCHEMA if field.name not in index.column_names]
     foreign = sorted(field.name for field in missing if field.name not in LATER_COLUMNS)
     if foreign:
-        raise TableError(f"{path} is no shard index: it lacks {', '.join(foreign)}. Delete it and rerun the stage that makes it.")
+        raise TableError(f"{path} is no shard index: it lacks {', '.join(foreign)}; {how_to_remake(path)}")
     for field in missing:
         index = index.append_column(field, pa.nulls(len(index), field.type))
     return index
@@ -201,10 +202,10 @@ def read_index(tar_path: Path, columns: Sequence[str] | None = None) -> pa.Table
         raise
     expected = facts_of(index.schema).get("tar_bytes")
     if not tar_path.is_file():
-        raise ValueError(f"{tar_path} is missing although its index is there; delete the index and rerun the stage")
+        raise ValueError(f"{tar_path} is missing although its index is there; {how_to_remake(path)}")
     actual = tar_path.stat().st_size
     if expected is not None and actual != expected:
-        raise ValueError(f"{tar_path} has {actual} bytes, its index says {expected}: truncated; delete both and rerun the stage")
+        raise ValueError(f"{tar_path} has {actual} bytes, its index says {expected}: truncated; {how_to_remake(tar_path)}")
     return index
 
 
@@ -263,7 +264,7 @@ class ImageShard:
             self._descriptor = os.open(self.tar_path, os.O_RDONLY)
         data = os.pread(self._descriptor, length, offset)
         if len(data) != length:
-            raise ValueError(f"{self.tar_path} ends before byte {offset + length}: truncated; delete it and rerun the stage")
+            raise ValueError(f"{self.tar_path} ends before byte {offset + length}: truncated; {how_to_remake(self.tar_path)}")
         return data
 
     def __getstate__(self) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def repair(findings: Iterable[Finding]) -> list[Path]:
 def _verify_shard(path: Path) -> Finding:
     """Index there and consistent; tar size and SHA-256; every member's name, place and SHA-256; no member without a row."""
     if not index_path(path).is_file():
-        return Finding(str(path), "shard", "", ("no index beside it: the shard is incomplete, rerun the job that writes it",))
+        return Finding(str(path), "shard", "", ("no index beside it: the shard is incomplete",))
     shard = ImageShard(path)
     problems: list[str] = []
     if shard.index.schema.remove_metadata() != INDEX_SCHEMA:
@@ -237,9 +237,7 @@ def _member_problems(path: Path, rows: list[ImageRow]) -> Iterator[str]:
 def _verify_table(path: Path) -> Finding:
     """Every column of every row group can be read, and there is at least one row."""
     if set(INDEX_SCHEMA.names) - set(LATER_COLUMNS) <= set(pq.read_schema(path).names):
-        return Finding(
-            str(path), "shard", "", (f"index without its tar {path.with_suffix('.tar').name}; rerun the job that writes it",)
-        )
+        return Finding(str(path), "shard", "", (f"index without its tar {path.with_suffix('.tar').name}",))
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             file.read_row_group(group).validate(full=True)
@@ -256,9 +254,7 @@ def _verify_safetensors(path: Path) -> Finding:
         with safe_open(path, framework="np") as file:
             shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - it is no mapping
     except SafetensorError as error:
-        return Finding(
-            str(path), "safetensors", "", (f"cut short or no safetensors file ({error}); rerun the job that writes it",)
-        )
+        return Finding(str(path), "safetensors", "", (f"cut short or no safetensors file ({error})",))
     return Finding(str(path), "safetensors", f"{len(shapes)} tensors, {sum(map(math.prod, shapes)):,} values")
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cdgmae.names import how_to_remake
 from cdgmae.storage.files.atomic import write_text
 from cdgmae.storage.files.tree_listing import find_files
 from cdgmae.storage.tables import TableError, file_sha256, table_facts
@@ -94,6 +95,18 @@ def find_record(file: Path) -> Record | None:
             if record.sum_of(file) is not None:
                 return record
     return None
+
+
+def refuse_changed(file: Path) -> None:
+    """Refuse a file whose bytes are not those of its record; what has no record passes.
+
+    Raises:
+        ValueError: with the command that has it made again.
+    """
+    record = find_record(file)
+    known = record.sum_of(file) if record is not None else None
+    if known is not None and known.sha256 != file_sha256(file):
+        raise ValueError(f"{file} does not have the bytes with which it was written; {how_to_remake(file)}")
 
 
 def files_of(output: Path) -> list[Path]:
