@@ -27,7 +27,8 @@ HEAD = """\
 # When things fail
 
 Messages that name a command, and the command. Capitals and dots stand for what the message fills in. The page is made from the package's source by
-`pytest tests/docs/test_remedies.py --write-pages`, which also tries the commands: that they exist with their options, and that what is deleted is made again.
+`pytest tests/docs/test_remedies.py --write-pages`, which also tries them: that
+they exist with their options, and that what is deleted is made again.
 
 Exit codes: 0 done; 1 bad input or failure; 85 stopped early with its state saved, run it again and it goes on; 86 the GPU's memory does not suffice.
 
