@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 # A killed run leaves Snakemake's lock and half-made jobs behind: --nolock and --rerun-incomplete let the next one go on.
 # That is safe here because every file is written atomically and by one process at a time.
 demo: $(VENV)/.installed
-	@$(BIN)/snakemake --cores $(CORES) --nolock --rerun-incomplete --show-failed-logs --quiet host reason
+	@$(BIN)/snakemake --cores $(CORES) --nolock --rerun-incomplete --quiet host reason
 	@echo "The report lies at $(CURDIR)/results/report/index.html"
 
 # One thread each: torch's own threads would only get into each other's way. One process more than cores: the tests on Slurm mostly wait.

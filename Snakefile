@@ -11,6 +11,7 @@ from cdgmae.config import check_config, check_paths
 from cdgmae.workflow import consistency, pretrain, propagation, shards, views
 from cdgmae.workflow import report as pages  # beside Snakemake's own `report`
 from cdgmae.workflow.environment import export_environment
+from cdgmae.workflow.run_messages import watch_run
 from cdgmae.paper import PAPER_TABLES
 
 min_version("9.20")
@@ -37,6 +38,9 @@ check_paths(CONFIG)
 
 # Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
 export_environment(CONFIG)
+
+# A failed job is shown with the end of its log; one that would fail again is not tried again.
+watch_run(workflow)
 
 
 wildcard_constraints:

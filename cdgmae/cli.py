@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -11,13 +12,26 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from cdgmae import __version__
-from cdgmae.commands import checks, cluster, consistency, demo, export, pretrain, propagation, report, shards, status, views
+from cdgmae.commands import (
+    checks,
+    cluster,
+    config,
+    consistency,
+    demo,
+    export,
+    pretrain,
+    propagation,
+    report,
+    shards,
+    status,
+    views,
+)
 from cdgmae.commands.files.provenance import provenance
 from cdgmae.commands.files.verify import verify
 from cdgmae.commands.ranks import take_place
-from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group
-from cdgmae.runtime.known_failures import KnownFailure, recall_failure, remember_failure
+from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group, may_pass
 from cdgmae.runtime.logs import log_job_header, start_logging
+from cdgmae.settings.runtime import FAILS_AGAIN, RUN_VARIABLE
 from cdgmae.storage.files.command_line import note_command_line
 
 GROUPS = {
@@ -28,11 +42,12 @@ GROUPS = {
     "propagation": propagation.app,
     "report": report.app,
     "export": export.app,
-    "config": checks.config_app,
+    "config": config.app,
     "demo": demo.app,
     "cluster": cluster.app,
 }
 SINGLE_COMMANDS: dict[str, Callable[..., None]] = {
+    "init": demo.init,
     "status": status.status,
     "verify": verify,
     "provenance": provenance,
@@ -95,12 +110,6 @@ def main() -> None:
         if len(sys.argv) > 2 and "--help" not in sys.argv and sys.argv[1:3] != ["cluster", "launch"]:
             start_logging()
             log_job_header()
-        known = recall_failure(arguments)
-        if known is not None:
-            _say_error(
-                f"{known.message}\n(It failed so before in this run of the workflow and is not tried again: mend it, then start anew.)"
-            )
-            sys.exit(known.code)
         app()
     except Interrupted as interruption:
         Console(stderr=True).print(f"[yellow]stopped early:[/yellow] {interruption}", highlight=False)
@@ -109,23 +118,25 @@ def main() -> None:
         failure = _user_failure(error)
         if failure is None:
             raise
-        remember_failure(arguments, failure, error)
-        _say_error(failure.message)
-        sys.exit(failure.code)
+        code, message = failure
+        of_launcher = arguments[:1] == ["cluster"]  # what it starts speaks for itself
+        will_fail_again = RUN_VARIABLE in os.environ and not of_launcher and not may_pass(error)
+        _say_error(f"{message}\n{FAILS_AGAIN}" if will_fail_again else message)
+        sys.exit(code)
 
 
-def _user_failure(error: Exception) -> KnownFailure | None:
+def _user_failure(error: Exception) -> tuple[int, str] | None:
     """Exit code and words of an error that a user can mend; None for a fault of the program."""
     if isinstance(error, OutOfDeviceMemory):
-        return KnownFailure(EXIT_OUT_OF_MEMORY, str(error))
+        return EXIT_OUT_OF_MEMORY, str(error)
     if not isinstance(error, RuntimeError):
-        return KnownFailure(1, str(error))
+        return 1, str(error)
     from cdgmae.runtime.out_of_memory import is_out_of_memory
 
     if not is_out_of_memory(error):
         return None
     text = f"the GPU's memory does not suffice: {str(error).splitlines()[0]} Lower the batch size of this stage's settings and run it again."
-    return KnownFailure(EXIT_OUT_OF_MEMORY, text)
+    return EXIT_OUT_OF_MEMORY, text
 
 
 def _say_error(message: str) -> None:

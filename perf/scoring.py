@@ -2,7 +2,7 @@
 
 stage   images/s of the whole stage (shards on disk to table) over the encoder's forward pass alone on tensors in memory; goal 0.85.
 kernel  peak memory of GS, LS and NPS on ViT-S/8 grids (784 patches), with and without the bound on the similarity matrix.
-tables  seconds and peak memory of summary, query and keep over 5.1 M synthetic rows; goals 20 s, 2 GB, and 5 s for the query.
+tables  seconds and peak memory of summary, query, keep, classes and compare over 5.1 M synthetic rows; goals 20 s, 2 GB, and 5 s for the query.
 """
 
 from __future__ import annotations
@@ -140,9 +140,9 @@ def kernel_child(bound: int | None) -> dict[str, float]:
     return {"mib": peak_mib() - before, "seconds": elapsed}
 
 
-def write_tables(folder: Path) -> None:
-    """5.1 M rows in 100 tables of 12750 bags with 4 views."""
-    random, num_bags = np.random.default_rng(0), ROWS_PER_SHARD // 4
+def write_tables(folder: Path, source: str, seed: int) -> None:
+    """5.1 M rows in 100 tables of 12750 bags with 4 views and one of 1000 classes; the keys are those of every other source."""
+    random, num_bags = np.random.default_rng(seed), ROWS_PER_SHARD // 4
     for shard in range(NUM_SHARDS):
         frame = pd.DataFrame(
             {"key": np.repeat([f"n{shard:08d}_{bag:06d}" for bag in range(num_bags)], 4), "view_a": 0, "status": "ok"}
@@ -151,13 +151,15 @@ def write_tables(folder: Path) -> None:
         quality = np.repeat(random.normal(0, 0.05, num_bags), 4)
         for metric, mean in zip(METRICS, (0.95, 0.38, 0.79, 0.78), strict=True):
             frame[metric] = np.clip(mean + quality + random.normal(0, 0.05, ROWS_PER_SHARD), -1, 1)
-        frame = frame.assign(source="s_ldm", encoder="abc", reason=None, nearest_patches=None, nearest_similarities=None)
-        write_table(folder / "s_ldm" / f"{shard:05d}.parquet", pa.Table.from_pandas(frame, schema=SCORE_SCHEMA), SCORE_SCHEMA)
+        frame["class_name"] = np.repeat([f"n{number:08d}" for number in random.integers(0, 1000, num_bags)], 4)
+        frame = frame.assign(source=source, encoder="abc", reason=None, nearest_patches=None, nearest_similarities=None)
+        write_table(folder / source / f"{shard:05d}.parquet", pa.Table.from_pandas(frame, schema=SCORE_SCHEMA), SCORE_SCHEMA)
 
 
 def measure_tables(folder: Path) -> None:
     """Each command in a process of its own, start of Python included; the baseline is reading the whole data set with pandas."""
-    write_tables(folder)
+    for seed, source in enumerate(("s_ldm", "knn")):
+        write_tables(folder, source, seed)
     tables = [str(path) for path in sorted((folder / "s_ldm").glob("*.parquet"))]
     command = [sys.executable, "-m", "cdgmae.cli", "consistency"]
     baseline = f"import pandas; pandas.read_parquet({str(folder / 's_ldm')!r})"
@@ -167,6 +169,20 @@ def measure_tables(folder: Path) -> None:
         "summarise": [*command, "summarise", "--output", str(folder / "summary.parquet"), *tables],
         "query, few match": [*command, "query", "nps < 0.5 and gs > 0.95", *where, "--sort", "nps", "--limit", "20"],
         "query, all match": [*command, "query", "nps > -1", *where, "--sort", "nps", "--limit", "20"],
+        "query, all match, all as CSV": [*command, "query", "nps > -1", *where, "--output", str(folder / "all.csv")],
+        "query, all match, all as CSV, sorted": [
+            *command,
+            "query",
+            "nps > -1",
+            *where,
+            "--sort",
+            "nps",
+            "--output",
+            str(folder / "sorted.csv"),
+        ],
+        "keep --sweep": [*command, "keep", "--sweep", "nps", *where, "--num-anchors", "3"],
+        "classes": [*command, "classes", "s_ldm", *where[:2]],
+        "compare": [*command, "compare", "s_ldm", "knn", *where[:2]],
         "keep": [*command, "keep", "nps >= 0.7 and gs >= 0.9", *where, "--num-anchors", "3"],
     }
     for name, call in calls.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import shutil
@@ -9,6 +10,9 @@ import subprocess
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+
+logger = logging.getLogger("cdgmae")
 
 SEPARATOR = "\x1f"
 """Between the fields of a line: a character that no job name, folder or comment holds."""
@@ -16,6 +20,8 @@ SEPARATOR = "\x1f"
 FIELDS = ("%i", "%j", "%T", "%V", "%r", "%Z", "%k")
 KEPT_VARIABLES = ("SLURM_CONF", "SLURM_CLUSTERS")
 COMMAND_SECONDS = 60
+RULE_COMMENT = "rule_"
+"""How the executor's comment on a job begins; the rule follows, then its wildcards."""
 CHUNK = 200
 """Job ids in one command line."""
 
@@ -31,6 +37,11 @@ class QueuedJob:
     reason: str
     folder: str
     comment: str
+
+    @property
+    def what(self) -> str:
+        """Rule and wildcards of a job that Snakemake submitted, e.g. `make_views s_ldm_00003`: its name is that of the whole run."""
+        return self.comment.removeprefix(RULE_COMMENT).replace("_wildcards_", " ", 1)
 
 
 def call_slurm(*command: str) -> str:
@@ -82,6 +93,18 @@ def own_jobs() -> list[QueuedJob]:
         age = time.time() - datetime.fromisoformat(submitted).timestamp()
         jobs.append(QueuedJob(number, name, state, age / 60, reason, folder, comment))
     return jobs
+
+
+def jobs_of_folder(folder: Path) -> list[QueuedJob]:
+    """The waiting and running jobs that a workflow submitted in a folder; none where there is no Slurm, or none that answers."""
+    if not (folder / ".snakemake").is_dir() or shutil.which("squeue") is None:
+        return []
+    here = os.path.realpath(folder)
+    try:
+        return [job for job in own_jobs() if job.comment.startswith(RULE_COMMENT) and os.path.realpath(job.folder) == here]
+    except ValueError as error:
+        logger.warning("the queue is not shown: %s", error)
+        return []
 
 
 def cancel_jobs(ids: list[str]) -> None:

@@ -1,69 +1,22 @@
-"""Commands that check the machine and the configuration: `cdgmae doctor`, `cdgmae config check|schema`."""
+"""Commands that check the machine: `cdgmae doctor`."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
 
 from cdgmae import __version__
 from cdgmae.commands.options import JsonOption, RuntimeOption, parse_runtime, print_result
 from cdgmae.settings.runtime import RUNTIME_VARIABLE
+from cdgmae.terminal import ResultTable, open_console
 
 if TYPE_CHECKING:
     from cdgmae.runtime.environment import PackageState
-
-config_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    help="Check a configuration without running anything, or print its JSON schema.",
-)
-
-
-@config_app.command()
-def check(
-    config: Annotated[Path, typer.Option("--config", help="The YAML file to check.")] = Path("config.yaml"),
-    as_json: JsonOption = False,
-) -> None:
-    """Check a configuration: unknown keys, wrong types, impossible combinations and names that do not exist, all in one message."""
-    from cdgmae.config import load_config
-
-    checked = load_config(config)
-    result: dict[str, Any] = {
-        "config": str(config),
-        "datasets": list(checked.shards.datasets),
-        "sources": list(checked.views.sources),
-        "runs": list(checked.pretrain.runs),
-        "encoders": list(checked.propagation.encoders),
-        "digest": checked.digest(),
-    }
-    if not as_json:
-        result = {name: ", ".join(value) if isinstance(value, list) else value for name, value in result.items()}
-    print_result(result, as_json)
-
-
-@config_app.command()
-def schema(
-    output: Annotated[Path | None, typer.Option("--output", help="File to write; printed if left out.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """The JSON schema of the configuration, with every key described; editors use it for completion."""
-    from cdgmae.config import json_schema
-    from cdgmae.storage.files.atomic import explain_write_errors, write_text
-
-    text = json_schema()
-    if output is None:
-        typer.echo(json.dumps(json.loads(text)) if as_json else text, nl=as_json)
-        return
-    with explain_write_errors(output):
-        write_text(output, text)
-    print_result({"schema": str(output), "bytes": len(text.encode())}, as_json)
 
 
 def doctor(
@@ -135,13 +88,11 @@ def _doctor_cluster(profile: Path, folder: Path, wait: float, as_json: bool) -> 
 
 
 def _show_machine(machine: dict[str, str], states: list[PackageState]) -> None:
-    console = Console()
+    console = open_console()
     console.print(f"[bold]cdgmae {__version__}[/bold]", highlight=False)
     for name, value in machine.items():
         console.print(f"  [bold]{name}[/bold]  {escape(value)}", highlight=False, soft_wrap=True)
-    table = Table(
-        Column("package", overflow="fold"), "needed", "installed", "part", "how to get it", title="Packages", title_justify="left"
-    )
+    table = ResultTable("package", "needed", "installed", "part", "how to get it", title="Packages", title_justify="left")
     for state in states:
         colour = "green" if state.ok else "yellow" if state.extra else "red"
         installed = f"[{colour}]{escape(state.installed or 'missing')}[/{colour}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,12 @@ from cdgmae.settings.consistency import ScoringSettings, SummarySettings
 
 ResultsOption = Annotated[
     Path, typer.Option("--results", help="Folder with summary.parquet and one folder of score tables per source.")
+]
+
+SourceArgument = Annotated[str, typer.Argument(help="View source whose score tables are read.")]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", help="Write all rows to this file instead: .csv, .json or .parquet.", show_default=False),
 ]
 
 app = typer.Typer(
@@ -158,6 +165,52 @@ def show(
 
 
 @app.command()
+def classes(
+    source: SourceArgument,
+    results: ResultsOption = Path("results/consistency"),
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print bags, pairs and mean scores per class of the real image, the classes of lowest NPS first."""
+    from cdgmae.consistency.class_scores import score_classes
+    from cdgmae.consistency.score_display import render_rows
+    from cdgmae.storage.row_files import write_rows
+
+    table = score_classes(results, source)
+    if output is not None:
+        print_result({"classes": write_rows(output, [table], table.schema), "output": str(output)}, as_json)
+    elif as_json:
+        print_result({"source": source, "classes": table.to_pylist()}, True)
+    else:
+        render_rows(f"{table.num_rows:,} classes of {source}, lowest NPS first", table.to_pylist(), text=("class_name",))
+
+
+@app.command()
+def compare(
+    first: SourceArgument,
+    second: Annotated[str, typer.Argument(help="The source that it is compared with.")],
+    results: ResultsOption = Path("results/consistency"),
+    output: OutputOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two sources on the real images that both have views of: differences, wins and correlation of every score.
+
+    One value per bag: the mean over its pairs. --output writes every common key with both values and their difference.
+    """
+    from cdgmae.consistency.score_display import render_comparison
+    from cdgmae.consistency.source_comparison import compare_sources
+    from cdgmae.storage.row_files import write_rows
+
+    compared = compare_sources(results, first, second)
+    if output is not None:
+        write_rows(output, [compared.rows], compared.rows.schema)
+    if as_json:
+        print_result({"first": first, "second": second, **compared.facts(), "output": output}, True)
+    else:
+        render_comparison(compared, first, second)
+
+
+@app.command()
 def query(
     expression: Annotated[
         str, typer.Argument(help="Condition on the columns, e.g. 'nps < 0.5 and gs > 0.95', with and, or, not, + - * /.")
@@ -166,39 +219,74 @@ def query(
     source: Annotated[str | None, typer.Option("--source", help="Look at this view source only; all if left out.")] = None,
     sort: Annotated[str | None, typer.Option("--sort", help="Column to order by, smallest first.")] = None,
     descending: Annotated[bool, typer.Option("--descending", help="Largest first.")] = False,
-    limit: Annotated[int, typer.Option("--limit", help="Pairs to show.")] = 20,
-    images: Annotated[
-        Path | None, typer.Option("--images", help="Folder for one strip per shown bag: its images, the found views framed.")
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", help="Pairs to give. Default: 20 on the terminal and with --images, else all that match."),
     ] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print the shown pairs as CSV and nothing else.")] = False,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder for one strip per given bag: its images, the found views framed.")
+    ] = None,
+    output: OutputOption = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the pairs as CSV and nothing else.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find view pairs by their scores, over all score tables.
 
-    Columns: key, view_a (0 = the real image), view_b, gs, ls, nps, nps_reverse, status (ok or bad), reason, source, encoder.
+    Columns: key, view_a (0 = the real image), view_b, gs, ls, nps, nps_reverse, status (ok or bad), reason, source, encoder, class_name.
     """
-    from cdgmae.consistency.query import query_scores, write_strips
-    from cdgmae.consistency.score_display import matches_as_csv, render_matches
+    from cdgmae.consistency.query import SHOWN, Query, write_strips
+    from cdgmae.consistency.score_display import render_matches
+    from cdgmae.consistency.score_tables import QUERY_SCHEMA
+    from cdgmae.storage.row_files import write_csv_rows, write_json_rows, write_rows
 
-    found = query_scores(results, expression, source=source, sort=sort, descending=descending, limit=limit)
-    strips = write_strips(found, results, images) if images is not None else []
-    if as_json:
-        print_result({"matches": found.total, "pairs": found.shown(), "images": [str(path) for path in strips]}, True)
-    elif as_csv:
-        typer.echo(matches_as_csv(found), nl=False)
+    asked = Query(results, expression, source, sort, descending)
+    if limit is None and images is None and (as_csv or as_json or output is not None):
+        found, parts, strips = None, asked.all(), []
     else:
+        found = asked.first(SHOWN if limit is None else limit)
+        parts = iter([found.rows.select(QUERY_SCHEMA.names)])
+        strips = [str(path) for path in write_strips(found, results, images)] if images is not None else []
+    stdout = typer.get_binary_stream("stdout")
+    if output is not None:
+        print_result({"pairs": write_rows(output, parts, QUERY_SCHEMA), "output": str(output), "images": strips}, as_json)
+    elif as_csv:
+        write_csv_rows(parts, QUERY_SCHEMA, stdout)
+    elif as_json:
+        stdout.write(b'{"pairs": ')
+        count = write_json_rows(parts, QUERY_SCHEMA, stdout)
+        stdout.write(f', "matches": {count if found is None else found.total}, "images": {json.dumps(strips)}}}\n'.encode())
+    elif found is not None:
         render_matches(found, strips)
 
 
 @app.command()
 def keep(
-    expression: Annotated[str, typer.Argument(help="Condition that a view must meet, e.g. 'nps >= 0.6 and gs >= 0.9'.")],
     source: Annotated[str, typer.Option("--source", help="View source.")],
+    expression: Annotated[
+        str | None, typer.Argument(help="Condition that a view must meet, e.g. 'nps >= 0.6 and gs >= 0.9'.", show_default=False)
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            "--sweep", help="Score whose lower limit is tried at twenty values, each with what it keeps: gs, ls, nps, ..."
+        ),
+    ] = None,
     num_anchors: Annotated[int, typer.Option("--num-anchors", help="Views that a bag needs besides its target.")] = 1,
     results: ResultsOption = Path("results/consistency"),
     as_json: JsonOption = False,
 ) -> None:
     """Say how many bags and views a run's `view_filter` would keep, before anyone trains."""
-    from cdgmae.consistency.view_selection import count_kept
+    from cdgmae.consistency.score_display import render_rows
+    from cdgmae.consistency.view_selection import count_kept, sweep_threshold
 
-    print_result(count_kept(results, expression, source, num_anchors), as_json)
+    if sweep is not None:
+        swept = sweep_threshold(results, sweep, source, num_anchors, expression)
+        if as_json:
+            print_result(swept, True)
+        else:
+            title = f"{source}: {swept['bags']:,} bags, {swept['views']:,} views; a bag needs {num_anchors} view(s)"
+            render_rows(title, swept["thresholds"], text=("filter",))
+    elif expression is not None:
+        print_result(count_kept(results, expression, source, num_anchors), as_json)
+    else:
+        raise ValueError("give a condition, e.g. 'nps >= 0.6', or --sweep nps for a table of limits")

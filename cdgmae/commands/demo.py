@@ -1,6 +1,9 @@
-"""`cdgmae demo`: draw the embedded demo data."""
+"""How one begins: `cdgmae init` writes a folder to work in, `cdgmae demo` draws the embedded demo data."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -29,3 +32,17 @@ def draw(settings: SettingsOption = "", seed: SeedOption = 0, as_json: JsonOptio
     from cdgmae.demo.draw import draw_demo
 
     print_result(draw_demo(parse_settings(DemoSettings, settings), seed), as_json)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder; `.` is the one you are in.")], as_json: JsonOption = False
+) -> None:
+    """Write a folder to work in: config.yaml (the demo), a Snakefile, a Slurm profile, the paper's settings.
+
+    Example: cdgmae init my-project && cd my-project && snakemake --cores 2
+    """
+    from cdgmae.project.new_project import write_project
+
+    written = write_project(folder)
+    shown = written if as_json else f"{len(written)}, among them config.yaml, which you edit"
+    print_result({"folder": str(folder), "files": shown, "next": f"cd {folder} && snakemake --cores 2"}, as_json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cdgmae.commands.options import JsonOption, find_shards, print_result
+from cdgmae.commands.options import JsonOption, print_result
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -63,6 +63,7 @@ def _bags(source: str, config: list[Path], output: Path, results: Path, licence:
     from cdgmae import names
     from cdgmae.config import load_config
     from cdgmae.interchange.bag_folder import export_bags
+    from cdgmae.storage.image_shards import find_shards
 
     sources = load_config(*config).views.sources
     if source not in sources or not sources[source].has_files:

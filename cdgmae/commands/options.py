@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
 
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
 from cdgmae.settings.encoder import EncoderSettings, parse_encoder
-from cdgmae.settings.reading.messages import describe_problems
 from cdgmae.settings.reading.plain_values import read_json, read_yaml
 from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
+from cdgmae.terminal import open_console
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
@@ -68,7 +66,7 @@ def parse_settings(kind: type[AnySettings], text: str = "", **overrides: Any) ->
         ValueError: naming each key, its value and what is allowed.
     """
     values, origin = read_values(text, "--settings")
-    return check_values(kind, {**values, **_given(overrides)}, origin)
+    return kind.checked({**values, **_given(overrides)}, origin)
 
 
 def choose_encoder(text: str, key: str | None, prefix: str | None, num_heads: int | None) -> EncoderSettings:
@@ -92,7 +90,7 @@ def parse_runtime(
     """
     values, origin = read_values(text, "--runtime")
     by_hand = {"device": device, "precision": precision, "threads": threads}
-    return check_values(RuntimeSettings, {**values, **_given(by_hand)}, origin)
+    return RuntimeSettings.checked({**values, **_given(by_hand)}, origin)
 
 
 def read_values(text: str, option: str) -> tuple[dict[str, Any], str]:
@@ -119,41 +117,8 @@ def read_values(text: str, option: str) -> tuple[dict[str, Any], str]:
     return values, origin
 
 
-def check_values(kind: type[AnySettings], values: Mapping[str, Any], origin: str) -> AnySettings:
-    """Settings from plain values.
-
-    Raises:
-        ValueError: naming each key, its value and what is allowed.
-    """
-    try:
-        return kind.from_plain(dict(values))
-    except ValidationError as error:
-        raise ValueError(f"{origin}: " + "; ".join(describe_problems(error, kind))) from None
-
-
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def find_shards(folder: Path, like: Sequence[Path] = ()) -> list[Path]:
-    """The shard tars of a folder, in order: those that its summary names if it has one, since a smaller num_shards leaves others behind.
-
-    Args:
-        folder: Where they lie.
-        like: Other shards of the data set; with any, those that are named like one of them.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    from cdgmae.storage.tables import read_table
-
-    tars, summary = sorted(folder.glob("*.tar")), folder / "summary.parquet"
-    if not tars:
-        raise ValueError(f"{folder} holds no .tar shards; run the stage that makes them first, or check the path")
-    wanted = {tar.stem for tar in like} or (
-        set(read_table(summary, ["shard"])["shard"].to_pylist()) if summary.is_file() else None
-    )
-    return tars if wanted is None else [tar for tar in tars if tar.stem in wanted]
 
 
 def find_tables(folder: Path, like: Sequence[Path] = ()) -> list[Path]:
@@ -186,7 +151,7 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(result, default=str))
         return
-    console = Console()
+    console = open_console()
     for name, value in result.items():
         shown = f"{value:.4f}" if isinstance(value, float) else str(value)
         console.print(f"  [bold]{name}[/bold]  {shown}", highlight=False)

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from cdgmae.commands.options import (
     DeviceOption,
@@ -19,13 +17,13 @@ from cdgmae.commands.options import (
     SeedOption,
     SettingsOption,
     ThreadsOption,
-    find_shards,
     find_tables,
     parse_runtime,
     parse_settings,
     print_result,
 )
 from cdgmae.settings.pretrain import PretrainRunSettings
+from cdgmae.terminal import ResultTable, open_console
 
 app = typer.Typer(no_args_is_help=True, help="Pre-train a cross-view masked autoencoder on bags of views.")
 
@@ -65,6 +63,7 @@ def run(
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.publishing import published
+    from cdgmae.storage.image_shards import find_shards
 
     parsed = parse_settings(PretrainRunSettings, settings)
     if parsed.trains_on_views and views is None:
@@ -174,10 +173,10 @@ def _print_rows(result: dict[str, Any], rows: Sequence[Mapping[str, Any]], as_js
         print_result(result, as_json)
         return
     first, *others = rows[0]
-    table = Table(first, *(_cell(row[first]) for row in rows), box=None, header_style="bold")
+    table = ResultTable(first, *(_cell(row[first]) for row in rows), box=None, header_style="bold")
     for name in others:
         table.add_row(name, *(_cell(row[name]) for row in rows))
-    Console().print(table, highlight=False)
+    open_console().print(table, highlight=False)
 
 
 def _cell(value: object) -> str:

@@ -108,7 +108,7 @@ def run(
         typer.Option(
             "--save-predictions",
             help="Also write OUTPUT/masks/SEQUENCE/00000.png (DAVIS, VIP: palette PNGs, as the DAVIS toolkit reads them) "
-            "or OUTPUT/joints/CLIP.parquet (JHMDB).",
+            "or OUTPUT/joints/CLIP.parquet (JHMDB), OUTPUT/key_points/CATEGORY.parquet (SPair), OUTPUT/tracks/CLIP.parquet (points).",
         ),
     ] = False,
     overlays: Annotated[
@@ -197,6 +197,21 @@ def prepare_davis(
     with published(output), stop_if_asked("sequence", "finished sequences are kept") as check_now:
         result = prepare(root, output, check_now)
     print_result(result, as_json)
+
+
+@app.command("prepare-tap-vid")
+def prepare_tap_vid(
+    pickle: Annotated[Path, typer.Argument(help="TAP-Vid-DAVIS's file, tapvid_davis.pkl.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", help="New folder; then give it to `run tap_vid` as --root.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write the videos and points of TAP-Vid's published pickle as images and tables, once.
+
+    Nothing in the pickle is executed: it is read as NumPy arrays in plain containers, and refused if it asks for anything else.
+    """
+    from cdgmae.propagation.tracks.tap_vid_pickle import prepare_tap_vid as prepare
+
+    print_result(prepare(pickle, output), as_json)
 
 
 @app.command()

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Column
 from rich.text import Text
 
 from cdgmae.commands.options import JsonOption, print_result
+from cdgmae.terminal import ResultTable, open_console
 
 if TYPE_CHECKING:
     from cdgmae.config import Config
@@ -40,7 +41,8 @@ def status(
 ) -> None:
     """Show how far the workflow is: every stage with its shards, runs and evaluation sets, the running jobs, and the last errors.
 
-    Told from files alone: outputs, locks, logs and unfinished work. It takes no lock of Snakemake, may run beside it at any time, on the
+    Told from files alone: outputs, locks, logs and unfinished work; where there is Slurm, its waiting and running jobs of this folder are
+    listed with their numbers. It takes no lock of Snakemake, may run beside it at any time, on the
     cluster's login node too, and changes nothing. Rates are those of the jobs that run now; the remaining time of a group holds at that
     number of jobs. A job that stopped early with its state saved is waiting: starting the workflow again goes on with it. Done means that
     the outputs are there; which of them a changed configuration makes anew, `snakemake -n` says.
@@ -69,7 +71,7 @@ def _show(config: Config, folder: Path, watch: float | None, as_json: bool) -> N
             facts = workflow_status(config, folder)
             _print(facts, as_json)
         return
-    with Live(_page(facts), console=Console(), auto_refresh=False) as live:
+    with Live(_page(facts), console=open_console(), auto_refresh=False) as live:
         while not _is_over(facts):
             time.sleep(watch)
             facts = workflow_status(config, folder)
@@ -84,7 +86,7 @@ def _print(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_result(facts, True)
     else:
-        Console().print(_page(facts), highlight=False)
+        open_console().print(_page(facts), highlight=False)
 
 
 def _page(facts: dict[str, Any]) -> RenderableType:
@@ -95,6 +97,8 @@ def _page(facts: dict[str, Any]) -> RenderableType:
         parts.append(_running_table(facts["running"]))
         if len(facts["running"]) > SHOWN_RUNNING:
             parts.append(Text(f"and {len(facts['running']) - SHOWN_RUNNING} more"))
+    if facts["queue"]:
+        parts.append(_queue_table(facts["queue"]))
     for error in facts["errors"]:
         parts.append(_error_text(error))
     shown = ", ".join(f"{count} {state}" for state, count in facts["jobs"].items() if count and state != "done")
@@ -102,10 +106,10 @@ def _page(facts: dict[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def _groups_table(groups: list[dict[str, Any]]) -> Table:
-    words = [Column(name, no_wrap=True) for name in ("stage", "")]
+def _groups_table(groups: list[dict[str, Any]]) -> ResultTable:
+    words = [Column(name) for name in ("stage", "")]
     numbers = [Column(name, justify="right") for name in ("done", "running", "failed", "waiting", "to do", "jobs/h", "left")]
-    table = Table(*words, *numbers, box=None, header_style="bold", padding=(0, 1, 0, 0))
+    table = ResultTable(*words, *numbers, box=None, header_style="bold", padding=(0, 1, 0, 0))
     former = None
     for group in groups:
         colour = "red" if group["failed"] else "green" if group["done"] == group["total"] else "default"
@@ -120,13 +124,23 @@ def _groups_table(groups: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _running_table(running: list[dict[str, Any]]) -> Table:
-    table = Table("running", "progress", "per second", "left", "log", box=None, header_style="bold", padding=(0, 1, 0, 0))
+def _running_table(running: list[dict[str, Any]]) -> ResultTable:
+    table = ResultTable("running", "progress", "per second", "left", "log", box=None, header_style="bold", padding=(0, 1, 0, 0))
     for job in running[:SHOWN_RUNNING]:
         line = f"{job['done']}/{job['total']} {job['unit']}" if job["total"] is not None else None
         progress = ", ".join(found for found in (job["kept"], line) if found) or "starting"
         rate = f"{job['per_second']:.3g}" if job["per_second"] is not None else "-"
         table.add_row(escape(f"{job['rule']} {job['name']}"), progress, rate, _duration(job["seconds_left"]), escape(job["log"]))
+    return table
+
+
+def _queue_table(queue: list[dict[str, Any]]) -> ResultTable:
+    table = ResultTable("Slurm job", "state", "of", "submitted", "reason", box=None, header_style="bold", padding=(0, 1, 0, 0))
+    for job in queue[:SHOWN_RUNNING]:
+        reason = job["reason"] if job["reason"] != "None" else ""
+        table.add_row(job["job"], job["state"], escape(job["what"]), f"{_duration(60 * job['minutes'])} ago", escape(reason))
+    if len(queue) > SHOWN_RUNNING:
+        table.add_row("", "", f"and {len(queue) - SHOWN_RUNNING} more", "", "")
     return table
 
 

@@ -7,6 +7,10 @@ from pathlib import Path
 import pyarrow.dataset as ds
 
 from cdgmae.consistency.score_tables import SCORE_SCHEMA
+from cdgmae.storage.tables import table_facts
+
+Scale = tuple[str | None, int | None, str | None]
+"""What must be equal for scores to compare: scoring encoder, image size, features."""
 
 
 def score_tables(results: Path, source: str | None = None) -> list[Path]:
@@ -32,3 +36,9 @@ def score_tables(results: Path, source: str | None = None) -> list[Path]:
 def open_scores(tables: list[Path]) -> ds.FileSystemDataset:
     """Score tables as one data set with the columns of `SCORE_SCHEMA`; nothing is read yet."""
     return ds.dataset([str(path) for path in tables], schema=SCORE_SCHEMA, format="parquet")
+
+
+def scale_of(table: Path) -> Scale:
+    """What the scores of a table may be compared with: equal scales."""
+    facts = table_facts(table)
+    return facts.get("inputs", {}).get("encoder"), facts.get("image_size"), facts.get("features")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from cdgmae.consistency.data_set import open_scores, score_tables
 from cdgmae.consistency.score_tables import QUERY_COLUMNS
@@ -20,6 +22,12 @@ from cdgmae.storage.tables import table_facts
 
 FILE_COLUMN = "__filename"
 ORDER = ("source", "key", "view_a", "view_b")
+
+SHOWN = 20
+"""Pairs that are shown where nothing else is asked for."""
+
+ROWS_AT_ONCE = 100_000
+"""Rows that are handed on, and sorted among those to be shown, at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,51 +48,87 @@ class Matches:
         return rows
 
 
-def query_scores(
-    results: Path,
-    expression: str,
-    *,
-    source: str | None = None,
-    sort: str | None = None,
-    descending: bool = False,
-    limit: int = 20,
-) -> Matches:
-    """Find pairs.
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is asked of the score tables.
 
-    Tables are read batch by batch, only the rows shown so far are kept, and whole row groups that cannot match are skipped.
-
-    Args:
+    Attributes:
         results: Folder with one folder of tables per source.
         expression: Condition on `QUERY_COLUMNS`, e.g. `nps < 0.5 and gs > 0.95`; a pair without scores meets no condition on them.
         source: Name of a source; all if left out.
         sort: Column to order by, pairs without a value last, equal ones by source, key and views; default: in order of the tables.
         descending: Largest first.
-        limit: Rows to give.
-
-    Raises:
-        ValueError: if the expression or the column is not understood, or there are no tables.
     """
-    if sort is not None and sort not in QUERY_COLUMNS:
-        raise ValueError(f"--sort {sort}: no such column; columns: {', '.join(QUERY_COLUMNS)}")
-    if limit < 1:
-        raise ValueError(f"--limit {limit}: at least 1 row must be asked for")
-    condition = arrow_filter(expression, QUERY_COLUMNS)
-    data = open_scores(score_tables(results, source))
-    scanner = data.scanner(columns=[*QUERY_COLUMNS, FILE_COLUMN], filter=condition, batch_readahead=4, fragment_readahead=2)
-    total, best = 0, None
-    for batch in scanner.to_batches():
-        total += batch.num_rows
-        if batch.num_rows and (sort is not None or best is None or best.num_rows < limit):
-            found = pa.Table.from_batches([batch])
-            best = _first(found if best is None else pa.concat_tables([best, found]), sort, descending, limit)
-    return Matches(total, best if best is not None else scanner.projected_schema.empty_table())
+
+    results: Path
+    expression: str
+    source: str | None = None
+    sort: str | None = None
+    descending: bool = False
+
+    def first(self, limit: int) -> Matches:
+        """The first rows, and how many match. Tables are read batch by batch and only the rows to be given are kept.
+
+        Raises:
+            ValueError: if the expression or the column is not understood, or there are no tables.
+        """
+        if limit < 1:
+            raise ValueError(f"--limit {limit}: at least 1 row must be asked for")
+        scanner = self._scan()
+        total, kept = 0, scanner.projected_schema.empty_table()
+        for batch in scanner.to_batches():
+            total += batch.num_rows
+            if batch.num_rows and (self.sort is not None or kept.num_rows < limit):
+                kept = pa.concat_tables([kept, pa.Table.from_batches([batch])])
+                if self.sort is None or kept.num_rows > 2 * limit + ROWS_AT_ONCE:
+                    kept = self._first(kept, limit)
+        return Matches(total, self._first(kept, limit))
+
+    def all(self) -> Iterator[pa.Table]:
+        """All rows with `QUERY_COLUMNS`, part by part. Without `sort` one table is held at a time; an order holds all that match.
+
+        Raises:
+            ValueError: as `first`.
+        """
+        condition, tables = self._condition(), score_tables(self.results, self.source)
+        parts = (open_scores([path]).to_table(list(QUERY_COLUMNS), filter=condition) for path in tables)
+        if self.sort is None:
+            yield from parts
+            return
+        found = pa.concat_tables(parts)
+        order = pc.sort_indices(found, sort_keys=self._keys())
+        for start in range(0, found.num_rows, ROWS_AT_ONCE):
+            yield found.take(order.slice(start, ROWS_AT_ONCE))
+
+    def _scan(self) -> ds.Scanner:
+        """Whole row groups that cannot match are skipped."""
+        condition, data = self._condition(), open_scores(score_tables(self.results, self.source))
+        return data.scanner(columns=[*QUERY_COLUMNS, FILE_COLUMN], filter=condition, batch_readahead=4, fragment_readahead=2)
+
+    def _condition(self) -> pc.Expression:
+        if self.sort is not None and self.sort not in QUERY_COLUMNS:
+            raise ValueError(f"--sort {self.sort}: no such column; columns: {', '.join(QUERY_COLUMNS)}")
+        return arrow_filter(self.expression, QUERY_COLUMNS)
+
+    def _keys(self) -> list[tuple[str, str]]:
+        direction = "descending" if self.descending else "ascending"
+        return [(str(self.sort), direction), *((name, "ascending") for name in ORDER if name != self.sort)]
+
+    def _first(self, table: pa.Table, limit: int) -> pa.Table:
+        if self.sort is None:
+            return table.slice(0, limit)
+        return (
+            table.take(pc.select_k_unstable(table, min(limit, table.num_rows), sort_keys=self._keys()))
+            if table.num_rows
+            else table
+        )
 
 
 def write_strips(matches: Matches, results: Path, folder: Path) -> list[Path]:
     """Write one strip per bag of the shown rows: all its images as they were compared, those of a shown pair framed.
 
     Args:
-        matches: See `query_scores`.
+        matches: See `Query.first`.
         results: The folder that was queried, `.../consistency`; shards and views are looked for beside it.
         folder: Where to write `{rank}_{source}_{key}.png`, rank in order of the rows.
 
@@ -112,13 +156,6 @@ def write_strips(matches: Matches, results: Path, folder: Path) -> list[Path]:
             join_strip([image.image for image in images if image.image is not None], places).save(temporary, format="PNG")
         strips.append(path)
     return strips
-
-
-def _first(table: pa.Table, sort: str | None, descending: bool, limit: int) -> pa.Table:
-    if sort is None:
-        return table.slice(0, limit)
-    keys = [(sort, "descending" if descending else "ascending"), *((name, "ascending") for name in ORDER if name != sort)]
-    return table.take(pc.select_k_unstable(table, limit, sort_keys=keys))
 
 
 def open_bags(table: Path, results: Path) -> BagLoader:

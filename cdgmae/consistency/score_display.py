@@ -1,8 +1,8 @@
-"""The summary in a terminal: our sources beside the paper's Tables 1 and 9, with a histogram in block characters."""
+"""Scores in a terminal: our sources beside the paper's Tables 1 and 9 with histograms in block characters, found pairs, comparisons."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from cdgmae.consistency.consistency_summary import SUMMARY_SCHEMA, paper_distance
 from cdgmae.consistency.query import Matches
-from cdgmae.consistency.score_tables import COMPARED, METRICS, QUERY_COLUMNS
+from cdgmae.consistency.score_tables import COMPARED, METRICS
+from cdgmae.consistency.source_comparison import SourceComparison
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.storage.tables import read_table
+from cdgmae.terminal import ResultTable, open_console
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 NUM_BINS = 48
@@ -70,7 +72,7 @@ def read_display(results: Path, metric: str = "nps") -> ConsistencyDisplay:
 
 def render_display(display: ConsistencyDisplay, console: Console | None = None) -> None:
     """Print tables and histograms."""
-    console = console or Console()
+    console = console or open_console()
     console.print(_summary_table(display.rows))
     console.print(
         "[dim]Paper: ViT-B/16 MAE on ImageNet-1K. Scores from different encoders live on different scales: compare sources scored by one "
@@ -83,31 +85,58 @@ def render_display(display: ConsistencyDisplay, console: Console | None = None) 
         console.print(f"{low}{high:>{NUM_BINS - len(low)}}", style="dim", highlight=False)
 
 
-def render_matches(matches: Matches, strips: Sequence[Path], console: Console | None = None) -> None:
+def render_matches(matches: Matches, strips: Sequence[str], console: Console | None = None) -> None:
     """Print the found pairs as a table, and where their strips are."""
-    console = console or Console()
-    table = Table(
-        title=f"{matches.total:,} pairs match, {matches.rows.num_rows} shown",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-    )
+    console = console or open_console()
     rows = matches.shown()
-    columns = ["source", "key", "view_a", "view_b", *METRICS, *(["reason"] if any(row["reason"] for row in rows) else [])]
-    for name in columns:
-        is_text = name in ("source", "key", "reason")
-        table.add_column(name, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(row[name]) for name in columns))
-    console.print(table)
+    hidden = [
+        name
+        for name in ("status", "encoder", "reason", "class_name")
+        if name in ("status", "encoder") or not any(row[name] for row in rows)
+    ]
+    shown = [{name: value for name, value in row.items() if name not in hidden} for row in rows]
+    render_rows(f"{matches.total:,} pairs match, {len(rows)} shown", shown, ("source", "key", "class_name", "reason"), console)
+    if len(rows) < matches.total:
+        console.print("[dim]--limit N shows more; --csv, --json and --output FILE give all of them.[/dim]", highlight=False)
     for path in strips:
-        console.print(str(path), highlight=False, soft_wrap=True)
+        console.print(path, highlight=False, soft_wrap=True)
 
 
-def matches_as_csv(matches: Matches) -> str:
-    """The found pairs as CSV with a header."""
-    text: str = matches.rows.select(QUERY_COLUMNS).to_pandas().to_csv(index=False, float_format="%.6g")
-    return text
+def render_comparison(compared: SourceComparison, first: str, second: str) -> None:
+    """Print one row per score, and on how many bags it rests."""
+    rows = [
+        {
+            "score": metric, first: f"{values.first:.3f}", second: f"{values.second:.3f}", "difference": f"{values.difference:+.4f}",
+            "95 % interval": "" if values.low is None else f"{values.low:+.4f} to {values.high:+.4f}",
+            "% higher": f"{100 * values.wins_first:.1f} / {100 * values.wins_second:.1f}",
+            "r, rank r": "" if values.pearson is None else f"{values.pearson:.2f} / {values.spearman:.2f}",
+        }
+        for metric, values in compared.metrics.items()
+    ]  # fmt: skip
+    render_rows(f"{first} and {second} on {compared.bags:,} real images that both have views of", rows, ("score",))
+    open_console().print(
+        f"[dim]Left out, scored in one alone: {compared.only_first:,} of {first}, {compared.only_second:,} of {second}. One value per bag. "
+        f"Higher: bags that score higher in {first} / in {second}. Interval: bootstrap over bags. "
+        "r, rank r: correlation by Pearson and Spearman.[/dim]",
+        highlight=False,
+    )
+
+
+def render_rows(title: str, rows: Sequence[Mapping[str, Any]], text: Sequence[str], console: Console | None = None) -> None:
+    """Print rows as a table.
+
+    Args:
+        title: What they are.
+        rows: Rows of equal keys, which are the headings; floats get four digits.
+        text: Columns of words, aligned left.
+        console: Where to.
+    """
+    table = ResultTable(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
+    for name in rows[0] if rows else ():
+        table.add_column(name, justify="left" if name in text else "right")
+    for row in rows:
+        table.add_row(*(escape(_cell(value)) for value in row.values()))
+    (console or open_console()).print(table, highlight=False)
 
 
 def histogram_line(counts: list[int]) -> str:
@@ -124,8 +153,8 @@ def _count(paths: list[Path], metric: str, edges: np.ndarray[Any, np.dtype[np.fl
     return [int(count) for count in counts]
 
 
-def _summary_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(
+def _summary_table(rows: list[dict[str, Any]]) -> ResultTable:
+    table = ResultTable(
         title="Consistency of view pairs, mean ± deviation, and 95 % interval of the mean",
         title_justify="left",
         box=SIMPLE_HEAD,
@@ -154,11 +183,19 @@ def _mean_and_deviation(row: dict[str, Any], metric: str) -> str:
 
 
 def _interval(row: dict[str, Any], metric: str) -> str:
-    return f"{row[f'{metric}_low']:.4f}..{row[f'{metric}_high']:.4f}"
+    return f"{row[f'{metric}_low']:.4f} to {row[f'{metric}_high']:.4f}"
 
 
 def _cell(value: str | int | float | None) -> str:
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+    return (
+        ""
+        if value is None
+        else f"{value:.4f}"
+        if isinstance(value, float)
+        else f"{value:,}"
+        if isinstance(value, int)
+        else str(value)
+    )
 
 
 def _distance(value: float | None) -> str:

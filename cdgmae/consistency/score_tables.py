@@ -27,19 +27,22 @@ SCORE_SCHEMA = pa.schema(
         pa.field("reason", pa.string()),
         pa.field("source", pa.string(), nullable=False),
         pa.field("encoder", pa.string(), nullable=False),
+        pa.field("class_name", pa.string()),
         pa.field("nearest_patches", pa.list_(pa.uint16())),
         pa.field("nearest_similarities", pa.list_(pa.float32())),
     ]
 )
 """Columns of a score table. `view_a` is 0, the real image, or the lower view_index of a pair of views; the four scores are null
-where `status` is `bad`, and `reason` says why; `encoder` is the digest of the scoring encoder's weights. The last two
+where `status` is `bad`, and `reason` says why; `encoder` is the digest of the scoring encoder's weights, `class_name`
+the class of the real image, null where it has none (tables of earlier versions lack it and read as null). The last two
 are null but for the pairs of a few chosen bags: for each patch of view_a, row by row, the number of view_b's nearest patch and the cosine
 to it (mean: `nps`). Patches are those of the central square, `image_size` / `patch_size` (file metadata) to a side."""
 
 NEAREST_COLUMNS = ("nearest_patches", "nearest_similarities")
 
-QUERY_COLUMNS = tuple(name for name in SCORE_SCHEMA.names if name not in NEAREST_COLUMNS)
-"""Columns with one value per row: what an expression may name and a query shows."""
+QUERY_SCHEMA = pa.schema([field.with_nullable(True) for field in SCORE_SCHEMA if field.name not in NEAREST_COLUMNS])
+QUERY_COLUMNS = tuple(QUERY_SCHEMA.names)
+"""Columns with one value per row: what an expression may name and a query gives."""
 
 
 def check_scores(table: pa.Table) -> None:

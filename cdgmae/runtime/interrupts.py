@@ -32,6 +32,17 @@ class TransientProblem(ValueError):
     """What another try may not meet: something is wrong with this node, or a process was killed. All other ValueErrors come again."""
 
 
+def may_pass(error: BaseException) -> bool:
+    """Whether another try may succeed: whatever the operating system refused (libraries raise OSError without its number for bad files),
+    and what is known to pass."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, TransientProblem) or (isinstance(seen, OSError) and seen.errno is not None):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
 class OutOfDeviceMemory(ValueError):
     """A GPU's memory does not suffice; the command line turns this into `EXIT_OUT_OF_MEMORY`."""
 

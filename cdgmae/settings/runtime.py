@@ -15,6 +15,9 @@ RUNTIME_VARIABLE = "CDGMAE_RUNTIME"
 RUN_VARIABLE = "CDGMAE_WORKFLOW_RUN"
 """Environment variable with the name of one run of the workflow, from the start of snakemake to its end."""
 
+FAILS_AGAIN = "It would fail again, so it is not tried again in this run: mend it, then start anew."
+"""What a job of the workflow ends with when it failed for a reason that does not pass; the controller reads it in the job's log."""
+
 
 class RuntimeSettings(Settings):
     """Section `runtime`: the one object that says how a job runs here; whatever trains, samples, scores or propagates takes it."""

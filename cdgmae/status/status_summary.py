@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from cdgmae.cluster.queue import jobs_of_folder
 from cdgmae.config import Config
 from cdgmae.status.evidence import JobState, judge
 from cdgmae.status.expected import Job, expected_jobs
@@ -30,7 +31,8 @@ def workflow_status(config: Config, root: Path = Path(), now: float | None = Non
 
     Returns:
         `jobs` (state -> number), `groups` (one dict per group, in order: stage, group, total, states, jobs_per_hour, seconds_left),
-        `running` (one per running job) and `errors` (failed and waiting jobs, newest first).
+        `running` (one per running job), `queue` (the jobs that Slurm holds for this folder) and `errors` (failed and waiting jobs, newest
+        first).
     """
     moment = time.time() if now is None else now
     states = [judge(job, root, moment) for job in expected_jobs(config)]
@@ -44,6 +46,10 @@ def workflow_status(config: Config, root: Path = Path(), now: float | None = Non
         "jobs": _count(states),
         "groups": [_group_facts(stage, group, found, root, moment) for (stage, group), found in groups.items()],
         "running": [_running_facts(state, moment) for state in states if state.state == "running"],
+        "queue": [
+            {"job": job.id, "state": job.state, "what": job.what, "reason": job.reason, "minutes": round(job.age_min, 1)}
+            for job in jobs_of_folder(root)
+        ],
         "errors": [_stopped_facts(state, moment) for state in stopped[:SHOWN_ERRORS]],
     }
 

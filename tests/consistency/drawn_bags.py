@@ -41,7 +41,8 @@ def write_shard(path: Path, images: Images) -> Path:
             if isinstance(data, str):
                 writer.add_failure(ImageRow(key, view_index, status=BAD, reason=data))
             else:
-                writer.add_image(ImageRow(key, view_index, extension="png", width=SIZE, height=SIZE), data)
+                class_name = "beetle" if key == "k1" else None
+                writer.add_image(ImageRow(key, view_index, class_name=class_name, extension="png", width=SIZE, height=SIZE), data)
         writer.commit(settings_digest="test")
     return path
 

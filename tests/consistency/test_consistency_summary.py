@@ -96,7 +96,7 @@ def test_generators_are_ranked_by_their_distance_to_the_video_source(tmp_path: P
     shown = CliRunner(env={"COLUMNS": "140", "NO_COLOR": "1"}).invoke(app, ["show", "--results", str(tmp_path)])
     assert "0.300" in shown.stdout
     assert [source for source in re.findall(r"\w+", shown.stdout) if source in rows][:3] == ["clips", "near", "far"]
-    assert f"{rows['near']['nps_low']:.4f}..{rows['near']['nps_high']:.4f}" in shown.stdout
+    assert f"{rows['near']['nps_low']:.4f} to {rows['near']['nps_high']:.4f}" in shown.stdout
 
 
 def test_tables_of_one_source_scored_at_different_sizes_are_not_mixed(tmp_path: Path) -> None:

@@ -157,6 +157,19 @@ def test_show_prints_ours_the_papers_and_a_histogram(tmp_path: Path) -> None:
     assert sum(as_json["histograms"]["s_ldm"]) == 6
 
 
+@pytest.mark.parametrize("columns", [None, "80"])
+def test_show_is_whole_in_a_pipe_and_at_80_columns(tmp_path: Path, columns: str | None) -> None:
+    paths = [write_scores(tmp_path, "a_source_with_a_long_name", 0, [0.25, 0.5, 0.5, None])]
+    summarise(paths, tmp_path / "summary.parquet", tmp_path / "summary.csv")
+    shown = CliRunner(env={"COLUMNS": columns, "NO_COLOR": "1"}).invoke(app, ["show", "--results", str(tmp_path)]).stdout
+    assert "\u2026" not in shown
+    letters = "".join(shown.split())
+    for text in ("reverse", "tovideo", "0.417±", "0.118", "Video", "0.991", "0.5000"):
+        assert text in letters, text
+    if columns is None:
+        assert any({"a_source_with_a_long_name", "0.417", "±", "0.118"} <= set(line.split()) for line in shown.splitlines())
+
+
 def test_show_says_what_is_missing_or_unknown(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"summary\.parquet does not exist; run"):
         read_display(tmp_path)

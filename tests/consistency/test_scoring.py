@@ -83,6 +83,7 @@ def test_rows_follow_the_contract(score: Callable[..., Any]) -> None:
     assert {(row["view_a"], row["source"], row["encoder"], row["status"], row["reason"]) for row in rows} == {
         (0, "s_ldm", f"pixels{PATCH}", "ok", None)
     }
+    assert {row["key"]: row["class_name"] for row in rows} == {f"k{key}": "beetle" if key == 1 else None for key in range(5)}
     assert (facts["pairs"], facts["bad"], facts["without_views"]) == (15, 0, 0)
     assert facts["nps"] == pytest.approx(np.mean([row["nps"] for row in rows]))
     assert table_facts(path)["real_shard"] == "real/00000"

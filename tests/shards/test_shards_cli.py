@@ -8,9 +8,9 @@ import pytest
 from drawn_images import plant_bad_files
 from typer.testing import CliRunner
 
-from cdgmae.commands.options import find_shards
 from cdgmae.commands.shards import app
 from cdgmae.settings.shards import DatasetSettings
+from cdgmae.storage.image_shards import find_shards
 
 Make = Callable[..., Path]
 Dataset = Callable[..., DatasetSettings]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from cdgmae.settings.runtime import FAILS_AGAIN
 from tests.slurm.drill_place import copy_place, write_profile
 from tests.slurm.virtual_cluster import VirtualCluster
 
@@ -41,6 +44,8 @@ def test_each_failure_ends_as_it_should(cluster: VirtualCluster, prepared: Path,
     controller = place.start(*map(view_shard, SOURCES))
     cancelled = place.job("make_views_wildcards_cancelled")
     cluster.call("scancel", cancelled)
+    status = cluster.call(sys.executable, "-m", "cdgmae", "status", "--config", "config.yaml", "--json", cwd=place.folder)
+    assert "make_views broken_00000" in {job["what"] for job in json.loads(status)["queue"]}
     assert controller.wait(240) == 1
     text = controller.output()
 
@@ -53,9 +58,11 @@ def test_each_failure_ends_as_it_should(cluster: VirtualCluster, prepared: Path,
     assert "oom-kill" in text or not cluster.control_groups
 
     assert not (place.folder / view_shard("broken")).exists()
-    assert place.tries("make_views/broken") == 1 + RETRIES
+    assert place.tries("make_views/broken") == 1
     log = "logs/make_views/broken/00000.log"
     assert log in text  # where it is, and what it says
     assert "error: " in text
-    assert (place.folder / log).read_text().splitlines()[-1] in text
+    assert FAILS_AGAIN in (place.folder / log).read_text().splitlines()  # before what Slurm adds
+    assert FAILS_AGAIN in text
+    assert len(text[text.index("Error in rule make_views") :].split("[", 1)[0].splitlines()) < 60
     assert cluster.queue() == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,6 +70,32 @@ def test_the_demo_has_all_stages_and_an_empty_folder_has_everything_to_do(config
         ("report", "paper tables"): 10,
     }  # fmt: skip
     assert list(tmp_path.iterdir()) == []
+
+
+def test_jobs_that_wait_or_run_in_slurm_are_listed_with_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command, elsewhere = tmp_path / "bin/squeue", tmp_path / "elsewhere"
+    lines = [
+        ("17", "PENDING", "Priority", tmp_path, "rule_make_views_wildcards_s_ldm_00003"),
+        ("18", "RUNNING", "None", tmp_path, "rule_write_report"),
+        ("19", "RUNNING", "None", elsewhere, "rule_make_views_wildcards_other_00000"),
+        ("20", "RUNNING", "None", tmp_path, "(null)"),
+    ]
+    fields = [
+        "\x1f".join((job, "cdgmae_x", state, "2026-01-01T00:00:00", reason, str(folder), comment))
+        for job, state, reason, folder, comment in lines
+    ]
+    write(command, "#!/bin/sh\ncat <<END\n" + "\n".join(fields) + "\nEND\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("COLUMNS", "200")
+    arguments = ["status", "--config", str(ROOT / "config.yaml"), "--folder", str(tmp_path)]
+    assert "Slurm job" not in CliRunner().invoke(app, arguments).stdout  # no workflow ran here yet
+    (tmp_path / ".snakemake").mkdir()
+    shown = CliRunner().invoke(app, arguments).stdout
+    assert re.search(r"17 +PENDING +make_views s_ldm_00003 +.* ago +Priority", shown)
+    assert re.search(r"18 +RUNNING +write_report +.* ago", shown)
+    assert "other" not in shown
+    assert "20 " not in shown
 
 
 def test_outputs_that_come_and_go_change_the_counts(config: Config, tmp_path: Path) -> None:

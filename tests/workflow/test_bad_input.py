@@ -18,7 +18,7 @@ def own_images(folder: Path) -> dict[str, Any]:
 def attempt(tmp_path: Path, config: dict[str, Any], target: str = "shards") -> tuple[int, str]:
     place = Workplace(tmp_path)
     place.write_config(config)
-    done = place.run(target, "--show-failed-logs", timeout=600)
+    done = place.run(target, timeout=600)
     return done.returncode, " ".join((done.stdout + done.stderr).split())
 
 

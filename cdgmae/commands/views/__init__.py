@@ -17,7 +17,6 @@ from cdgmae.commands.options import (
     SeedOption,
     SettingsOption,
     ThreadsOption,
-    find_shards,
     parse_runtime,
     parse_settings,
     print_result,
@@ -64,6 +63,7 @@ def train_generator(
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.publishing import published
+    from cdgmae.storage.image_shards import find_shards
 
     parsed = parse_settings(GeneratorTrainingSettings, settings)
     here = parse_runtime(runtime, device, precision, threads)
@@ -138,6 +138,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Write one bag as a strip of images, the real one first, and print its rows."""
+    from cdgmae.storage.image_shards import find_shards
     from cdgmae.views.show import show_bag
 
     rows = show_bag(key, find_shards(shards), find_shards(views) if views is not None else [], output)

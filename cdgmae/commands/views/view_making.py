@@ -16,8 +16,6 @@ from cdgmae.commands.options import (
     SeedOption,
     ShardOption,
     ThreadsOption,
-    check_values,
-    find_shards,
     parse_runtime,
     print_result,
     read_values,
@@ -71,6 +69,7 @@ def make(
     batch size, only what is missing is made.
     """
     from cdgmae.storage.files.publishing import published
+    from cdgmae.storage.image_shards import find_shards
 
     views = parse_views(settings, batch_size=batch_size, max_bad_fraction=max_bad_fraction)
     given = parse_inputs(inputs or [])
@@ -100,7 +99,7 @@ def parse_views(text: str, **others: float | None) -> ViewSettings:
         allowed = [name for name, source in KINDS.items() if source.views_class is not None]
         raise ValueError(f"{origin}: kind = {kind!r}; allowed: {', '.join(allowed)}{did_you_mean(str(kind), allowed)}")
     values |= {name: value for name, value in others.items() if value is not None and name in views_class.model_fields}
-    return check_values(views_class, values, origin)
+    return views_class.checked(values, origin)
 
 
 def parse_inputs(pairs: Sequence[str]) -> dict[str, Path]:

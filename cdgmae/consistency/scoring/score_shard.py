@@ -132,7 +132,10 @@ def check_image_size(image_size: int, encoder: Encoder, name: str) -> None:
 def _identity(settings: ScoringSettings, inputs: dict[str, str], source: str, precision: str) -> str:
     """Everything that finished parts depend on; tolerance and index maps, which come at the end, are not part of it."""
     scoring = settings.model_dump(mode="json", exclude={"max_bad_fraction", "nearest_bags"})
-    return json.dumps({"scoring": scoring, "inputs": inputs, "source": source, "precision": precision}, sort_keys=True)
+    return json.dumps(
+        {"scoring": scoring, "inputs": inputs, "source": source, "precision": precision, "columns": SCORE_SCHEMA.names},
+        sort_keys=True,
+    )
 
 
 def _score(task: ScoringTask, bags: BagLoader, embed: Embedder, label: str, runtime: RuntimeSettings) -> tuple[pa.Table, int]:

@@ -20,7 +20,7 @@ import torch
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA, check_scores
 from cdgmae.consistency.scoring.bag_embedding import EmbeddedBag, Embedder, embed_bags
 from cdgmae.consistency.scoring.pair_images import BagLoader, CropBags, ViewBags, bad_pair_reason
-from cdgmae.consistency.scoring.similarities import global_similarity, local_similarity, nearest_patch_similarity
+from cdgmae.consistency.scoring.similarities import pair_similarities
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.settings.consistency import ScoringSettings
@@ -177,17 +177,17 @@ def _score_pairs(bags: Sequence[EmbeddedBag], loader: BagLoader) -> list[dict[st
     good: list[tuple[EmbeddedBag, dict[str, Any]]] = []
     for bag in bags:
         images = {image.view_index: image for image in bag.loaded.images}
-        for view_a, view_b in loader.pairs(bag.loaded.key):
+        key, class_name = bag.loaded.key, loader.class_name(bag.loaded.key)
+        for view_a, view_b in loader.pairs(key):
             reason = bad_pair_reason((images[view_a], images[view_b]))
-            row = {"key": bag.loaded.key, "view_a": view_a, "view_b": view_b, "status": BAD if reason else OK, "reason": reason}
+            row = {"key": key, "view_a": view_a, "view_b": view_b, "status": BAD if reason else OK, "reason": reason}
+            row["class_name"] = class_name
             rows.append(row)
             if reason is None:
                 good.append((bag, row))
     for start in range(0, len(good), PAIRS_AT_ONCE):
         part = good[start : start + PAIRS_AT_ONCE]
         x_PTD, y_PTD = (torch.stack([bag.tokens_TD[row[view]] for bag, row in part]) for view in ("view_a", "view_b"))
-        nps, nps_reverse = nearest_patch_similarity(x_PTD[:, 1:], y_PTD[:, 1:])
-        gs, ls = global_similarity(x_PTD[:, 0], y_PTD[:, 0]), local_similarity(x_PTD[:, 1:], y_PTD[:, 1:])
-        for (_, row), values in zip(part, torch.stack([gs, ls, nps, nps_reverse], dim=1).tolist(), strict=True):
+        for (_, row), values in zip(part, pair_similarities(x_PTD, y_PTD).tolist(), strict=True):
             row.update(zip(METRICS, values, strict=True))
     return rows

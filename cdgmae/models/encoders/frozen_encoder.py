@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import torch
@@ -27,6 +28,11 @@ class Encoder(nn.Module):
     def __init__(self, patch_size: int, embed_dim: int, digest: str) -> None:
         super().__init__()
         self.patch_size, self.embed_dim, self.digest = patch_size, embed_dim, digest
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next((tensor.device for tensor in chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
     @torch.inference_mode()
     def tokens(self, images_BCHW: Tensor, *, final_norm: bool = True) -> Tensor:
@@ -71,6 +77,10 @@ class Encoder(nn.Module):
             for handle in handles:
                 handle.remove()
         return f"layer {bad[0]}" if bad else "the tokens"
+
+    def shape_tokens(self, images_BCHW: Tensor) -> Tensor:
+        """As `tokens`, without looking at values: for images without any (device `meta`)."""
+        return self._tokens(images_BCHW, True)
 
     def _tokens(self, images_BCHW: Tensor, final_norm: bool) -> Tensor:
         raise TypeError(f"{type(self).__name__} must define _tokens")

@@ -10,7 +10,9 @@ from pydantic import Field
 from cdgmae.propagation.benchmarks.benchmark import Benchmark
 from cdgmae.propagation.benchmarks.davis import Davis, DavisProtocol
 from cdgmae.propagation.benchmarks.jhmdb import Jhmdb, JhmdbProtocol
+from cdgmae.propagation.benchmarks.key_points import KeyPointProtocol, KeyPoints
 from cdgmae.propagation.benchmarks.spair import Spair, SpairProtocol
+from cdgmae.propagation.benchmarks.tap_vid import TapVid, TapVidProtocol
 from cdgmae.propagation.benchmarks.vip import Vip, VipProtocol
 
 BENCHMARKS: Mapping[str, Benchmark[Any, Any]] = {
@@ -20,12 +22,14 @@ BENCHMARKS: Mapping[str, Benchmark[Any, Any]] = {
         Vip(),
         Jhmdb(),
         Spair(),
+        TapVid(),
+        KeyPoints(),
     )
 }
 """Kind -> its object."""
 
 EvaluationSet = Annotated[
-    DavisProtocol | VipProtocol | JhmdbProtocol | SpairProtocol,
+    DavisProtocol | VipProtocol | JhmdbProtocol | SpairProtocol | TapVidProtocol | KeyPointProtocol,
     Field(discriminator="kind"),
 ]
 """Settings of an evaluation set of any kind."""

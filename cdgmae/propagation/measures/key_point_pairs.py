@@ -21,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
-from torch.nn import functional as F
 
 from cdgmae.models.encoders.frozen_encoder import Encoder
 from cdgmae.propagation.benchmarks.benchmark import size_columns
@@ -29,6 +28,7 @@ from cdgmae.propagation.benchmarks.spair import ALPHAS, SpairProtocol
 from cdgmae.propagation.engine.frames import embed_frames, grid_of, input_sides
 from cdgmae.propagation.layouts.image_files import read_headers, show_size
 from cdgmae.propagation.layouts.labelled_clip import check_root, listed_names, raise_problems
+from cdgmae.propagation.tracks.tracking import sample_features
 
 logger = logging.getLogger("cdgmae")
 
@@ -147,16 +147,9 @@ def nearest_patches(source_hwD: Tensor, target_hwD: Tensor, points_K2: Tensor) -
     Args:
         source_hwD: Unit features of the source.
         target_hwD: Unit features of the target.
-        points_K2: x and y in the unit square of the source; features between cell centres are bilinear, beyond the outermost constant.
+        points_K2: x and y in the unit square of the source.
     """
-    sampled_DK = F.grid_sample(
-        source_hwD.permute(2, 0, 1)[None],
-        (2 * points_K2 - 1)[None, None],
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=False,
-    )[0, :, 0]
-    best_K = (F.normalize(sampled_DK, dim=0).T @ target_hwD.flatten(0, 1).T).argmax(dim=1)
+    best_K = (sample_features(source_hwD, points_K2) @ target_hwD.flatten(0, 1).T).argmax(dim=1)
     width = target_hwD.shape[1]
     return torch.stack([best_K % width, best_K // width], dim=1)
 

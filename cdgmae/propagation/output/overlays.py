@@ -63,12 +63,12 @@ def mask_images(clip: LabelledClip, predictions_T: Sequence[Ids]) -> Iterator[Im
     """
     for frame, predicted in enumerate(predictions_T):
         painted = mask_image(clip, frame, predicted, read_annotation(clip.labels[frame]).ids_HW)
-        yield _captioned(painted, clip, frame, "white outline: differs from the annotation")
+        yield captioned(painted, clip, frame, "white outline: differs from the annotation")
 
 
 def mask_image(clip: LabelledClip, frame: int, ids_HW: Ids, truth_HW: Ids, longer_side: int = LONGER_SIDE) -> Image.Image:
     """One frame under `ids_HW`, see `mask_images`; ids may have any size, `longer_side` is the image's, in pixels."""
-    image = _canvas(clip.frames[frame], longer_side)
+    image = canvas(clip.frames[frame], longer_side)
     fitted = (_fit(ids, image.size) for ids in (ids_HW, truth_HW))
     return Image.fromarray(paint_ids(np.asarray(image), *fitted))
 
@@ -102,7 +102,7 @@ def joint_images(
     """
     for frame in range(len(clip.frames)):
         image = joint_image(clip, frame, pixels_2JT[:, :, frame], found_JT[:, frame], truth_2JT[:, :, frame])
-        yield _captioned(image, clip, frame, "white line: to the true joint, if missed at PCK@0.2")
+        yield captioned(image, clip, frame, "white line: to the true joint, if missed at PCK@0.2")
 
 
 def joint_image(
@@ -114,7 +114,7 @@ def joint_image(
     longer_side: int = LONGER_SIDE,
 ) -> Image.Image:
     """One frame with joints and limbs, see `joint_images`; `longer_side` is the image's, in pixels."""
-    image = _canvas(clip.frames[frame], longer_side)
+    image = canvas(clip.frames[frame], longer_side)
     scale = np.array([image.width / clip.frame_size[1], image.height / clip.frame_size[0]])[:, None]
     _draw_joints(image, pixels_2J * scale, found_J, truth_2J * scale)
     return image
@@ -134,21 +134,22 @@ def _draw_joints(image: Image.Image, joints_2J: Coordinates, found_J: npt.NDArra
             continue
         if np.hypot(x - true_points[joint][0], y - true_points[joint][1]) > limit:
             draw.line([(x, y), true_points[joint]], fill=WHITE, width=2)
-            _dot(draw, true_points[joint], 4, BLACK, WHITE)
-        _dot(draw, (x, y), 5, _side_colour(joint), BLACK)
+            dot(draw, true_points[joint], 4, BLACK, WHITE)
+        dot(draw, (x, y), 5, _side_colour(joint), BLACK)
 
 
 def _side_colour(joint: int) -> tuple[int, int, int]:
     return {"left": LEFT, "right": RIGHT}.get(JOINT_NAMES[joint].split(" ")[0], MIDDLE)
 
 
-def _dot(
+def dot(
     draw: ImageDraw.ImageDraw, at: tuple[float, float], radius: int, fill: tuple[int, int, int], rim: tuple[int, int, int]
 ) -> None:
+    """A filled circle with a rim; `radius` in pixels."""
     draw.ellipse([at[0] - radius, at[1] - radius, at[0] + radius, at[1] + radius], fill=fill, outline=rim, width=2)
 
 
-def _canvas(path: Path, longer_side: int) -> Image.Image:
+def canvas(path: Path, longer_side: int) -> Image.Image:
     """A frame with its longer side at `longer_side` and even sides, as video codecs want them."""
     with Image.open(path) as stored:
         image = upright(stored)
@@ -161,7 +162,7 @@ def _fit(ids_HW: Ids, size: tuple[int, int]) -> Ids:
     return np.asarray(Image.fromarray(ids_HW).resize(size, Image.Resampling.NEAREST))
 
 
-def _captioned(image: Image.Image, clip: LabelledClip, frame: int, legend: str) -> Image.Image:
+def captioned(image: Image.Image, clip: LabelledClip, frame: int, legend: str) -> Image.Image:
     """The image with a strip below that names clip and frame."""
     whole = Image.new("RGB", (image.width, image.height + CAPTION_HEIGHT), BLACK)
     whole.paste(image)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of, column_of
 from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA, wide_rows
 from cdgmae.storage.tables import read_table
+from cdgmae.terminal import ResultTable, open_console
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,9 @@ def read_display(results: Path) -> PropagationDisplay:
 
 def render_display(display: PropagationDisplay, console: Console | None = None) -> None:
     """Print the table and one line per evaluation set on how it was measured."""
-    console = console or Console()
+    console = console or open_console()
     columns = display.columns
-    table = Table(title="Frozen encoders, percent", title_justify="left")
+    table = ResultTable(title="Frozen encoders, percent", title_justify="left")
     table.add_column("encoder")
     for name in columns:
         table.add_column(name, justify="right")

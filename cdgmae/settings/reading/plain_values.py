@@ -29,14 +29,25 @@ def read_yaml(path: Path) -> Any:
     data = path.read_bytes()
     encoding = next((name for mark, name in ENCODINGS if data.startswith(mark)), "utf-8")
     try:
-        values = yaml.safe_load(data.decode(encoding))
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text in {encoding} (byte {error.start}); save it as UTF-8") from None
+    return read_yaml_text(text, str(path))
+
+
+def read_yaml_text(text: str, origin: str) -> Any:
+    """The plain values of YAML text, checked by `check_plain`.
+
+    Raises:
+        ValueError: if it is no YAML, or unfolds to more than settings can be.
+    """
+    try:
+        values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from None
+        raise ValueError(f"{origin} is not valid YAML: {error}") from None
     except RecursionError:
-        raise ValueError(f"{path} is nested too deep; settings have at most {MAX_DEPTH} levels") from None
-    check_plain(values, str(path))
+        raise ValueError(f"{origin} is nested too deep; settings have at most {MAX_DEPTH} levels") from None
+    check_plain(values, origin)
     return values
 
 

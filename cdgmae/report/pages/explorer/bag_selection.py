@@ -13,10 +13,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdgmae.consistency.data_set import open_scores
+from cdgmae.consistency.bag_scores import bag_means
 from cdgmae.consistency.score_tables import COMPARED
 from cdgmae.runtime.seeds import integer_seed
-from cdgmae.storage.image_shards import OK
 
 SAMPLE_SIZE = 6000
 """Bags of all sources together that the distributions are drawn from."""
@@ -31,7 +30,8 @@ RULES = {
     "patches": "patches stored",
 }
 """Rule -> its name on the page. Of each source, `lowest` and `highest` take the bags with the extreme NPS, `disagree` those with the largest
-difference between two of GS, LS and NPS (each in standard deviations from the source's mean), `random` those with the smallest draws, and
+difference between two of GS, LS and NPS (each in standard deviations from the source's mean), `random` those with the smallest draws, which
+are the same keys in every source, and
 `patches` the smallest draws among bags with stored nearest patches that no other rule has taken. Equal bags are taken in order of keys."""
 
 Order = list[tuple[str, str]]
@@ -71,13 +71,13 @@ class SourceChoice:
     Attributes:
         source: View source.
         num_bags: Bags with at least one scored pair.
-        sample: Means of gs, ls and nps of the sampled bags, lowest draw first.
+        sample: Key, class and means of gs, ls and nps of the sampled bags, lowest draw first.
         bags: The chosen bags; those that each rule puts first come first.
     """
 
     source: str
     num_bags: int
-    sample: dict[str, list[float]]
+    sample: dict[str, list[Any]]
     bags: list[ChosenBag]
 
 
@@ -98,7 +98,7 @@ def choose_source(tables: Sequence[Path], summary: dict[str, Any], quota: int, s
     kept: dict[str, pa.Table] = {}
     num_bags = 0
     for number, path in enumerate(tables):
-        bags = bag_means(path, summary)
+        bags = described_bags(path, summary)
         bags = bags.append_column("table", pa.array(np.full(bags.num_rows, number)))
         num_bags += bags.num_rows
         for rule, size in sizes.items():
@@ -106,34 +106,24 @@ def choose_source(tables: Sequence[Path], summary: dict[str, Any], quota: int, s
             kept[rule] = _first(pa.concat_tables([kept[rule], part]) if rule in kept else part, ORDERS[rule], size)
     if not num_bags:
         return None
-    sample = {metric: kept["random"][metric].slice(0, sample_size).to_pylist() for metric in COMPARED}
+    sample = {name: kept["random"][name].slice(0, sample_size).to_pylist() for name in ("key", "class_name", *COMPARED)}
     return SourceChoice(source, num_bags, sample, _join_rules(source, tables, kept, quota))
 
 
-def bag_means(path: Path, summary: dict[str, Any]) -> pa.Table:
-    """One row per bag of a score table that has a scored pair.
-
-    Pairs of the real image with a view count; where a source has none, as crops do, all pairs do.
+def described_bags(path: Path, summary: dict[str, Any]) -> pa.Table:
+    """The bags of a score table with what the rules look at.
 
     Args:
         path: Score table.
         summary: Its source's row of the consistency summary.
 
     Returns:
-        `key`, the means `gs`, `ls` and `nps`, `has_patches`, `disagreement` in standard deviations, and `draw`, a random number
-        that is a function of source and key.
+        `key`, `class_name`, the means `gs`, `ls` and `nps`, `has_patches`, `disagreement` in standard deviations, and `draw`, a random
+        number that is a function of the key alone: the random bags of all sources are those of the same real images.
     """
-    pairs = open_scores([path]).to_table(["key", "view_a", *COMPARED, "nearest_patches"], filter=pc.field("status") == OK)
-    with_real = pc.equal(pairs["view_a"], 0)
-    if pc.any(with_real).as_py():
-        pairs = pairs.filter(with_real)
-    pairs = pairs.append_column("has_patches", pc.is_valid(pairs["nearest_patches"])).drop_columns("nearest_patches")
-    means = pairs.group_by("key").aggregate([*((metric, "mean") for metric in COMPARED), ("has_patches", "any")])
-    means = means.select(["key", *(f"{metric}_mean" for metric in COMPARED), "has_patches_any"])
-    means = means.rename_columns(["key", *COMPARED, "has_patches"])
+    means = bag_means(path)
     spread = _disagreement({metric: means[metric].to_numpy() for metric in COMPARED}, summary)
-    hash_key = f"{integer_seed(0, STREAM, str(summary['source'])):016x}"
-    draws = pd.util.hash_array(means["key"].to_numpy(), hash_key=hash_key, categorize=False)
+    draws = pd.util.hash_array(means["key"].to_numpy(), hash_key=f"{integer_seed(0, STREAM, 'bags'):016x}", categorize=False)
     return means.append_column("disagreement", pa.array(spread)).append_column("draw", pa.array(draws))
 
 

@@ -24,7 +24,7 @@ from cdgmae.storage.tables import table_facts
 
 IMAGES = "images"
 STRIP_QUALITY = 80
-PAIR_COLUMNS = ("key", "view_a", "view_b", *COMPARED, "reason", *NEAREST_COLUMNS)
+PAIR_COLUMNS = ("key", "class_name", "view_a", "view_b", *COMPARED, "reason", *NEAREST_COLUMNS)
 NO_ROOM = "left out, so that the report stays small"
 
 
@@ -83,11 +83,12 @@ def _read_table(table: Path, members: Sequence[ChosenBag], results: Path, size: 
     loader, problem = _open_images(table, results)
     shown = []
     for bag in members:
-        pairs = [_pair(row) for row in rows if row["key"] == bag.key]
-        class_name, strip, views, lack = _draw_strip(loader, bag.key, size) if loader is not None else (None, None, [], problem)
+        mine = [row for row in rows if row["key"] == bag.key]
+        pairs = [_pair(row) for row in mine]
+        strip, views, lack = _draw_strip(loader, bag.key, size) if loader is not None else (None, [], problem)
         views = views or [{"index": index} for index in sorted({pair[end] for pair in pairs for end in "ab"})]
         shown.append(ShownBag({
-            "key": bag.key, "source": bag.source, "class": class_name, "rules": bag.rules,
+            "key": bag.key, "source": bag.source, "class": mine[0]["class_name"], "rules": bag.rules,
             **{name: round(value, 4) for name, value in bag.scores.items()},
             "side": int(facts["image_size"]) // int(facts["patch_size"]) if "patch_size" in facts else None,
             "views": views, "strip": None, "problem": lack, "pairs": pairs,
@@ -121,22 +122,22 @@ def _open_images(table: Path, results: Path) -> tuple[BagLoader | None, str | No
         return None, str(error)
 
 
-def _draw_strip(loader: BagLoader, key: str, size: int) -> tuple[str | None, bytes | None, list[dict[str, Any]], str | None]:
-    """(class, strip, views, None), or (class, None, views, why)."""
+def _draw_strip(loader: BagLoader, key: str, size: int) -> tuple[bytes | None, list[dict[str, Any]], str | None]:
+    """(strip, views, None), or (None, views, why)."""
     try:
-        images, class_name = loader.load(key).images, loader.class_name(key)
+        images = loader.load(key).images
     except KeyError:
-        return None, None, [], "its shard no longer holds this bag"
+        return None, [], "its shard no longer holds this bag"
     sides = [bag_image.image.width for bag_image in images if bag_image.image is not None]
     views = [_view(bag_image) for bag_image in images]
     if not sides:
-        return class_name, None, views, "no image of this bag can be read"
+        return None, views, "no image of this bag can be read"
     side = min(size, *sides)
     strip = Image.new("RGB", (side * len(images), side), "#f5f6f8")
     for place, bag_image in enumerate(images):
         if bag_image.image is not None:
             strip.paste(bag_image.image.resize((side, side), Image.Resampling.LANCZOS), (place * side, 0))
-    return class_name, encode_jpeg(strip, STRIP_QUALITY), views, None
+    return encode_jpeg(strip, STRIP_QUALITY), views, None
 
 
 def _view(bag_image: BagImage) -> dict[str, Any]:

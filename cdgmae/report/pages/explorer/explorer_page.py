@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cdgmae.consistency.score_tables import COMPARED
 from cdgmae.report.pages.explorer.bag_selection import RULES, SAMPLE_SIZE, SourceChoice, choose_source
 from cdgmae.report.pages.explorer.explorer_bags import IMAGES, show_bags
 from cdgmae.report.rendering import write_page
@@ -67,6 +68,7 @@ def write_explorer(
 
 
 def _source(choice: SourceChoice) -> dict[str, Any]:
-    """What the page's script reads of one source: its size and the scores of its sampled bags."""
-    sample = {metric: [round(value, 4) for value in values] for metric, values in choice.sample.items()}
+    """What the page's script reads of one source: its size, and key, class and scores of its sampled bags."""
+    sample = {name: [round(value, 4) for value in choice.sample[name]] for name in COMPARED}
+    sample |= {"key": choice.sample["key"], "class": choice.sample["class_name"]}
     return {"name": choice.source, "bags": choice.num_bags, "sample": sample}

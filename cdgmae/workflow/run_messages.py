@@ -1,0 +1,79 @@
+"""What snakemake says of the jobs of a run, and which of those that failed it tries again."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from snakemake.logging import logger
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from cdgmae.settings.runtime import FAILS_AGAIN
+
+LAST_LINES = 20
+LISTED_FILES = 3
+SLURM_WORDS = ("slurmstepd", "slurmd", "srun: ")
+"""How lines begin that Slurm itself writes into the log of a job, e.g. that it was killed for lack of memory."""
+
+
+class RunMessages(logging.Filter):
+    """Sees what snakemake logs before anyone else does.
+
+    A failed job is reported with the last lines of its log. One whose log says that it would fail again is not tried again, whatever
+    `retries` says; a lost node, a limit or a lack of memory leaves no such word. A warning is said once, not once per job.
+    """
+
+    def __init__(self, workflow: Any) -> None:
+        """Watch a workflow, which need not have a DAG yet."""
+        super().__init__()
+        self._workflow = workflow
+        self._warnings: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is shown; that of a failed job is changed."""
+        if getattr(record, "event", None) == LogEvent.JOB_ERROR:
+            self._report(record)
+        elif record.levelno == logging.WARNING:
+            words = record.getMessage()
+            if words in self._warnings:
+                return False
+            self._warnings.add(words)
+        return True
+
+    def _report(self, record: Any) -> None:
+        lines = {
+            log: _lines(Path(log)) for log in record.log
+        }  # that of the rule, then Slurm's, which holds little of the job's own
+        if any(FAILS_AGAIN in line for own in lines.values() for line in own):
+            self._give_up(record.jobid)
+        if len(record.input) > LISTED_FILES:
+            record.input = [*record.input[:LISTED_FILES], f"{len(record.input) - LISTED_FILES} more"]
+        record.shellcmd = None
+        log, own = next(((log, own) for log, own in lines.items() if own), ("log", []))
+        of_slurm = [line for found in lines.values() if found is not own for line in found if line.startswith(SLURM_WORDS)]
+        shown = {f"end of {log}": own[-LAST_LINES:], "Slurm says": of_slurm[-LAST_LINES:]}
+        texts = {title: "".join(f"\n        {line}" for line in found) for title, found in shown.items() if found}
+        record.aux = {**record.aux, **texts}
+
+    def _give_up(self, number: int) -> None:
+        """Let this be a job's last try."""
+        for job in list(self._workflow.scheduler.running):
+            if self._workflow.dag.jobid(job) == number:
+                # Its setter would also forget the resources, which must be given back as they were taken.
+                job._attempt = job.restart_times + 1
+
+
+def _lines(log: Path) -> list[str]:
+    try:
+        return log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []  # the job never began
+
+
+def watch_run(workflow: Any) -> None:
+    """Let `RunMessages` see the log of this run; without effect inside a job, whose log is its own."""
+    for former in [one for one in logger.filters if isinstance(one, RunMessages)]:
+        logger.removeFilter(former)  # of a workflow that this process ran before
+    if workflow.is_main_process:
+        logger.addFilter(RunMessages(workflow))
