@@ -89,7 +89,8 @@ def index_path(tar_path: Path) -> Path:
     return tar_path.with_suffix(".parquet")
 
 
-def _with_all_columns(index: pa.Table, path: Path) -> pa.Table:
+def with_all_columns(index: pa.Table, path: Path) -> pa.Table:
+    """An index that was read from `path`, with null columns for those that its version did not have yet; TableError if it is another table."""
     missing = [field for field in INDEX_SCHEMA if field.name not in index.column_names]
     foreign = sorted(field.name for field in missing if field.name not in LATER_COLUMNS)
     if foreign:
@@ -226,7 +227,7 @@ def read_index(tar_path: Path, columns: Sequence[str] | None = None) -> pa.Table
     try:
         index = read_table(path, columns)
     except TableError:
-        _with_all_columns(read_table(path), path)  # says what is wrong if it is another table
+        with_all_columns(read_table(path), path)  # says what is wrong if it is another table
         raise
     facts = facts_of(index.schema)
     expected = facts.get("tar_bytes")
@@ -278,7 +279,7 @@ class ImageShard:
             ValueError: if the tar is missing or shorter than the index says.
         """
         self.tar_path = tar_path
-        self.index = _with_all_columns(read_index(tar_path), index_path(tar_path))
+        self.index = with_all_columns(read_index(tar_path), index_path(tar_path))
         self._descriptor: int | None = None
 
     def rows(self, status: str | None = None) -> Iterator[ImageRow]:

@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from cdgmae.names import output_with
 from cdgmae.storage.files.records import RECORD_SUFFIX, FileSum, find_record, read_record
 from cdgmae.storage.files.tree_listing import find_files
-from cdgmae.storage.image_shards import BAD, INDEX_SCHEMA, LATER_COLUMNS, OK, ImageRow, ImageShard, index_path
-from cdgmae.storage.tables import file_sha256, table_facts
+from cdgmae.storage.image_shards import BAD, INDEX_SCHEMA, LATER_COLUMNS, OK, ImageRow, index_path, with_all_columns
+from cdgmae.storage.tables import file_sha256, read_table, table_facts
 
 READ_BYTES = 1 << 20
 
@@ -165,12 +165,12 @@ def _verify_shard(path: Path) -> Finding:
     """Index there and consistent; tar size and SHA-256; every member's name, place and SHA-256; no member without a row."""
     if not index_path(path).is_file():
         return Finding(str(path), "shard", "", ("no index beside it: the shard is incomplete",))
-    shard = ImageShard(path)
+    index = with_all_columns(read_table(index_path(path)), index_path(path))
     problems: list[str] = []
-    if shard.index.schema.remove_metadata() != INDEX_SCHEMA:
+    if index.schema.remove_metadata() != INDEX_SCHEMA:
         problems.append(f"index columns differ from {INDEX_SCHEMA.names}")
         return Finding(str(path), "shard", "", tuple(problems))
-    rows = list(shard.rows())
+    rows = [ImageRow(**row) for row in index.to_pylist()]
     good = [row for row in rows if row.status == OK]
     problems.extend(_row_problems(rows))
     problems.extend(_byte_problems(path, good))

@@ -68,7 +68,7 @@ def page(found: list[Message]) -> str:
 def _messages_of(path: Path) -> Iterator[Message]:
     room = path.relative_to(ROOT / "cdgmae").parts[0].removesuffix(".py")
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        thrown = isinstance(node, ast.Raise)
+        thrown = isinstance(node, ast.Raise | ast.Return)
         said = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("warning", "error")
         if not (thrown or said):
             continue
