@@ -19,6 +19,7 @@ from cdgmae.commands import (
     consistency,
     demo,
     export,
+    fetch,
     pretrain,
     propagation,
     report,
@@ -28,11 +29,13 @@ from cdgmae.commands import (
 )
 from cdgmae.commands.files.provenance import provenance
 from cdgmae.commands.files.verify import verify
+from cdgmae.commands.options import AS_JSON
 from cdgmae.commands.ranks import take_place
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group, may_pass
 from cdgmae.runtime.logs import log_job_header, start_logging
 from cdgmae.settings.runtime import FAILS_AGAIN, RUN_VARIABLE
 from cdgmae.storage.files.command_line import note_command_line
+from cdgmae.storage.hub import keep_slurm_jobs_offline
 
 GROUPS = {
     "shards": shards.app,
@@ -52,6 +55,7 @@ SINGLE_COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
     "provenance": provenance,
     "doctor": checks.doctor,
+    "fetch": fetch.fetch,
 }
 COMMANDS = (*GROUPS, *SINGLE_COMMANDS)
 
@@ -64,8 +68,11 @@ class StageOrder(TyperGroup):
         return list(COMMANDS)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Results are recorded with the command line that made them."""
-        note_command_line(args)
+        """Note the command line, with which results are recorded, and take `--json` wherever it stands before a `--`."""
+        end = args.index("--") if "--" in args else len(args)
+        if "--json" in args[:end]:
+            args = ["--json", *(word for word in args[:end] if word != "--json"), *args[end:]]
+        note_command_line([word for word in args if word != "--json"])
         return super().parse_args(ctx, args)
 
 
@@ -98,13 +105,19 @@ def _show_version(value: bool) -> None:
 def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log details.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the result as one JSON object on the last line; may stand after any command too."),
+    ] = False,
 ) -> None:
     start_logging(verbose)
+    AS_JSON.set(as_json)
 
 
 def main() -> None:
     """Entry point: user errors end in one paragraph and exit code 1, never in a traceback."""
     arguments = sys.argv[1:]
+    keep_slurm_jobs_offline()
     try:
         take_place(arguments)
         if len(sys.argv) > 2 and "--help" not in sys.argv and sys.argv[1:3] != ["cluster", "launch"]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cdgmae.commands.options import JsonOption, SettingsOption, parse_settings, print_result
+from cdgmae.commands.options import SettingsOption, parse_settings, print_result
 from cdgmae.config import load_config
 from cdgmae.names import STAGES
 from cdgmae.paper import PAPER_TABLES
@@ -32,8 +32,7 @@ def write(
         "results/report"
     ),
     config: ConfigOption = [Path("config.yaml")],  # noqa: B006
-    settings: SettingsOption = "",
-    as_json: JsonOption = False,
+    settings: SettingsOption = None,
 ) -> None:
     """Write the pages about what the configuration names, as far as results are there; what has not been run is named in them.
 
@@ -46,7 +45,7 @@ def write(
     chosen = parse_settings(ReportJobSettings, settings) if settings else report_settings(load_config(*config))
     with published(output, inputs=[results / stage for stage in STAGES[:-1] if (results / stage).is_dir()]):
         result = write_report(chosen, results, output)
-    print_result(result, as_json)
+    print_result(result)
 
 
 @app.command()
@@ -63,8 +62,7 @@ def table(
         "results/tables"
     ),
     config: ConfigOption = [Path("config.yaml")],  # noqa: B006
-    settings: SettingsOption = "",
-    as_json: JsonOption = False,
+    settings: SettingsOption = None,
 ) -> None:
     """Write a table of the paper with ours beside it and the difference; cells without data say what is missing.
 
@@ -80,4 +78,4 @@ def table(
     read = "consistency" if PAPER_TABLES[name].is_of_sources else "propagation"
     with published(*(output / f"{name}.{kind}" for kind in ("html", "csv", "md")), inputs=[results / read]):
         result = write_paper_table(name, chosen, results, output)
-    print_result(result, as_json)
+    print_result(result)

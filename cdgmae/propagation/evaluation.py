@@ -90,12 +90,8 @@ def run_propagation(
     cost = encoder_cost(encoder)
     prepare_encoder(encoder, protocol)
     benchmark.check_input(clips, protocol, encoder.patch_size)
-    work = ClipWork(
-        protocol,
-        encoder_settings,
-        ClipResults(work_dir, benchmark.rules, protocol.digest(), encoder.digest, outputs.key),
-        outputs,
-    )
+    results = ClipResults(work_dir, benchmark.rules, protocol.digest(), encoder.digest, outputs.key)
+    work = ClipWork(protocol, encoder_settings, results, outputs)
     chosen = _clips_of_share(clips, share or (rank(), world_size()), work_dir)
     if share is not None or len(chosen) < len(clips):
         _clip_rows(work, chosen, encoder, devices, after_clip)

@@ -158,7 +158,7 @@ def test_the_published_pickle_becomes_a_set_that_goes_through_the_command(tmp_pa
     for root in (direct, converted):
         result = CliRunner().invoke(
             app,
-            ["propagation", "run", "tap_vid", "--root", str(root), "--protocol", "input_size=64x96", "--encoder", "pixels:8", "--strips",
+            ["propagation", "run", "tap_vid", "--root", str(root), "--settings", "input_size=64x96", "--encoder", "pixels:8", "--strips",
              "--overlays", "gif", "--output", str(tmp_path / "results"), "--device", "cpu", "--json"],
         )  # fmt: skip
         assert result.exit_code == 0, result.output

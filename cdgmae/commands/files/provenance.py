@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from cdgmae.commands.options import JsonOption, print_result
+from cdgmae.commands.options import json_wanted, print_result
 
 if TYPE_CHECKING:
     from cdgmae.storage.files.ancestry import Origin
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 def provenance(
     file: Annotated[Path, typer.Argument(help="A result, e.g. results/pretrain/cdg/seed0/encoder.safetensors.")],
-    as_json: JsonOption = False,
 ) -> None:
     """Say where a result comes from: the command that made it and its inputs, back to the source images.
 
@@ -29,12 +28,12 @@ def provenance(
     from cdgmae.storage.files.ancestry import ancestry
 
     origins = list(ancestry(file))
-    if as_json:
+    if json_wanted():
         steps = [
             {"path": str(step.path), "depth": step.depth, "digest": step.digest, "changed": step.changed, "record": step.facts}
             for step in origins
         ]
-        print_result({"steps": steps}, True)
+        print_result({"steps": steps})
         return
     console = Console(soft_wrap=True, highlight=False, markup=False)
     for origin in origins:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from cdgmae.commands.options import JsonOption, print_result
+from cdgmae.commands.options import json_wanted, print_result
 
 if TYPE_CHECKING:
     from cdgmae.storage.verify import Finding
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 def verify(
     paths: Annotated[list[Path], typer.Argument(help="Files or folders of any stage, e.g. results/shards.")],
     repair: Annotated[bool, typer.Option("--repair", help="Delete what is damaged; the next run makes it again.")] = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Re-check results from their bytes: every file against the sha256 that was recorded when it was written.
 
@@ -40,7 +39,7 @@ def verify(
             meter.advance()
     problems = [f"{finding.path}: {problem}" for finding in findings for problem in finding.problems]
     repairs = list(dict.fromkeys(finding.repair for finding in findings if finding.repair is not None))
-    if as_json:
+    if json_wanted():
         bad_files = sum(not finding.ok for finding in findings)
         unrecorded = [finding.path for finding in findings if not finding.recorded]
         facts = {
@@ -50,12 +49,12 @@ def verify(
             "repairs": repairs,
             "unrecorded": unrecorded,
         }
-        print_result(facts, True)
+        print_result(facts)
     else:
         _show_findings(findings, repairs)
     if repair:
         for deleted in delete_damaged(findings):
-            typer.echo(f"deleted {deleted}", err=as_json)
+            typer.echo(f"deleted {deleted}", err=json_wanted())
     if problems:
         raise typer.Exit(1)
 

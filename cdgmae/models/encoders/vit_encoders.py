@@ -19,6 +19,8 @@ from cdgmae.models.encoders.checkpoints import compare_keys
 from cdgmae.models.encoders.frozen_encoder import Encoder, weights_digest
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from cdgmae.models.positions import resize_positions
+from cdgmae.settings.encoder import HUB_PREFIXES
+from cdgmae.storage.hub import FETCH_ADVICE, use_cache_without_network
 
 HEAD_PREFIXES = ("head.", "head_dist.", "attn_pool.", "mask_token", "decoder", "fc_norm.")
 """Entries of a weights file that an encoder without head has no place for and does not miss."""
@@ -145,6 +147,8 @@ def timm_model_encoder(model: Any, name: str = "", *, trained: bool = True) -> E
 
 
 def _create(name: str, pretrained: bool) -> Any:
+    if pretrained or name.startswith(HUB_PREFIXES):
+        use_cache_without_network()
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
     except TypeError:
@@ -154,7 +158,7 @@ def _create(name: str, pretrained: bool) -> Any:
     except Exception as error:  # timm and the hub raise many kinds
         raise ValueError(
             f"encoder {name!r} is neither a file nor a timm model that can be loaded here ({type(error).__name__}: {error}). "
-            f"Weights come from the hub: on a machine without network, download the file elsewhere and give {name}@FILE."
+            f"Weights come from the hub: {FETCH_ADVICE}; or give {name}@FILE for a file of them."
         ) from None
     return model
 

@@ -63,7 +63,7 @@ def grid_of(sides: tuple[int, int], patch_size: int, origin: str) -> tuple[int, 
         )
         raise ValueError(
             f"input size {sides[0]}x{sides[1]} (height x width) of {origin} is not a multiple of the encoder's patch size {patch_size}; "
-            f"set input_size (--protocol input_size=...) to {choices}{hint}"
+            f"set input_size (--settings input_size=...) to {choices}{hint}"
         )
     return sides[0] // patch_size, sides[1] // patch_size
 

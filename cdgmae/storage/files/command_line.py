@@ -27,9 +27,9 @@ def command_line() -> list[str]:
     return list(_arguments)
 
 
-def option_value(arguments: Sequence[str], name: str) -> str:
-    """The value of an option; empty if it was not given."""
-    return next((value for word, value in pairwise(arguments) if word == name), "")
+def option_values(arguments: Sequence[str], name: str) -> list[str]:
+    """The values of an option, in order."""
+    return [value for word, value in pairwise(arguments) if word == name]
 
 
 def influential_words(arguments: Sequence[str]) -> Iterator[str]:
@@ -43,13 +43,14 @@ def influential_words(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def paths_of(word: str) -> list[Path]:
-    """The files and folders that an argument names: itself, `NAME=PATH`, `NAME@PATH`, or strings in JSON settings."""
+    """The files and folders that an argument names: itself, `NAME=PATH`, `NAME@PATH`, the same with `?hints`, or strings in JSON settings."""
     if word.startswith("{"):
         return list(_paths_in(json.loads(word)))
     for separator in ("", "=", "@"):
         path = word.rpartition(separator)[2] if separator else word
-        if "/" in path and os.path.exists(path):
-            return [Path(path)]
+        for named in (path, path.partition("?")[0]):
+            if "/" in named and os.path.exists(named):
+                return [Path(named)]
     return []
 
 

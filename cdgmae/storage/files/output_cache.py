@@ -60,7 +60,7 @@ def identity_of(command: Sequence[str], *, precision: str = "") -> str:
         if word.startswith("{"):
             words.append([word, [stats_digest(_files(path)) if path.is_dir() else _content(path) for path in paths]])
         else:
-            words.append([word.removesuffix(str(paths[0])), _content(paths[0])] if paths else word)
+            words.append([word.replace(str(paths[0]), ""), _content(paths[0])] if paths else word)
     return hashlib.sha256(json.dumps([words, __version__, precision]).encode()).hexdigest()[:32]
 
 

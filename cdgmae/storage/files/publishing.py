@@ -19,7 +19,7 @@ from typing import Any
 
 from cdgmae import __version__, names
 from cdgmae.storage.files.atomic import explain_write_errors, write_text
-from cdgmae.storage.files.command_line import command_line, influential_words, option_value, paths_of
+from cdgmae.storage.files.command_line import command_line, influential_words, option_values, paths_of
 from cdgmae.storage.files.locks import exclusive_writer
 from cdgmae.storage.files.records import RECORD_SUFFIX, files_of, known_sha256, read_record, record_path, write_record
 from cdgmae.storage.tables import stats_digest
@@ -107,11 +107,10 @@ def _states(outputs: Sequence[Path]) -> list[tuple[Path, int, int]]:
 def facts_of_process(inputs: Sequence[Path] | None = None) -> dict[str, Any]:
     """Where a result of this process comes from: command, settings and their digest, inputs and theirs, seed, versions, machine."""
     words = command_line()
-    settings = option_value(words, "--settings")
     facts: dict[str, Any] = {
         "command": ["cdgmae", *words],
-        "settings": settings_digest(settings),
-        "seed": option_value(words, "--seed"),
+        "settings": settings_digest(option_values(words, "--settings")),
+        "seed": next(iter(option_values(words, "--seed")), ""),
         "inputs": _named_inputs(words) if inputs is None else {str(path): _digest(path) for path in inputs},
         "version": __version__,
         **git_state(),
@@ -125,33 +124,32 @@ def facts_of_process(inputs: Sequence[Path] | None = None) -> dict[str, Any]:
     return facts
 
 
-def settings_digest(settings: str) -> str:
-    """First 12 hex digits of the SHA-256 of a command's `--settings`; keys may stand in any order. Empty for none."""
-    if settings.lstrip().startswith("{"):
-        try:
-            settings = json.dumps(json.loads(settings), sort_keys=True, separators=(",", ":"))
-        except ValueError:
-            return ""
-    elif settings:
-        settings = Path(settings).read_text(encoding="utf-8") if Path(settings).is_file() else ""
-    return hashlib.sha256(settings.encode()).hexdigest()[:12] if settings else ""
+def settings_digest(given: Sequence[str]) -> str:
+    """First 12 hex digits of the SHA-256 of a command's `--settings`; keys of JSON may stand in any order. Empty for none."""
+    texts = []
+    for text in given:
+        if text.lstrip().startswith("{"):
+            texts.append(json.dumps(json.loads(text), sort_keys=True, separators=(",", ":")))
+        else:
+            texts.append(Path(text).read_text(encoding="utf-8") if Path(text).is_file() else text)
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12] if texts else ""
 
 
 def _named_inputs(words: Sequence[str]) -> dict[str, str]:
     """What the command line names, and its digest. Source images have none: the manifest, which is made of them, lists them all."""
-    images = (
-        {path for path in (option_value(words, "--root"), _path_in_settings(words)) if path} if words[:1] == ["shards"] else set()
-    )
+    images = set(_source_images(words)) if words[:1] == ["shards"] else set()
     named = [path for word in influential_words(words) for path in paths_of(word) if str(path) not in images]
     made_of_images = "--manifest" not in words
     return {str(path): _digest(path) for path in named} | (dict.fromkeys(sorted(images), "") if made_of_images else {})
 
 
-def _path_in_settings(words: Sequence[str]) -> str:
-    try:
-        return str(json.loads(option_value(words, "--settings") or "{}").get("path", ""))
-    except (ValueError, AttributeError):
-        return ""
+def _source_images(words: Sequence[str]) -> Iterator[str]:
+    yield from option_values(words, "--root")
+    for text in option_values(words, "--settings"):
+        if text.startswith("path="):
+            yield text.removeprefix("path=")
+        elif text.lstrip().startswith("{") and "path" in (settings := json.loads(text)):
+            yield str(settings["path"])
 
 
 def _digest(path: Path) -> str:
