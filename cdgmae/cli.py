@@ -18,7 +18,6 @@ from cdgmae.commands import (
     config,
     consistency,
     demo,
-    export,
     fetch,
     pretrain,
     propagation,
@@ -27,6 +26,7 @@ from cdgmae.commands import (
     status,
     views,
 )
+from cdgmae.commands.files import export
 from cdgmae.commands.files.provenance import provenance
 from cdgmae.commands.files.verify import verify
 from cdgmae.commands.options import AS_JSON

@@ -47,7 +47,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             f"{FOLDER}/{shard}.tar",
         )
         run(
-            "consistency", "score", "--real", f"{FOLDER}/{shard}.tar", "--encoder", "pixels:8", "--source", "crops", "--image-size", "32",
+            "consistency", "score", "--real", f"{FOLDER}/{shard}.tar", "--encoder", "pixels:8", "--source", "crops", "--settings", "image_size=32",
             "--output", f"results/consistency/crops/{shard}.parquet",
         )  # fmt: skip
     summarise()
