@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cdgmae.commands.options import SettingsOption, parse_settings, print_result
-from cdgmae.config import load_config
+from cdgmae.commands.options import ConfigOption, SettingsOption, load_chosen_config, parse_settings, print_result
 from cdgmae.names import STAGES
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.report import ReportJobSettings, TableSettings
@@ -20,10 +19,6 @@ app = typer.Typer(
     "`table`: a table of the paper with ours beside it. All of it opens from the file system, without network.",
 )
 
-ConfigOption = Annotated[
-    list[Path], typer.Option("--config", help="The configuration; several files are laid over each other in order.")
-]
-
 
 @app.command()
 def write(
@@ -31,7 +26,7 @@ def write(
     output: Annotated[Path, typer.Option("--output", help="Folder for index.html and what its pages need.")] = Path(
         "results/report"
     ),
-    config: ConfigOption = [Path("config.yaml")],  # noqa: B006
+    config: ConfigOption = None,
     settings: SettingsOption = None,
 ) -> None:
     """Write the pages about what the configuration names, as far as results are there; what has not been run is named in them.
@@ -42,7 +37,9 @@ def write(
     from cdgmae.storage.files.publishing import published
     from cdgmae.workflow.report import report_settings
 
-    chosen = parse_settings(ReportJobSettings, settings) if settings else report_settings(load_config(*config))
+    chosen = (
+        parse_settings(ReportJobSettings, settings) if settings else report_settings(load_chosen_config(config, results.parent))
+    )
     with published(output, inputs=[results / stage for stage in STAGES[:-1] if (results / stage).is_dir()]):
         result = write_report(chosen, results, output)
     print_result(result)
@@ -61,7 +58,7 @@ def table(
     output: Annotated[Path, typer.Option("--output", help="Folder for NAME.csv, NAME.md and NAME.html.")] = Path(
         "results/tables"
     ),
-    config: ConfigOption = [Path("config.yaml")],  # noqa: B006
+    config: ConfigOption = None,
     settings: SettingsOption = None,
 ) -> None:
     """Write a table of the paper with ours beside it and the difference; cells without data say what is missing.
@@ -74,7 +71,9 @@ def table(
     from cdgmae.workflow.report import table_settings
 
     check_table_name(name)
-    chosen = parse_settings(TableSettings, settings) if settings else table_settings(load_config(*config), name)
+    chosen = (
+        parse_settings(TableSettings, settings) if settings else table_settings(load_chosen_config(config, results.parent), name)
+    )
     read = "consistency" if PAPER_TABLES[name].is_of_sources else "propagation"
     with published(*(output / f"{name}.{kind}" for kind in ("html", "csv", "md")), inputs=[results / read]):
         result = write_paper_table(name, chosen, results, output)

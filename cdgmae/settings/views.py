@@ -99,7 +99,12 @@ class ImportSettings(Settings):
     encoder: EncoderSettings | None = Field(
         default=None, description="Conditioning encoder; left out: the one inside the checkpoint, if there is one."
     )
-    encoder_image_size: int = Field(default=224, ge=8, description="Side in pixels at which the encoder sees an image.")
+    encoder_image_size: int | None = Field(
+        default=None,
+        ge=8,
+        description="Side in pixels at which the encoder is given an image; left out: 224, and of RCG, whose encoder scales images itself, "
+        "as large as its views.",
+    )
     null_condition: Literal["zero_input", "zero_token"] | None = Field(
         default=None, description="What stands for `no condition`; left out: what this kind of generator was trained with."
     )

@@ -25,7 +25,7 @@ def contents(config: Config) -> ReportContents:
         scored={name: consistency.num_shards(config, name) for name in config.consistency.sources},
         generators=[name for name, generator in config.views.generators.items() if generator.train is not None],
         runs=dict.fromkeys(config.pretrain.runs, config.pretrain.seeds),
-        encoders=list(config.propagation.encoders),
+        encoders=list(config.propagation.encoders) if config.propagation.datasets else [],
         sets=evaluation_sets(config),
     )
 

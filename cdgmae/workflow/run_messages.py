@@ -10,8 +10,12 @@ from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from cdgmae.settings.runtime import FAILS_AGAIN
+from cdgmae.workflow.reasons import short_reason
+from cdgmae.workflow.slurm_states import correct_job_states
 
 LAST_LINES = 20
+REPORT_PAGE = Path("results/report/index.html")
+NOTHING_TO_DO = "Nothing to be done"
 LISTED_FILES = 3
 SLURM_WORDS = ("slurmstepd", "slurmd", "srun: ")
 """How lines begin that Slurm itself writes into the log of a job, e.g. that it was killed for lack of memory."""
@@ -21,7 +25,8 @@ class RunMessages(logging.Filter):
     """Sees what snakemake logs before anyone else does.
 
     A failed job is reported with the last lines of its log. One whose log says that it would fail again is not tried again, whatever
-    `retries` says; a lost node, a limit or a lack of memory leaves no such word. A warning is said once, not once per job.
+    `retries` says; a lost node, a limit or a lack of memory leaves no such word. A warning is said once, not once per job. The reason of
+    a job names the keys that changed instead of all settings before and now, and a run without work ends with the report's place, too.
     """
 
     def __init__(self, workflow: Any) -> None:
@@ -32,6 +37,10 @@ class RunMessages(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is shown; that of a failed job is changed."""
+        if getattr(record, "event", None) == LogEvent.JOB_INFO:
+            record.reason = short_reason(record.reason)  # type: ignore[attr-defined]
+        elif str(record.msg).startswith(NOTHING_TO_DO):
+            record.msg = "\n".join([record.msg, *([place] if (place := report_place()) is not None else [])])
         if getattr(record, "event", None) == LogEvent.JOB_ERROR:
             self._report(record)
         elif record.levelno == logging.WARNING:
@@ -42,9 +51,7 @@ class RunMessages(logging.Filter):
         return True
 
     def _report(self, record: Any) -> None:
-        lines = {
-            log: _lines(Path(log)) for log in record.log
-        }  # that of the rule, then Slurm's, which holds little of the job's own
+        lines = {log: _lines(Path(log)) for log in record.log}  # the rule's, then Slurm's
         if any(FAILS_AGAIN in line for own in lines.values() for line in own):
             self._give_up(record.jobid)
         if len(record.input) > LISTED_FILES:
@@ -71,9 +78,15 @@ def _lines(log: Path) -> list[str]:
         return []  # the job never began
 
 
+def report_place() -> str | None:
+    """A line that says where the report is; None if there is none."""
+    return f"The report: {REPORT_PAGE}" if REPORT_PAGE.is_file() else None
+
+
 def watch_run(workflow: Any) -> None:
     """Let `RunMessages` see the log of this run; without effect inside a job, whose log is its own."""
     for former in [one for one in logger.filters if isinstance(one, RunMessages)]:
         logger.removeFilter(former)  # of a workflow that this process ran before
     if workflow.is_main_process:
         logger.addFilter(RunMessages(workflow))
+        correct_job_states()
