@@ -25,12 +25,13 @@ TFLOPS = 400.0
 HEAD = f"""\
 # What the paper's tables cost
 
-A table is a target: the command makes what is missing for it, and a second table finds the views and encoders that the first one left. Every run is trained
-with each of the paper's three seeds. `-n` at the end shows the plan, `--workflow-profile workflow/profiles/slurm` sends it to a cluster.
+A table is a target: the command makes what is missing for it, and a second table finds the views and encoders that the first one left. Every run is
+trained with each of the paper's three seeds. `-n` at the end shows the plan, `--workflow-profile workflow/profiles/slurm` sends it to a cluster.
 
-GPU hours are those of the trainings, counted from their operations at {TFLOPS:.0f} TFLOP/s, which is 40 % of an H100's bf16 peak; they have not been measured.
-Those of the views depend on the generator: `cdgmae views plan --measure` says them. Bytes are those of views drawn for {IMAGES:,} images at about
-{VIEW_BYTES // 1000} kB each, the same ones for every table that names their source.
+GPU hours are those of the trainings, counted from their operations at {TFLOPS:.0f} TFLOP/s, which is 40 % of an H100's bf16 peak; they have not been
+measured. Those of the views depend on the generator: `cdgmae views plan --measure` says them. Bytes are those of views drawn for {IMAGES:,}
+images at about {VIEW_BYTES // 1000} kB each, the same ones for every table that names their source. What the settings are, and what proves them:
+[Reproducing the paper](../reproducing_the_paper.md).
 """
 
 
