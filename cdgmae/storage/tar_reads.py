@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cdgmae.names import how_to_make, how_to_remake
+
 MAX_OPEN = 128
 """Descriptors a reader keeps; thousands of shards stay far below the usual limit of 1024 per process."""
 
@@ -50,7 +52,7 @@ class TarReader:
         data = os.pread(file.descriptor, length, offset)
         if len(data) != length:
             raise ValueError(
-                f"{self.paths[number]} ends before byte {offset + length}: truncated; delete it and rerun the stage that makes it"
+                f"{self.paths[number]} ends before byte {offset + length}: truncated; {how_to_remake(self.paths[number])}"
             )
         return data
 
@@ -64,7 +66,7 @@ class TarReader:
                     file = self._open[number] = _OpenFile(os.open(self.paths[number], os.O_RDONLY))
                 except OSError as error:
                     raise ValueError(
-                        f"{self.paths[number]} cannot be opened ({error.strerror}); rerun the stage that makes it"
+                        f"{self.paths[number]} cannot be opened ({error.strerror}); {how_to_make(self.paths[number])}"
                     ) from None
                 if len(self._open) > MAX_OPEN:
                     self._open.popitem(last=False)

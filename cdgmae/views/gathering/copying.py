@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cdgmae.names import how_to_remake
 from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, ImageShardWriter, index_path
 from cdgmae.storage.media.images import ImageError
 from cdgmae.storage.tables import file_sha256
@@ -65,7 +66,7 @@ class DataSetImages:
         try:
             return shard.read(row)
         except ImageError as error:
-            raise ValueError(f"{shard.tar_path}: {row.key}: {error}; delete the shard and rerun the shards stage") from None
+            raise ValueError(f"{shard.tar_path}: {row.key}: {error}; {how_to_remake(shard.tar_path)}") from None
 
 
 class Taken(NamedTuple):
