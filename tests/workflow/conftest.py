@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import yaml
-from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
@@ -23,9 +22,9 @@ RESUME = ["--nolock", "--rerun-incomplete"]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """One worker runs the tests of the finished run's tables, which take half a minute to make."""
-    if isinstance(item, pytest.Function) and "with_tables" in item.fixturenames:
-        item.add_marker(pytest.mark.xdist_group("tables"))  # in a later hook xdist would not see it
+    """One worker runs the tests of the finished run, which takes a minute to make."""
+    if isinstance(item, pytest.Function) and "finished" in item.fixturenames:
+        item.add_marker(pytest.mark.xdist_group("finished"))  # in a later hook xdist would not see it
 
 
 def tiny_config() -> dict[str, Any]:
@@ -95,24 +94,12 @@ def set_key(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """The whole workflow, run to its end without disturbance by the first worker that asks; each has a copy."""
-    own = tmp_path_factory.mktemp("workflow") / "copy"
-    parallel = "PYTEST_XDIST_WORKER" in os.environ
-    shared = (own.parents[2] if parallel else own.parents[1]) / "finished"
-    with FileLock(f"{shared}.lock"):
-        if not shared.exists():
-            _run_to_its_end(own.with_name("first")).rename(shared)
-    shutil.copytree(shared, own, symlinks=True)
-    return Workplace(own)
-
-
-def _run_to_its_end(folder: Path) -> Path:
-    folder.mkdir()
-    place = Workplace(folder)
+    """The whole workflow, run to its end without disturbance."""
+    place = Workplace(tmp_path_factory.mktemp("workflow"))
     place.write_config(tiny_config())
     done = place.run("--show-failed-logs")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return folder
+    return place
 
 
 @pytest.fixture
