@@ -203,7 +203,7 @@ def test_paths_that_snakemake_reads_otherwise_are_refused(key: str, path: str) -
 
 
 def test_markup_in_a_path_is_printed_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "[red]mine[/red]"
+    folder = tmp_path / "[bold]mine"
     folder.mkdir()
     monkeypatch.chdir(tmp_path)
     path = folder.relative_to(tmp_path) / "my.yaml"
