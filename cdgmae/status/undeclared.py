@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,9 @@ from cdgmae.workflow import consistency, pretrain, propagation, report, shards, 
 
 LISTINGS = ("bad_images.csv", "left_out.csv", names.MANIFEST)
 """Files beside the shards of a data set that no rule declares, or declares for itself alone."""
+
+
+SHOWN = 10
 
 
 class Undeclared(NamedTuple):
@@ -32,6 +36,16 @@ def undeclared_results(config: Config, root: Path = Path()) -> list[Undeclared]:
     declared = {Path(path) for path in _declared(config)}
     above = {parent for path in declared for parent in path.parents}
     return sorted(_walk(root, Path(names.RESULTS), declared, above))
+
+
+def removal_lines(found: Sequence[Undeclared]) -> list[str]:
+    """What lies there, and the commands that remove it; nothing is removed here."""
+    if not found:
+        return []
+    size = sum(entry.num_bytes for entry in found) / 1e6
+    head = f"{len(found)} file(s) and folder(s) in {names.RESULTS}/ ({size:,.1f} MB) are not of this configuration, and nothing uses them:"
+    shown = [f"    {shlex.join(['rm', '-r', entry.path])}  # {entry.num_bytes / 1e6:,.1f} MB" for entry in found[:SHOWN]]
+    return [head, *shown, *([f"    and {len(found) - SHOWN} more (--json names all)"] if len(found) > SHOWN else [])]
 
 
 def _declared(config: Config) -> Iterator[str]:

@@ -26,6 +26,7 @@ from cdgmae.names import how_to_remake
 from cdgmae.storage.files.atomic import sync_folder, temporary_name
 from cdgmae.storage.media.images import ImageError
 from cdgmae.storage.tables import TableError, facts_of, file_sha256, read_table, write_table
+from cdgmae.storage.tar_reads import TarReader
 
 logger = logging.getLogger("cdgmae")
 
@@ -280,7 +281,7 @@ class ImageShard:
         """
         self.tar_path = tar_path
         self.index = with_all_columns(read_index(tar_path), index_path(tar_path))
-        self._descriptor: int | None = None
+        self._tar = TarReader([tar_path])
 
     def rows(self, status: str | None = None) -> Iterator[ImageRow]:
         """All rows in file order, or only those of one status."""
@@ -302,14 +303,5 @@ class ImageShard:
         return data
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset`, without moving any file position (safe from several threads)."""
-        if self._descriptor is None:
-            self._descriptor = os.open(self.tar_path, os.O_RDONLY)
-        data = os.pread(self._descriptor, length, offset)
-        if len(data) != length:
-            raise ValueError(f"{self.tar_path} ends before byte {offset + length}: truncated; {how_to_remake(self.tar_path)}")
-        return data
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Worker processes open the tar themselves."""
-        return {**self.__dict__, "_descriptor": None}
+        """`length` bytes from `offset`, without moving any file position (safe from several threads, through fork and pickle)."""
+        return self._tar.read(0, offset, length)

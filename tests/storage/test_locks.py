@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from cdgmae.cli import app
 from cdgmae.storage.files.locks import exclusive_writer
+from cdgmae.storage.files.publishing import published
 from cdgmae.storage.verify import verify_paths
 from tests.consistency.test_consistency_summary import write_source
 
@@ -63,6 +64,15 @@ def test_who_is_waited_for_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert first.wait() == 0
     assert f"waiting for process {first.pid} on {socket.gethostname()} since 20" in caplog.text
     assert f"writing {tmp_path / 'seed0'}" in caplog.text
+
+
+def test_two_runs_on_one_work_folder_come_one_after_the_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    work = tmp_path / "work/seed0"
+    first = hold(work, 1.0)  # as a run with another output does
+    with published(tmp_path / "results/run/seed1", work=work):
+        assert work.read_text() == "first"
+    assert first.wait() == 0
+    assert f"waiting for process {first.pid}" in caplog.text
 
 
 def test_eighteen_summaries_at_once_are_one(tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from cdgmae.commands.options import json_wanted, print_result
+from cdgmae.names import RESULTS
+from cdgmae.status.undeclared import Undeclared, removal_lines, undeclared_results
+from cdgmae.workflow.last_run import read_last_run
 
 if TYPE_CHECKING:
     from cdgmae.storage.verify import Finding
@@ -52,11 +55,20 @@ def verify(
         print_result(facts)
     else:
         _show_findings(findings, repairs)
+        for line in removal_lines(_undeclared(paths)):
+            typer.echo(line)
     if repair:
         for deleted in delete_damaged(findings):
             typer.echo(f"deleted {deleted}", err=json_wanted())
     if problems:
         raise typer.Exit(1)
+
+
+def _undeclared(paths: list[Path]) -> list[Undeclared]:
+    """What lies in the folder `results` of a workflow, if that is checked, beside what its last run named."""
+    folders = [path.parent for path in paths if path.is_dir() and path.name == RESULTS]
+    runs = [(folder, read_last_run(folder)) for folder in folders]
+    return [entry for folder, run in runs if run is not None for entry in undeclared_results(run.config, folder)]
 
 
 def _show_findings(findings: list[Finding], repairs: list[str]) -> None:
