@@ -68,8 +68,9 @@ ZOO_WEIGHTS = ("ibot_vits16.pth", "siammae_vits16.pth", "cropmae_vits16.pth")
 
 @pytest.mark.parametrize(("base", "encoders"), [((), 10), ((PAPER,), 14)])
 def test_public_encoders_are_judged_under_one_protocol_alone_and_beside_the_papers_runs(
-    example_trees: Path, base: tuple[Path, ...], encoders: int
+    example_trees: Path, base: tuple[Path, ...], encoders: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(example_trees)
     (example_trees / "data/weights").mkdir()
     for name in ZOO_WEIGHTS:
         (example_trees / "data/weights" / name).touch()
