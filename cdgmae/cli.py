@@ -19,6 +19,7 @@ from cdgmae.commands import (
     consistency,
     demo,
     export,
+    fetch,
     pretrain,
     propagation,
     report,
@@ -26,10 +27,12 @@ from cdgmae.commands import (
     status,
     views,
 )
+from cdgmae.commands.options import AS_JSON
 from cdgmae.commands.ranks import take_place
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group, may_pass
 from cdgmae.runtime.logs import log_job_header, start_logging
 from cdgmae.settings.runtime import FAILS_AGAIN, RUN_VARIABLE
+from cdgmae.storage.hub import keep_slurm_jobs_offline
 
 GROUPS = {
     "shards": shards.app,
@@ -43,7 +46,13 @@ GROUPS = {
     "demo": demo.app,
     "cluster": cluster.app,
 }
-SINGLE_COMMANDS: dict[str, Callable[..., None]] = {"status": status.status, "verify": checks.verify, "doctor": checks.doctor}
+SINGLE_COMMANDS: dict[str, Callable[..., None]] = {
+    "init": demo.init,
+    "status": status.status,
+    "verify": checks.verify,
+    "doctor": checks.doctor,
+    "fetch": fetch.fetch,
+}
 COMMANDS = (*GROUPS, *SINGLE_COMMANDS)
 
 
@@ -53,6 +62,13 @@ class StageOrder(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """All command names, in the order of `COMMANDS`."""
         return list(COMMANDS)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take `--json` wherever it stands before a `--`."""
+        end = args.index("--") if "--" in args else len(args)
+        if "--json" in args[:end]:
+            args = ["--json", *(word for word in args[:end] if word != "--json"), *args[end:]]
+        return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
@@ -84,13 +100,19 @@ def _show_version(value: bool) -> None:
 def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log details.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the result as one JSON object on the last line; may stand after any command too."),
+    ] = False,
 ) -> None:
     start_logging(verbose)
+    AS_JSON.set(as_json)
 
 
 def main() -> None:
     """Entry point: user errors end in one paragraph and exit code 1, never in a traceback."""
     arguments = sys.argv[1:]
+    keep_slurm_jobs_offline()
     try:
         take_place(arguments)
         if len(sys.argv) > 2 and "--help" not in sys.argv and sys.argv[1:3] != ["cluster", "launch"]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from cdgmae.models import CrossViewMAE
+from cdgmae import CrossViewMAE
 from cdgmae.models.onednn import use_onednn
 from cdgmae.pretrain.flops import count_flops
 from cdgmae.settings.pretrain import PretrainRunSettings

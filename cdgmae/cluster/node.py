@@ -8,6 +8,7 @@ import os
 import socket
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,16 @@ BLOCK_BYTES = 4 * 2**20
 RENDEZVOUS_SECONDS = 60
 
 
-def probe_node(folder: Path, reports: Path, *, compiles: bool = False) -> dict[str, Any]:
+def probe_node(
+    folder: Path, reports: Path, *, compiles: bool = False, load_networks: Callable[[], Mapping[str, list[str]]] | None = None
+) -> dict[str, Any]:
     """Look around, and write the findings to `reports`/RANK.json.
 
     Args:
         folder: The working folder, whose write speed is measured (by the first task alone).
         reports: An existing folder that all nodes and the submitting host share.
         compiles: Whether jobs will use torch.compile, so that a missing C compiler is a problem.
+        load_networks: Called by the first task: the `networks` that jobs would take from the hub and that load here, and `problems`.
 
     Returns:
         The facts of this task, as written; `problems` lists in words what does not work.
@@ -47,6 +51,10 @@ def probe_node(folder: Path, reports: Path, *, compiles: bool = False) -> dict[s
         problems.append(problem)
     if rank == 0:
         facts["write_mb_per_s"] = _write_speed(folder, problems)
+        if load_networks is not None:
+            found = load_networks()
+            facts["networks"] = ", ".join(found["networks"]) or None
+            problems += found["problems"]
     if num_tasks > 1:
         facts["rendezvous"] = _rendezvous(rank, num_tasks, problems)
     facts["problems"] = problems

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,12 +61,15 @@ class _Probe:
         return written.is_file() and written.read_text().strip() not in ("", "0")
 
 
-def probe_cluster(profile: Path, folder: Path, wait_minutes: float, say: Callable[[str], None]) -> dict[str, Any]:
+def probe_cluster(
+    profile: Path, folder: Path, config: Sequence[Path], wait_minutes: float, say: Callable[[str], None]
+) -> dict[str, Any]:
     """Submit one short job for each resource class of a profile and gather the reports.
 
     Args:
         profile: Folder of the Snakemake profile.
         folder: The workflow's working folder, on a file system that all nodes share.
+        config: The configuration whose networks of the hub every class tries to load; none: no networks.
         wait_minutes: How long to wait for all jobs; those that have not ended by then are cancelled.
         say: Called with a line for people whenever something happens.
 
@@ -89,7 +92,7 @@ def probe_cluster(profile: Path, folder: Path, wait_minutes: float, say: Callabl
     probes = [_Probe(wanted, scratch / str(number)) for number, wanted in enumerate(classes)]
     try:
         for probe in probes:
-            _submit(probe, folder.absolute())
+            _submit(probe, folder.absolute(), config)
             say(f"{', '.join(probe.wanted.rules)}: " + (f"job {probe.job}" if probe.job else "not submitted"))
         _wait(probes, wait_minutes * 60, say)
     finally:
@@ -126,10 +129,10 @@ def submit_line(wanted: ResourceClass, name: str, log: Path, folder: Path) -> li
         raise ValueError(f"the executor refuses the resources of {', '.join(wanted.rules)}: {error}") from None
 
 
-def _submit(probe: _Probe, folder: Path) -> None:
+def _submit(probe: _Probe, folder: Path, config: Sequence[Path]) -> None:
     probe.folder.mkdir()
     command = [sys.executable, "-m", "cdgmae.cli", "cluster", "probe", "--folder", str(folder), "--reports", str(probe.folder)]
-    command.append("--json")
+    command += ["--json", *(word for path in config for word in ("--config", str(path.absolute())))]
     # Without tasks of its own a class gets one, whatever Slurm makes of its GPUs; with them srun takes over the job's layout.
     layout = [] if probe.wanted.resources.get("mpi") else ["--ntasks=1"]
     exit_file = shlex.quote(str(probe.folder / EXIT_FILE))

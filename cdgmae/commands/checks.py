@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cdgmae import __version__
-from cdgmae.commands.options import JsonOption, RuntimeOption, parse_runtime, print_result
+from cdgmae.commands.options import RuntimeOption, json_wanted, parse_runtime, print_result
 from cdgmae.settings.runtime import RUNTIME_VARIABLE
 from cdgmae.terminal import ResultTable, open_console
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 def verify(
     paths: Annotated[list[Path], typer.Argument(help="Files or folders of any stage, e.g. results/shards.")],
-    as_json: JsonOption = False,
 ) -> None:
     """Re-check files from their bytes: counts, sizes and sha256 of shards, tables, safetensors and JSON; folders are walked.
 
@@ -39,15 +38,14 @@ def verify(
             findings.append(verify_file(path))
             meter.advance()
     problems = [f"{finding.path}: {problem}" for finding in findings for problem in finding.problems]
-    if as_json:
+    if json_wanted():
         print_result(
             {
                 "files": len(findings),
                 "bad_files": sum(not finding.ok for finding in findings),
                 "problems": problems,
                 "repairs": _repairs(findings),
-            },
-            True,
+            }
         )
     else:
         _show_findings(findings)
@@ -90,17 +88,23 @@ def doctor(
     profile: Annotated[Path, typer.Option("--profile", help="With --cluster: the Snakemake profile.")] = Path(
         "workflow/profiles/slurm"
     ),
+    config: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--config", help="With --cluster: the configuration whose networks are tried; default: config.yaml in FOLDER."
+        ),
+    ] = None,
     wait: Annotated[
         float, typer.Option("--wait", min=0, metavar="MIN", help="With --cluster: minutes until it gives up.")
     ] = 30.0,
-    runtime: RuntimeOption = "",
-    as_json: JsonOption = False,
+    runtime: RuntimeOption = None,
 ) -> None:
     """Say what is installed, which devices exist, and which optional parts are missing and how to get them.
 
     With [bold]--cluster[/bold]: submit one job of less than ten minutes for the profile's default resources and for each
     different set of resources of its rules, and say what it found: node, GPUs, memory, torch and NCCL, how fast the working folder
-    is written, and whether the tasks of a job with several find each other.
+    is written, whether the tasks of a job with several find each other, and whether the networks of the hub that the configuration
+    names load there without network (if not, `cdgmae fetch` fetches them).
 
     With [bold]--runtime[/bold] '{"compile": true}' a C compiler is among what must be there.
 
@@ -109,17 +113,18 @@ def doctor(
     here = parse_runtime(runtime)
     if cluster:
         os.environ[RUNTIME_VARIABLE] = here.canonical_json()  # sbatch hands it to the jobs
-        _doctor_cluster(profile, folder, wait, as_json)
+        default = folder / "config.yaml"
+        _doctor_cluster(profile, folder, config or ([default] if default.is_file() else []), wait)
         return
     from cdgmae.runtime.environment import compiler_problem, describe_machine, package_states
 
     states, machine = package_states(), describe_machine(folder)
     broken = [state for state in states if state.extra is None and not state.ok]
     problem = compiler_problem() if here.compile else None
-    if as_json:
+    if json_wanted():
         packages = {state.name: {"installed": state.installed, "needed": state.needed, "extra": state.extra} for state in states}
         missing = {state.name: state.remedy for state in states if state.remedy}
-        print_result({"cdgmae": __version__, **machine, "packages": packages, "missing": missing, "problem": problem}, True)
+        print_result({"cdgmae": __version__, **machine, "packages": packages, "missing": missing, "problem": problem})
     else:
         _show_machine(machine, states)
         if problem is not None:
@@ -128,13 +133,17 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _doctor_cluster(profile: Path, folder: Path, wait: float, as_json: bool) -> None:
+def _doctor_cluster(profile: Path, folder: Path, config: list[Path], wait: float) -> None:
     from cdgmae.cluster.probe import probe_cluster
+    from cdgmae.config import load_config
+
+    if config:
+        load_config(*config)  # what is wrong with it is said here, and not by every job
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    result = probe_cluster(profile, folder, wait, say=(lambda line: None) if as_json else console.print)
-    if as_json:
-        print_result(result, True)
+    result = probe_cluster(profile, folder, config, wait, say=(lambda line: None) if json_wanted() else console.print)
+    if json_wanted():
+        print_result(result)
     else:
         for found in result["classes"]:
             console.print(f"\n{', '.join(found['rules'])}  (job {found['job']})", style="bold")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from cdgmae.commands.options import JsonOption, RuntimeOption, parse_runtime, print_result
+from cdgmae.commands.options import RuntimeOption, json_wanted, parse_runtime, print_result
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,7 +64,6 @@ def sweep(
     older_than: Annotated[
         float, typer.Option("--older-than", min=0, metavar="MIN", help="Only jobs submitted more than so many minutes ago.")
     ] = 0.0,
-    as_json: JsonOption = False,
 ) -> None:
     """Find the jobs of this workflow whose snakemake process is gone (killed, lost terminal); `--cancel` ends them.
 
@@ -73,8 +74,8 @@ def sweep(
     from cdgmae.cluster.sweep import sweep as sweep_queue
 
     result = sweep_queue(folder, cancel, older_than)
-    if as_json:
-        print_result(result, True)
+    if json_wanted():
+        print_result(result)
     else:
         _show_sweep(result, cancel)
     if result["still_there"]:
@@ -124,7 +125,7 @@ def launch(
             "from which they are put back when they were deleted and the same command runs on the same files.",
         ),
     ] = "",
-    runtime: RuntimeOption = "",
+    runtime: RuntimeOption = None,
 ) -> None:
     """Start a command as one process, or one per GPU, on a laptop as in a Slurm job; the workflow's GPU rules do so.
 
@@ -156,10 +157,17 @@ def launch(
 def probe(
     reports: Annotated[Path, typer.Option("--reports", help="Existing folder for this task's report, RANK.json.")],
     folder: Annotated[Path, typer.Option("--folder", help="The working folder, whose write speed is measured.")] = Path("."),
-    runtime: RuntimeOption = "",
-    as_json: JsonOption = False,
+    config: Annotated[
+        list[Path] | None, typer.Option("--config", help="A configuration: its networks of the hub are loaded, without network.")
+    ] = None,
+    runtime: RuntimeOption = None,
 ) -> None:
     """Say what this task of a Slurm job finds on its node; `cdgmae doctor --cluster` runs this in each of its jobs."""
     from cdgmae.cluster.node import probe_node
+    from cdgmae.commands.fetch import load_networks
+    from cdgmae.config import load_config
+    from cdgmae.storage.hub import OFFLINE_VARIABLE
 
-    print_result(probe_node(folder, reports, compiles=parse_runtime(runtime).compile), as_json)
+    os.environ.setdefault(OFFLINE_VARIABLE, "1")  # as the workflow's jobs do
+    networks = partial(load_networks, load_config(*config)) if config else None
+    print_result(probe_node(folder, reports, compiles=parse_runtime(runtime).compile, load_networks=networks))

@@ -11,22 +11,19 @@ import typer
 from cdgmae.commands.options import (
     ENCODER_HELP,
     DeviceOption,
-    JsonOption,
-    KeyOption,
-    NumHeadsOption,
     PrecisionOption,
-    PrefixOption,
     RuntimeOption,
     SettingsOption,
     ThreadsOption,
-    choose_encoder,
     csv_beside,
+    json_wanted,
     parse_runtime,
     parse_settings,
     print_result,
 )
 from cdgmae.names import shard_names
 from cdgmae.settings.consistency import ScoringSettings, SummarySettings
+from cdgmae.settings.encoder import parse_encoder
 
 ResultsOption = Annotated[
     Path, typer.Option("--results", help="Folder with summary.parquet and one folder of score tables per source.")
@@ -72,35 +69,16 @@ def score(
     work: Annotated[
         Path | None, typer.Option("--work", help="Folder for finished parts until the table is whole; default: beside OUTPUT.")
     ] = None,
-    key: KeyOption = None,
-    prefix: PrefixOption = None,
-    num_heads: NumHeadsOption = None,
-    settings: SettingsOption = "",
-    image_size: Annotated[
-        int | None, typer.Option("--image-size", help="Side in pixels at which images are compared. Default 224.")
-    ] = None,
-    features: Annotated[
-        str | None,
-        typer.Option("--features", help="Tokens after the encoder's final norm (final_norm, default) or before it (last_block)."),
-    ] = None,
-    pairs: Annotated[
-        str | None,
-        typer.Option("--pairs", help="real_vs_view (default): the real image with each view. all: every two views of a bag too."),
-    ] = None,
-    nearest_bags: Annotated[
-        int | None,
-        typer.Option("--nearest-bags", help="Bags whose nearest patches are stored, for the report's explorer. Default 0."),
-    ] = None,
+    settings: SettingsOption = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per encoder pass. Default 64.")] = None,
     max_bad_fraction: Annotated[
         float | None,
         typer.Option("--max-bad-fraction", help="Fail when more than this share of pairs cannot be scored. Default 0.001."),
     ] = None,
-    runtime: RuntimeOption = "",
+    runtime: RuntimeOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Score the view pairs of a shard: every view against its real image, or crops of the real images.
 
@@ -111,17 +89,14 @@ def score(
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.storage.files.locks import exclusive_writer
 
-    chosen = parse_settings(
-        ScoringSettings, settings, image_size=image_size, features=features, pairs=pairs, nearest_bags=nearest_bags,
-        batch_size=batch_size, max_bad_fraction=max_bad_fraction,
-    )  # fmt: skip
+    chosen = parse_settings(ScoringSettings, settings, batch_size=batch_size, max_bad_fraction=max_bad_fraction)
     here = parse_runtime(runtime, device, precision, threads)
     limit_threads(here.thread_limit)
     with exclusive_writer(output):
         result = score_shard(
-            chosen, real, views, choose_encoder(encoder, key, prefix, num_heads), output, source=source, runtime=here, kind=kind, work_dir=work,
+            chosen, real, views, parse_encoder(encoder), output, source=source, runtime=here, kind=kind, work_dir=work,
         )  # fmt: skip
-    print_result(result, as_json)
+    print_result(result)
 
 
 @app.command()
@@ -129,8 +104,7 @@ def summarise(
     output: Annotated[Path, typer.Option("--output", help="Summary to write (.parquet); a .csv is written beside it.")],
     tables: Annotated[list[Path] | None, typer.Argument(help="Score tables of one or more sources.", show_default=False)] = None,
     results: ResultsOption = Path("results/consistency"),
-    settings: SettingsOption = "",
-    as_json: JsonOption = False,
+    settings: SettingsOption = None,
 ) -> None:
     """One row per view source: pairs, bad ones, mean, deviation and quantiles of every score.
 
@@ -141,21 +115,20 @@ def summarise(
 
     counts = parse_settings(SummarySettings, settings).num_shards
     named = [results / source / f"{shard}.parquet" for source, count in counts.items() for shard in shard_names(count)]
-    print_result(summarise_tables([*(tables or []), *named], output, csv_beside(output)), as_json)
+    print_result(summarise_tables([*(tables or []), *named], output, csv_beside(output)))
 
 
 @app.command()
 def show(
     results: ResultsOption = Path("results/consistency"),
     metric: Annotated[str, typer.Option("--metric", help="Score drawn as histogram: gs, ls, nps or nps_reverse.")] = "nps",
-    as_json: JsonOption = False,
 ) -> None:
     """Print the summary beside the paper's Tables 1 and 9, and a histogram of one score per source."""
     from cdgmae.consistency.score_display import read_display, render_display
 
     display = read_display(results, metric)
-    if as_json:
-        print_result({"sources": display.rows, "histograms": display.histograms}, True)
+    if json_wanted():
+        print_result({"sources": display.rows, "histograms": display.histograms})
     else:
         render_display(display)
 
@@ -165,7 +138,6 @@ def classes(
     source: SourceArgument,
     results: ResultsOption = Path("results/consistency"),
     output: OutputOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Print bags, pairs and mean scores per class of the real image, the classes of lowest NPS first."""
     from cdgmae.consistency.class_scores import score_classes
@@ -174,9 +146,9 @@ def classes(
 
     table = score_classes(results, source)
     if output is not None:
-        print_result({"classes": write_rows(output, [table], table.schema), "output": str(output)}, as_json)
-    elif as_json:
-        print_result({"source": source, "classes": table.to_pylist()}, True)
+        print_result({"classes": write_rows(output, [table], table.schema), "output": str(output)})
+    elif json_wanted():
+        print_result({"source": source, "classes": table.to_pylist()})
     else:
         render_rows(f"{table.num_rows:,} classes of {source}, lowest NPS first", table.to_pylist(), text=("class_name",))
 
@@ -187,7 +159,6 @@ def compare(
     second: Annotated[str, typer.Argument(help="The source that it is compared with.")],
     results: ResultsOption = Path("results/consistency"),
     output: OutputOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Compare two sources on the real images that both have views of: differences, wins and correlation of every score.
 
@@ -200,8 +171,8 @@ def compare(
     compared = compare_sources(results, first, second)
     if output is not None:
         write_rows(output, [compared.rows], compared.rows.schema)
-    if as_json:
-        print_result({"first": first, "second": second, **compared.facts(), "output": output}, True)
+    if json_wanted():
+        print_result({"first": first, "second": second, **compared.facts(), "output": output})
     else:
         render_comparison(compared, first, second)
 
@@ -213,8 +184,9 @@ def query(
     ],
     results: ResultsOption = Path("results/consistency"),
     source: Annotated[str | None, typer.Option("--source", help="Look at this view source only; all if left out.")] = None,
-    sort: Annotated[str | None, typer.Option("--sort", help="Column to order by, smallest first.")] = None,
-    descending: Annotated[bool, typer.Option("--descending", help="Largest first.")] = False,
+    sort: Annotated[
+        str | None, typer.Option("--sort", help="Column to order by, smallest first; -COLUMN: largest first.")
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option("--limit", help="Pairs to give. Default: 20 on the terminal and with --images, else all that match."),
@@ -224,7 +196,6 @@ def query(
     ] = None,
     output: OutputOption = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print the pairs as CSV and nothing else.")] = False,
-    as_json: JsonOption = False,
 ) -> None:
     """Find view pairs by their scores, over all score tables.
 
@@ -235,8 +206,9 @@ def query(
     from cdgmae.consistency.score_tables import QUERY_SCHEMA
     from cdgmae.storage.row_files import write_csv_rows, write_json_rows, write_rows
 
-    asked = Query(results, expression, source, sort, descending)
-    if limit is None and images is None and (as_csv or as_json or output is not None):
+    column = sort.removeprefix("-") if sort is not None else None
+    asked = Query(results, expression, source, column, sort != column)
+    if limit is None and images is None and (as_csv or json_wanted() or output is not None):
         found, parts, strips = None, asked.all(), []
     else:
         found = asked.first(SHOWN if limit is None else limit)
@@ -244,10 +216,10 @@ def query(
         strips = [str(path) for path in write_strips(found, results, images)] if images is not None else []
     stdout = typer.get_binary_stream("stdout")
     if output is not None:
-        print_result({"pairs": write_rows(output, parts, QUERY_SCHEMA), "output": str(output), "images": strips}, as_json)
+        print_result({"pairs": write_rows(output, parts, QUERY_SCHEMA), "output": str(output), "images": strips})
     elif as_csv:
         write_csv_rows(parts, QUERY_SCHEMA, stdout)
-    elif as_json:
+    elif json_wanted():
         stdout.write(b'{"pairs": ')
         count = write_json_rows(parts, QUERY_SCHEMA, stdout)
         stdout.write(f', "matches": {count if found is None else found.total}, "images": {json.dumps(strips)}}}\n'.encode())
@@ -269,7 +241,6 @@ def keep(
     ] = None,
     num_anchors: Annotated[int, typer.Option("--num-anchors", help="Views that a bag needs besides its target.")] = 1,
     results: ResultsOption = Path("results/consistency"),
-    as_json: JsonOption = False,
 ) -> None:
     """Say how many bags and views a run's `view_filter` would keep, before anyone trains."""
     from cdgmae.consistency.score_display import render_rows
@@ -277,12 +248,12 @@ def keep(
 
     if sweep is not None:
         swept = sweep_threshold(results, sweep, source, num_anchors, expression)
-        if as_json:
-            print_result(swept, True)
+        if json_wanted():
+            print_result(swept)
         else:
             title = f"{source}: {swept['bags']:,} bags, {swept['views']:,} views; a bag needs {num_anchors} view(s)"
             render_rows(title, swept["thresholds"], text=("filter",))
     elif expression is not None:
-        print_result(count_kept(results, expression, source, num_anchors), as_json)
+        print_result(count_kept(results, expression, source, num_anchors))
     else:
         raise ValueError("give a condition, e.g. 'nps >= 0.6', or --sweep nps for a table of limits")

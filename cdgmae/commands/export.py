@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cdgmae.commands.options import JsonOption, find_shards, print_result
+from cdgmae.commands.options import print_result
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,7 +40,6 @@ def hub(
             "--license", help="Licence identifier for the card, e.g. cc-by-nc-4.0; without one the card says it is missing."
         ),
     ] = "other",
-    as_json: JsonOption = False,
 ) -> None:
     """Write one encoder, or the bags of one view source, as a hub folder with a card.
 
@@ -56,13 +55,14 @@ def hub(
         result = export_encoder(encoder, output, results=results, licence=licence)
     else:
         result = _bags(bags or "", config, output, results, licence)
-    print_result(result, as_json)
+    print_result(result)
 
 
 def _bags(source: str, config: list[Path], output: Path, results: Path, licence: str) -> dict[str, object]:
     from cdgmae import names
     from cdgmae.config import load_config
     from cdgmae.interchange.bag_folder import export_bags
+    from cdgmae.storage.image_shards import find_shards
 
     sources = load_config(*config).views.sources
     if source not in sources or not sources[source].has_files:

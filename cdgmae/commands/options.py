@@ -3,157 +3,132 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from pydantic import ValidationError
 
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
-from cdgmae.settings.encoder import EncoderSettings, parse_encoder
-from cdgmae.settings.reading.messages import describe_problems
-from cdgmae.settings.reading.plain_values import read_json, read_yaml
+from cdgmae.settings.reading.plain_values import read_json, read_yaml, read_yaml_text
 from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
 from cdgmae.terminal import open_console
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
+AS_JSON: ContextVar[bool] = ContextVar("as_json", default=False)
+KEY_VALUE = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+SIDES = re.compile(r"\d+x\d+")
+
 ENCODER_HELP = (
     "A file (encoder.safetensors, a CropMAE/SiamMAE/MAE/DINO/VideoMAE .pth), a timm name, NAME@FILE (timm's architecture, weights of a file), "
-    "random:NAME, pixels:P (no network), or all fields of an encoder as JSON."
+    "random:NAME, pixels:P (no network), or all fields of an encoder as JSON. What a file does not say follows it: "
+    "'FILE?key=model_ema&prefix=module.&num_heads=12'."
 )
-KeyOption = Annotated[
-    str | None,
-    typer.Option("--key", help="Where the weights lie in the encoder's file, e.g. model_ema; default: averaged before raw ones."),
-]
-PrefixOption = Annotated[
-    str | None,
-    typer.Option("--prefix", help="What the keys of the encoder in its file begin with, e.g. module.momentum_encoder."),
-]
-NumHeadsOption = Annotated[
-    int | None, typer.Option("--num-heads", help="Attention heads of the encoder's file, which no tensor shows.", min=1)
-]
 SettingsOption = Annotated[
-    str, typer.Option("--settings", help="The stage's settings as JSON text, or a .json/.yaml file. Other flags override it.")
-]
+    list[str] | None,
+    typer.Option(
+        "--settings", metavar="SETTINGS",
+        help="The stage's settings: JSON text, a .json/.yaml file, or KEY=VALUE; may be repeated, later ones override earlier ones.",
+    ),
+]  # fmt: skip
 ShardOption = Annotated[
     Path, typer.Option("--shard", help="Image shard with the real images, e.g. results/shards/imagenet/00000.tar.")
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Root seed of every random draw.")]
 RuntimeOption = Annotated[
-    str,
+    list[str] | None,
     typer.Option(
-        "--runtime", envvar=RUNTIME_VARIABLE,
-        help="How to run on this machine: keys of section `runtime` of config.yaml, as JSON text or a .json/.yaml file, e.g. "
-        "'{\"compile\": true}'. The other options override it.",
+        "--runtime", metavar="SETTINGS",
+        help="How to run on this machine: keys of section `runtime` of config.yaml, as KEY=VALUE (e.g. compile=true), JSON text or a "
+        f".json/.yaml file; may be repeated. They override those of the environment variable {RUNTIME_VARIABLE}.",
     ),
 ]  # fmt: skip
 DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; all cores if left out.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on the last line.")]
 
 
-def parse_settings(kind: type[AnySettings], text: str = "", **overrides: Any) -> AnySettings:
-    """Build settings from JSON text or a file, with flags laid over them.
+def parse_settings(kind: type[AnySettings], texts: Sequence[str] | None = None, **overrides: Any) -> AnySettings:
+    """Build settings from what `--settings` says, with flags laid over it.
 
     Args:
         kind: The settings class to build.
-        text: JSON text, the name of a .json/.yaml file, or empty for the defaults.
+        texts: As `read_values` takes them; None for the defaults.
         overrides: Field values from flags; None means the flag was not given.
 
     Raises:
         ValueError: naming each key, its value and what is allowed.
     """
-    values, origin = read_values(text, "--settings")
-    return check_values(kind, {**values, **_given(overrides)}, origin)
-
-
-def choose_encoder(text: str, key: str | None, prefix: str | None, num_heads: int | None) -> EncoderSettings:
-    """An encoder as `parse_encoder` reads it, with what the hand options say about its file.
-
-    Raises:
-        ValueError: as `parse_encoder`, or if the encoder is no file.
-    """
-    said = {"key": key, "prefix": prefix, "num_heads": num_heads}
-    plain = {**parse_encoder(text).model_dump(mode="json"), **{name: value for name, value in said.items() if value is not None}}
-    return parse_encoder(json.dumps(plain))
+    values, origin = read_values(texts, "--settings")
+    return kind.checked({**values, **_given(overrides)}, origin)
 
 
 def parse_runtime(
-    text: str, device: str | None = None, precision: str | None = None, threads: int | None = None
+    texts: Sequence[str] | None, device: str | None = None, precision: str | None = None, threads: int | None = None
 ) -> RuntimeSettings:
-    """The machine settings of a command: `--runtime`, or its environment variable, with the hand options laid over it.
+    """The machine settings of a command: its environment variable, `--runtime` laid over it, and the hand options over both.
 
     Raises:
         ValueError: naming each key, its value and what is allowed.
     """
-    values, origin = read_values(text, "--runtime")
+    from_environment = os.environ.get(RUNTIME_VARIABLE)
+    values, origin = read_values([*([from_environment] if from_environment else []), *(texts or [])], "--runtime")
     by_hand = {"device": device, "precision": precision, "threads": threads}
-    return check_values(RuntimeSettings, {**values, **_given(by_hand)}, origin)
+    return RuntimeSettings.checked({**values, **_given(by_hand)}, origin)
 
 
-def read_values(text: str, option: str) -> tuple[dict[str, Any], str]:
-    """Plain values from JSON text or a file, and what to blame for them: the option or the file.
+def read_values(texts: Sequence[str] | None, option: str) -> tuple[dict[str, Any], str]:
+    """Plain values that an option gives, and what to blame for them: the option or the last file.
 
     Args:
-        text: JSON text, the name of a .json/.yaml file, or empty for none.
+        texts: Each JSON text, KEY=VALUE, or the name of a .json/.yaml file; later ones override keys of earlier ones.
         option: Name of the option.
 
     Raises:
         ValueError: if they cannot be read or are no mapping.
     """
+    values: dict[str, Any] = {}
     origin = option
-    if text and not text.lstrip().startswith("{"):
-        origin = text
-        try:
-            values = read_yaml(Path(text))
-        except OSError as error:
-            raise ValueError(f"{option} {text}: {error.strerror}; give JSON text or an existing .json/.yaml file") from None
-    else:
-        values = read_json(text, option) if text else {}
-    if not isinstance(values, dict):
-        raise ValueError(f"{origin} must hold a mapping of settings, found {type(values).__name__}")
+    for text in texts or []:
+        key_and_value = KEY_VALUE.fullmatch(text)
+        if text.lstrip().startswith("{"):
+            found = read_json(text, option)
+        elif key_and_value:
+            found = {key_and_value[1]: _plain_value(key_and_value[2], f"{option} {text}")}
+        else:
+            found, origin = _read_file(text, option), text
+        if not isinstance(found, dict):
+            raise ValueError(f"{text} must hold a mapping of settings, found {type(found).__name__}")
+        values |= found
     return values, origin
 
 
-def check_values(kind: type[AnySettings], values: Mapping[str, Any], origin: str) -> AnySettings:
-    """Settings from plain values.
-
-    Raises:
-        ValueError: naming each key, its value and what is allowed.
-    """
+def _plain_value(text: str, origin: str) -> Any:
+    """`480x880` as two numbers, anything else as JSON and YAML read it."""
+    if SIDES.fullmatch(text):
+        return [int(side) for side in text.split("x")]
     try:
-        return kind.from_plain(dict(values))
-    except ValidationError as error:
-        raise ValueError(f"{origin}: " + "; ".join(describe_problems(error, kind))) from None
+        return read_json(text, origin)
+    except ValueError:
+        return read_yaml_text(text, origin)
+
+
+def _read_file(name: str, option: str) -> Any:
+    try:
+        return read_yaml(Path(name))
+    except OSError as error:
+        raise ValueError(
+            f"{option} {name}: {error.strerror}; give KEY=VALUE, JSON text or an existing .json/.yaml file"
+        ) from None
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def find_shards(folder: Path, like: Sequence[Path] = ()) -> list[Path]:
-    """The shard tars of a folder, in order: those that its summary names if it has one, since a smaller num_shards leaves others behind.
-
-    Args:
-        folder: Where they lie.
-        like: Other shards of the data set; with any, those that are named like one of them.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    from cdgmae.storage.tables import read_table
-
-    tars, summary = sorted(folder.glob("*.tar")), folder / "summary.parquet"
-    if not tars:
-        raise ValueError(f"{folder} holds no .tar shards; run the stage that makes them first, or check the path")
-    wanted = {tar.stem for tar in like} or (
-        set(read_table(summary, ["shard"])["shard"].to_pylist()) if summary.is_file() else None
-    )
-    return tars if wanted is None else [tar for tar in tars if tar.stem in wanted]
 
 
 def find_tables(folder: Path, like: Sequence[Path] = ()) -> list[Path]:
@@ -179,11 +154,16 @@ def csv_beside(output: Path) -> Path:
     return output.with_suffix(".csv")
 
 
-def print_result(result: dict[str, Any], as_json: bool) -> None:
-    """Print what a command achieved: aligned lines for people, one JSON object for programs. Of several processes the first one does."""
+def json_wanted() -> bool:
+    """Whether the command line that runs has `--json`, which `cdgmae` itself takes for all commands."""
+    return AS_JSON.get()
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Print what a command achieved: aligned lines for people, with `--json` one object on the last line. Of several processes the first one does."""
     if not is_main_process():
         return
-    if as_json:
+    if json_wanted():
         typer.echo(json.dumps(result, default=str))
         return
     console = open_console()

@@ -11,14 +11,13 @@ import typer
 
 from cdgmae.commands.options import (
     DeviceOption,
-    JsonOption,
     PrecisionOption,
     RuntimeOption,
     SeedOption,
     SettingsOption,
     ThreadsOption,
-    find_shards,
     find_tables,
+    json_wanted,
     parse_runtime,
     parse_settings,
     print_result,
@@ -45,14 +44,13 @@ def run(
         ),
     ] = None,
     work: Annotated[Path | None, typer.Option(help="Folder for the training state; default: OUTPUT/../.work-OUTPUT.")] = None,
-    settings: SettingsOption = "",
+    settings: SettingsOption = None,
     seed: SeedOption = 0,
-    runtime: RuntimeOption = "",
+    runtime: RuntimeOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
     tracker_dir: Annotated[Path | None, typer.Option(help="Folder for the trackers; default: OUTPUT/trackers.")] = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Train one run; killed at any moment and started again, it goes on from its last saved state.
 
@@ -64,6 +62,7 @@ def run(
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.image_shards import find_shards
 
     parsed = parse_settings(PretrainRunSettings, settings)
     if parsed.trains_on_views and views is None:
@@ -84,14 +83,14 @@ def run(
             tracker_dir=tracker_dir or output / "trackers",
         )
     if is_main_process():
-        print_result(result, as_json)
+        print_result(result)
 
 
 @app.command("flops")
 def flops(
     config: Annotated[Path | None, typer.Option("--config", help="A config.yaml: all its runs are counted.")] = None,
     run_name: Annotated[str | None, typer.Option("--run", help="Only this run of --config.")] = None,
-    settings: SettingsOption = "",
+    settings: SettingsOption = None,
     images: Annotated[
         int | None,
         typer.Option(min=1, help="Images of the data set (ImageNet-1K: 1281167); default: counted in results/shards."),
@@ -101,7 +100,6 @@ def flops(
         typer.Option(min=0.001, help="Sustained TFLOP/s to assume; 400 is 40 % of an H100's bf16 peak, 125 that of an A100's."),
     ] = 400.0,
     table8: Annotated[bool, typer.Option("--table8", help="The paper's Table 8 beside the same counts here.")] = False,
-    as_json: JsonOption = False,
 ) -> None:
     """What runs cost: GFLOPs per sample, parameters, GPU hours per seed, and the GPU memory of a training.
 
@@ -117,15 +115,15 @@ def flops(
 
     if table8:
         rows = table_8()
-        _print_rows({"rows": rows}, rows, as_json)
+        _print_rows({"rows": rows}, rows)
         return
     runs = _configured_runs(config, run_name, settings, images)
     limit = load_config(config).runtime.micro_batch_size if config is not None else None
     described = {
         name: {**describe_run(run, number, tflops), **describe_memory(run, limit)} for name, (run, number) in runs.items()
     }
-    _print_rows({"runs": described}, [{"run": name, **row} for name, row in described.items()], as_json)
-    if not as_json and any(number is None for _, number in runs.values()):
+    _print_rows({"runs": described}, [{"run": name, **row} for name, row in described.items()])
+    if not json_wanted() and any(number is None for _, number in runs.values()):
         typer.echo("GPU hours need the number of images: give --images, or run the shards stage first.")
 
 
@@ -133,7 +131,6 @@ def flops(
 def export(
     run_dir: Annotated[Path, typer.Option(help="Folder of a finished run, e.g. results/pretrain/cdg/seed0.")],
     output: Annotated[Path, typer.Option(help="The .pth to write, e.g. checkpoint-99.pth.")],
-    as_json: JsonOption = False,
 ) -> None:
     """Write a run as a checkpoint in CropMAE's layout, which CropMAE's and SiamMAE's evaluation code loads.
 
@@ -141,11 +138,11 @@ def export(
     """
     from cdgmae.pretrain.export import export_checkpoint
 
-    print_result(export_checkpoint(run_dir, output), as_json)
+    print_result(export_checkpoint(run_dir, output))
 
 
 def _configured_runs(
-    config: Path | None, run_name: str | None, settings: str, images: int | None
+    config: Path | None, run_name: str | None, settings: list[str] | None, images: int | None
 ) -> dict[str, tuple[PretrainRunSettings, int | None]]:
     """Runs to count by name, each with the number of images of its data set."""
     from cdgmae import names
@@ -166,10 +163,10 @@ def _configured_runs(
     return {name: (run, images or count_images(Path(names.shards_dir(datasets[name])))) for name, run in chosen.items()}
 
 
-def _print_rows(result: dict[str, Any], rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+def _print_rows(result: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
     """A table for people, one column per run; one JSON object for programs."""
-    if as_json:
-        print_result(result, as_json)
+    if json_wanted():
+        print_result(result)
         return
     first, *others = rows[0]
     table = ResultTable(first, *(_cell(row[first]) for row in rows), box=None, header_style="bold")

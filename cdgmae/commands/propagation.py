@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
@@ -10,26 +9,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from cdgmae.commands.options import (
     ENCODER_HELP,
     DeviceOption,
-    JsonOption,
-    KeyOption,
-    NumHeadsOption,
-    PrefixOption,
     RuntimeOption,
     SettingsOption,
     ThreadsOption,
-    choose_encoder,
     csv_beside,
+    json_wanted,
     parse_runtime,
     parse_settings,
     print_result,
+    read_values,
 )
 from cdgmae.propagation.benchmarks.benchmark import Benchmark
 from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS, EvaluationSet, benchmark_of
+from cdgmae.settings.encoder import parse_encoder
 
 
 def _measures(benchmark: Benchmark[Any, Any]) -> str:
@@ -59,13 +55,6 @@ KindArgument = Annotated[Kind, typer.Argument(help="Kind of evaluation set.")]
 RootOption = Annotated[
     Path, typer.Option("--root", help="Folder of the clips in their official layout; nothing is written into it.")
 ]
-ProtocolOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--protocol", metavar="KEY=VALUE",
-        help="A setting of the protocol other than the paper's, e.g. top_k=5 or input_size=480x880 (height x width); may be repeated.",
-    ),
-]  # fmt: skip
 ShareOption = Annotated[
     str | None,
     typer.Option(
@@ -74,68 +63,58 @@ ShareOption = Annotated[
         "finished clips. Run once more without it for the table.",
     ),
 ]
-
-
+PredictionsOption = Annotated[
+    bool,
+    typer.Option(
+        "--save-predictions",
+        help="Also write OUTPUT/masks/SEQUENCE/00000.png (DAVIS, VIP: palette PNGs, as the DAVIS toolkit reads them) "
+        "or OUTPUT/joints/CLIP.parquet (JHMDB), OUTPUT/key_points/CATEGORY.parquet (SPair), OUTPUT/tracks/CLIP.parquet (points).",
+    ),
+]
+OverlaysOption = Annotated[
+    OverlayFormat | None,
+    typer.Option(
+        "--overlays",
+        help="Also write OUTPUT/overlays/SEQUENCE.gif or .mp4: the frames under their predicted labels, errors outlined. "
+        "mp4 is smaller and needs `pip install cdgmae\\[video]`.",
+    ),
+]
+StripsOption = Annotated[
+    bool,
+    typer.Option(
+        "--strips",
+        help="Also write OUTPUT/strips/SET/SEQUENCE.jpg: five frames side by side, the first with its given labels, the others under "
+        "their predicted ones, errors outlined; the report shows them.",
+    ),
+]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder with a folder of tables per encoder.")]
 
 
 @app.command()
 def run(
     kind: KindArgument,
-    encoder: Annotated[
-        str,
-        typer.Option(
-            "--encoder",
-            help=f"Encoder to judge. {ENCODER_HELP}",
-        ),
-    ],
+    encoder: Annotated[str, typer.Option("--encoder", help=f"Encoder to judge. {ENCODER_HELP}")],
     output: Annotated[Path, typer.Option("--output", help="Folder of the results; the table is OUTPUT/SET.parquet.")],
     root: Annotated[
         str | None, typer.Option("--root", help="Folder of the clips in their official layout; nothing is written into it.")
     ] = None,
-    key: KeyOption = None,
-    prefix: PrefixOption = None,
-    num_heads: NumHeadsOption = None,
-    settings: SettingsOption = "",
-    changes: ProtocolOption = None,
+    settings: SettingsOption = None,
     set_name: Annotated[str | None, typer.Option("--set", help="Name of the evaluation set; the kind if left out.")] = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Encoder name in the table; the encoder as given if left out.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the encoder's run, for the table.")] = None,
-    save_predictions: Annotated[
-        bool,
-        typer.Option(
-            "--save-predictions",
-            help="Also write OUTPUT/masks/SEQUENCE/00000.png (DAVIS, VIP: palette PNGs, as the DAVIS toolkit reads them) "
-            "or OUTPUT/joints/CLIP.parquet (JHMDB), OUTPUT/key_points/CATEGORY.parquet (SPair), OUTPUT/tracks/CLIP.parquet (points).",
-        ),
-    ] = False,
-    overlays: Annotated[
-        OverlayFormat | None,
-        typer.Option(
-            "--overlays",
-            help="Also write OUTPUT/overlays/SEQUENCE.gif or .mp4: the frames under their predicted labels, errors outlined. "
-            "mp4 is smaller and needs `pip install cdgmae\\[video]`.",
-        ),
-    ] = None,
-    strips: Annotated[
-        bool,
-        typer.Option(
-            "--strips",
-            help="Also write OUTPUT/strips/SET/SEQUENCE.jpg: five frames side by side, the first with its given labels, the others under "
-            "their predicted ones, errors outlined; the report shows them.",
-        ),
-    ] = False,
+    save_predictions: PredictionsOption = False,
+    overlays: OverlaysOption = None,
+    strips: StripsOption = False,
     work: Annotated[
         Path | None,
         typer.Option("--work", help="Folder of finished clips: an interrupted run continues from it. Default OUTPUT/.SET.work."),
     ] = None,
-    runtime: RuntimeOption = "",
+    runtime: RuntimeOption = None,
     device: DeviceOption = None,
     share: ShareOption = None,
     threads: ThreadsOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Measure a frozen encoder on one evaluation set.
 
@@ -148,7 +127,7 @@ def run(
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.locks import exclusive_writer
 
-    protocol = read_protocol(kind.value, settings, root=root, **parse_changes(changes or []))
+    protocol = read_protocol(kind.value, settings, root)
     name_of_set = set_name or kind.value
     here = parse_runtime(runtime, device, threads=threads)
     limit_threads(here.thread_limit)
@@ -158,32 +137,31 @@ def run(
     only_writer = exclusive_writer(table) if writes_table else nullcontext()
     with only_writer, stop_if_asked("clip", "finished clips are kept") as check_now:
         scores = run_propagation(
-            protocol, choose_encoder(encoder, key, prefix, num_heads), table,
+            protocol, parse_encoder(encoder), table,
             runtime=here, name=name, seed=seed, set_name=name_of_set, work_dir=work or output / f".{name_of_set}.work",
             save_predictions=output if save_predictions else None,
             overlays=output if overlays else None, overlay_format=overlays.value if overlays else "gif",
             strips=output / "strips" / name_of_set if strips else None,
             after_clip=check_now, share=part,
         )  # fmt: skip
-    print_result(dict(scores) if as_json or part else {**scores, "table": table}, as_json)
+    print_result(dict(scores) if json_wanted() or part else {**scores, "table": table})
 
 
 @app.command()
-def check(kind: KindArgument, root: RootOption, changes: ProtocolOption = None, as_json: JsonOption = False) -> None:
+def check(kind: KindArgument, root: RootOption, settings: SettingsOption = None) -> None:
     """Check a data folder as `run` does before its first clip, in seconds: every problem is listed, nothing is written."""
     from cdgmae.propagation.layouts.image_files import show_size
 
-    sequences = benchmark_of(kind.value).read(read_protocol(kind.value, "", root=str(root), **parse_changes(changes or [])))
+    sequences = benchmark_of(kind.value).read(read_protocol(kind.value, settings, str(root)))
     frames = sum(sequence.num_frames for sequence in sequences)
     sizes = sorted({size for sequence in sequences for size in sequence.sizes})
-    print_result({"sequences": len(sequences), "frames": frames, "sizes": ", ".join(map(show_size, sizes))}, as_json)
+    print_result({"sequences": len(sequences), "frames": frames, "sizes": ", ".join(map(show_size, sizes))})
 
 
 @app.command("prepare-davis")
 def prepare_davis(
     root: RootOption,
     output: Annotated[Path, typer.Option("--output", help="New folder for the copy; then give it to `run davis` as --root.")],
-    as_json: JsonOption = False,
 ) -> None:
     """Make the 480x880 copy of DAVIS-2017 val that the published numbers were measured on.
 
@@ -193,14 +171,13 @@ def prepare_davis(
     from cdgmae.propagation.layouts.prepare_davis import prepare_davis as prepare
 
     with stop_if_asked("sequence", "finished sequences are kept") as check_now:
-        print_result(prepare(root, output, check_now), as_json)
+        print_result(prepare(root, output, check_now))
 
 
 @app.command("prepare-tap-vid")
 def prepare_tap_vid(
     pickle: Annotated[Path, typer.Argument(help="TAP-Vid-DAVIS's file, tapvid_davis.pkl.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", help="New folder; then give it to `run tap_vid` as --root.")],
-    as_json: JsonOption = False,
 ) -> None:
     """Write the videos and points of TAP-Vid's published pickle as images and tables, once.
 
@@ -208,19 +185,18 @@ def prepare_tap_vid(
     """
     from cdgmae.propagation.tracks.tap_vid_pickle import prepare_tap_vid as prepare
 
-    print_result(prepare(pickle, output), as_json)
+    print_result(prepare(pickle, output))
 
 
 @app.command()
 def summarise(
     tables: Annotated[list[Path], typer.Argument(help="Tables of one or more encoders and evaluation sets.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", help="Summary to write (.parquet); a .csv is written beside it.")],
-    as_json: JsonOption = False,
 ) -> None:
     """All measures of all encoders and evaluation sets: a row each, and as CSV a row per encoder."""
     from cdgmae.propagation.measures.encoder_summary import summarise as summarise_tables
 
-    print_result(summarise_tables(tables, output, csv_beside(output)), as_json)
+    print_result(summarise_tables(tables, output, csv_beside(output)))
 
 
 @app.command()
@@ -228,14 +204,13 @@ def show(
     results: Annotated[Path, typer.Option("--results", help="Folder with summary.parquet, or that file.")] = Path(
         "results/propagation"
     ),
-    as_json: JsonOption = False,
 ) -> None:
     """Print the summary above the paper's Table 5, with the conditions of each evaluation set."""
     from cdgmae.propagation.output.table5_display import read_display, render_display
 
     display = read_display(results)
-    if as_json:
-        print_result({"summary": display.summary}, True)
+    if json_wanted():
+        print_result({"summary": display.summary})
     else:
         render_display(display)
 
@@ -245,7 +220,6 @@ def compare(
     first: Annotated[str, typer.Argument(help="Name of an encoder in the results.", show_default=False)],
     second: Annotated[str, typer.Argument(help="Name of another one.", show_default=False)],
     results: ResultsOption = Path("results/propagation"),
-    as_json: JsonOption = False,
 ) -> None:
     """Compare two encoders: who wins which sequence, and a paired bootstrap interval over sequences of every difference.
 
@@ -255,8 +229,8 @@ def compare(
     from cdgmae.propagation.output.encoder_comparison import compare_encoders, render_comparison
 
     found = compare_encoders(results, first, second)
-    if as_json:
-        print_result({"first": first, "second": second, "sets": [comparison.as_plain() for comparison in found]}, True)
+    if json_wanted():
+        print_result({"first": first, "second": second, "sets": [comparison.as_plain() for comparison in found]})
         return
     for comparison in found:
         render_comparison(comparison, first, second)
@@ -277,34 +251,17 @@ def stop_if_asked(unit: str, kept: str) -> Iterator[Callable[[str], None]]:
         yield check_now
 
 
-def read_protocol(kind: str, settings: str, **changes: Any) -> EvaluationSet:
-    """The protocol of a set: the paper's values, then `--settings`, then `--root` and `--protocol`.
+def read_protocol(kind: str, settings: Sequence[str] | None, root: str | None) -> EvaluationSet:
+    """The protocol of a set: the paper's values, then `--settings`, then `--root`.
 
     Raises:
         ValueError: if a value is not allowed, no root is given, or the settings are those of another kind.
     """
-    given = {key: value for key, value in changes.items() if value is not None}
     benchmark = benchmark_of(kind)
-    if not settings and "root" not in given:
+    if root is None and "root" not in read_values(settings, "--settings")[0]:
         raise ValueError(f"--root is needed: the folder of {benchmark.title} in its official layout")
-    protocol: EvaluationSet = parse_settings(benchmark.protocol, settings, **given)
+    protocol: EvaluationSet = parse_settings(benchmark.protocol, settings, root=root)
     return protocol
-
-
-def parse_changes(texts: Sequence[str]) -> dict[str, Any]:
-    """`input_size=480x880` as {"input_size": [480, 880]}; all other values are read as YAML.
-
-    Raises:
-        ValueError: if a text is not KEY=VALUE.
-    """
-    changes = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key or not value:
-            raise ValueError(f"--protocol {text!r}: give KEY=VALUE, e.g. top_k=5 or input_size=480x880")
-        sides = re.fullmatch(r"(\d+)x(\d+)", value)
-        changes[key] = [int(side) for side in sides.groups()] if sides else yaml.safe_load(value)
-    return changes
 
 
 def parse_share(text: str | None) -> tuple[int, int] | None:

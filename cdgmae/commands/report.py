@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cdgmae.commands.options import JsonOption, SettingsOption, parse_settings, print_result
+from cdgmae.commands.options import SettingsOption, parse_settings, print_result
 from cdgmae.config import load_config
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.report import ReportJobSettings, TableSettings
@@ -31,8 +31,7 @@ def write(
         "results/report"
     ),
     config: ConfigOption = [Path("config.yaml")],  # noqa: B006
-    settings: SettingsOption = "",
-    as_json: JsonOption = False,
+    settings: SettingsOption = None,
 ) -> None:
     """Write the pages about what the configuration names, as far as results are there; what has not been run is named in them.
 
@@ -45,7 +44,7 @@ def write(
     chosen = parse_settings(ReportJobSettings, settings) if settings else report_settings(load_config(*config))
     with exclusive_writer(output):
         result = write_report(chosen, results, output)
-    print_result(result, as_json)
+    print_result(result)
 
 
 @app.command()
@@ -62,8 +61,7 @@ def table(
         "results/tables"
     ),
     config: ConfigOption = [Path("config.yaml")],  # noqa: B006
-    settings: SettingsOption = "",
-    as_json: JsonOption = False,
+    settings: SettingsOption = None,
 ) -> None:
     """Write a table of the paper with ours beside it and the difference; cells without data say what is missing.
 
@@ -75,4 +73,4 @@ def table(
 
     check_table_name(name)
     chosen = parse_settings(TableSettings, settings) if settings else table_settings(load_config(*config), name)
-    print_result(write_paper_table(name, chosen, results, output), as_json)
+    print_result(write_paper_table(name, chosen, results, output))

@@ -8,17 +8,14 @@ from typing import Annotated
 import typer
 
 from cdgmae.commands.options import (
-    JsonOption,
     SeedOption,
+    SettingsOption,
     ThreadsOption,
     parse_settings,
     print_result,
 )
 from cdgmae.names import shard_index, shard_names
 from cdgmae.settings.shards import DatasetSettings
-
-_WHOLE = "A whole data set in one command"
-_ONE = "Single shards (as the workflow calls it)"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,18 +27,14 @@ app = typer.Typer(
     "left_out.csv. `cdgmae shards write --root FOLDER --output DIR` does all of it.",
 )
 
-DatasetOption = Annotated[
-    str, typer.Option("--settings", help="One data set of config section shards.datasets, as JSON text or a .json/.yaml file.")
-]
 ManifestOption = Annotated[Path, typer.Option("--manifest", help="Manifest of the data set; the tars lie beside it.")]
 
 
 @app.command()
 def manifest(
-    settings: DatasetOption,
     output: Annotated[Path, typer.Option("--output", help="The manifest to write, e.g. results/shards/NAME/manifest.parquet.")],
+    settings: SettingsOption = None,
     seed: SeedOption = 0,
-    as_json: JsonOption = False,
 ) -> None:
     """List every image once: key, class, size, and the shard it goes to (a seeded shuffle, sizes equal up to one)."""
     from cdgmae.shards.manifest import write_manifest
@@ -50,7 +43,7 @@ def manifest(
     dataset = parse_settings(DatasetSettings, settings)
     with exclusive_writer(output):
         result = write_manifest(dataset, seed, output)
-    print_result(result, as_json)
+    print_result(result)
 
 
 @app.command()
@@ -58,80 +51,51 @@ def write(
     output: Annotated[
         Path, typer.Option("--output", help="Folder for all shards; with --manifest, the tar of one, e.g. .../00007.tar.")
     ],
-    root: Annotated[str | None, typer.Option("--root", help="Folder of the images or tars.", rich_help_panel=_WHOLE)] = None,
-    num_shards: Annotated[
-        int | None,
-        typer.Option("--num-shards", min=1, help="Number of shards; one per 10,000 images if left out.", rich_help_panel=_WHOLE),
-    ] = None,
-    layout: Annotated[
-        str | None, typer.Option(help="images (default), class_tars, webdataset or clips.", rich_help_panel=_WHOLE)
-    ] = None,
-    resize: Annotated[
-        str | None, typer.Option(help="none (default: bytes as they are), shorter_side or center_crop.", rich_help_panel=_WHOLE)
-    ] = None,
-    image_size: Annotated[int | None, typer.Option(help="Pixels for resizing; default 256.", rich_help_panel=_WHOLE)] = None,
-    jpeg_quality: Annotated[
-        int | None, typer.Option(help="1..100 for resized images; default 95.", rich_help_panel=_WHOLE)
-    ] = None,
-    max_bad_fraction: Annotated[
-        float | None,
-        typer.Option(help="Fail when a larger share of the images is unusable; default 0.001.", rich_help_panel=_WHOLE),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the shuffle over shards.", rich_help_panel=_WHOLE)] = 0,
-    settings: Annotated[
-        str,
-        typer.Option(
-            "--settings", help="The data set's settings as JSON text or a file; flags override it.", rich_help_panel=_ONE
-        ),
-    ] = "",
-    manifest: Annotated[
-        Path | None, typer.Option("--manifest", help="Write only the shard that --output names.", rich_help_panel=_ONE)
-    ] = None,
+    root: Annotated[str | None, typer.Option("--root", help="Folder of the images or tars, all of which are packed.")] = None,
+    manifest: Annotated[Path | None, typer.Option("--manifest", help="Write only the shard that --output names.")] = None,
+    settings: SettingsOption = None,
+    seed: SeedOption = 0,
     threads: ThreadsOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Write shards: a whole data set (manifest, all shards, summary), or a single shard of a manifest.
 
-    Run it again after an interruption: shards that are whole and fit the settings are kept.
+    The settings are those of one data set of config section shards.datasets (layout, resize, image_size, num_shards, ...). Run it again
+    after an interruption: shards that are whole and fit the settings are kept.
 
-    Example: cdgmae shards write --root photos --output packed --resize shorter_side --image-size 256
+    Example: cdgmae shards write --root photos --output packed --settings resize=shorter_side --settings image_size=256
     """
     from cdgmae.shards.packing import write_dataset, write_shard
     from cdgmae.storage.files.locks import exclusive_writer
 
-    flags = {"path": root, "layout": layout, "resize": resize, "image_size": image_size, "jpeg_quality": jpeg_quality}
     if not settings and root is None:
         raise ValueError("nothing to pack: give --root FOLDER (all images of a folder), or --settings and --manifest (one shard)")
-    dataset = parse_settings(DatasetSettings, settings, **flags, num_shards=num_shards, max_bad_fraction=max_bad_fraction)
+    dataset = parse_settings(DatasetSettings, settings, path=root)
     if manifest is not None:
         limited = "max_bad_fraction" in dataset.model_fields_set
         with exclusive_writer(output):
-            result = write_shard(
-                dataset, manifest, _shard_of(output), output, threads=threads, stop_early=limited
-            )  # fmt: skip
+            result = write_shard(dataset, manifest, _shard_of(output), output, threads=threads, stop_early=limited)
     else:
         wanted = dataset.num_shards if "num_shards" in dataset.model_fields_set else None
         with exclusive_writer(output):
             result = write_dataset(dataset, seed, output, num_shards=wanted, threads=threads)
-    print_result(result, as_json)
+    print_result(result)
 
 
 @app.command()
 def summarise(
-    settings: DatasetOption,
     manifest: ManifestOption,
     output: Annotated[Path, typer.Option("--output", help="The summary to write, e.g. results/shards/NAME/summary.parquet.")],
+    settings: SettingsOption = None,
     max_bad_fraction: Annotated[
         float | None, typer.Option(help="Fail when a larger share of the images is unusable; default 0.001.")
     ] = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Check all shards together: one row per shard, a list of all bad images, and an error when they are too many."""
     from cdgmae.shards.shard_summary import summarise_shards
 
     dataset = parse_settings(DatasetSettings, settings, max_bad_fraction=max_bad_fraction)
     tars = [manifest.with_name(f"{name}.tar") for name in shard_names(dataset.num_shards)]
-    print_result(summarise_shards(dataset, tars, output, manifest=manifest), as_json)
+    print_result(summarise_shards(dataset, tars, output, manifest=manifest))
 
 
 def _shard_of(output: Path) -> int:

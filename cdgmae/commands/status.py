@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Column
 from rich.text import Text
 
-from cdgmae.commands.options import JsonOption, print_result
+from cdgmae.commands.options import json_wanted, print_result
 from cdgmae.terminal import ResultTable, open_console
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ def status(
         float | None,
         typer.Option("--watch", min=0.1, help="Show it anew every so many seconds, until nothing is left to do or Ctrl-C."),
     ] = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Show how far the workflow is: every stage with its shards, runs and evaluation sets, the running jobs, and the last errors.
 
@@ -53,23 +52,23 @@ def status(
 
     checked = load_config(*config)
     try:
-        _show(checked, folder, watch, as_json)
+        _show(checked, folder, watch)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 
 
-def _show(config: Config, folder: Path, watch: float | None, as_json: bool) -> None:
+def _show(config: Config, folder: Path, watch: float | None) -> None:
     from rich.live import Live
 
     from cdgmae.status.status_summary import workflow_status
 
     facts = workflow_status(config, folder)
-    if as_json or watch is None:
-        _print(facts, as_json)
+    if json_wanted() or watch is None:
+        _print(facts)
         while watch is not None and not _is_over(facts):
             time.sleep(watch)
             facts = workflow_status(config, folder)
-            _print(facts, as_json)
+            _print(facts)
         return
     with Live(_page(facts), console=open_console(), auto_refresh=False) as live:
         while not _is_over(facts):
@@ -82,9 +81,9 @@ def _is_over(facts: dict[str, Any]) -> bool:
     return bool(facts["jobs"]["done"] == sum(facts["jobs"].values()))
 
 
-def _print(facts: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print_result(facts, True)
+def _print(facts: dict[str, Any]) -> None:
+    if json_wanted():
+        print_result(facts)
     else:
         open_console().print(_page(facts), highlight=False)
 

@@ -122,13 +122,18 @@ def _found_in(folder: Path, encoder: EncoderSettings) -> EncoderSettings:
     return encoder.model_copy(update={"checkpoint": str(folder / Path(encoder.checkpoint).name)})
 
 
-def load_generator(folder: Path, *, device: torch.device) -> Generator:
+def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") -> Generator:
     """Load a generator folder and check that its weights are the ones it was written with.
+
+    Args:
+        folder: A folder that was trained or imported, e.g. `results/generators/NAME`.
+        device: Where to put the generator and its conditioning encoder.
 
     Raises:
         ValueError: if the folder is no generator folder, names no encoder, its weights or its encoder are not those of
             `cdgmae.json`, or a value among them is not finite.
     """
+    folder, device = Path(folder), torch.device(device)
     facts = read_facts(folder)
     disable_progress_bar()  # the library would draw a bar into the job's log
     if facts.encoder is None:

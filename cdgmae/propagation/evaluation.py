@@ -7,16 +7,18 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cdgmae.models.encoders.by_name import Encoder
+from cdgmae.models.encoders.by_name import Encoder, load_encoder
+from cdgmae.models.encoders.encoder_cost import EncoderCost, encoder_cost
 from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence
 from cdgmae.propagation.benchmarks.benchmark_kinds import EvaluationSet, benchmark_of, table_scores
 from cdgmae.propagation.engine.clip_results import ClipResults, Rows
-from cdgmae.propagation.engine.clip_workers import ClipWork, computed_clips, frozen_encoder
+from cdgmae.propagation.engine.clip_workers import ClipWork, computed_clips, prepare_encoder
 from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.propagation.output.clip_strips import collect_strips
 from cdgmae.propagation.output.predictions import ClipOutputs
@@ -84,14 +86,12 @@ def run_propagation(
     labels = {"encoder": name or encoder_settings.text, "seed": seed, "set": set_name or protocol.kind}
     benchmark = benchmark_of(protocol.kind)
     clips = benchmark.read(protocol)
-    encoder = frozen_encoder(encoder_settings, devices[0] if len(devices) == 1 else torch.device("cpu"), protocol)
+    encoder = load_encoder(encoder_settings, device=devices[0] if len(devices) == 1 else torch.device("cpu"))
+    cost = encoder_cost(encoder)
+    prepare_encoder(encoder, protocol)
     benchmark.check_input(clips, protocol, encoder.patch_size)
-    work = ClipWork(
-        protocol,
-        encoder_settings,
-        ClipResults(work_dir, benchmark.rules, protocol.digest(), encoder.digest, outputs.key),
-        outputs,
-    )
+    results = ClipResults(work_dir, benchmark.rules, protocol.digest(), encoder.digest, outputs.key)
+    work = ClipWork(protocol, encoder_settings, results, outputs)
     chosen = _clips_of_share(clips, share or (rank(), world_size()), work_dir)
     if share is not None or len(chosen) < len(clips):
         _clip_rows(work, chosen, encoder, devices, after_clip)
@@ -101,7 +101,7 @@ def run_propagation(
     rows = _clip_rows(work, clips, encoder, devices, after_clip)
     if strips is not None:
         collect_strips(clips, work.results, strips)
-    scores = _write_rows(output, work, labels, encoder.digest, [(clip, rows[clip.name]) for clip in clips])
+    scores = _write_rows(output, work, labels, encoder.digest, cost, [(clip, rows[clip.name]) for clip in clips])
     work.results.remove(clips)
     return scores
 
@@ -111,6 +111,7 @@ def _write_rows(
     work: ClipWork,
     labels: Mapping[str, Any],
     encoder_digest: str,
+    cost: EncoderCost,
     rows: Sequence[tuple[EvaluationSequence, Rows]],
 ) -> dict[str, float]:
     """Write the table of all sequences; their scores."""
@@ -122,7 +123,7 @@ def _write_rows(
     write_table(
         output, table_rows, table_schema(work.protocol.kind),
         settings_digest=work.protocol.digest(), inputs={work.encoder_settings.text: encoder_digest},
-        extra={"protocol": protocol, "encoder_settings": work.encoder_settings.model_dump(mode="json"), **labels},
+        extra={"protocol": protocol, "encoder_settings": work.encoder_settings.model_dump(mode="json"), "encoder_cost": asdict(cost), **labels},
     )  # fmt: skip
     return table_scores(table_rows)
 

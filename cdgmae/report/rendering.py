@@ -12,7 +12,7 @@ from cdgmae.storage.files.atomic import write_text
 
 PAGES = {
     "index.html": "Overview", "consistency/index.html": "Consistency", "pretrain/index.html": "Pre-training",
-    "propagation/index.html": "Propagation",
+    "propagation/index.html": "Propagation", "encoders/index.html": "Encoders compared",
 }  # fmt: skip
 """Page, relative to the report's folder -> its name in the navigation, in order."""
 

@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cdgmae.settings.reading.messages import describe_problems
 from cdgmae.settings.reading.plain_values import check_plain
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
@@ -52,3 +53,16 @@ class Settings(BaseModel):
         """
         check_plain(values, "settings")
         return cls.model_validate_json(json.dumps(values))
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any], origin: str) -> Self:
+        """As `from_plain`, with one message for people.
+
+        Raises:
+            ValueError: beginning with `origin`, the option, file or function the values came from, and naming each key, its value and what is
+                allowed.
+        """
+        try:
+            return cls.from_plain(dict(values))
+        except ValidationError as error:
+            raise ValueError(f"{origin}: " + "; ".join(describe_problems(error, cls))) from None

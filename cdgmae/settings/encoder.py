@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import parse_qsl
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
@@ -45,6 +46,9 @@ class VitSettings(Settings):
 
 WAYS = ("run", "timm", "checkpoint", "random_like", "random", "pixels")
 """The fields of `EncoderSettings` that name an encoder."""
+
+HINTS = ("key", "prefix", "num_heads")
+"""The fields that say what a checkpoint file does not."""
 
 CHECKPOINT_ENDINGS = (".safetensors", ".pth", ".pt", ".tar", ".ckpt", ".bin", ".json")
 """A text that ends so is meant as a file, whether it is there or not."""
@@ -104,7 +108,7 @@ class EncoderSettings(Settings):
         ways = [name for name in WAYS if getattr(self, name) is not None]
         if len(ways) != 1 and ways != ["timm", "checkpoint"]:
             raise ValueError(f"name exactly one of {', '.join(WAYS)}; found {', '.join(ways) if ways else 'none'}")
-        said = [name for name in ("key", "prefix", "num_heads") if getattr(self, name) is not None]
+        said = [name for name in HINTS if getattr(self, name) is not None]
         if said and self.checkpoint is None:
             raise ValueError(f"{', '.join(said)} say what lies in a checkpoint file; give checkpoint too, or leave them out")
         if self.num_heads is not None and self.timm is not None:
@@ -142,9 +146,10 @@ class EncoderSettings(Settings):
 def parse_encoder(text: str) -> EncoderSettings:
     """An encoder as it is given on the command line: `EncoderSettings` as JSON, or one of the short forms.
 
-    - a file: `encoder.safetensors` of this package, or a published `.pth`,
+    - a file: `encoder.safetensors` of this package, or a published `.pth`; behind a question mark what it does not say:
+      `FILE?key=model_ema&prefix=module.&num_heads=12`,
     - a timm name, with timm's weights (MAE, DINO, DINOv2, DINOv3, ...); also `hf-hub:OWNER/NAME` and `local-dir:FOLDER`,
-    - `NAME@FILE`: timm's architecture with the weights of a file,
+    - `NAME@FILE`: timm's architecture with the weights of a file, and hints as above,
     - `random:NAME` or `random:{...}`: fixed random weights of a timm architecture or of `VitSettings`,
     - `pixels:P`: raw pixels of patches of side P.
 
@@ -160,6 +165,14 @@ def parse_encoder(text: str) -> EncoderSettings:
             return EncoderSettings(pixels=int(rest))
         if kind == "random" and rest:
             return EncoderSettings.from_plain({"random": read_json(rest, "encoder") if rest.startswith("{") else rest})
+        file, question, hints = text.partition("?")
+        if question and not Path(text).exists():
+            said: dict[str, Any] = dict(parse_qsl(hints, keep_blank_values=True))
+            if said.get("num_heads", "").isdecimal():
+                said["num_heads"] = int(said["num_heads"])
+            if not said or not said.keys() <= set(HINTS):
+                raise ValueError(f"encoder {text!r}: behind ? stands KEY=VALUE, joined by &, of {', '.join(HINTS)}")
+            return EncoderSettings.from_plain({**parse_encoder(file).model_dump(mode="json"), **said})
     except ValidationError as error:
         raise ValueError(f"encoder {text!r}: " + "; ".join(describe_problems(error, EncoderSettings))) from None
     if Path(text).is_file():

@@ -93,6 +93,23 @@ class MonitoringSettings(Settings):
     guidance_scale: float = Field(default=2.0, ge=0.0, description="Guidance scale of a grid.")
 
 
+class ImportSettings(Settings):
+    """What a generator's original checkpoint does not say about itself."""
+
+    encoder: EncoderSettings | None = Field(
+        default=None, description="Conditioning encoder; left out: the one inside the checkpoint, if there is one."
+    )
+    encoder_image_size: int = Field(default=224, ge=8, description="Side in pixels at which the encoder sees an image.")
+    null_condition: Literal["zero_input", "zero_token"] | None = Field(
+        default=None, description="What stands for `no condition`; left out: what this kind of generator was trained with."
+    )
+    normalisation: Literal["l2", "standardise", "none"] | None = Field(
+        default=None, description="What is done to an embedding first; left out: what the checkpoint's configuration says."
+    )
+    magnification: int = Field(default=0, ge=0, description="ZoomLDM's level; 0 is the finest.")
+    ignore: tuple[str, ...] = Field(default=(), description="Prefixes of keys of the checkpoint that may be left out.")
+
+
 class GeneratorTrainingSettings(Settings):
     """Training of an S-LDM from the shards of this DAG (Gen-SIS's recipe)."""
 

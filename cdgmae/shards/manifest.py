@@ -79,7 +79,7 @@ def write_listing(
     if num_shards > count:
         raise ValueError(
             f"num_shards = {num_shards}, but {settings.path} holds only {count} image(s); every shard needs at least one. "
-            f"Lower num_shards (shards.datasets.NAME.num_shards, --num-shards) to at most {count}."
+            f"Lower num_shards (shards.datasets.NAME.num_shards) to at most {count}."
         )
     shuffle = numpy_generator(seed, "shards", "assignment").permutation(count)
     shard_of = np.empty(count, dtype=np.int32)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.storage.files.paths import text_to_path
@@ -39,7 +41,7 @@ class PreparedImage:
     extension: str
     width: int
     height: int
-    source_path: str
+    source_path: str | None
     note: str | None = None
 
 
@@ -66,8 +68,19 @@ def prepare_image(row: Mapping[str, Any], settings: DatasetSettings) -> Prepared
     note = DEEP_NOTE if header.mode in DEEP_MODES else None
     if settings.resize == "none":
         return PreparedImage(data, image_extension(header), image.width, image.height, row["source_path"], note)
+    return encode_image(image, settings, row["source_path"], note)
+
+
+def encode_image(
+    image: Image.Image, settings: DatasetSettings, source_path: str | None, note: str | None = None
+) -> PreparedImage:
+    """A decoded image as the JPEG that goes into the shard, resized if so configured.
+
+    Raises:
+        ImageError: if it would become too large, or a JPEG cannot hold it.
+    """
     image = fit_image(image, settings.resize, settings.image_size)
-    return PreparedImage(encode_jpeg(image, settings.jpeg_quality), "jpg", image.width, image.height, row["source_path"], note)
+    return PreparedImage(encode_jpeg(image, settings.jpeg_quality), "jpg", image.width, image.height, source_path, note)
 
 
 def prepare_frame(row: Mapping[str, Any], settings: DatasetSettings, seed: int) -> PreparedImage:
@@ -92,9 +105,7 @@ def prepare_frame(row: Mapping[str, Any], settings: DatasetSettings, seed: int) 
     frame = next(iter(clip.read([first])))
     if frame.image is None:
         raise ImageError(frame.reason or "unreadable frame")
-    image = fit_image(frame.image, settings.resize, settings.image_size)
-    data, name = encode_jpeg(image, settings.jpeg_quality), frame_name(row["source_path"], first)
-    return PreparedImage(data, "jpg", image.width, image.height, name)
+    return encode_image(frame.image, settings, frame_name(row["source_path"], first))
 
 
 def read_source(row: Mapping[str, Any], settings: DatasetSettings) -> bytes:

@@ -79,7 +79,7 @@ class BadImages:
             f"{where} has {self.count} bad image{'' if self.count == 1 else 's'}; max_bad_fraction = {self.max_fraction:g} allows "
             f"{int(self.max_fraction * self.total)} of the data set's {self.total}. Reasons: {reasons}. "
             f"First ones: {'; '.join(self.examples)}.{listed} Mend or remove these files, or raise max_bad_fraction "
-            "(shards.datasets.NAME.max_bad_fraction, --max-bad-fraction)."
+            "(shards.datasets.NAME.max_bad_fraction)."
         )
 
 

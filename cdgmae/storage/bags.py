@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from cdgmae.storage.image_shards import OK, ImageRow, ImageShard, check_bytes, checksums, index_path, read_index
+from cdgmae.storage.image_shards import OK, ImageRow, ImageShard, check_bytes, checksums, given_shards, index_path, read_index
 from cdgmae.storage.media.images import ImageError, decode_rgb
 from cdgmae.storage.tar_reads import TarReader
 from cdgmae.storage.view_weights import ViewWeights
@@ -76,7 +76,7 @@ class _Rows:
 class Bags:
     """All bags of a data set and a view source in key order, with random access to any image by key and view_index.
 
-    Bags(real_tars, view_tars) has a bag for every row of the real shards' indices, with what failed; `usable` gives those that can be drawn
+    Bags(real, views) has a bag for every row of the real shards' indices, with what failed; `usable` gives those that can be drawn
     from. A row is the number of one view, counted over all bags: `bag(position).rows`. Safe from several threads, after fork and
     through pickle; however many shards there are, few files are open.
 
@@ -84,21 +84,23 @@ class Bags:
         bags_left_out: Bags with a real image that `usable` left out.
     """
 
-    def __init__(self, real_tars: Sequence[Path], view_tars: Sequence[Path] = ()) -> None:
+    def __init__(self, real: str | Path | Sequence[str | Path], views: str | Path | Sequence[str | Path] = ()) -> None:
         """Join real and view shards; only their indices are read.
 
         Args:
-            real_tars: Tars of section `shards`.
-            view_tars: Tars of one view source; empty for a source without files.
+            real: Shards of real images: a folder, a tar or several.
+            views: Shards of one view source, likewise; empty for a source without files.
 
         Raises:
-            ValueError: if a shard is incomplete, a view belongs to no real image, or a view comes twice.
+            ValueError: if there is no shard or an incomplete one, a view belongs to no real image, or a view comes twice.
         """
+        real_tars = given_shards(real)
+        view_tars = given_shards(views, real_tars)
         self._tars = TarReader([*real_tars, *view_tars])
-        real, views = _read_places(real_tars, 0), _read_places(view_tars, len(real_tars))
-        real = real.take(pc.sort_indices(real["key"]))
-        self._keys: pa.StringArray = real["key"].combine_chunks()
-        rows = pa.concat_tables([real, views])
+        places = _read_places(real_tars, 0)
+        places = places.take(pc.sort_indices(places["key"]))
+        self._keys: pa.StringArray = places["key"].combine_chunks()
+        rows = pa.concat_tables([places, _read_places(view_tars, len(real_tars))])
         bags = self._bags_of(rows)
         order = np.lexsort((rows["view_index"].to_numpy(), bags))
         self._rows = _Rows(*(rows[name].to_numpy() for name in _Rows.__slots__)).take(order)
@@ -210,6 +212,15 @@ class Bags:
         """
         self._refuse_bad(row)
         return decode_rgb(self.read(row), MAX_PIXELS)
+
+    def images(self, key: str) -> list[Image.Image]:
+        """The good images of one bag in RGB, the real image first, then its views.
+
+        Raises:
+            KeyError: if no bag has the key.
+            ImageError: if the bytes of one of them cannot be decoded.
+        """
+        return [self.image(row) for row in self.bag(self.position(key)).rows if self.is_good(row)]
 
     def is_good(self, row: int) -> bool:
         """Whether the index says that there is an image."""

@@ -186,6 +186,32 @@ class ImageShardWriter:
         )  # fmt: skip
 
 
+def find_shards(folder: Path, like: Sequence[Path] = ()) -> list[Path]:
+    """The shard tars of a folder, in order: those that its summary names if it has one, since a smaller num_shards leaves others behind.
+
+    Args:
+        folder: Where they lie.
+        like: Other shards of the data set; with any, those that are named like one of them.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    tars, summary = sorted(folder.glob("*.tar")), folder / "summary.parquet"
+    if not tars:
+        raise ValueError(f"{folder} holds no .tar shards; run the stage that makes them first, or check the path")
+    wanted = {tar.stem for tar in like} or (
+        set(read_table(summary, ["shard"])["shard"].to_pylist()) if summary.is_file() else None
+    )
+    return tars if wanted is None else [tar for tar in tars if tar.stem in wanted]
+
+
+def given_shards(given: str | Path | Sequence[str | Path], like: Sequence[Path] = ()) -> list[Path]:
+    """Shard tars named as people name them: a folder (`find_shards`), one tar, or several."""
+    if not isinstance(given, str | Path):
+        return [Path(tar) for tar in given]
+    return [Path(given)] if Path(given).is_file() else find_shards(Path(given), like)
+
+
 def read_index(tar_path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """The index of a complete shard, all or some columns.
 

@@ -30,7 +30,7 @@ def show_bag(key: str, real_tars: Sequence[Path], view_tars: Sequence[Path], out
         examples = f"keys look like {', '.join(islice(bags, 3))}" if len(bags) else "give the folder that holds the shards"
         raise ValueError(f"key {key!r} is in none of {len(real_tars)} image and {len(view_tars)} view shards; {examples}")
     found = bags.bag(bags.position(key)).rows
-    images = [bags.image(row) for row in found if bags.is_good(row)]
+    images = bags.images(key)
     if not images:
         raise ValueError(f"key {key!r} has no usable image: {bags.row(found[0]).reason}")
     strip = join_strip(images)

@@ -45,18 +45,24 @@ class _Page:
     def _object(self, path: str, class_name: str, level: int, said: str = "") -> Iterator[str]:
         """Heading and table of one class, then of the classes that it holds."""
         definition = self.schema["$defs"][class_name]
-        kind = definition["properties"].get("kind", {}).get("const")
-        heading = f"`{path}`" + (f", kind `{kind}`" if kind else "")
-        self.headings[class_name] = heading
-        yield f"\n{'#' * min(level, 5)} {heading} {{ #{class_name} }}\n\n{said or _first_paragraph(definition)}\n\n"
+        properties = sorted(definition["properties"].items())
+        self.headings.setdefault(class_name, self._heading(path, class_name))
+        yield f"\n{'#' * min(level, 5)} {self.headings[class_name]} {{ #{class_name} }}\n\n{said or _first_paragraph(definition)}\n\n"
         yield "| key | type and default | |\n|---|---|---|\n"
-        for key, value in sorted(definition["properties"].items()):
-            yield f"| `{key}` | {self._type_and_default(value, key in definition.get('required', ()))} | {_cell(value)} |\n"
-        for key, value in sorted(definition["properties"].items()):
-            below = f"{path}.{key}" + (".NAME" if "patternProperties" in value else "")
+        below: list[tuple[str, str]] = []
+        for key, value in properties:
+            inner_path = f"{path}.{key}" + (".NAME" if "patternProperties" in value else "")
+            below += [(inner_path, name) for name in self._classes(value) if name not in self.headings]
             for name in self._classes(value):
-                if name not in self.headings:
-                    yield from self._object(below, name, level + 1)
+                self.headings.setdefault(name, self._heading(inner_path, name))
+            kind = self._links(value) or _facts(value, key in definition.get("required", ()))
+            yield f"| `{key}` | {kind} | {_cell(value)} |\n"
+        for inner_path, name in below:
+            yield from self._object(inner_path, name, level + 1)
+
+    def _heading(self, path: str, class_name: str) -> str:
+        kind = self.schema["$defs"][class_name]["properties"].get("kind", {}).get("const")
+        return f"`{path}`" + (f", kind `{kind}`" if kind else "")
 
     def _classes(self, value: Schema) -> Iterator[str]:
         """Names of the classes that a key's value may be of."""
@@ -69,12 +75,9 @@ class _Page:
         if isinstance(value.get("items"), dict):
             yield from self._classes(value["items"])
 
-    def _type_and_default(self, value: Schema, required: bool) -> str:
-        classes = list(self._classes(value))
-        if not classes:
-            return _facts(value, required)
-        links = ", ".join(f"[{self.schema['$defs'][name]['title']}](#{name})" for name in classes)
-        return f"by NAME: {links}" if "patternProperties" in value else links
+    def _links(self, value: Schema) -> str:
+        """Links to the tables of the classes that a key's value may be of; empty for a plain key."""
+        return "<br>".join(f"[{self.headings[name]}](#{name})" for name in self._classes(value))
 
 
 def _facts(value: Schema, required: bool) -> str:

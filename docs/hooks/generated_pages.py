@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent))  # MkDocs runs this file, but does not import from its folder
 
@@ -36,6 +37,19 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name in REPORT_IMAGES:
         files.append(File.generated(config, f"images/{name}", abs_src_path=str(ROOT / "workflow/report" / name)))
     return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links that leave docs/, which forges follow: measurements have a page here, other files of the repository are named."""
+    depth = page.file.src_uri.count("/")
+
+    def here(link: re.Match[str]) -> str:
+        text, file = link.groups()
+        if file.startswith("perf/results/"):
+            return f"[{text}]({'../' * depth}reference/numbers.md)"
+        return text if file in text else f"{text} (`{file}`)"
+
+    return re.sub(rf"(?<!!)\[([^\]]*)\]\({re.escape('../' * (depth + 1))}([\w][^)#]*)(?:#[^)]*)?\)", here, markdown)
 
 
 def repository_page(file: Path) -> str:

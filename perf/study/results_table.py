@@ -8,7 +8,7 @@ from pathlib import Path
 from cdgmae.config import Config
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of
-from cdgmae.propagation.measures.intervals import Interval, difference_intervals, score_intervals
+from cdgmae.propagation.measures.intervals import Interval, resample
 from cdgmae.propagation.output.encoder_comparison import OF_SEED, encoder_tables
 from cdgmae.storage.tables import read_table
 
@@ -48,13 +48,14 @@ def _encoder_rows(config: Config, results: Path) -> list[str]:
             if set_name not in sets:
                 continue
             ours, baseline = sets[set_name], tables.get(BASELINE, {}).get(set_name)
-            scores, single = score_intervals(ours), [score_intervals([table]) for table in ours]
-            differences = difference_intervals(ours, baseline) if baseline and name != BASELINE else {}
+            resampled, single = resample(ours), [resample([table]).values for table in ours]
+            scores = resampled.intervals()
+            differences = resampled.differences(resample(baseline)) if baseline and name != BASELINE else {}
             for measure in benchmark_of(config.propagation.datasets[set_name].kind).measures:
                 if not measure.shown:
                     continue
                 found, less = scores[measure.name], differences.get(measure.name)
-                seeds = ", ".join(f"{each[measure.name].value:.2f}" for each in single)
+                seeds = ", ".join(f"{each[measure.name]:.2f}" for each in single)
                 rows.append(
                     f"| {name} | {set_name} | {measure.name} | {found.value:.2f} | {_bounds(found)} | {len(ours)} | {seeds} "
                     f"| {'' if less is None else f'{less.value:+.2f} {_bounds(less)}'} |"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cdgmae.commands.consistency import app
+from cdgmae.cli import app
 from cdgmae.consistency.consistency_summary import summarise
 from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.report.page import write_report
@@ -154,7 +154,7 @@ def test_filters_keep_what_they_say_and_are_cleared_together(page: Browser, data
     words = shlex.split(page.run("return document.getElementById('command').textContent"))
     assert words[:3] == ["cdgmae", "consistency", "query"]
     assert "nps >= 0.9 and" in words[3]
-    answer = CliRunner().invoke(app, [*words[2:-2], "--json"])
+    answer = CliRunner().invoke(app, ["consistency", *words[2:-2], "--json"])
     assert answer.exit_code == 0, answer.output
     pairs = [pair for bag in data["bags"] for pair in bag["pairs"]]
     assert json.loads(answer.stdout)["matches"] == sum((pair["nps"] or 0) >= 0.9 for pair in pairs)

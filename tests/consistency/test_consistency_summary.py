@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from cdgmae.commands.consistency import app
+from cdgmae.cli import app
 from cdgmae.consistency import bootstrap
 from cdgmae.consistency.bootstrap import mean_intervals
 from cdgmae.consistency.consistency_summary import paper_counterpart, paper_distance, summarise
@@ -93,7 +93,7 @@ def test_generators_are_ranked_by_their_distance_to_the_video_source(tmp_path: P
     for row in rows.values():
         assert row["nps_q05"] < row["nps_low"] < row["nps_mean"] < row["nps_high"] < row["nps_q95"]
         assert row["nps_q25"] < row["nps_q50"] < row["nps_q75"]
-    shown = CliRunner(env={"COLUMNS": "140", "NO_COLOR": "1"}).invoke(app, ["show", "--results", str(tmp_path)])
+    shown = CliRunner(env={"COLUMNS": "140", "NO_COLOR": "1"}).invoke(app, ["consistency", "show", "--results", str(tmp_path)])
     assert "0.300" in shown.stdout
     assert [source for source in re.findall(r"\w+", shown.stdout) if source in rows][:3] == ["clips", "near", "far"]
     assert f"{rows['near']['nps_low']:.4f} to {rows['near']['nps_high']:.4f}" in shown.stdout

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from cdgmae.commands.consistency import app
+from cdgmae.cli import app
 from cdgmae.config import load_config
 from cdgmae.consistency.consistency_summary import SUMMARY_SCHEMA, summarise
 from cdgmae.consistency.score_display import histogram_line, read_display
@@ -123,12 +123,12 @@ def test_tables_are_summarised_by_source_and_number_and_no_others(tmp_path: Path
         write_scores(tmp_path, "s_ldm", shard, [value])
     write_scores(tmp_path, "foreign", 0, [0.5])
     arguments = ["summarise", "--results", str(tmp_path), "--output", str(tmp_path / "summary.parquet"), "--settings"]
-    made = CliRunner().invoke(app, [*arguments, '{"num_shards": {"s_ldm": 2}}'])
+    made = CliRunner().invoke(app, ["consistency", *arguments, '{"num_shards": {"s_ldm": 2}}'])
     assert made.exit_code == 0, made.output
     rows = read_table(tmp_path / "summary.parquet").to_pylist()
     assert [(row["source"], row["pairs"], row["nps_mean"]) for row in rows] == [("s_ldm", 2, pytest.approx(0.5))]
     with pytest.raises(ValueError, match=r"s_ldm/00003\.parquet"):
-        CliRunner().invoke(app, [*arguments, '{"num_shards": {"s_ldm": 4}}'], catch_exceptions=False)
+        CliRunner().invoke(app, ["consistency", *arguments, '{"num_shards": {"s_ldm": 4}}'], catch_exceptions=False)
     command = summary_settings(load_config(ROOT / "config.yaml")).canonical_json()
     assert command == '{"num_shards":{"s_ldm":2}}'
 
@@ -136,10 +136,10 @@ def test_tables_are_summarised_by_source_and_number_and_no_others(tmp_path: Path
 def test_show_prints_ours_the_papers_and_a_histogram(tmp_path: Path) -> None:
     runner = CliRunner(env={"COLUMNS": "120", "NO_COLOR": "1"})
     paths = [str(write_scores(tmp_path, "s_ldm", shard, [0.25, 0.5, 0.5, None])) for shard in range(2)]
-    made = runner.invoke(app, ["summarise", "--output", str(tmp_path / "summary.parquet"), *paths, "--json"])
+    made = runner.invoke(app, ["consistency", "summarise", "--output", str(tmp_path / "summary.parquet"), *paths, "--json"])
     assert made.exit_code == 0, made.output
     assert json.loads(made.output.splitlines()[-1])["pairs"] == 8
-    shown = runner.invoke(app, ["show", "--results", str(tmp_path)])
+    shown = runner.invoke(app, ["consistency", "show", "--results", str(tmp_path)])
     assert shown.exit_code == 0, shown.output
     assert "0.417 ± 0.118" in shown.output
     for expected in (
@@ -153,7 +153,9 @@ def test_show_prints_ours_the_papers_and_a_histogram(tmp_path: Path) -> None:
         "0.500",
     ):
         assert expected in shown.output
-    as_json = json.loads(runner.invoke(app, ["show", "--results", str(tmp_path), "--json"]).output.splitlines()[-1])
+    as_json = json.loads(
+        runner.invoke(app, ["consistency", "show", "--results", str(tmp_path), "--json"]).output.splitlines()[-1]
+    )
     assert sum(as_json["histograms"]["s_ldm"]) == 6
 
 
@@ -161,7 +163,11 @@ def test_show_prints_ours_the_papers_and_a_histogram(tmp_path: Path) -> None:
 def test_show_is_whole_in_a_pipe_and_at_80_columns(tmp_path: Path, columns: str | None) -> None:
     paths = [write_scores(tmp_path, "a_source_with_a_long_name", 0, [0.25, 0.5, 0.5, None])]
     summarise(paths, tmp_path / "summary.parquet", tmp_path / "summary.csv")
-    shown = CliRunner(env={"COLUMNS": columns, "NO_COLOR": "1"}).invoke(app, ["show", "--results", str(tmp_path)]).stdout
+    shown = (
+        CliRunner(env={"COLUMNS": columns, "NO_COLOR": "1"})
+        .invoke(app, ["consistency", "show", "--results", str(tmp_path)])
+        .stdout
+    )
     assert "\u2026" not in shown
     letters = "".join(shown.split())
     for text in ("reverse", "tovideo", "0.417±", "0.118", "Video", "0.991", "0.5000"):

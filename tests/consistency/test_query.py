@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cdgmae.commands.consistency import app
+from cdgmae.cli import app
 from cdgmae.consistency.class_scores import score_classes
 from cdgmae.consistency.query import Query, write_strips
 from cdgmae.consistency.score_tables import METRICS, QUERY_COLUMNS, QUERY_SCHEMA, SCORE_SCHEMA
@@ -118,7 +118,7 @@ def test_what_a_query_cannot_answer_is_said(results: Path, arguments: dict[str, 
 def test_command_prints_a_table_csv_or_json(results: Path, frame: pd.DataFrame) -> None:
     runner = CliRunner(env={"COLUMNS": "140", "NO_COLOR": "1"})
     arguments = ["query", "nps < 0.5", "--source", "s_ldm", "--sort", "nps", "--limit", "3", "--results", str(results)]
-    table, csv, as_json = (runner.invoke(app, [*arguments, *more]).stdout for more in ([], ["--csv"], ["--json"]))
+    table, csv, as_json = (runner.invoke(app, ["consistency", *arguments, *more]).stdout for more in ([], ["--csv"], ["--json"]))
     wanted = frame.query("source == 's_ldm' and nps < 0.5").sort_values("nps")
     assert f"{len(wanted)} pairs match, 3 shown" in table
     assert "--output FILE give all of them" in table
@@ -130,14 +130,14 @@ def test_command_prints_a_table_csv_or_json(results: Path, frame: pd.DataFrame) 
     assert (answer["matches"], [row["nps"] for row in answer["pairs"]]) == (len(wanted), list(wanted["nps"][:3]))
 
 
-@pytest.mark.parametrize("order", [[], ["--sort", "gs", "--descending"]])
+@pytest.mark.parametrize("order", [[], ["--sort", "-gs"]])
 def test_csv_json_and_files_hold_all_pairs(results: Path, frame: pd.DataFrame, tmp_path: Path, order: list[str]) -> None:
     arguments = ["query", "view_a == 0", "--results", str(results), *order]
     wanted = list(frame.sort_values("gs", ascending=False, kind="stable")["key"] if order else frame["key"])
     assert len(wanted) > 100
 
     def run(*more: str) -> str:
-        return CliRunner().invoke(app, [*arguments, *more], catch_exceptions=False).stdout
+        return CliRunner().invoke(app, ["consistency", *arguments, *more], catch_exceptions=False).stdout
 
     files = [tmp_path / name for name in ("all.csv", "all.json", "all.parquet")]
     said = [json.loads(run("--output", str(file), "--json")) for file in files]
@@ -249,13 +249,13 @@ def test_a_sweep_says_for_every_limit_what_its_filter_keeps(results: Path) -> No
 def test_keep_reports_from_the_shell_and_refuses_what_makes_no_sense(results: Path) -> None:
     runner = CliRunner()
     arguments = ["keep", "nps >= 0.4", "--source", "s_ldm", "--num-anchors", "2", "--results", str(results), "--json"]
-    assert json.loads(runner.invoke(app, arguments).stdout)["num_anchors"] == 2
-    shown = runner.invoke(app, ["keep", "--sweep", "nps", "--source", "s_ldm", "--results", str(results)]).stdout
+    assert json.loads(runner.invoke(app, ["consistency", *arguments]).stdout)["num_anchors"] == 2
+    shown = runner.invoke(app, ["consistency", "keep", "--sweep", "nps", "--source", "s_ldm", "--results", str(results)]).stdout
     assert "nps >= 0." in shown
     with pytest.raises(ValueError, match="--num-anchors 0"):
         count_kept(results, "nps > 0", "s_ldm", 0)
     with pytest.raises(ValueError, match="give a condition"):
-        runner.invoke(app, ["keep", "--source", "s_ldm", "--results", str(results)], catch_exceptions=False)
+        runner.invoke(app, ["consistency", "keep", "--source", "s_ldm", "--results", str(results)], catch_exceptions=False)
 
 
 def test_classes_are_those_of_pandas(results: Path, frame: pd.DataFrame) -> None:
@@ -269,7 +269,7 @@ def test_classes_are_those_of_pandas(results: Path, frame: pd.DataFrame) -> None
     assert dict(table["bags"]) == dict(by_class["key"].nunique())
     assert dict(table["pairs"]) == dict(by_class.size())
     assert dict(table["bad"]) == dict(by_class["status"].agg(lambda states: (states == "bad").sum()))
-    shown = CliRunner().invoke(app, ["classes", "knn", "--results", str(results)], catch_exceptions=False).stdout
+    shown = CliRunner().invoke(app, ["consistency", "classes", "knn", "--results", str(results)], catch_exceptions=False).stdout
     assert "5 classes of knn, lowest NPS first" in shown
 
 
@@ -292,7 +292,7 @@ def test_two_sources_are_compared_key_by_key(results: Path, frame: pd.DataFrame,
         assert found.high is not None
         assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.15)
     arguments = ["compare", "s_ldm", "knn", "--results", str(results), "--output", str(tmp_path / "keys.csv"), "--json"]
-    answer = json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout)
+    answer = json.loads(CliRunner().invoke(app, ["consistency", *arguments], catch_exceptions=False).stdout)
     assert answer["metrics"]["nps"]["difference"] == compared.metrics["nps"].difference
     rows = pd.read_csv(tmp_path / "keys.csv").set_index("key")
     assert np.allclose(rows["ls_difference"], both["ls_a"] - both["ls_b"])

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cdgmae.commands.pretrain import app as pretrain_app
+from cdgmae.cli import app
 from cdgmae.consistency.score_tables import METRICS
 from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.settings.consistency import ScoringSettings
@@ -58,7 +58,7 @@ def test_near_frames_score_above_far_ones_and_these_above_other_clips(
         {(f"{clip}_{number:03d}", 0): image for clip, images in frames.items() for number, image in enumerate(images)},
     )
     arguments = ["--shards", str(shard.parent), "--output", str(tmp_path / "run"), "--settings", RUN.canonical_json()]
-    trained = CliRunner().invoke(pretrain_app, ["run", *arguments, "--device", "cpu", "--runtime", '{"trackers": []}'])
+    trained = CliRunner().invoke(app, ["pretrain", "run", *arguments, "--device", "cpu", "--runtime", '{"trackers": []}'])
     assert trained.exit_code == 0, trained.output
     random, clips = np.random.default_rng(0), sorted(frames)
     real: dict[tuple[str, int], Image.Image] = {}

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def shell_lines(text: str) -> Iterator[str]:
 def cdgmae_calls(text: str) -> Iterator[list[str]]:
     """The words of every call of `cdgmae` in shell blocks and in code within sentences."""
     for line in [*shell_lines(text), *re.findall(r"`((?:python -m )?cdgmae [^`\n]+)`", text)]:
-        words = shlex.split(line)
+        words = list(takewhile(lambda word: word not in ("|", ">", "&&"), shlex.split(line)))
         if "cdgmae" in words:
             yield words[words.index("cdgmae") + 1 :]
 
@@ -102,7 +103,7 @@ def test_commands_on_a_page_exist_with_their_options(path: Path) -> None:
             continue
         used = {word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)}
         if not COMMANDS[known].context_settings.get("ignore_unknown_options"):  # what it hands on to snakemake
-            assert used <= options(COMMANDS[known]) | {"--help"}, words
+            assert used <= options(COMMANDS[known]) | {"--help", "--json"}, words
 
 
 @pytest.mark.parametrize("path", PAGES, ids=page_name)
@@ -126,11 +127,31 @@ def test_columns_on_the_page_of_file_formats_are_those_of_the_files() -> None:
         assert shown == fields, f"{module}.{name}"
 
 
-def test_own_columns_of_evaluation_kinds_are_named() -> None:
+@pytest.mark.parametrize("page", ["docs/reference/files.md", "docs/stages/propagation.md"])
+def test_every_kind_of_evaluation_set_has_a_row(page: str) -> None:
     from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS
 
-    text = (ROOT / "docs/reference/files.md").read_text()
-    for benchmark in BENCHMARKS.values():
-        (row,) = re.findall(rf"^\| `{benchmark.kind}` \| (.*) \|$", text, re.MULTILINE)
-        named = [name for name in benchmark.columns if not re.search(r"0\.[234]$", name) or benchmark.kind == "spair"]
-        assert [name for name in named if f"`{name}`" not in row] == [], benchmark.kind
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / page).read_text(), re.MULTILINE))
+    assert set(BENCHMARKS) <= set(rows)
+    if page.endswith("files.md"):  # of columns that count up, the first and the last are enough
+        for kind, benchmark in BENCHMARKS.items():
+            named = [
+                name
+                for name in benchmark.columns
+                if not re.search(r"0\.[234]$|(within|jaccard)_[248]$", name) or kind == "key_points"
+            ]
+            assert [name for name in named if f"`{name}`" not in rows[kind]] == [], kind
+
+
+def test_every_kind_of_view_source_has_a_row() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/stages/views.md").read_text(), re.MULTILINE)
+    schema = json.loads(json_schema())
+    kinds = {definition["properties"]["kind"]["const"] for name, definition in schema["$defs"].items() if name.endswith("Source")}
+    assert set(rows) - {"kind"} == kinds
+
+
+def test_the_table_of_stages_names_every_command() -> None:
+    page = (ROOT / "docs/stages/index.md").read_text()
+    for stage, verbs in re.findall(r"`cdgmae (\w+) ([\w-]+`(?:, `[\w-]+`)*) \| `results", page):
+        named = {f"{stage} {verb}" for verb in re.findall(r"[\w-]+", verbs)}
+        assert named == {name for name in COMMANDS if name.startswith(f"{stage} ")}

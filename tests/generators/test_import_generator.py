@@ -17,14 +17,14 @@ from diffusers import UNet2DConditionModel, VQModel
 from torch import Tensor
 from typer.testing import CliRunner
 
-from cdgmae.commands.views import app
+from cdgmae.cli import app
 from cdgmae.generators.generator_folder import embed, load_generator
-from cdgmae.generators.imported.convert import ImportOptions, import_generator
+from cdgmae.generators.imported.convert import import_generator
 from cdgmae.generators.imported.original_checkpoint import ImportRefused
 from cdgmae.generators.imported.original_config import read_original_config
 from cdgmae.generators.pipeline import LatentDiffusionPipeline, predict
 from cdgmae.settings.runtime import RuntimeSettings
-from cdgmae.settings.views import SamplingSettings
+from cdgmae.settings.views import ImportSettings, SamplingSettings
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
 from cdgmae.views.sampling.sample_shard import sample_shard
 from tests.generators.conftest import ENCODER
@@ -55,7 +55,11 @@ def plain() -> Weights:
 
 
 def convert(
-    folder: Path, state: dict[str, Tensor], config: Path | None = None, options: ImportOptions = ImportOptions(), **beside: object
+    folder: Path,
+    state: dict[str, Tensor],
+    config: Path | None = None,
+    options: ImportSettings = ImportSettings(),
+    **beside: object,
 ) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": state, "epoch": 3, **beside}, folder / "ldm.ckpt")
@@ -100,7 +104,7 @@ def test_rcg_checkpoint_converts_with_its_encoder_and_samples(shard_tar: Path, t
     encoder_config = {"params": {"pretrained_enc_arch": "mocov3_vit_base", "pretrained_enc_withproj": True}}
     config = config_file(tmp_path / "rcg.yaml", LDM8, VQ_F8, pretrained_enc_config=encoder_config)
     torch.save({"model": w.state, "model_ema": None, "epoch": 39}, tmp_path / "rcg.pth")
-    facts = import_generator(tmp_path / "rcg.pth", config, tmp_path / "generator", ImportOptions(encoder_image_size=16))
+    facts = import_generator(tmp_path / "rcg.pth", config, tmp_path / "generator", ImportSettings(encoder_image_size=16))
     assert facts["layout"] == "RCG"
     reasons = report(tmp_path)["ignored"]
     assert reasons[f"{STAGE}.loss.discriminator.main.0.weight"].startswith("perceptual loss and discriminator")
@@ -226,8 +230,8 @@ def test_keys_can_be_ignored_by_name(plain: Weights, tmp_path: Path) -> None:
     state = {**plain.state, "cond_stage_model.backbone.bias": torch.ones(3)}
     with pytest.raises(ImportRefused, match=r"unexpected: cond_stage_model\.backbone"):
         convert(tmp_path, state)
-    convert(tmp_path, state, options=ImportOptions(ignore=["cond_stage_model.backbone."]))
-    assert report(tmp_path)["ignored"] == {"cond_stage_model.backbone.bias": "asked for with --ignore"}
+    convert(tmp_path, state, options=ImportSettings(ignore=("cond_stage_model.backbone.",)))
+    assert report(tmp_path)["ignored"] == {"cond_stage_model.backbone.bias": "asked for by `ignore`"}
 
 
 @pytest.mark.parametrize(("unet", "model", "message"), [
@@ -310,9 +314,9 @@ def test_training_objects_beside_the_weights_are_inert_and_others_are_refused(pl
         if content is not None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(ImportRefused, match="cannot be"):
-            import_generator(tmp_path / name, config, tmp_path / "generator", ImportOptions())
+            import_generator(tmp_path / name, config, tmp_path / "generator", ImportSettings())
     with pytest.raises(ImportRefused, match="give an existing"):
-        import_generator(tmp_path / "none.ckpt", config, tmp_path / "generator", ImportOptions())
+        import_generator(tmp_path / "none.ckpt", config, tmp_path / "generator", ImportSettings())
 
 
 class Hostile:
@@ -332,17 +336,24 @@ def test_command_and_conditioning_encoder(plain: Weights, tmp_path: Path, shard_
         str(tmp_path / "generator"),
         "--json",
     ]
-    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    result = CliRunner().invoke(app, ["views", *command], catch_exceptions=False)
     facts = json.loads(result.output.strip().splitlines()[-1])
     assert (facts["matched"], facts["missing"], facts["unexpected"], facts["encoder"]) == (len(plain.state), 0, 0, None)
     assert loaded(tmp_path).projector.config["normalisation"] == "none"
     with pytest.raises(ValueError, match=r"no conditioning encoder.*--encoder"):
         load_generator(tmp_path / "generator", device=CPU)
     with pytest.raises(ValueError, match="width 16, the checkpoint was trained with width 48"):
-        CliRunner().invoke(app, [*command, "--encoder", ENCODER], catch_exceptions=False)
+        CliRunner().invoke(app, ["views", *command, "--encoder", ENCODER], catch_exceptions=False)
     fitting = ENCODER.replace('"embed_dim":16', f'"embed_dim":{ENCODER_DIM}')
-    more = ["--encoder", fitting, "--encoder-image-size", "16", "--null-condition", "zero_token", "--normalisation", "l2"]
-    assert CliRunner().invoke(app, [*command, *more], catch_exceptions=False).exit_code == 0
+    more = [
+        "--encoder",
+        fitting,
+        "--settings",
+        '{"encoder_image_size": 16, "null_condition": "zero_token"}',
+        "--settings",
+        "normalisation=l2",
+    ]
+    assert CliRunner().invoke(app, ["views", *command, *more], catch_exceptions=False).exit_code == 0
     generator = load_generator(tmp_path / "generator", device=CPU)
     assert generator.facts.image_size == 32
     assert torch.equal(generator.pipeline.null_tokens(1), torch.zeros(1, 1, LDM4["context_dim"]))

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cdgmae.generators.imported.convert import ImportOptions, import_generator
+from cdgmae.generators.imported.convert import import_generator
 from cdgmae.generators.pipeline import LatentDiffusionPipeline, predict
+from cdgmae.settings.views import ImportSettings
 from tests.generators.original_files import config_file, networks
 from tests.oracles.formula_weights import formula_normal, formula_tensor
 from tests.oracles.literal_ldm import Weights, linear
@@ -32,7 +33,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> LatentDiffusionPipelin
     linear(w.at("cond_stage_model.patch_fc"), torch.zeros(1, CASE["embedding_dim"]), CASE["unet"]["context_dim"])
     torch.save({"state_dict": w.state, "global_step": 1}, folder / "ldm.ckpt")
     config = config_file(folder / "ldm.yaml", CASE["unet"], CASE["first_stage"])
-    facts = import_generator(folder / "ldm.ckpt", config, folder / "generator", ImportOptions())
+    facts = import_generator(folder / "ldm.ckpt", config, folder / "generator", ImportSettings())
     assert facts["matched"] == len(w.state) == 895
     return LatentDiffusionPipeline.from_pretrained(folder / "generator")
 

@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel, VQModel
 from PIL import Image
 
 from cdgmae.consistency.scoring.bag_embedding import Embedder
-from cdgmae.consistency.scoring.similarities import global_similarity, local_similarity, nearest_patch_similarity, nearest_patches
+from cdgmae.consistency.scoring.similarities import nearest_patches, pair_similarities
 from cdgmae.generators.attention import ProductAttention, choose_attention
 from cdgmae.generators.parts.condition_projector import ConditionProjector
 from cdgmae.generators.pipeline import LatentDiffusionPipeline, noise_schedule
@@ -89,9 +89,7 @@ def test_scoring_copies_the_images_and_asks_once_whether_all_is_finite(gpu: Fake
     with gpu.tracing() as waits, torch.no_grad():
         tokens_BTD = embed([Image.new("RGB", (16, 16))] * BATCH)
         x_PTD, y_PTD = tokens_BTD[:-1], tokens_BTD[1:]
-        nps, nps_reverse = nearest_patch_similarity(x_PTD[:, 1:], y_PTD[:, 1:])
-        gs, ls = global_similarity(x_PTD[:, 0], y_PTD[:, 0]), local_similarity(x_PTD[:, 1:], y_PTD[:, 1:])
-        scores = torch.stack([gs, ls, nps, nps_reverse], dim=1)
+        scores = pair_similarities(x_PTD, y_PTD)
         numbers, similarities = nearest_patches(x_PTD[:, 1:], y_PTD[:, 1:])
     assert (tokens_BTD.dtype, scores.dtype, scores.device.type) == (torch.float32, torch.float32, "cuda")
     assert (numbers.dtype, similarities.dtype) == (torch.int64, torch.float32)

@@ -12,8 +12,8 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+from cdgmae import CrossViewMAE, load_encoder
 from cdgmae.cli import app
-from cdgmae.models import CrossViewMAE, load_encoder
 from cdgmae.models.encoders.checkpoints import load_encoder_file, write_encoder
 from cdgmae.propagation.benchmarks.davis import DavisProtocol
 from cdgmae.propagation.evaluation import run_propagation

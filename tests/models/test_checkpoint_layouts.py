@@ -18,7 +18,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from cdgmae.models import load_encoder
+from cdgmae import load_encoder
 from cdgmae.models.encoders.checkpoint_files import CheckpointError
 from cdgmae.models.encoders.frozen_encoder import Encoder
 from cdgmae.settings.encoder import EncoderSettings

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cdgmae.models import CrossViewMAE, load_encoder
+from cdgmae import CrossViewMAE, load_encoder
 from cdgmae.models.encoders.checkpoint_files import CheckpointError
 from cdgmae.models.encoders.checkpoints import encoder_part, write_encoder, write_model
 from cdgmae.settings.encoder import ARCHITECTURES, VitSettings, parse_encoder

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cdgmae.models import CrossViewMAE
+from cdgmae import CrossViewMAE
 from cdgmae.settings.encoder import ARCHITECTURES
 from cdgmae.settings.pretrain import PretrainRunSettings, with_run_defaults
 

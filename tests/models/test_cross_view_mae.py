@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdgmae.models import CrossViewMAE
+from cdgmae import CrossViewMAE
 from cdgmae.models.masking import count_visible, draw_mask
 from tests.oracles.formula_weights import formula_normal, formula_tensor, formula_uniform
 from tests.oracles.literal_mae import literal_loss, literal_memory

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cdgmae.models import CrossViewMAE
+from cdgmae import CrossViewMAE
 
 TINY = {
     "img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2,

@@ -43,6 +43,18 @@ def test_a_file_is_preferred_to_every_other_reading(tmp_path: Path, monkeypatch:
     assert parse_encoder("vit_tiny@weights@1.pth") == EncoderSettings(timm="vit_tiny", checkpoint="weights@1.pth")
 
 
+def test_what_a_file_does_not_say_follows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = parse_encoder("a.pth?key=model_ema&prefix=&num_heads=12")
+    assert said == EncoderSettings(checkpoint="a.pth", key="model_ema", prefix="", num_heads=12)
+    monkeypatch.chdir(tmp_path)
+    for name in ("weights", "odd?key=1"):
+        Path(name).touch()
+    assert parse_encoder("vit_tiny@weights?key=model/ema") == EncoderSettings(
+        timm="vit_tiny", checkpoint="weights", key="model/ema"
+    )
+    assert parse_encoder("odd?key=1") == EncoderSettings(checkpoint="odd?key=1")
+
+
 def test_what_is_dumped_is_what_was_given() -> None:
     assert EncoderSettings(run="cdg", seed=2).model_dump() == {"run": "cdg", "seed": 2}
     assert EncoderSettings(checkpoint="a.pth").canonical_json() == '{"checkpoint":"a.pth"}'
@@ -58,6 +70,9 @@ def test_what_is_dumped_is_what_was_given() -> None:
         ('{"checkpoint": "a.pth", "pixels": 8}', r"found checkpoint, pixels"),
         ('{"chekpoint": "a.pth"}', r"chekpoint: unknown key; .*did you mean 'checkpoint'"),
         ('{"checkpoint"', r"is not valid JSON"),
+        ("a.pth?heads=3", r"behind \? stands KEY=VALUE, joined by &, of key, prefix, num_heads"),
+        ("a.pth?num_heads=x", r"num_heads = 'x': input should be a valid integer"),
+        ("vit_tiny?key=model", r"key say what lies in a checkpoint file"),
         ('random:{"depth": 0}', r"depth = 0: .*greater than or equal to 1"),
     ],
 )  # fmt: skip

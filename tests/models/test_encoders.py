@@ -10,10 +10,12 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from cdgmae.models import CrossViewMAE, load_encoder
+from cdgmae import CrossViewMAE, load_encoder
 from cdgmae.models.encoders.checkpoint_files import CheckpointError
 from cdgmae.models.encoders.checkpoint_layouts import read_weights
 from cdgmae.models.encoders.checkpoints import encoder_part, write_encoder
+from cdgmae.models.encoders.encoder_cost import EncoderCost, encoder_cost
+from cdgmae.models.encoders.vit_encoders import timm_encoder
 from cdgmae.models.positions import resize_positions, sincos_positions
 from cdgmae.settings.encoder import VitSettings, parse_encoder
 
@@ -114,3 +116,15 @@ def test_position_resizing_is_driven_by_the_scale_factor() -> None:
         table[:, 1:].reshape(1, 4, 4, 8).permute(0, 3, 1, 2), size=(6, 9), mode="bicubic", align_corners=False
     )
     assert (resized[0, 1:].T.reshape(8, 6, 9) - by_size[0]).abs().max() > 1e-4
+
+
+def test_the_cost_of_an_encoder_is_counted_by_the_formula() -> None:
+    width, depth, tokens = SMALL.embed_dim, SMALL.depth, 28**2 + 1
+    products = (tokens - 1) * 3 * 8**2 * width + depth * (12 * tokens * width**2 + 2 * tokens**2 * width)
+    cost = encoder_cost(load_encoder(parse_encoder(f"random:{SMALL.canonical_json()}"), device=CPU))
+    assert (cost.patch_size, cost.gflops) == (8, pytest.approx(2 * products / 1e9))
+    assert encoder_cost(load_encoder(parse_encoder("pixels:14"), device=CPU)) == EncoderCost(14, 0, 0.0)
+    renormalised = timm_encoder(
+        "vit_tiny_patch16_224", state=timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
+    )
+    assert encoder_cost(renormalised).gflops == pytest.approx(2.5, abs=0.1)

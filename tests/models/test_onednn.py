@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cdgmae.models import CrossViewMAE, onednn
+from cdgmae import CrossViewMAE
+from cdgmae.models import onednn
 from cdgmae.models.onednn import OneDnnLinear, linear, use_onednn
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cdgmae.models import CrossViewMAE
+from cdgmae import CrossViewMAE
 from cdgmae.models.sample_dropout import SampleDropout
 
 SEEDS = torch.tensor([11, 2**62, 5, 0, 77, 123456789])

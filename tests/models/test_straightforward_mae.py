@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cdgmae.models import CrossViewMAE
+from cdgmae import CrossViewMAE
 from tests.oracles.straightforward_mae import StraightforwardMAE
 
 TINY = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cdgmae.models import CrossViewMAE
+from cdgmae import CrossViewMAE
 
 
 def literal_memory(model: CrossViewMAE, anchors: Tensor, noise: Tensor, ratio: float) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cdgmae.commands.pretrain import app
+from cdgmae.cli import app
 from cdgmae.consistency.score_tables import SCORE_SCHEMA
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.tables import write_table
@@ -42,7 +42,7 @@ def arguments(bags: Path, output: Path, settings: PretrainRunSettings, *flags: s
 
 
 def train(bags: Path, output: Path, settings: PretrainRunSettings, *flags: str) -> dict[str, Any]:
-    result = CliRunner().invoke(app, arguments(bags, output, settings, *flags), catch_exceptions=False)
+    result = CliRunner().invoke(app, ["pretrain", *arguments(bags, output, settings, *flags)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     facts: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return facts

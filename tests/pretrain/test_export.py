@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from typer.testing import CliRunner
 
+from cdgmae import CrossViewMAE
 from cdgmae.cli import app
-from cdgmae.models import CrossViewMAE
 from cdgmae.models.encoders.checkpoints import write_model
 from cdgmae.settings.pretrain import PretrainRunSettings
 

@@ -12,8 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
+from cdgmae import CrossViewMAE
 from cdgmae.cli import app
-from cdgmae.models import CrossViewMAE
 from cdgmae.pretrain.flops import count_flops, count_images, count_parameters, table_8
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter

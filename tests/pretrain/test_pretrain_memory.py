@@ -13,8 +13,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from typer.testing import CliRunner
 
+from cdgmae import CrossViewMAE
 from cdgmae.cli import app
-from cdgmae.models import CrossViewMAE
 from cdgmae.pretrain.batches import BagBatches
 from cdgmae.pretrain.reconstruction import reconstruct
 from cdgmae.pretrain.run_memory import CARDS, blank_batch, describe_memory, run_memory

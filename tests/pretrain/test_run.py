@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cdgmae.models import load_encoder
+from cdgmae import load_encoder
 from cdgmae.pretrain.run import run_pretrain
 from cdgmae.pretrain.task import PretrainTask
 from cdgmae.settings.encoder import parse_encoder

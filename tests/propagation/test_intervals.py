@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cdgmae.cli import app
 from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS
 from cdgmae.propagation.benchmarks.jhmdb import Jhmdb
-from cdgmae.propagation.measures.intervals import NUM_RESAMPLES, difference_intervals, score_intervals, sequence_scores
+from cdgmae.propagation.measures.intervals import NUM_RESAMPLES, Interval, Tables, resample, sequence_scores
 from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.storage.tables import write_table
@@ -34,6 +34,14 @@ def davis_rows(regions: np.ndarray, encoder: str = "crops", objects: int = 1, to
         for n, region in enumerate(regions.tolist())
         for item in range(1, objects + 1)
     ]
+
+
+def score_intervals(tables: Tables) -> dict[str, Interval]:
+    return resample(tables).intervals()
+
+
+def difference_intervals(first: Tables, second: Tables) -> dict[str, Interval]:
+    return resample(first).differences(resample(second))
 
 
 def scipy_interval(statistic: Any, *samples: np.ndarray) -> tuple[float, float]:

@@ -27,6 +27,7 @@ from cdgmae.propagation.tracks.tap_vid_pickle import read_pickled_videos
 from cdgmae.propagation.tracks.tracking import locate_points, point_labels
 from cdgmae.settings.encoder import EncoderSettings, VitSettings
 from cdgmae.settings.runtime import RuntimeSettings
+from cdgmae.storage.tables import table_facts
 from tests.oracles.tap_vid_oracle import literal_tap_vid, literal_track
 
 ON_CPU = RuntimeSettings(device="cpu")
@@ -81,6 +82,7 @@ def test_tap_vid_equals_literal_loops(tmp_path: Path) -> None:
     protocol = TapVidProtocol(root=str(root), visible_above=threshold, **SETTINGS)
     scores = run_propagation(protocol, SMALL_VIT, tmp_path / "tap.parquet", runtime=ON_CPU, save_predictions=tmp_path / "out")
     rows = pq.read_table(tmp_path / "tap.parquet").to_pylist()
+    assert table_facts(tmp_path / "tap.parquet")["encoder_cost"]["patch_size"] == 8
     expected = []
     for seed, name in enumerate(("one", "two")):
         (truth, visible), (unit, cosines) = drawn_tracks(seed), literal_positions(root, name, seed)
@@ -156,7 +158,7 @@ def test_the_published_pickle_becomes_a_set_that_goes_through_the_command(tmp_pa
     for root in (direct, converted):
         result = CliRunner().invoke(
             app,
-            ["propagation", "run", "tap_vid", "--root", str(root), "--protocol", "input_size=64x96", "--encoder", "pixels:8", "--strips",
+            ["propagation", "run", "tap_vid", "--root", str(root), "--settings", "input_size=64x96", "--encoder", "pixels:8", "--strips",
              "--overlays", "gif", "--output", str(tmp_path / "results"), "--device", "cpu", "--json"],
         )  # fmt: skip
         assert result.exit_code == 0, result.output

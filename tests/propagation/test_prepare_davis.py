@@ -13,7 +13,7 @@ from drawn_clips import snapshot, write_davis
 from PIL import Image
 from typer.testing import CliRunner
 
-from cdgmae.commands.propagation import app
+from cdgmae.cli import app
 from cdgmae.config import check_config
 from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS
 from cdgmae.propagation.benchmarks.davis import DavisProtocol
@@ -75,7 +75,9 @@ def test_the_copy_never_goes_into_data_or_over_something_else(tmp_path: Path) ->
 
 def test_the_command_prints_what_it_made(tmp_path: Path) -> None:
     root = write_davis(tmp_path / "DAVIS", frames=3)
-    result = CliRunner().invoke(app, ["prepare-davis", "--root", str(root), "--output", str(tmp_path / "copy"), "--json"])
+    result = CliRunner().invoke(
+        app, ["propagation", "prepare-davis", "--root", str(root), "--output", str(tmp_path / "copy"), "--json"]
+    )
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout.splitlines()[-1])["size"] == "880x480"
 

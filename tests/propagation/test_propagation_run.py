@@ -17,7 +17,8 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cdgmae.commands.propagation import app, parse_changes, read_protocol
+from cdgmae.cli import app
+from cdgmae.commands.propagation import read_protocol
 from cdgmae.models.vit import build_vit
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.propagation.benchmarks.benchmark import SIZE_COLUMNS
@@ -72,7 +73,7 @@ def test_static_joints_are_all_found_on_a_fine_grid(tmp_path: Path) -> None:
 
 def test_vit_small_8_uses_the_40_by_40_grid_and_finds_all_static_joints(tmp_path: Path) -> None:
     root = write_jhmdb(tmp_path / "clips", ("still",), frames=3)
-    protocol, encoder = read_protocol("jhmdb", "", root=str(root)), 'random:{"patch_size": 8}'
+    protocol, encoder = read_protocol("jhmdb", None, str(root)), 'random:{"patch_size": 8}'
     scores = run_propagation(protocol, parse_encoder(encoder), tmp_path / "t.parquet", runtime=ON_CPU, save_predictions=tmp_path)
     assert set(scores.values()) == {100.0}
     joints = pq.read_table(tmp_path / "joints/still.parquet").to_pylist()
@@ -218,7 +219,7 @@ def test_two_runs_give_the_same_table(tmp_path: Path) -> None:
 def test_an_input_size_that_does_not_fit_the_encoder_stops_before_any_clip(tmp_path: Path) -> None:
     protocol = DavisProtocol(root=str(write_davis(tmp_path / "clips")), input_size=(60, 96))
     with pytest.raises(
-        ValueError, match=r"clip one .* patch size 8; set input_size \(--protocol input_size=...\) to 56x96 or 64x96"
+        ValueError, match=r"clip one .* patch size 8; set input_size \(--settings input_size=...\) to 56x96 or 64x96"
     ):
         run_propagation(protocol, parse_encoder(PIXELS), tmp_path / "t.parquet", runtime=ON_CPU)
 
@@ -291,13 +292,15 @@ def test_command_prints_one_json_line_and_summarises(tmp_path: Path) -> None:
     protocol = davis_protocol(root).canonical_json()
     result = runner.invoke(
         app,
-        ["run", "davis", "--settings", protocol, "--encoder", PIXELS, "--name", "floor", "--output", str(tmp_path / "out"),
+        ["propagation", "run", "davis", "--settings", protocol, "--encoder", PIXELS, "--name", "floor", "--output", str(tmp_path / "out"),
          "--work", str(tmp_path / "work"), "--threads", "1", "--device", "cpu", "--json"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert set(json.loads(result.stdout.splitlines()[-1])) == {"J&F", "J", "F"}
     table = tmp_path / "out/davis.parquet"
-    summary = runner.invoke(app, ["summarise", "--output", str(tmp_path / "summary.parquet"), str(table), "--json"])
+    summary = runner.invoke(
+        app, ["propagation", "summarise", "--output", str(tmp_path / "summary.parquet"), str(table), "--json"]
+    )
     assert json.loads(summary.stdout.splitlines()[-1])["encoders"] == 1
     assert (tmp_path / "summary.csv").is_file()
 
@@ -310,9 +313,9 @@ def test_a_published_checkpoint_and_every_flag_work_without_a_config(tmp_path: P
     changes = ["resolution=480p", "input_size=96", "top_k=5", "queue_length=3", "radius=4", "temperature=0.5"]
     result = CliRunner().invoke(
         app,
-        ["run", "davis", "--encoder", str(tmp_path / "cropmae.pth"), "--root", str(root), "--output", str(tmp_path / "out"),
-         *(word for change in changes for word in ("--protocol", change)), "--save-predictions",
-         "--overlays", "gif", "--device", "cpu", "--key", "model", "--prefix", "", "--num-heads", "3"],
+        ["propagation", "run", "davis", "--encoder", f"{tmp_path}/cropmae.pth?key=model&prefix=&num_heads=3", "--root", str(root),
+         "--output", str(tmp_path / "out"), *(word for change in changes for word in ("--settings", change)), "--save-predictions",
+         "--overlays", "gif", "--device", "cpu"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert f"table  {tmp_path / 'out/davis.parquet'}" in result.output.replace("\n", "")
@@ -332,7 +335,7 @@ def test_a_published_checkpoint_and_every_flag_work_without_a_config(tmp_path: P
 
 
 def test_check_lists_what_a_folder_holds(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["check", "vip", "--root", str(write_vip(tmp_path)), "--json"])
+    result = CliRunner().invoke(app, ["propagation", "check", "vip", "--root", str(write_vip(tmp_path)), "--json"])
     assert json.loads(result.stdout) == {"sequences": 2, "frames": 8, "sizes": "96x64"}
 
 
@@ -350,7 +353,7 @@ def test_show_prints_encoders_above_the_paper_s_table(tables: list[Path], tmp_pa
         and all(part in line for part in ("input_size [64, 96], ", "temperature 0.7", "protocol native"))
         for line in lines
     )
-    result = CliRunner().invoke(app, ["show", "--results", str(tmp_path), "--json"])
+    result = CliRunner().invoke(app, ["propagation", "show", "--results", str(tmp_path), "--json"])
     assert {row["encoder"] for row in json.loads(result.stdout)["summary"]} == {"fine", "coarse"}
     with pytest.raises(ValueError, match="does not exist; run"):
         read_display(tmp_path / "nowhere")
@@ -375,28 +378,18 @@ def test_summary_warns_of_scores_that_do_not_compare(
 
 
 def test_flags_lie_over_settings_and_the_paper_s_values_fill_the_rest() -> None:
-    vip = read_protocol("vip", "", root="clips")
+    vip = read_protocol("vip", None, "clips")
     assert (vip.input_size, vip.top_k, vip.queue_length, vip.radius, vip.temperature) == (880, 10, 20, 20, 0.7)
-    assert read_protocol("jhmdb", "", root="clips").input_size == (320, 320)
-    assert read_protocol("davis", "", root="clips").input_size == (480, 880)
-    mixed = read_protocol("vip", '{"root": "clips", "input_size": 448}', top_k=3, root=None)
+    assert read_protocol("jhmdb", None, "clips").input_size == (320, 320)
+    assert read_protocol("davis", None, "clips").input_size == (480, 880)
+    mixed = read_protocol("vip", ['{"root": "clips", "input_size": 448}', "top_k=3"], None)
     assert (mixed.input_size, mixed.top_k) == (448, 3)
     with pytest.raises(ValueError, match="--root is needed: the folder of VIP"):
-        read_protocol("vip", "", root=None)
+        read_protocol("vip", ["top_k=3"], None)
     with pytest.raises(ValueError, match=r"resolution: unknown key; allowed: .*top_k"):
-        read_protocol("vip", "", root="clips", resolution="480p")
+        read_protocol("vip", ["resolution=480p"], "clips")
     with pytest.raises(ValueError, match="kind 'badja' of evaluation set is unknown; allowed: davis, vip, jhmdb"):
-        read_protocol("badja", "", root="clips")
-
-
-def test_changes_of_the_protocol_are_parsed() -> None:
-    texts = ["input_size=480x880", "input_size=[4, 5]", "top_k=3", "precision=bf16"]
-    assert [parse_changes([text]) for text in texts] == [
-        {"input_size": [480, 880]}, {"input_size": [4, 5]}, {"top_k": 3}, {"precision": "bf16"}
-    ]  # fmt: skip
-    for text in ("top_k", "top_k=", "=3"):
-        with pytest.raises(ValueError, match="give KEY=VALUE"):
-            parse_changes([text])
+        read_protocol("badja", None, "clips")
 
 
 def test_the_paper_s_table_averages_j_and_f() -> None:

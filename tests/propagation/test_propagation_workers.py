@@ -14,7 +14,8 @@ import torch
 from drawn_clips import write_davis
 from typer.testing import CliRunner
 
-from cdgmae.commands.propagation import app, parse_share
+from cdgmae.cli import app
+from cdgmae.commands.propagation import parse_share
 from cdgmae.propagation.benchmarks.davis import DavisProtocol
 from cdgmae.propagation.evaluation import run_propagation
 from cdgmae.runtime.devices import worker_devices
@@ -91,7 +92,7 @@ def test_shares_meet_in_the_work_folder(tmp_path: Path) -> None:
         "cpu",
     ]
     for share, clips in (("0/2", 2), ("1/2", 1)):
-        result = runner.invoke(app, [*arguments, "--share", share, "--json"])
+        result = runner.invoke(app, ["propagation", *arguments, "--share", share, "--json"])
         assert result.stdout.splitlines()[-1] == f'{{"clips": {clips}}}'
         assert not (tmp_path / "davis.parquet").exists()
     done: list[str] = []

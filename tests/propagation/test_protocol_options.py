@@ -11,7 +11,7 @@ import torch
 from drawn_clips import write_davis, write_jhmdb
 from typer.testing import CliRunner
 
-from cdgmae.commands.propagation import app
+from cdgmae.cli import app
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.models.normalisation import normalise
 from cdgmae.propagation.benchmarks.davis import DavisProtocol
@@ -78,14 +78,14 @@ def test_flags_of_the_protocol_are_written_beside_the_scores(tmp_path: Path) -> 
         SMALL_VIT,
         "--output",
         str(tmp_path),
-        "--protocol",
+        "--settings",
         "input_size=64x96",
         "--device",
         "cpu",
     ]
     changes = ["restrict_first_frame=true", "restart_every=2", "scored_size=input", "precision=bf16"]
-    flags = [word for change in changes for word in ("--protocol", change)]
-    result = CliRunner().invoke(app, [*arguments, *flags, "--json"])
+    flags = [word for change in changes for word in ("--settings", change)]
+    result = CliRunner().invoke(app, ["propagation", *arguments, *flags, "--json"])
     assert result.exit_code == 0, result.output
     protocol = json.loads(pq.read_table(tmp_path / "davis.parquet").to_pylist()[0]["protocol"])
     chosen = {key: protocol[key] for key in ("name", "restrict_first_frame", "restart_every", "scored_size", "precision")}

@@ -28,7 +28,7 @@ def expected() -> dict:
 
 def run(kind: str, folder: Path) -> tuple[dict[str, float], list[dict]]:
     checkpoint, output = write_formula_checkpoint(folder / "formula.pth"), folder / "table.parquet"
-    protocol = read_protocol(kind, "", root=str(CLIPS / kind.upper()))
+    protocol = read_protocol(kind, None, str(CLIPS / kind.upper()))
     scores = run_propagation(protocol, EncoderSettings(checkpoint=str(checkpoint), num_heads=6), output)
     return scores, pq.read_table(output).to_pylist()
 

@@ -103,7 +103,7 @@ def test_the_set_goes_through_summary_page_and_command_as_clips_do(tmp_path: Pat
     write_spair(root, colon="_")
     result = CliRunner().invoke(
         app,
-        ["propagation", "run", "spair", "--root", str(root), "--protocol", "input_size=64x96", "--encoder", "pixels:8", "--name", "floor",
+        ["propagation", "run", "spair", "--root", str(root), "--settings", "input_size=64x96", "--encoder", "pixels:8", "--name", "floor",
          "--output", str(tmp_path / "results/propagation/floor"), "--strips", "--overlays", "gif", "--device", "cpu", "--json"],
     )  # fmt: skip
     assert result.exit_code == 0, result.output

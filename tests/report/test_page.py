@@ -15,7 +15,7 @@ from fake_results import CONTENTS, NASTY, SCORES, FakeResults
 from PIL import Image
 from typer.testing import CliRunner
 
-from cdgmae.commands.report import app
+from cdgmae.cli import app
 from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.report.bag_thumbnails import show_bags
 from cdgmae.report.page import write_report
@@ -269,7 +269,7 @@ def test_command_writes_the_page_as_the_rule_calls_it(whole_results: Path, tmp_p
         "--results",
         str(whole_results),
     ]
-    result = CliRunner().invoke(app, [*arguments, "--output", str(tmp_path), "--json"])
+    result = CliRunner().invoke(app, ["report", *arguments, "--output", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output
     facts = json.loads(result.output.splitlines()[-1])
     assert facts["output"] == str(tmp_path / "index.html")
@@ -280,7 +280,7 @@ def test_command_writes_the_page_as_the_rule_calls_it(whole_results: Path, tmp_p
 def test_command_shows_what_the_configuration_names(whole_results: Path, tmp_path: Path) -> None:
     config = Path(__file__).parents[2] / "config.yaml"
     arguments = ["write", "--config", str(config), "--results", str(whole_results), "--output", str(tmp_path), "--json"]
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(app, ["report", *arguments])
     assert result.exit_code == 0, result.output
     assert json.loads(result.output.splitlines()[-1])["missing"] == []
     text = PageReader(tmp_path / "index.html").text

@@ -24,11 +24,13 @@ from cdgmae.storage.tables import write_table
 HITS = [f"hits_0.{tenth}" for tenth in range(1, 6)]
 
 
-def write_rows(folder: Path, encoder: str, name: str, rows: list[dict[str, Any]], kind: str | None = None) -> None:
+def write_rows(
+    folder: Path, encoder: str, name: str, rows: list[dict[str, Any]], kind: str | None = None, facts: Any = None
+) -> None:
     common = {"encoder": encoder, "set": name, "kind": kind or name, "frames": 10, "protocol": "{}", "encoder_digest": "d",
               **dict.fromkeys(SIZE_COLUMNS, 64)}  # fmt: skip
     full = [{**common, "item_name": str(row["item"]), **row} for row in rows]
-    write_table(folder / encoder / f"{name}.parquet", full, table_schema(kind or name))
+    write_table(folder / encoder / f"{name}.parquet", full, table_schema(kind or name), extra=facts or {})
 
 
 def write_page(results: Path, output: Path, **settings: Any) -> tuple[str, dict[str, Any]]:
@@ -152,3 +154,31 @@ def test_names_are_escaped(fake: FakeResults, tmp_path: Path) -> None:
     page, data = write_page(fake.root, tmp_path, title=NASTY)
     assert NASTY not in page
     assert NASTY in data["sets"][0]["sequences"]
+
+
+def test_encoders_are_compared_and_noise_is_called_noise(fake: FakeResults, tmp_path: Path) -> None:
+    """Literal: on six sequences one encoder is better everywhere, another one by turns."""
+    fake.write_propagation(SCORES)
+    folder, places = fake.root / "propagation", "abcdef"
+    cost = {"patch_size": 16, "parameters": 21_665_664, "gflops": 9.197}
+    regions = {
+        "random": [0.2, 0.3, 0.4, 0.5, 0.6, 0.7],
+        "cdg": [0.3, 0.4, 0.5, 0.6, 0.7, 0.8],
+        "crops": [0.5, 0.1, 0.7, 0.3, 0.6, 0.62],
+    }
+    for encoder, values in regions.items():
+        rows = [{"sequence": name, "item": 1, "J_mean": v, "F_mean": v} for name, v in zip(places, values, strict=True)]
+        write_rows(folder, encoder, "davis", rows, facts={"encoder_cost": cost} if encoder == "cdg" else {})
+    page, _ = write_page(fake.root, tmp_path)
+    compared = (tmp_path / "encoders/index.html").read_text()
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", compared))
+    assert re.search(r"cdg results/\S+ 16 21\.7 9\.20 55\.0 \[4\d\.\d, 6\d\.\d\]", text)
+    assert "random random:" in text
+    assert "not recorded 45.0 [" in text
+    assert re.search(r"6 sequences\. 2 of 3 differences may be noise: cdg and crops .*; crops and random", text)
+    assert "<b>+10.0 [10.0, 10.0]</b><br>6 : 0</td>" in compared
+    assert re.search(r"\+8\.0 \[-\d+\.\d, \d+\.\d\] noise<br>4 : 2</td>", compared)
+    assert "2 of 3 differences between encoders may be noise" in re.sub(r"\s+", " ", page)
+    write_rows(folder, "crops", "davis", [{"sequence": "a", "item": 1, "J_mean": 0.5, "F_mean": 0.5}])
+    write_page(fake.root, tmp_path)
+    assert "on other sequences, so not compared: crops." in (tmp_path / "encoders/index.html").read_text()

@@ -122,7 +122,7 @@ def test_too_few_gpus_for_the_ranks_are_refused(gpus: Callable[..., object]) -> 
 @pytest.mark.parametrize("name", ["gpu", "cuda1", "cuda:", "mps"])
 def test_other_devices_are_refused_with_the_key(name: str) -> None:
     with pytest.raises(ValueError, match=f"device = '{name}': string should match pattern"):
-        parse_runtime("", device=name)
+        parse_runtime(None, device=name)
 
 
 def test_auto_precision_follows_the_device(gpus: Callable[..., object]) -> None:

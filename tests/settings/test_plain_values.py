@@ -39,7 +39,7 @@ def test_settings_that_unfold_without_end_are_refused_everywhere(tmp_path: Path,
     path = tmp_path / "bomb.yaml"
     path.write_text(text)
     assert str(path) in bounded_memory(lambda: load_config(path))
-    assert str(path) in bounded_memory(lambda: parse_settings(DatasetSettings, str(path)))
+    assert str(path) in bounded_memory(lambda: parse_settings(DatasetSettings, [str(path)]))
     assert str(path) in bounded_memory(lambda: read_original_config(path))
     if "[[" not in text:  # what Snakemake hands over, already read
         bounded_memory(lambda: check_config(yaml.safe_load(text)))

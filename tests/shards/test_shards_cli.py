@@ -8,16 +8,16 @@ import pytest
 from drawn_images import plant_bad_files
 from typer.testing import CliRunner
 
-from cdgmae.commands.options import find_shards
-from cdgmae.commands.shards import app
+from cdgmae.cli import app
 from cdgmae.settings.shards import DatasetSettings
+from cdgmae.storage.image_shards import find_shards
 
 Make = Callable[..., Path]
 Dataset = Callable[..., DatasetSettings]
 
 
 def run(*arguments: str) -> dict:
-    result = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["shards", *arguments, "--json"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout.splitlines()[-1])
 
@@ -36,7 +36,7 @@ def test_the_workflow_s_three_commands_give_the_same_files_as_the_one_command(
     assert [part["ok"] for part in parts] == [4, 3]
     facts = run("summarise", "--settings", text, "--manifest", manifest, "--output", str(out / "summary.parquet"))
     assert (facts["ok"], facts["bad"]) == (7, 0)
-    flags = ["--num-shards", "2", "--resize", "center_crop", "--image-size", "16", "--seed", "3"]
+    flags = ["--settings", "num_shards=2", "--settings", "resize=center_crop", "--settings", "image_size=16", "--seed", "3"]
     run("write", "--root", str(root), "--output", str(tmp_path / "one"), *flags)
     for path in out.iterdir():
         assert (tmp_path / "one" / path.name).read_bytes() == path.read_bytes(), path.name
@@ -61,7 +61,7 @@ def test_bad_calls_say_what_to_give(make_tree: Make, tmp_path: Path) -> None:
         run("write", "--output", str(tmp_path))
     root = str(make_tree("a/1.jpg"))
     with pytest.raises(ValueError, match=r"resize.*'none'"):
-        run("write", "--root", root, "--output", str(tmp_path / "out"), "--resize", "bigger")
+        run("write", "--root", root, "--output", str(tmp_path / "out"), "--settings", "resize=bigger")
     with pytest.raises(ValueError, match=r"00007\.tar"):
         run("write", "--root", root, "--manifest", "m.parquet", "--output", str(tmp_path / "out"))
     (tmp_path / "file").write_text("x")
@@ -72,7 +72,7 @@ def test_bad_calls_say_what_to_give(make_tree: Make, tmp_path: Path) -> None:
 def test_bad_files_below_the_limit_end_well(make_tree: Make, tmp_path: Path) -> None:
     root = make_tree(*(f"a/{i}.jpg" for i in range(30)))
     plant_bad_files(root / "b")
-    facts = run("write", "--root", str(root), "--output", str(tmp_path / "out"), "--max-bad-fraction", "0.5")
+    facts = run("write", "--root", str(root), "--output", str(tmp_path / "out"), "--settings", "max_bad_fraction=0.5")
     assert facts["bad"] == sum(facts["reasons"].values()) == 10
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.interchange.fake_hub import NETWORK, fake_hub
 from tests.slurm.virtual_cluster import VirtualCluster
 
 pytestmark = pytest.mark.slow
@@ -91,3 +92,30 @@ def test_a_job_that_does_not_start_is_cancelled_after_the_wait(cluster: VirtualC
     (found,) = doctor(cluster, tmp_path, NEVER_STARTS, "--wait", "0.02")["classes"]
     assert "still PENDING (BeginTime) after 0.02 min and was cancelled" in found["problems"][0]
     assert found["job"] not in cluster.queue()
+
+
+def test_networks_that_the_configuration_names_are_tried_on_a_node_without_network(
+    cluster: VirtualCluster, tmp_path: Path
+) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile/config.yaml").write_text(
+        "executor: slurm\ndefault-resources: {slurm_partition: cpu, mem_mb: 2000, runtime: 5}\n"
+    )
+    encoders = {"here": {"timm": NETWORK}, "missing": {"timm": "vit_base_patch16_224.mae"}}
+    config = tmp_path / "config.yaml"
+    with fake_hub(tmp_path / "files") as (address, _):
+        environment = cluster.environment | {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": address}
+        for names in (["here"], ["here", "missing"]):
+            named = {name: encoders[name] for name in names}
+            config.write_text(json.dumps({"propagation": {"datasets": {"davis": {"root": "davis"}}, "encoders": named}}))
+            if names == ["here"]:
+                cluster.call(sys.executable, "-m", "cdgmae", "fetch", cwd=tmp_path, environment=environment)
+            command = [sys.executable, "-m", "cdgmae", "doctor", "--cluster", "--profile", "profile", "--json"]
+            done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
+            (found,) = json.loads(done.stdout.splitlines()[-1])["classes"]
+            assert found["tasks"][0]["networks"] == NETWORK
+            assert done.returncode == len(found["problems"]) == len(names) - 1, done.stdout + done.stderr
+    (problem,) = found["problems"]
+    assert "propagation.encoders.missing: encoder 'vit_base_patch16_224.mae'" in problem
+    assert "`cdgmae fetch --config FILE`" in problem

@@ -56,10 +56,12 @@ class VirtualCluster:
             logs = "".join(path.read_text(errors="replace")[-2000:] for path in (self.folder / "log").iterdir())
             raise RuntimeError(f"the cluster did not start:\n{logs}") from problem
 
-    def call(self, *command: str, cwd: Path | None = None, timeout: float = 120) -> str:
+    def call(
+        self, *command: str, cwd: Path | None = None, timeout: float = 120, environment: dict[str, str] | None = None
+    ) -> str:
         """Run a command on the login node and return what it printed."""
         done = subprocess.run(
-            command, env=self.environment, cwd=cwd or self.folder, capture_output=True, text=True, timeout=timeout
+            command, env=environment or self.environment, cwd=cwd or self.folder, capture_output=True, text=True, timeout=timeout
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -182,6 +182,14 @@ def test_a_changed_file_that_the_command_names_is_another_identity(
     assert identity_of(command) != before
 
 
+def test_a_file_counts_whatever_is_said_behind_its_name(tmp_path: Path) -> None:
+    other_bytes(tmp_path / "encoder")
+    words = [f"{tmp_path}/encoder?key=a", f"{tmp_path}/encoder?key=b", f"vit@{tmp_path}/encoder?key=a"]
+    before = [identity_of(["cdgmae", word]) for word in words]
+    (tmp_path / "encoder").write_bytes(b"other bytes")
+    assert len({*before, *(identity_of(["cdgmae", word]) for word in words)}) == 6
+
+
 def test_only_what_the_outputs_depend_on_is_in_the_identity(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

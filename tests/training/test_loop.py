@@ -276,7 +276,7 @@ def test_learning_rate_warms_up_from_zero_then_follows_the_cosine() -> None:
 
 
 def test_weight_decay_spares_vectors_and_biases_and_skips_frozen_parameters() -> None:
-    from cdgmae.models import CrossViewMAE
+    from cdgmae import CrossViewMAE
 
     plain, decayed = parameter_groups(CrossViewMAE(), 0.05)
     assert (len(plain["params"]), plain["weight_decay"]) == (151, 0.0)

@@ -28,7 +28,7 @@ from diffusers import (
 )
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from cdgmae.commands.views import app
+from cdgmae.cli import app
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import OK, ImageShard
@@ -256,6 +256,6 @@ def test_command_line(variations: Path, reals: Path, tmp_path: Path) -> None:
     settings = json.dumps({"kind": "diffusers", **variation_settings(variations).model_dump(mode="json", exclude={"batch_size"})})
     arguments = ["make", "--settings", settings, "--shard", reals, "--output", tmp_path / "v" / "00000.tar", "--batch-size", 3,
                  "--device", "cpu", "--json"]  # fmt: skip
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["views", *(str(argument) for argument in arguments)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert json.loads(result.output.strip().splitlines()[-1])["views"] == 6

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cdgmae.commands.views import app
+from cdgmae.cli import app
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import write_table
 from cdgmae.views.sampling.cost import Rate, plan_sampling
@@ -43,7 +43,7 @@ def project(generator_dir: Path, tmp_path: Path) -> Path:
 
 def plan(project: Path, *arguments: object) -> dict:
     words = ["plan", "--config", project / "config.yaml", *arguments, "--device", "cpu", "--json"]
-    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["views", *(str(word) for word in words)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return json.loads(result.output.strip().splitlines()[-1])
 

@@ -275,7 +275,11 @@ def test_samples_that_are_not_finite_are_tried_once_more(shard_tar: Path, genera
     poison(generator.pipeline.unet, 3)
     settings = sampling(batch_size=24, num_views=4)
     maker = ViewMaker(
-        GeneratorSampler(generator, settings, torch.float32, CPU), GeneratorRecipe(generator_dir, settings), images, settings, 0
+        GeneratorSampler(generator, settings, torch.float32, CPU),
+        GeneratorRecipe(generator_dir, settings).provenance,
+        images,
+        settings,
+        0,
     )
     views = [maker.encode(view) for view in maker.draw([Item(image, k) for image in range(6) for k in (1, 2, 3, 4)])]
     outcomes = set()

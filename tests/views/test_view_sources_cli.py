@@ -35,9 +35,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, key in enumerate(KEYS):
         (root / "animals" / f"{key}.jpg").write_bytes(image(key))
         write_video(root / "clips" / f"{key}.mp4", 20 + number)
-    run("shards", "write", "--root", root / "animals", "--output", root / "stills", "--num-shards", 2)
+    run("shards", "write", "--root", root / "animals", "--output", root / "stills", "--settings", "num_shards=2")
     clips = {"path": str(root / "clips"), "layout": "clips", "frames_after": 8}
-    run("shards", "write", "--settings", json.dumps(clips), "--output", root / "firsts", "--num-shards", 1)
+    run("shards", "write", "--settings", json.dumps(clips), "--output", root / "firsts", "--settings", "num_shards=1")
     return root
 
 

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cdgmae.commands.views import app
+from cdgmae.cli import app
 from tests.generators.conftest import ENCODER, training_settings
 
 
 def run(*arguments: object) -> dict:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    result = CliRunner().invoke(app, ["views", *(str(argument) for argument in arguments)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return json.loads(result.output.strip().splitlines()[-1])
 
@@ -32,7 +32,7 @@ def test_train_sample_and_show(shard_tar: Path, tmp_path: Path) -> None:
     assert [row["view_index"] for row in shown["rows"]] == [0, 1, 2]
     assert {row["generator"] for row in shown["rows"][1:]} == {trained["digest"]}
     assert Image.open(strip).size == (32 + 4 + 24 + 4 + 24, 24)
-    text = CliRunner().invoke(app, ["show", "bee", "--shards", str(shard_tar.parent), "--output", str(strip)]).output
+    text = CliRunner().invoke(app, ["views", "show", "bee", "--shards", str(shard_tar.parent), "--output", str(strip)]).output
     assert "view 0" in text
     assert "sha256" in text
 

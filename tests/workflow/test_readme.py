@@ -1,4 +1,4 @@
-"""What the repository says about the workflow at its front door: README's diagram of rules, the catalog's metadata."""
+"""What the repository says about the workflow at its front door: the rules, README's links and citation, the catalog's metadata."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from cdgmae import __version__
 from tests.workflow.conftest import ROOT, SNAKEMAKE, environment
 
 
@@ -21,14 +22,28 @@ def rulegraph(folder: Path) -> list[str]:
     return sorted(f"{names[source]} --> {names[target]}" for source, target in edges if names[target] != "all")
 
 
-def test_readme_shows_the_rulegraph_that_snakemake_draws(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text()
-    block = re.search(r"--rulegraph mermaid-js`.*?```mermaid\nflowchart \w+\n(.*?)```", readme, re.DOTALL)
-    assert block is not None
-    shown = [line.strip() for line in block.group(1).splitlines()]
+def test_the_page_of_stages_shows_the_rulegraph_that_snakemake_draws(tmp_path: Path) -> None:
+    page = (ROOT / "docs/stages/index.md").read_text()
+    shown = [
+        f"{source} --> {rule}"
+        for rule, sources in re.findall(r"^(\w+) +<- (.+)$", page, re.MULTILINE)
+        for source in sources.split(", ")
+    ]
     expected = rulegraph(tmp_path)
     assert len(expected) > 20
-    assert shown == expected, "put these lines into README:\n" + "\n".join(f"    {line}" for line in expected)
+    assert sorted(shown) == expected, "the block of rules in docs/stages/index.md must say:\n" + "\n".join(expected)
+
+
+def test_readme_cites_the_paper_and_this_version() -> None:
+    entries = dict(re.findall(r"@(\w+)\{[\w]+,\n(.*?)\n\}", (ROOT / "README.md").read_text(), re.DOTALL))
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    paper = citation["preferred-citation"]
+    authors = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])
+    assert f"author  = {{{authors}}}" in re.sub(r"\s*\n\s{6,}", " ", entries["article"])
+    assert paper["title"] in entries["article"]
+    assert paper["identifiers"][0]["value"] in entries["article"]
+    assert f"version = {{{__version__}}}" in entries["software"]
+    assert citation["version"] == __version__
 
 
 def test_what_readme_links_to_is_there() -> None:

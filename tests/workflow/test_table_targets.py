@@ -9,7 +9,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
+from typer.testing import CliRunner
 
+from cdgmae.cli import app
 from cdgmae.paper import PAPER_TABLES
 from tests.workflow.conftest import RESUME, ROOT, SNAKEMAKE, Workplace, environment
 
@@ -58,6 +61,27 @@ def test_the_overlay_of_table_4_brings_all_its_runs(example_trees: Path) -> None
     assert code == 0, text[-3000:]
     counts = job_counts(text)
     assert (counts["pretrain_encoder"], counts["propagate_labels"], counts["write_table"]) == (18, 54, 1)
+
+
+ZOO_WEIGHTS = ("ibot_vits16.pth", "siammae_vits16.pth", "cropmae_vits16.pth")
+
+
+@pytest.mark.parametrize(("base", "encoders"), [((), 10), ((PAPER,), 14)])
+def test_public_encoders_are_judged_under_one_protocol_alone_and_beside_the_papers_runs(
+    example_trees: Path, base: tuple[Path, ...], encoders: int
+) -> None:
+    (example_trees / "data/weights").mkdir()
+    for name in ZOO_WEIGHTS:
+        (example_trees / "data/weights" / name).touch()
+    configs = [*base, ROOT / "workflow/experiments/zoo.yaml"]
+    command = [*SNAKEMAKE, "--directory", str(example_trees), *RESUME, "-n", "propagation", "--configfile", *map(str, configs)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment())
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert job_counts(done.stdout + done.stderr)["propagate_labels"] == 3 * encoders
+    sets = yaml.safe_load(configs[-1].read_text())["propagation"]["datasets"].values()
+    assert not [side % patch for values in sets for side in values["input_size"] for patch in (8, 14, 16) if side % patch]
+    checked = CliRunner().invoke(app, ["config", "check", "--json", *[f"--config={path}" for path in configs]])
+    assert checked.exit_code == 0, checked.output
 
 
 def test_missing_data_gives_one_message(example_trees: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cdgmae.commands.options import JsonOption, print_result
+from cdgmae.commands.options import json_wanted, print_result
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,7 +42,6 @@ def new(
         typer.Option("--stages", help="Stages to write, e.g. shards,views,consistency; all that the folders allow if left out."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", help="The file to write; it must not exist.")] = Path("my.yaml"),
-    as_json: JsonOption = False,
 ) -> None:
     """Write a commented configuration for your own images and evaluation sets that runs as it is.
 
@@ -58,13 +56,12 @@ def new(
     sets = {name: folder for name, folder in folders.items() if folder is not None}
     asked = [stage.strip() for stage in stages.split(",")] if stages is not None else None
     result = write_new_config(output, images, sets, chosen, asked)
-    print_result({**result, "next": f"snakemake --configfile {output} --cores 2"}, as_json)
+    print_result({**result, "next": f"snakemake --configfile {output} --cores 2"})
 
 
 @app.command()
 def check(
     config: Annotated[Path, typer.Option("--config", help="The YAML file to check.")] = Path("config.yaml"),
-    as_json: JsonOption = False,
 ) -> None:
     """Check a configuration: unknown keys, wrong types, impossible combinations and names that do not exist, all in one message."""
     from cdgmae.config import load_config
@@ -78,15 +75,14 @@ def check(
         "encoders": list(checked.propagation.encoders),
         "digest": checked.digest(),
     }
-    if not as_json:
+    if not json_wanted():
         result = {name: ", ".join(value) if isinstance(value, list) else value for name, value in result.items()}
-    print_result(result, as_json)
+    print_result(result)
 
 
 @app.command()
 def schema(
     output: Annotated[Path | None, typer.Option("--output", help="File to write; printed if left out.")] = None,
-    as_json: JsonOption = False,
 ) -> None:
     """The JSON schema of the configuration, with every key described; editors use it for completion."""
     from cdgmae.config import json_schema
@@ -94,8 +90,8 @@ def schema(
 
     text = json_schema()
     if output is None:
-        typer.echo(json.dumps(json.loads(text)) if as_json else text, nl=as_json)
+        typer.echo(text, nl=False)
         return
     with explain_write_errors(output):
         write_text(output, text)
-    print_result({"schema": str(output), "bytes": len(text.encode())}, as_json)
+    print_result({"schema": str(output), "bytes": len(text.encode())})

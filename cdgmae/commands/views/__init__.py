@@ -11,13 +11,12 @@ import typer
 from cdgmae.commands.options import (
     ENCODER_HELP,
     DeviceOption,
-    JsonOption,
     PrecisionOption,
     RuntimeOption,
     SeedOption,
     SettingsOption,
     ThreadsOption,
-    find_shards,
+    json_wanted,
     parse_runtime,
     parse_settings,
     print_result,
@@ -26,7 +25,7 @@ from cdgmae.commands.views.view_embeddings import embed, index
 from cdgmae.commands.views.view_making import make
 from cdgmae.commands.views.view_plan import plan
 from cdgmae.settings.encoder import parse_encoder
-from cdgmae.settings.views import GeneratorTrainingSettings
+from cdgmae.settings.views import GeneratorTrainingSettings, ImportSettings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,14 +43,13 @@ def train_generator(
     ],
     output: Annotated[Path, typer.Option(help="Generator folder to write, e.g. results/generators/s_ldm.")],
     work: Annotated[Path | None, typer.Option(help="Folder for the training state; default: OUTPUT/../.work-OUTPUT.")] = None,
-    settings: SettingsOption = "",
+    settings: SettingsOption = None,
     seed: SeedOption = 0,
-    runtime: RuntimeOption = "",
+    runtime: RuntimeOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
     tracker_dir: Annotated[Path | None, typer.Option(help="Folder for the trackers; left out: none.")] = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Train a self-supervised latent diffusion model on image shards.
 
@@ -64,6 +62,7 @@ def train_generator(
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
     from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.image_shards import find_shards
 
     parsed = parse_settings(GeneratorTrainingSettings, settings)
     here = parse_runtime(runtime, device, precision, threads)
@@ -80,7 +79,7 @@ def train_generator(
             tracker_dir=tracker_dir,
         )
     if is_main_process():
-        print_result(result, as_json)
+        print_result(result)
 
 
 @app.command("import-generator")
@@ -92,40 +91,25 @@ def import_generator(
         str | None,
         typer.Option(help=f"Conditioning encoder it was trained with; RCG's lies inside its checkpoint. {ENCODER_HELP}"),
     ] = None,
-    encoder_image_size: Annotated[int, typer.Option(help="Side in pixels at which the encoder sees an image.")] = 224,
-    null_condition: Annotated[
-        str | None, typer.Option(help="zero_input or zero_token; default: what this kind of generator was trained with.")
-    ] = None,
-    normalisation: Annotated[
-        str | None, typer.Option(help="Of the embedding: l2, standardise or none; default: what the configuration says.")
-    ] = None,
-    magnification: Annotated[int, typer.Option(help="ZoomLDM's level; 0 is the finest.")] = 0,
-    ignore: Annotated[
-        list[str] | None, typer.Option(help="Prefix of keys that may be left out; may be given several times.")
-    ] = None,
-    as_json: JsonOption = False,
+    settings: SettingsOption = None,
 ) -> None:
     """Convert an original latent diffusion checkpoint to a generator folder.
 
     Understood are checkpoints in CompVis layout (Gen-SIS, Large-Image-Diffusion, ZoomLDM) and RCG's LDM-8. The moving average of
     the U-Net is preferred. Every key of the file must find its place: the folder's import_report.json lists them all, and a
     partial match is refused. Nothing in the file is executed.
+
+    The settings say what the checkpoint does not: encoder_image_size, null_condition, normalisation, magnification, ignore, e.g.
+    --settings encoder_image_size=256 --settings 'ignore=[cond_stage_model.backbone.]'.
     """
-    from cdgmae.generators.imported.convert import ImportOptions
     from cdgmae.generators.imported.convert import import_generator as convert
     from cdgmae.storage.files.locks import exclusive_writer
 
-    options = ImportOptions(
-        parse_encoder(encoder) if encoder else None,
-        encoder_image_size,
-        null_condition,
-        normalisation,
-        magnification,
-        ignore or [],
-    )
+    given = parse_encoder(encoder).model_dump(mode="json") if encoder else None
+    options = parse_settings(ImportSettings, settings, encoder=given)
     with exclusive_writer(output):
         result = convert(checkpoint, config, output, options)
-    print_result(result, as_json)
+    print_result(result)
 
 
 @app.command("show")
@@ -134,21 +118,21 @@ def show(
     shards: Annotated[Path, typer.Option(help="Folder of the image shards, e.g. results/shards/imagenet.")],
     views: Annotated[Path | None, typer.Option(help="Folder of the view shards, e.g. results/views/s_ldm.")] = None,
     output: Annotated[Path, typer.Option(help="PNG to write.")] = Path("bag.png"),
-    as_json: JsonOption = False,
 ) -> None:
     """Write one bag as a strip of images, the real one first, and print its rows."""
+    from cdgmae.storage.image_shards import find_shards
     from cdgmae.views.show import show_bag
 
     rows = show_bag(key, find_shards(shards), find_shards(views) if views is not None else [], output)
-    if as_json:
-        print_result({"output": str(output), "rows": rows}, as_json)
+    if json_wanted():
+        print_result({"output": str(output), "rows": rows})
         return
     made = ("source_path", "seed", "generator", "sampler", "steps", "guidance", "precision")
     facts = ("status", "reason", "width", "height", *made, "sha256")
     lines = {
         f"view {row['view_index']}": ", ".join(f"{name} {row[name]}" for name in facts if row[name] is not None) for row in rows
     }
-    print_result({**lines, "output": str(output)}, as_json)
+    print_result({**lines, "output": str(output)})
 
 
 app.command("make")(make)

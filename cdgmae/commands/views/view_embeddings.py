@@ -10,7 +10,6 @@ import typer
 from cdgmae.commands.options import (
     ENCODER_HELP,
     DeviceOption,
-    JsonOption,
     RuntimeOption,
     SeedOption,
     SettingsOption,
@@ -35,11 +34,10 @@ def embed(
         typer.Option(help=f"Encoder to compare images with. {ENCODER_HELP}"),
     ],
     output: Annotated[Path, typer.Option(help="Table to write, e.g. results/embeddings/knn/00000.parquet.")],
-    settings: SettingsOption = "",
-    runtime: RuntimeOption = "",
+    settings: SettingsOption = None,
+    runtime: RuntimeOption = None,
     device: DeviceOption = None,
     threads: ThreadsOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Embed every image of a shard for the nearest-neighbour search: the encoder's CLS token, scaled to length 1.
 
@@ -53,16 +51,15 @@ def embed(
     limit_threads(here.thread_limit)
     with exclusive_writer(output):
         result = embed_images(parsed, shard, parse_encoder(encoder), output, runtime=here)
-    print_result(result, as_json)
+    print_result(result)
 
 
 def index(
     embeddings: EmbeddingsOption,
     output: Annotated[Path, typer.Option(help="Index to write, e.g. results/embeddings/knn/index.faiss.")],
-    settings: SettingsOption = "",
+    settings: SettingsOption = None,
     seed: SeedOption = 0,
     threads: ThreadsOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Build the search index from the embedding tables of all shards: exact up to a million images, an inverted file beyond."""
     from cdgmae.storage.files.locks import exclusive_writer
@@ -71,4 +68,4 @@ def index(
     parsed = parse_settings(IndexSettings, settings)
     with exclusive_writer(output):
         result = build_index(parsed, seed, embedding_tables(embeddings), output, threads=threads or 1)
-    print_result(result, as_json)
+    print_result(result)

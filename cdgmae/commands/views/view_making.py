@@ -10,14 +10,12 @@ import typer
 
 from cdgmae.commands.options import (
     DeviceOption,
-    JsonOption,
     PrecisionOption,
     RuntimeOption,
     SeedOption,
+    SettingsOption,
     ShardOption,
     ThreadsOption,
-    check_values,
-    find_shards,
     parse_runtime,
     print_result,
     read_values,
@@ -28,13 +26,6 @@ from cdgmae.views.sources.view_source import ViewJob, ViewSettings
 
 
 def make(
-    settings: Annotated[
-        str,
-        typer.Option(
-            "--settings",
-            help='Kind and keys of the view source as JSON text, or a .json/.yaml file, e.g. \'{"kind": "random", "num_views": 4}\'.',
-        ),
-    ],
     shard: ShardOption,
     output: Annotated[
         Path, typer.Option(help="View shard to write, e.g. results/views/s_ldm/00000.tar; the index goes beside it.")
@@ -47,6 +38,7 @@ def make(
             "shards=FOLDER of all image shards (knn, random, folder; default: that of --shard).",
         ),
     ] = None,
+    settings: SettingsOption = None,
     work: Annotated[
         Path | None, typer.Option(help="Folder for finished views until the shard is whole; default: beside OUTPUT.")
     ] = None,
@@ -57,20 +49,21 @@ def make(
         float | None, typer.Option(help="Fail when more than this share of the views is bad; default: that of the settings.")
     ] = None,
     seed: SeedOption = 0,
-    runtime: RuntimeOption = "",
+    runtime: RuntimeOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
     threads: ThreadsOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Fill the bags of one shard with the views of a source of any kind.
 
-    The settings are those of `views.sources.NAME` in config.yaml that its views depend on: for `s_ldm` and `rcg` those of
+    The settings are kind and keys of the view source, e.g. --settings kind=random --settings num_views=4; in config.yaml those of
+    `views.sources.NAME` that its views depend on: for `s_ldm` and `rcg` those of
     `sampling`, for `video` also path, resize and image_size of the data set. View k of image x depends on (seed, key, k) alone.
     Kinds that draw views keep them as they are made: killed at any moment and started again, with any number of processes and any
     batch size, only what is missing is made.
     """
     from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.image_shards import find_shards
 
     views = parse_views(settings, batch_size=batch_size, max_bad_fraction=max_bad_fraction)
     given = parse_inputs(inputs or [])
@@ -80,27 +73,27 @@ def make(
     )  # fmt: skip
     with exclusive_writer(output):
         result = views.make(job)
-    print_result(result, as_json)
+    print_result(result)
 
 
-def parse_views(text: str, **others: float | None) -> ViewSettings:
+def parse_views(texts: Sequence[str] | None, **others: float | None) -> ViewSettings:
     """The views that `--settings` describes.
 
     Args:
-        text: JSON text or a file: `kind`, and keys of that kind's views.
+        texts: As `read_values` takes them: `kind`, and keys of that kind's views.
         others: In place of the settings' own, for kinds that have them; None: not given.
 
     Raises:
         ValueError: if the kind is missing or unknown or has no files, or a key is wrong.
     """
-    values, origin = read_values(text, "--settings")
+    values, origin = read_values(texts, "--settings")
     kind = values.pop("kind", None)
     views_class = KINDS[kind].views_class if kind in KINDS else None
     if views_class is None:
         allowed = [name for name, source in KINDS.items() if source.views_class is not None]
         raise ValueError(f"{origin}: kind = {kind!r}; allowed: {', '.join(allowed)}{did_you_mean(str(kind), allowed)}")
     values |= {name: value for name, value in others.items() if value is not None and name in views_class.model_fields}
-    return check_values(views_class, values, origin)
+    return views_class.checked(values, origin)
 
 
 def parse_inputs(pairs: Sequence[str]) -> dict[str, Path]:

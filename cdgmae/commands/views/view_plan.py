@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cdgmae import names
-from cdgmae.commands.options import DeviceOption, JsonOption, PrecisionOption, parse_runtime, print_result
+from cdgmae.commands.options import DeviceOption, PrecisionOption, json_wanted, parse_runtime, print_result
 
 if TYPE_CHECKING:
     from cdgmae.config import Config
@@ -36,7 +36,6 @@ def plan(
     gpus: Annotated[str, typer.Option(help="Numbers of GPUs to give wall times for.")] = "1,8,32,64",
     device: DeviceOption = None,
     precision: PrecisionOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Estimate GPU hours, wall time by number of GPUs, bytes and files of a view source.
 
@@ -61,17 +60,17 @@ def plan(
     if seconds_per_view is not None:
         rate = Rate(seconds_per_view, bytes_per_view or _estimated_bytes(loaded, source, root, tars), "--seconds-per-view")
     else:
-        runtime = parse_runtime(loaded.runtime.canonical_json(), device, precision)
+        runtime = parse_runtime([loaded.runtime.canonical_json()], device, precision)
         rate = _measured(loaded, source, root, tars, runtime, bytes_per_view)
     result = {"source": source, **plan_sampling(images, num_shards, loaded.views.sources[source].num_views, rate, numbers)}
-    if not as_json:
+    if not json_wanted():
         result["images"] = f"{images} ({origin})"
         result["bytes"] = f"{result['bytes']:,}"
         result["seconds_per_view"] = f"{rate.seconds:.4g}"
         result["gpu_hours"] = f"{result['gpu_hours']:.4g}"
         result["hours_per_shard"] = f"{result['hours_per_shard']:.4g}"
         result["wall_hours"] = ", ".join(f"{number} GPU: {hours:.3g}" for number, hours in result["wall_hours"].items())
-    print_result(result, as_json)
+    print_result(result)
 
 
 def _gpu_numbers(text: str) -> list[int]:

@@ -10,11 +10,12 @@ from typing import Protocol
 
 from PIL import Image
 
+from cdgmae.models.normalisation import square
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.consistency import CropDrawSettings
 from cdgmae.storage.bags import MAX_PIXELS, Bags
 from cdgmae.storage.media.crop_boxes import SamplePlan, plan_crop_pair
-from cdgmae.storage.media.images import ImageError, center_crop, decode_rgb, resize_shorter_side
+from cdgmae.storage.media.images import ImageError, decode_rgb
 
 CROP_STREAM = "consistency/crops"
 
@@ -147,7 +148,7 @@ def prepare_image(data: bytes, image_size: int) -> Image.Image:
     Raises:
         ImageError: if the bytes are no whole image.
     """
-    return center_crop(resize_shorter_side(decode_rgb(data, MAX_PIXELS), image_size), image_size)
+    return square(decode_rgb(data, MAX_PIXELS), image_size)
 
 
 def cut_crops(image: Image.Image, plan: SamplePlan, image_size: int) -> list[Image.Image]:

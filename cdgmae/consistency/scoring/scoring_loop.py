@@ -20,7 +20,7 @@ import torch
 from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA, check_scores
 from cdgmae.consistency.scoring.bag_embedding import EmbeddedBag, Embedder, embed_bags
 from cdgmae.consistency.scoring.pair_images import BagLoader, CropBags, ViewBags, bad_pair_reason
-from cdgmae.consistency.scoring.similarities import global_similarity, local_similarity, nearest_patch_similarity
+from cdgmae.consistency.scoring.similarities import pair_similarities
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.runtime.out_of_memory import explain_memory
 from cdgmae.settings.consistency import ScoringSettings
@@ -188,8 +188,6 @@ def _score_pairs(bags: Sequence[EmbeddedBag], loader: BagLoader) -> list[dict[st
     for start in range(0, len(good), PAIRS_AT_ONCE):
         part = good[start : start + PAIRS_AT_ONCE]
         x_PTD, y_PTD = (torch.stack([bag.tokens_TD[row[view]] for bag, row in part]) for view in ("view_a", "view_b"))
-        nps, nps_reverse = nearest_patch_similarity(x_PTD[:, 1:], y_PTD[:, 1:])
-        gs, ls = global_similarity(x_PTD[:, 0], y_PTD[:, 0]), local_similarity(x_PTD[:, 1:], y_PTD[:, 1:])
-        for (_, row), values in zip(part, torch.stack([gs, ls, nps, nps_reverse], dim=1).tolist(), strict=True):
+        for (_, row), values in zip(part, pair_similarities(x_PTD, y_PTD).tolist(), strict=True):
             row.update(zip(METRICS, values, strict=True))
     return rows

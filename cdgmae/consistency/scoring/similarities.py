@@ -1,7 +1,7 @@
 """Global, local and nearest-patch similarity of view pairs (paper, section 3.2, equations 1 to 3).
 
 Pure functions of an encoder's tokens, batched over pairs. All are cosine similarities in -1..1; a zero vector has
-similarity 0 to everything. Shapes: P pairs, N patches, D width.
+similarity 0 to everything. Shapes: P pairs, T tokens (CLS first), N patches, D width.
 """
 
 from __future__ import annotations
@@ -12,6 +12,20 @@ from torch.nn import functional as F
 
 MAX_SIMILARITIES = 1 << 24
 """Largest similarity matrix held at once, in numbers (64 MiB as float32): 436 pairs of 14x14 patches, 27 pairs of 28x28."""
+
+
+def pair_similarities(x_PTD: Tensor, y_PTD: Tensor) -> Tensor:
+    """The four scores (P, 4) of view pairs, in the order of the table's columns: gs, ls, nps, nps_reverse.
+
+    Args:
+        x_PTD: An encoder's tokens of the first views, CLS first.
+        y_PTD: Those of the second views.
+
+    Raises:
+        ValueError: if the two shapes differ.
+    """
+    gs, ls = global_similarity(x_PTD[:, 0], y_PTD[:, 0]), local_similarity(x_PTD[:, 1:], y_PTD[:, 1:])
+    return torch.stack([gs, ls, *nearest_patch_similarity(x_PTD[:, 1:], y_PTD[:, 1:])], dim=1)
 
 
 def global_similarity(cls_x_PD: Tensor, cls_y_PD: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from cdgmae.generators.pipeline import LatentDiffusionPipeline, noise_schedule
 from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.models.encoders.projected_encoder import load_conditioning_encoder
 from cdgmae.settings.encoder import EncoderSettings
+from cdgmae.settings.views import ImportSettings
 from cdgmae.storage.files.atomic import atomic_folder
 from cdgmae.storage.tables import file_sha256
 
@@ -46,28 +46,7 @@ IGNORED = {
 RAW_WEIGHTS = "replaced by its moving average"
 
 
-@dataclass(frozen=True, slots=True)
-class ImportOptions:
-    """What a checkpoint does not say about itself.
-
-    Attributes:
-        encoder: Conditioning encoder; None for the one inside the checkpoint, if there is one.
-        encoder_image_size: Side in pixels at which the encoder sees an image.
-        null_condition: `zero_input`, `zero_token`, or None for what the kind of generator was trained with.
-        normalisation: `l2`, `standardise`, `none`, or None for what the configuration says.
-        magnification: ZoomLDM's level, 0 the finest.
-        ignore: Prefixes of keys that may be left out.
-    """
-
-    encoder: EncoderSettings | None = None
-    encoder_image_size: int = 224
-    null_condition: str | None = None
-    normalisation: str | None = None
-    magnification: int = 0
-    ignore: list[str] = field(default_factory=list)
-
-
-def import_generator(checkpoint: Path, config_file: Path, output: Path, options: ImportOptions) -> dict[str, Any]:
+def import_generator(checkpoint: Path, config_file: Path, output: Path, options: ImportSettings) -> dict[str, Any]:
     """Convert a checkpoint to a generator folder.
 
     Args:
@@ -89,14 +68,13 @@ def import_generator(checkpoint: Path, config_file: Path, output: Path, options:
     with atomic_folder(output) as folder:
         pipeline, weights = _build(ledger, config, options)
         inside = write_rcg_encoder(ledger, config, folder / ENCODER_FILE)
-        ledger.ignore({**IGNORED, **dict.fromkeys(options.ignore, "asked for with --ignore")})
+        ledger.ignore({**IGNORED, **dict.fromkeys(options.ignore, "asked for by `ignore`")})
         ledger.check_complete(checkpoint, beside)
         chosen = options.encoder or (EncoderSettings(checkpoint=str(inside)) if inside else None)
         encoder = _load_encoder(chosen, pipeline)
-        plain_options = {**asdict(options), "encoder": options.encoder and options.encoder.model_dump(mode="json")}
         provenance = {
             "version": __version__, "checkpoint": checkpoint.name, "sha256": file_sha256(checkpoint), "weights": weights,
-            "options": plain_options, "condition": config.condition, "config_sha256": file_sha256(config_file),
+            "options": options.model_dump(mode="json"), "condition": config.condition, "config_sha256": file_sha256(config_file),
         }  # fmt: skip
         facts = write_generator(
             folder, pipeline, chosen, encoder.digest if encoder else "", image_size=config.image_size,
@@ -110,7 +88,7 @@ def import_generator(checkpoint: Path, config_file: Path, output: Path, options:
     }  # fmt: skip
 
 
-def _build(ledger: KeyLedger, config: OriginalConfig, options: ImportOptions) -> tuple[LatentDiffusionPipeline, str]:
+def _build(ledger: KeyLedger, config: OriginalConfig, options: ImportSettings) -> tuple[LatentDiffusionPipeline, str]:
     """The pipeline, filled where the keys allow it, and which U-Net weights were taken."""
     scaling_factor = _scaling_factor(ledger, config)
     with torch.device("meta"):

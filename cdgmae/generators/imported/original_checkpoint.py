@@ -121,5 +121,5 @@ class KeyLedger:
         )
         raise ImportRefused(
             f"{path} does not match its configuration: {len(self.matched)} keys matched, {listed}. All keys are in {report}. "
-            "Check that --config belongs to this file; keys that are known to be of no use can be named with --ignore PREFIX."
+            "Check that --config belongs to this file; keys that are known to be of no use can be named with --settings 'ignore=[PREFIX]'."
         )

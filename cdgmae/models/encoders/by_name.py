@@ -3,33 +3,41 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from cdgmae.models.encoders.checkpoint_layouts import check_finite, read_weights
 from cdgmae.models.encoders.checkpoints import load_encoder_file
 from cdgmae.models.encoders.frozen_encoder import Encoder, PixelEncoder, weights_digest
-from cdgmae.models.encoders.vit_encoders import VitEncoder, timm_encoder
+from cdgmae.models.encoders.vit_encoders import VitEncoder, timm_encoder, timm_model_encoder
 from cdgmae.models.vit import build_vit
-from cdgmae.settings.encoder import EncoderSettings, VitSettings
+from cdgmae.settings.encoder import EncoderSettings, VitSettings, parse_encoder
 
 __all__ = ["Encoder", "load_encoder", "weights_digest"]
 
 
-def load_encoder(settings: EncoderSettings, *, device: torch.device) -> Encoder:
-    """Load a frozen encoder.
+def load_encoder(encoder: EncoderSettings | str | nn.Module, *, device: torch.device | str = "cpu") -> Encoder:
+    """Load a frozen encoder, whose `tokens` turns images into a CLS token and one token per patch.
 
     Args:
-        settings: Which one; `parse_encoder` reads the short text form.
+        encoder: Which one, in the short form of the command line: a file (`encoder.safetensors`, a published `.pth`), a timm name with its
+            weights, `NAME@FILE`, `random:NAME`, or `pixels:16` for the floor without any network. Or `EncoderSettings`; or a Vision
+            Transformer of timm that you have built or trained, which is copied. Images then come to it normalised as its `pretrained_cfg` says.
         device: Where to put it.
 
     Raises:
-        ValueError: if the settings name nothing known, or the file does not hold a complete encoder.
+        ValueError: if nothing known is named, the file does not hold a complete encoder, or a weight is not finite.
     """
-    encoder = _load(settings)
-    check_finite(f"encoder {settings.text}", encoder.state_dict())
-    return encoder.to(device).eval()
+    if isinstance(encoder, nn.Module):
+        name, loaded = type(encoder).__name__, timm_model_encoder(deepcopy(encoder))
+    else:
+        settings = parse_encoder(encoder) if isinstance(encoder, str) else encoder
+        name, loaded = settings.text, _load(settings)
+    check_finite(f"encoder {name}", loaded.state_dict())
+    return loaded.to(torch.device(device)).eval()
 
 
 def _load(settings: EncoderSettings) -> Encoder:

@@ -108,9 +108,7 @@ def infer_heads(path: Path, width: int) -> int:
     Raises:
         CheckpointError: if networks of this width differ, or none is known.
     """
-    remedy = (
-        f"""give it: --num-heads N, --encoder '{{"checkpoint": "{path}", "num_heads": N}}', or num_heads in the configuration"""
-    )
+    remedy = f"give it: --encoder '{path}?num_heads=N', or num_heads in the configuration"
     if width == AMBIGUOUS_WIDTH:
         raise CheckpointError(
             f"{path}: no tensor shows the number of heads, and networks of width {width} have 6 (DINO, DeiT, MAE, timm) or 12 (MoCo-v3): {remedy}"

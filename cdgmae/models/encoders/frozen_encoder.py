@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,11 @@ class Encoder(nn.Module):
     def __init__(self, patch_size: int, embed_dim: int, digest: str) -> None:
         super().__init__()
         self.patch_size, self.embed_dim, self.digest = patch_size, embed_dim, digest
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next((tensor.device for tensor in chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
     @torch.inference_mode()
     def tokens(self, images_BCHW: Tensor, *, final_norm: bool = True) -> Tensor:
@@ -49,6 +55,10 @@ class Encoder(nn.Module):
                 f"features of encoder {self.digest} are NaN or infinite: its weights are damaged or overflow; train it anew, or take fp32"
             )
         return tokens_BTD
+
+    def shape_tokens(self, images_BCHW: Tensor) -> Tensor:
+        """As `tokens`, without looking at values: for images without any (device `meta`)."""
+        return self._tokens(images_BCHW, True)
 
     def _tokens(self, images_BCHW: Tensor, final_norm: bool) -> Tensor:
         raise TypeError(f"{type(self).__name__} must define _tokens")

@@ -19,6 +19,8 @@ from cdgmae.models.encoders.checkpoints import compare_keys
 from cdgmae.models.encoders.frozen_encoder import Encoder, weights_digest
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from cdgmae.models.positions import resize_positions
+from cdgmae.settings.encoder import HUB_PREFIXES
+from cdgmae.storage.hub import FETCH_ADVICE, use_cache_without_network
 
 HEAD_PREFIXES = ("head.", "head_dist.", "attn_pool.", "mask_token", "decoder", "fc_norm.")
 """Entries of a weights file that an encoder without head has no place for and does not miss."""
@@ -79,6 +81,10 @@ class RenormalisedEncoder(Encoder):
         self.register_buffer("scale", scale.view(1, 3, 1, 1))
         self.register_buffer("shift", shift.view(1, 3, 1, 1))
 
+    def shape_tokens(self, images_BCHW: Tensor) -> Tensor:
+        """See `Encoder`."""
+        return self.encoder.shape_tokens(images_BCHW)
+
     def _tokens(self, images_BCHW: Tensor, final_norm: bool) -> Tensor:
         return self.encoder.tokens(images_BCHW * self.get_buffer("scale") + self.get_buffer("shift"), final_norm=final_norm)
 
@@ -112,20 +118,37 @@ def timm_encoder(name: str, *, pretrained: bool = False, state: Mapping[str, Ten
     model = _create(name, pretrained)
     if state is not None:
         _load(model, name, state)
-    if not hasattr(model, "num_prefix_tokens") or not hasattr(model, "patch_embed") or not hasattr(model, "norm"):
+    return timm_model_encoder(model, name, trained=pretrained or state is not None)
+
+
+def timm_model_encoder(model: Any, name: str = "", *, trained: bool = True) -> Encoder:
+    """A model of timm as encoder; it is frozen.
+
+    Args:
+        model: The model.
+        name: What it is called, for messages.
+        trained: Whether images are to be renormalised to the mean and standard deviation of its `pretrained_cfg`.
+
+    Raises:
+        ValueError: if it is no transformer of one resolution.
+    """
+    if not all(hasattr(model, part) for part in ("num_prefix_tokens", "patch_embed", "norm")):
         raise ValueError(
-            f"timm model {name!r} has no patch tokens of one resolution; choose a Vision Transformer, e.g. vit_small_patch16_224"
+            f"timm model {name or type(model).__name__!r} has no patch tokens of one resolution; choose a Vision Transformer, e.g. "
+            "vit_small_patch16_224"
         )
     plain = type(model) is VisionTransformer and model.pos_embed is not None
     encoder: Encoder = VitEncoder(model) if plain else TimmEncoder(model)
-    config = model.pretrained_cfg
+    config = getattr(model, "pretrained_cfg", None) or {}
     trained_with = tuple(config.get("mean", IMAGENET_MEAN)), tuple(config.get("std", IMAGENET_STD))
-    if (pretrained or state is not None) and trained_with != (IMAGENET_MEAN, IMAGENET_STD):
+    if trained and trained_with != (IMAGENET_MEAN, IMAGENET_STD):
         encoder = RenormalisedEncoder(encoder, *trained_with)
     return encoder
 
 
 def _create(name: str, pretrained: bool) -> Any:
+    if pretrained or name.startswith(HUB_PREFIXES):
+        use_cache_without_network()
     try:
         model = timm.create_model(name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
     except TypeError:
@@ -135,7 +158,7 @@ def _create(name: str, pretrained: bool) -> Any:
     except Exception as error:  # timm and the hub raise many kinds
         raise ValueError(
             f"encoder {name!r} is neither a file nor a timm model that can be loaded here ({type(error).__name__}: {error}). "
-            f"Weights come from the hub: on a machine without network, download the file elsewhere and give {name}@FILE."
+            f"Weights come from the hub: {FETCH_ADVICE}; or give {name}@FILE for a file of them."
         ) from None
     return model
 

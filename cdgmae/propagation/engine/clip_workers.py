@@ -55,7 +55,11 @@ class ClipWork:
 
 def frozen_encoder(settings: EncoderSettings, device: torch.device, protocol: EvaluationSet) -> Encoder:
     """The encoder on its device, its float32 products on a CPU left to oneDNN."""
-    encoder = load_encoder(settings, device=device)
+    return prepare_encoder(load_encoder(settings, device=device), protocol)
+
+
+def prepare_encoder(encoder: Encoder, protocol: EvaluationSet) -> Encoder:
+    """See `frozen_encoder`; of an encoder that is loaded; its layers change their kind."""
     if protocol.precision == "fp32":
         freeze_to_onednn(encoder)
     return encoder

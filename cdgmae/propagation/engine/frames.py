@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -62,7 +63,7 @@ def grid_of(sides: tuple[int, int], patch_size: int, origin: str) -> tuple[int, 
         )
         raise ValueError(
             f"input size {sides[0]}x{sides[1]} (height x width) of {origin} is not a multiple of the encoder's patch size {patch_size}; "
-            f"set input_size (--protocol input_size=...) to {choices}{hint}"
+            f"set input_size (--settings input_size=...) to {choices}{hint}"
         )
     return sides[0] // patch_size, sides[1] // patch_size
 
@@ -77,26 +78,30 @@ def clip_grid(clip: LabelledClip, input_size: InputSize, patch_size: int) -> tup
     return sides, grid_of(sides, patch_size, f"clip {clip.name}")
 
 
-def read_frame(path: Path) -> Tensor:
-    """A decoded frame as RGB bytes (3, H, W).
+def read_frame(frame: Path | Image.Image) -> Tensor:
+    """A frame, from its file or already decoded to RGB, as bytes (3, H, W).
 
     Raises:
         ValueError: if the file is missing or no image.
     """
     try:
-        image = decode_rgb(path.read_bytes())
+        image = decode_rgb(frame.read_bytes()) if isinstance(frame, Path) else frame
     except (OSError, ImageError) as error:
-        raise ValueError(f"frame {path} cannot be read: {error}; copy it again from the data set's archive") from None
+        raise ValueError(f"frame {frame} cannot be read: {error}; copy it again from the data set's archive") from None
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def embed_frames(
-    paths: Sequence[Path], sides: tuple[int, int], encoder: Encoder, device: torch.device, precision: str = "fp32"
+    frames: Sequence[Path | Image.Image],
+    sides: tuple[int, int],
+    encoder: Encoder,
+    device: torch.device,
+    precision: str = "fp32",
 ) -> Iterator[Tensor]:
     """Unit features (N, D), float32, of each frame in order; the next mini-batch is decoded while one is embedded.
 
     Args:
-        paths: Frames in order.
+        frames: Frames in order, files or RGB images.
         sides: (H, W) to which frames are resized, as floats without antialiasing.
         encoder: Lies on `device`.
         device: Where frames are resized and embedded.
@@ -106,13 +111,13 @@ def embed_frames(
         ValueError: if a frame cannot be read.
     """
     size = FRAMES_PER_BATCH[device.type]
-    batches = [paths[start : start + size] for start in range(0, len(paths), size)]
+    batches = [frames[start : start + size] for start in range(0, len(frames), size)]
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
     with ThreadPoolExecutor(max_workers=size) as decoders:
-        waiting = [decoders.submit(read_frame, path) for path in batches[0]]
+        waiting = [decoders.submit(read_frame, frame) for frame in batches[0]]
         for following in [*batches[1:], []]:
             images = [resize_bilinear(decoded.result().to(device).float() / 255, sides) for decoded in waiting]
-            waiting = [decoders.submit(read_frame, path) for path in following]
+            waiting = [decoders.submit(read_frame, frame) for frame in following]
             with autocast:
                 tokens_BTD = encoder.tokens(normalise(torch.stack(images)))
             yield from F.normalize(tokens_BTD[:, 1:].float(), dim=-1, eps=1e-12)

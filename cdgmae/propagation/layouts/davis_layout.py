@@ -60,7 +60,7 @@ def read_davis(root: Path, resolution: str = RESOLUTIONS[0]) -> list[LabelledCli
 def _other_resolution(folder: Path) -> str:
     others = [name for name in RESOLUTIONS if name != folder.name and folder.with_name(name).is_dir()]
     return (
-        f"; {folder.with_name(others[0])} is there: use it with resolution: {others[0]} (--protocol resolution={others[0]})"
+        f"; {folder.with_name(others[0])} is there: use it with resolution: {others[0]} (--settings resolution={others[0]})"
         if others
         else ""
     )

@@ -9,10 +9,11 @@ Shapes: N sequences, R resamples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cdgmae.propagation.benchmarks.benchmark import Row
 from cdgmae.propagation.benchmarks.benchmark_kinds import table_scores
@@ -39,8 +40,41 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
-def score_intervals(tables: Tables) -> dict[str, Interval]:
-    """Every measure of one encoder, the mean over its seeds.
+@dataclass(frozen=True, slots=True)
+class ResampledScores:
+    """Every measure of one encoder on one evaluation set, the mean over its seeds, and of the same sequences drawn again and again.
+
+    Encoders that were measured on the same sequences have the same draws, so their differences are paired.
+
+    Attributes:
+        names: The sequences.
+        values: Measure -> value.
+        drawn: Measure -> values (R,) of the resamples; none with fewer than two sequences.
+    """
+
+    names: list[str]
+    values: dict[str, float]
+    drawn: dict[str, NDArray[np.float64]]
+
+    def intervals(self) -> dict[str, Interval]:
+        """Of every measure."""
+        return {measure: _interval(value, self.drawn[measure]) for measure, value in self.values.items()}
+
+    def differences(self, other: ResampledScores) -> dict[str, Interval]:
+        """Of every measure less that of the other encoder (paired).
+
+        Raises:
+            ValueError: if the encoders were not measured on the same sequences.
+        """
+        _refuse_different(self.names, other.names)
+        return {
+            measure: _interval(value - other.values[measure], self.drawn[measure] - other.drawn[measure])
+            for measure, value in self.values.items()
+        }
+
+
+def resample(tables: Tables) -> ResampledScores:
+    """Score one encoder on its sequences and on `NUM_RESAMPLES` draws of as many.
 
     Args:
         tables: One table per seed.
@@ -48,22 +82,14 @@ def score_intervals(tables: Tables) -> dict[str, Interval]:
     Raises:
         ValueError: if the tables do not hold the same sequences.
     """
-    return _intervals(tables, _mean_scores)
-
-
-def difference_intervals(first: Tables, second: Tables) -> dict[str, Interval]:
-    """Every measure of the first encoder less that of the second, on the same drawn sequences (paired).
-
-    Raises:
-        ValueError: if the tables do not hold the same sequences.
-    """
-    split = len(first)
-
-    def difference(tables: Tables) -> dict[str, float]:
-        ours, others = _mean_scores(tables[:split]), _mean_scores(tables[split:])
-        return {measure: ours[measure] - others[measure] for measure in ours}
-
-    return _intervals([*first, *second], difference)
+    by_sequence = [_by_sequence(table) for table in tables]
+    names = _sequence_names(by_sequence)
+    values, count = _mean_scores(tables), NUM_RESAMPLES if len(names) > 1 else 0
+    drawn_RN = numpy_generator(0, "propagation/bootstrap", "sequences").integers(0, len(names), (count, len(names)))
+    scores = [
+        _mean_scores([[row for index in drawn_N for row in rows[names[index]]] for rows in by_sequence]) for drawn_N in drawn_RN
+    ]
+    return ResampledScores(names, values, {measure: np.array([each[measure] for each in scores]) for measure in values})
 
 
 def sequence_scores(tables: Tables, measure: str) -> dict[str, float]:
@@ -72,23 +98,10 @@ def sequence_scores(tables: Tables, measure: str) -> dict[str, float]:
     return {name: _mean_scores([rows[name] for rows in by_sequence])[measure] for name in _sequence_names(by_sequence)}
 
 
-def _intervals(tables: Tables, score: Callable[[Tables], dict[str, float]]) -> dict[str, Interval]:
-    values = score(tables)
-    by_sequence = [_by_sequence(table) for table in tables]
-    names = _sequence_names(by_sequence)
-    if len(names) < 2:
-        return {measure: Interval(value, float("nan"), float("nan")) for measure, value in values.items()}
-    drawn_RN = numpy_generator(0, "propagation/bootstrap", "sequences").integers(0, len(names), (NUM_RESAMPLES, len(names)))
-    resampled = [
-        score([[row for index in drawn_N for row in rows[names[index]]] for rows in by_sequence]) for drawn_N in drawn_RN
-    ]
-    tail = (1 - CONFIDENCE) / 2
-    intervals = {}
-    for measure, value in values.items():
-        counted = [scores[measure] for scores in resampled if not np.isnan(scores[measure])]
-        low, high = np.quantile(counted, [tail, 1 - tail]).tolist() if counted else (float("nan"), float("nan"))
-        intervals[measure] = Interval(value, low, high)
-    return intervals
+def _interval(value: float, drawn_R: NDArray[np.float64]) -> Interval:
+    counted, tail = drawn_R[~np.isnan(drawn_R)], (1 - CONFIDENCE) / 2
+    low, high = np.quantile(counted, [tail, 1 - tail]).tolist() if counted.size else (float("nan"), float("nan"))
+    return Interval(value, low, high)
 
 
 def _mean_scores(tables: Tables) -> dict[str, float]:
@@ -111,9 +124,13 @@ def _sequence_names(by_sequence: Sequence[dict[str, list[Row]]]) -> list[str]:
     """
     names = sorted(by_sequence[0])
     for other in by_sequence[1:]:
-        if different := sorted(set(names) ^ set(other)):
-            raise ValueError(
-                f"the tables hold different sequences ({', '.join(different[:5])}{' ...' if len(different) > 5 else ''} in some only); "
-                "evaluate all encoders on the same set"
-            )
+        _refuse_different(names, other)
     return names
+
+
+def _refuse_different(names: Iterable[str], others: Iterable[str]) -> None:
+    if different := sorted(set(names) ^ set(others)):
+        raise ValueError(
+            f"the tables hold different sequences ({', '.join(different[:5])}{' ...' if len(different) > 5 else ''} in some only); "
+            "evaluate all encoders on the same set"
+        )

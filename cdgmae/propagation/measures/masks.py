@@ -54,10 +54,21 @@ def read_annotation(path: Path) -> Annotation:
             image = upright(stored)
     except OSError as error:
         raise ValueError(f"annotation {path} cannot be read ({error}); copy it again from the data set's archive") from None
+    return to_annotation(image, f"annotation {path}")
+
+
+def to_annotation(image: Image.Image, what: str) -> Annotation:
+    """The ids that a palette or grey image holds.
+
+    Args:
+        image: The image.
+        what: What it is, for the message.
+
+    Raises:
+        ValueError: if it holds colours instead of ids.
+    """
     if image.mode not in INDEXED_MODES:
-        raise ValueError(
-            f"annotation {path} holds {image.mode} pixels; annotations are indexed (palette) or grey 8-bit PNGs of ids"
-        )
+        raise ValueError(f"{what} holds {image.mode} pixels; annotations are indexed (palette) or grey 8-bit PNGs of ids")
     palette = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
     if image.mode == "P":
         colours = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
@@ -111,6 +122,11 @@ def resize_like_pillow(ids_HW: Ids, sides: tuple[int, int]) -> Ids:
     if ids_HW.shape == sides:
         return ids_HW
     return np.asarray(Image.fromarray(ids_HW).resize((sides[1], sides[0]), Image.Resampling.NEAREST))
+
+
+def without_void(ids_HW: Ids) -> Ids:
+    """Predicted ids with void as background; the official toolkits refuse masks with void."""
+    return np.where(ids_HW == VOID, np.uint8(0), ids_HW)
 
 
 def encode_mask(ids_HW: Ids) -> bytes:

@@ -7,14 +7,13 @@ from collections import defaultdict
 from collections.abc import Container
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from cdgmae.propagation.benchmarks.benchmark import size_columns
 from cdgmae.propagation.engine.resizing import resize_nearest
 from cdgmae.propagation.layouts.labelled_clip import LabelledClip
 from cdgmae.propagation.measures.mask_scorer import MaskScorer
-from cdgmae.propagation.measures.masks import VOID, Ids, resize_like_pillow
+from cdgmae.propagation.measures.masks import VOID, Ids, resize_like_pillow, without_void
 from cdgmae.propagation.measures.object_measures import boundary_accuracy, frame_statistics, region_similarity
 
 logger = logging.getLogger("cdgmae")
@@ -52,8 +51,7 @@ class ObjectScorer(MaskScorer):
         """Keep one frame at the size of the annotation of frame 0 and measure it at the scored size."""
         decoded = self.decode(labels_NC)
         if frame in self.painted:
-            ids_HW = resize_nearest(decoded, self.label_size)
-            self.remember(frame, np.where(ids_HW == VOID, np.uint8(0), ids_HW))  # the official toolkit refuses masks with void
+            self.remember(frame, without_void(resize_nearest(decoded, self.label_size)))
         if not 0 < frame < len(self.clip.frames) - 1:
             return
         predicted = resize_nearest(decoded, self.scored_size)

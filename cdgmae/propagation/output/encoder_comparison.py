@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of
 from cdgmae.propagation.measures.encoder_summary import conditions_of, read_rows
-from cdgmae.propagation.measures.intervals import Interval, Tables, difference_intervals, score_intervals, sequence_scores
+from cdgmae.propagation.measures.intervals import Interval, ResampledScores, Tables, resample, sequence_scores
 from cdgmae.terminal import ResultTable, open_console
 
 OF_SEED = re.compile(r"_seed\d+")
@@ -98,21 +98,56 @@ def compare_encoders(results: Path, first: str, second: str) -> list[SetComparis
     common = [name for name in ours if name in others]
     if not common:
         raise ValueError(f"{first!r} ({', '.join(ours)}) and {second!r} ({', '.join(others)}) were measured on no common set")
-    return [_compare(name, ours[name], others[name]) for name in common]
+    return [compare(name, measure_encoder(ours[name]), measure_encoder(others[name])) for name in common]
 
 
-def _compare(set_name: str, first: Tables, second: Tables) -> SetComparison:
-    conditions = [conditions_of(table) for table in (*first, *second)]
+@dataclass(frozen=True, slots=True)
+class MeasuredEncoder:
+    """One encoder on one evaluation set.
+
+    Attributes:
+        conditions: Under which its tables were measured, one per seed.
+        headline: The measure by which sequences are compared.
+        scores: All measures, and of drawn sequences.
+        sequences: Sequence -> headline measure, the mean over seeds.
+    """
+
+    conditions: list[dict[str, Any]]
+    headline: str
+    scores: ResampledScores
+    sequences: dict[str, float]
+
+
+def measure_encoder(tables: Tables) -> MeasuredEncoder:
+    """Score and resample one encoder on one evaluation set.
+
+    Args:
+        tables: One per seed.
+
+    Raises:
+        ValueError: if the tables do not hold the same sequences.
+    """
+    headline = benchmark_of(tables[0][0]["kind"]).headline.name
+    return MeasuredEncoder(
+        [conditions_of(table) for table in tables], headline, resample(tables), sequence_scores(tables, headline)
+    )
+
+
+def compare(set_name: str, first: MeasuredEncoder, second: MeasuredEncoder) -> SetComparison:
+    """Compare two encoders on one evaluation set.
+
+    Raises:
+        ValueError: if they were measured under different conditions.
+    """
+    conditions = [*first.conditions, *second.conditions]
     different = {name for other in conditions[1:] for name in other if other[name] != conditions[0][name]}
     if different:
         raise ValueError(
             f"{set_name}: the tables differ in {', '.join(sorted(different))}, so their scores do not compare; evaluate again alike"
         )
-    headline = benchmark_of(first[0][0]["kind"]).headline.name
-    ours, others = sequence_scores(first, headline), sequence_scores(second, headline)
     return SetComparison(
-        set_name, headline, (len(first), len(second)), score_intervals(first), score_intervals(second),
-        difference_intervals(first, second), {name: (ours[name], others[name]) for name in ours},
+        set_name, first.headline, (len(first.conditions), len(second.conditions)), first.scores.intervals(), second.scores.intervals(),
+        first.scores.differences(second.scores), {name: (score, second.sequences[name]) for name, score in first.sequences.items()},
     )  # fmt: skip
 
 

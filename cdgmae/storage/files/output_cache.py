@@ -75,8 +75,11 @@ def _path_of(word: str) -> tuple[str, Path | None]:
     """An argument's text before the path that it names, and that path."""
     for separator in ("", "=", "@"):
         name, _, path = word.rpartition(separator) if separator else ("", "", word)
+        file, _, hints = path.partition("?")
         if "/" in path and os.path.exists(path):
             return name, Path(path)
+        if "/" in file and os.path.exists(file):
+            return f"{name}?{hints}", Path(file)
     return word, None
 
 

@@ -131,11 +131,16 @@ def decode_rgb(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image
     image = open_image(data, max_pixels)
     try:
         image.load()
-        return _to_eight_bits(upright(image)).convert("RGB")
+        return to_rgb(image)
     except ImageError:
         raise
     except Exception as error:
         raise ImageError(f"corrupt or truncated image ({type(error).__name__}: {error})") from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as `decode_rgb` gives it."""
+    return _to_eight_bits(upright(image)).convert("RGB")
 
 
 def upright(image: Image.Image) -> Image.Image:

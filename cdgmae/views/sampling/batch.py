@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import asdict, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,10 +18,9 @@ from torch import Tensor
 
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.settings.views import DrawingSettings
-from cdgmae.storage.bags import Bags
 from cdgmae.storage.image_shards import BAD, OK, ImageRow
 from cdgmae.storage.media.images import ImageError, encode_jpeg
-from cdgmae.views.sampling.sampler import SamplerRecipe, ViewSampler
+from cdgmae.views.sampling.sampler import Provenance, ViewSampler
 
 SEED_STREAM = "views"
 RETRY_STREAM = "views/retry"
@@ -58,23 +57,57 @@ def rows_of_shard(num_images: int, num_views: int, views_per_row: int) -> list[I
     return [Item(image_index, k) for image_index in range(num_images) for k in range(1, num_views + 1, views_per_row)]
 
 
+class KeyedImages(Protocol):
+    """The real images: those of a shard (`Bags` without views), or images at hand."""
+
+    @property
+    def keys(self) -> list[str]:
+        """Key of each image."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def row(self, row: int) -> ImageRow:
+        """Key and class of an image."""
+        ...
+
+    def image(self, row: int) -> Image.Image:
+        """An image in RGB.
+
+        Raises:
+            ImageError: if it cannot be read.
+        """
+        ...
+
+
 class ViewMaker:
     """Draws batches of views with one sampler."""
 
-    def __init__(self, sampler: ViewSampler, recipe: SamplerRecipe, images: Bags, settings: DrawingSettings, seed: int) -> None:
+    def __init__(
+        self,
+        sampler: ViewSampler,
+        provenance: Provenance,
+        images: KeyedImages,
+        settings: DrawingSettings,
+        seed: int,
+        *,
+        views_per_row: int = 1,
+    ) -> None:
         """Join what makes views.
 
         Args:
-            sampler: Opened from `recipe`.
-            recipe: Gives the number of views per row and the precision.
+            sampler: Draws them.
+            provenance: What the sampler was opened from.
             images: The real images.
             settings: Number of views and batch shape.
             seed: Root of every random draw.
+            views_per_row: Views that one seed gives.
         """
-        self.sampler, self.recipe, self.images, self.settings, self.seed = sampler, recipe, images, settings, seed
-        rows_per_image = -(-settings.num_views // recipe.views_per_row)
+        self.sampler, self.images, self.settings, self.seed = sampler, images, settings, seed
+        self.views_per_row = views_per_row
+        rows_per_image = -(-settings.num_views // views_per_row)
         self.chunk_size = max(1, settings.batch_size // rows_per_image)
-        self._made_by = asdict(recipe.provenance)
+        self._made_by = asdict(provenance)
         self._chunks: OrderedDict[int, Tensor | None] = OrderedDict()
         self._decoding: dict[int, Future[Image.Image]] = {}
         self._unreadable: dict[int, str] = {}
@@ -144,7 +177,7 @@ class ViewMaker:
             status = OK if reason is None else BAD
             return ImageRow(real.key, k, status, reason, real.class_name, seed=seed, **self._made_by), pixels_HW3
 
-        indices = range(item.view_index, min(item.view_index + self.recipe.views_per_row, self.settings.num_views + 1))
+        indices = range(item.view_index, min(item.view_index + self.views_per_row, self.settings.num_views + 1))
         if first is None:
             return [view(k, self._seed(item, SEED_STREAM), None, self._unreadable[item.image_index]) for k in indices]
         views = []

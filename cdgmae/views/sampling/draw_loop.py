@@ -96,7 +96,8 @@ def draw_batches(
         ValueError: if the sampler cannot be opened or the views cannot be written.
     """
     sampler, images = task.recipe.open(device), Bags([task.shard_tar]).usable()
-    maker = ViewMaker(sampler, task.recipe, images, task.settings, task.seed)
+    recipe = task.recipe
+    maker = ViewMaker(sampler, recipe.provenance, images, task.settings, task.seed, views_per_row=recipe.views_per_row)
     with (
         task.journal.claim(f"{slot:03d}") as journal,
         ThreadPoolExecutor(THREADS, "views") as workers,

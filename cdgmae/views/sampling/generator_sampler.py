@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cdgmae.generators.generator_folder import Generator, embed, load_generator, read_facts
+from cdgmae.generators.generator_folder import Generator, GeneratorFacts, embed, load_generator, read_facts
 from cdgmae.generators.inference import prepare_for_sampling
 from cdgmae.models.normalisation import squares
 from cdgmae.runtime.compute import set_float32_meaning
@@ -57,16 +57,18 @@ class GeneratorRecipe:
     @cached_property
     def provenance(self) -> Provenance:
         """See `SamplerRecipe`."""
-        settings = self.settings
-        return Provenance(
-            read_facts(self.folder).digest, settings.scheduler, settings.num_inference_steps, settings.guidance_scale, self.precision
-        )  # fmt: skip
+        return provenance_of(read_facts(self.folder), self.settings, self.precision)
 
     def open(self, device: torch.device) -> GeneratorSampler:
         """See `SamplerRecipe`."""
         set_float32_meaning(device, self.precision)
         generator = load_generator(self.folder, device=device)
         return GeneratorSampler(generator, self.settings, DTYPES[self.precision], device, compiled=self.compiled)
+
+
+def provenance_of(facts: GeneratorFacts, settings: SamplingSettings, precision: str) -> Provenance:
+    """What the index says of views drawn from a generator."""
+    return Provenance(facts.digest, settings.scheduler, settings.num_inference_steps, settings.guidance_scale, precision)
 
 
 class GeneratorSampler:

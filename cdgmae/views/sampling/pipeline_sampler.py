@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from cdgmae.runtime.compute import set_float32_meaning
+from cdgmae.storage.hub import FETCH_ADVICE, use_cache_without_network
 from cdgmae.storage.media.images import center_crop, resize_shorter_side
 from cdgmae.storage.tables import folder_digest
 from cdgmae.views.sampling.generator_sampler import DTYPES
@@ -217,14 +218,15 @@ def download(settings: PipelineViews) -> Path:
     Raises:
         ValueError: if the hub cannot be reached or has no such pipeline.
     """
+    use_cache_without_network()
     try:
         return Path(diffusers.DiffusionPipeline.download(
             settings.hub, revision=settings.revision, variant=settings.variant, use_safetensors=True, trust_remote_code=False
         ))  # fmt: skip
     except Exception as error:  # whatever the network and the hub may raise
         raise ValueError(
-            f"views.sources.NAME.hub = {settings.hub!r} cannot be fetched ({type(error).__name__}: {error}). On a machine without network, "
-            "fetch it elsewhere and give its folder as `path`."
+            f"views.sources.NAME.hub = {settings.hub!r} cannot be fetched ({type(error).__name__}: {error}). {FETCH_ADVICE}; or fetch "
+            "it elsewhere and give its folder as `path`."
         ) from None
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cdgmae.paper import PAPER_TABLES
+from cdgmae.report.pages.encoders.encoders_page import write_encoders_page
+from cdgmae.report.pages.encoders.set_rankings import rank_encoders
 from cdgmae.report.pages.propagation.sequences import SetScores, read_sequences
 from cdgmae.report.pages.propagation.strip_images import ShownStrips, show_strips
 from cdgmae.report.propagation_scores import EncoderScores, score_columns
@@ -25,7 +27,7 @@ PROPAGATION_ASSETS = ("propagation.css", "propagation_bars.js", "propagation_str
 def write_propagation_page(
     settings: ReportSettings, results: Path, output: Path, encoders: Sequence[EncoderScores]
 ) -> dict[str, Any]:
-    """Write `propagation/index.html` with `data.js` and `strips/` beside it.
+    """Write `propagation/index.html` with `data.js` and `strips/` beside it, and the page that compares encoders.
 
     Args:
         settings: Title, number of strips.
@@ -43,9 +45,12 @@ def write_propagation_page(
     colours = {encoder.name: PALETTE[number % len(PALETTE)] for number, encoder in enumerate(encoders)}
     data = json.dumps({"colours": colours, "sets": parts}, separators=(",", ":"))
     write_text(page_folder / DATA_NAME, f"const propagationData = {data};\n")
+    rankings = rank_encoders(folder, encoders)
+    write_encoders_page(settings, folder, output, encoders, rankings)
     write_page(
         output, PROPAGATION_PAGE, "propagation_page.html.j2", settings=settings, encoders=encoders, scores=score_columns(encoders),
         paper=PAPER_TABLES, sections=list(zip(sets, strips, strict=True)), assets=PROPAGATION_ASSETS,
+        rankings={ranking.name: ranking for ranking in rankings},
     )  # fmt: skip
     return {"strips": sum(len(shown.frames) for shown in strips)}
 

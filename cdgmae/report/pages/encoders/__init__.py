@@ -1,0 +1,1 @@
+"""The page that compares encoders: costs, scores with intervals, and which differences may be noise."""

@@ -1,0 +1,53 @@
+"""Every command line on the pages that people begin with is run: commands in a finished demo, workflows as dry runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from tests.docs.test_pages_say_what_is import shell_lines
+from tests.workflow.conftest import ROOT, Workplace, environment
+
+pytestmark = pytest.mark.slow
+
+START_PAGES = ("README.md", "docs/start.md", "docs/your_own_data.md")
+ON_A_CLUSTER = ("cdgmae doctor --cluster", "cdgmae cluster")
+"""Run by tests/slurm; their options are held by tests/docs."""
+
+
+FOLDERS = {"photos": "images", "data/DAVIS": "DAVIS", "data/JHMDB": "JHMDB"}
+"""A user's folders on these pages, and the folders of the demo's data that stand for them."""
+
+
+def runnable(line: str) -> list[str] | None:
+    """The command as it is tried here: workflows and make as dry runs; None for installing."""
+    words = shlex.split(line.replace("/data/photos", "photos"))
+    if words[0] == "make":
+        return ["make", "--dry-run", "--directory", str(ROOT), *words[1:]]
+    if words[0] == "snakemake":
+        dry = [] if "--unlock" in words else ["--dry-run", "--nolock"]
+        return [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), *dry, *words[1:]]
+    if words[0] == "cdgmae":
+        return [sys.executable, "-m", *words]
+    assert words[:2] == ["pip", "install"], f"how is this line tried? {line}"
+    extras = re.findall(r"\[(\w+)\]", line)
+    assert set(extras) <= set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    return None
+
+
+@pytest.mark.parametrize("page", START_PAGES)
+def test_every_command_line_of_a_start_page_works(page: str, copied: Workplace) -> None:
+    for name, demo in FOLDERS.items():
+        (copied.folder / name).symlink_to(copied.folder / "data/demo" / demo)
+    lines = [line for line in shell_lines((ROOT / page).read_text()) if not line.strip().startswith(ON_A_CLUSTER)]
+    assert lines
+    for command in filter(None, map(runnable, lines)):
+        done = subprocess.run(
+            command, cwd=copied.folder, capture_output=True, text=True, env=environment(), timeout=300, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
