@@ -7,21 +7,38 @@ from typing import Annotated
 
 import typer
 
-from cdgmae.commands.options import SettingsOption, parse_settings, print_result
+from cdgmae.commands.options import (
+    ENCODER_HELP,
+    DeviceOption,
+    RuntimeOption,
+    SeedOption,
+    SettingsOption,
+    parse_runtime,
+    parse_settings,
+    print_result,
+)
 from cdgmae.config import load_config
 from cdgmae.paper import PAPER_TABLES
+from cdgmae.settings.encoder import parse_encoder
+from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.report import ReportJobSettings, TableSettings
 
 app = typer.Typer(
     no_args_is_help=True,
     help="What people look at. `write`: static pages about all stages: an overview (bags of views with their scores, loss curves, "
     "propagation scores beside the paper's, unusable images with reasons, configuration and versions) and the consistency explorer. "
-    "`table`: a table of the paper with ours beside it. All of it opens from the file system, without network.",
+    "`table`: a table of the paper with ours beside it. `attention`, `reconstructions` and `strips`: figures of encoders and models on your "
+    "images. All of it opens from the file system, without network.",
 )
 
 ConfigOption = Annotated[
     list[Path], typer.Option("--config", help="The configuration; several files are laid over each other in order.")
 ]
+
+
+ImagesArgument = Annotated[list[Path], typer.Argument(help="Image files, folders of images, or image shards (.tar).")]
+SheetOption = Annotated[Path, typer.Option("--output", help="Image to write, .png or .jpg.")]
+CountOption = Annotated[int, typer.Option("--count", min=1, help="Images shown, evenly spaced among all that are given.")]
 
 
 @app.command()
@@ -74,3 +91,76 @@ def table(
     check_table_name(name)
     chosen = parse_settings(TableSettings, settings) if settings else table_settings(load_config(*config), name)
     print_result(write_paper_table(name, chosen, results, output))
+
+
+@app.command()
+def attention(
+    images: ImagesArgument,
+    encoder: Annotated[str, typer.Option("--encoder", help=f"Encoder to look into. {ENCODER_HELP}")],
+    output: SheetOption = Path("attention.png"),
+    count: CountOption = 8,
+    image_size: Annotated[int, typer.Option("--image-size", min=8, help="Side in pixels at which images are seen.")] = 224,
+    runtime: RuntimeOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Draw what an encoder looks at: per image its patch features as colours (three principal components of all images together) and the CLS
+    token's attention of every head of the last block."""
+    from cdgmae.models.encoders.by_name import load_encoder
+    from cdgmae.report.figures.attention_maps import attention_sheet
+    from cdgmae.report.figures.chosen_images import read_images
+    from cdgmae.runtime.compute import start_compute
+    from cdgmae.storage.media.image_sheet import write_sheet
+
+    compute, shown = start_compute(parse_runtime(runtime, device)), read_images(images, count)
+    loaded = load_encoder(parse_encoder(encoder), device=compute.device)
+    write_sheet(output, attention_sheet(loaded, list(shown.values()), image_size))
+    print_result({"output": str(output), "images": list(shown)})
+
+
+@app.command()
+def reconstructions(
+    images: ImagesArgument,
+    model: Annotated[
+        Path, typer.Option("--model", help="Folder of a finished run, or a checkpoint with its decoder, e.g. CropMAE's .pth.")
+    ],
+    output: SheetOption = Path("reconstructions.png"),
+    count: CountOption = 8,
+    seed: SeedOption = 0,
+    settings: SettingsOption = None,
+) -> None:
+    """Draw what a model reconstructs of your images: the anchor, the masked target, the prediction and the target, two crops of each image.
+
+    A model of normalised patches predicts no brightness and contrast: column `prediction` takes them from the visible patches, column
+    `true patch mean and sd` from the answer, which is why it looks better. --settings are those of a run, for a checkpoint alone.
+    """
+    from cdgmae.report.figures.chosen_images import read_images
+    from cdgmae.report.figures.reconstructions import load_model, reconstruction_sheet
+    from cdgmae.storage.media.image_sheet import write_sheet
+
+    loaded, trained = load_model(model, parse_settings(PretrainRunSettings, settings))
+    shown = read_images(images, count)
+    write_sheet(output, reconstruction_sheet(loaded, trained, shown, seed))
+    print_result({"output": str(output), "images": list(shown)})
+
+
+@app.command()
+def strips(
+    sequence: Annotated[str, typer.Argument(help="Sequence, named as in the set's tables.")],
+    evaluation_set: Annotated[str, typer.Option("--set", help="Evaluation set.")],
+    encoders: Annotated[
+        list[str] | None, typer.Option("--encoder", help="Judged encoder; several stand below each other. All if left out.")
+    ] = None,
+    results: Annotated[Path, typer.Option("--results", help="Folder of the propagation results.")] = Path("results/propagation"),
+    output: SheetOption = Path("strips.png"),
+) -> None:
+    """Draw one sequence under several encoders: their painted frames below each other."""
+    from cdgmae.report.figures.encoder_strips import stack_strips
+    from cdgmae.storage.media.image_sheet import write_sheet
+
+    named = encoders or sorted(path.parts[-4] for path in results.glob(f"*/strips/{evaluation_set}/{sequence}.jpg"))
+    if not named:
+        raise ValueError(
+            f"{results} holds no strip of {sequence!r} in {evaluation_set!r}; `cdgmae propagation run --strips` writes them"
+        )
+    write_sheet(output, stack_strips({name: results / name / "strips" / evaluation_set / f"{sequence}.jpg" for name in named}))
+    print_result({"output": str(output), "encoders": named})

@@ -6,7 +6,7 @@ from cdgmae import names
 from cdgmae.config import Config
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.report import ReportContents, ReportJobSettings, TableSettings
-from cdgmae.workflow import consistency
+from cdgmae.workflow import consistency, propagation
 
 
 def report_settings(config: Config) -> ReportJobSettings:
@@ -26,6 +26,7 @@ def contents(config: Config) -> ReportContents:
         generators=[name for name, generator in config.views.generators.items() if generator.train is not None],
         runs=dict.fromkeys(config.pretrain.runs, config.pretrain.seeds),
         encoders=list(config.propagation.encoders),
+        looks={name: propagation.loadable_encoder(config, name) for name in config.propagation.encoders},
         sets=evaluation_sets(config),
     )
 
