@@ -4,6 +4,7 @@
 
 import gc
 
+from snakemake.logging import logger
 from snakemake.utils import min_version
 
 from cdgmae import names
@@ -11,7 +12,8 @@ from cdgmae.config import check_config, check_paths
 from cdgmae.workflow import consistency, pretrain, propagation, shards, views
 from cdgmae.workflow import report as pages  # beside Snakemake's own `report`
 from cdgmae.workflow.environment import export_environment
-from cdgmae.workflow.run_messages import watch_run
+from cdgmae.workflow.last_run import changes_since_last_run, remember_run
+from cdgmae.workflow.run_messages import report_place, watch_run
 from cdgmae.paper import PAPER_TABLES
 
 min_version("9.20")
@@ -30,10 +32,8 @@ if not workflow.config_settings.configfiles:
 container: "cdgmae.sif"
 
 
-CONFIG = check_config(
-    config,
-    origin=", ".join(map(str, workflow.config_settings.configfiles)) or "config.yaml",
-)
+CONFIG_FILES = workflow.config_settings.configfiles or ["config.yaml"]
+CONFIG = check_config(config, origin=", ".join(map(str, CONFIG_FILES)))
 check_paths(CONFIG)
 
 # Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
@@ -41,6 +41,17 @@ export_environment(CONFIG)
 
 # A failed job is shown with the end of its log; one that would fail again is not tried again.
 watch_run(workflow)
+
+
+onstart:
+    for line in changes_since_last_run(CONFIG):
+        logger.info(line)
+    remember_run(config, CONFIG_FILES)
+
+
+onsuccess:
+    if (place := report_place()) is not None:
+        logger.info(place)
 
 
 wildcard_constraints:

@@ -75,12 +75,14 @@ class Config(Settings):
         return [stage for stage in names.STAGES if work[stage]]
 
     def _stage_problems(self) -> Iterator[str]:
-        """A configuration without work, or encoders and evaluation sets without each other."""
-        if self.stages == ["report"] and not self.propagation.encoders:
-            yield "nothing to do: name at least shards.datasets, or propagation.datasets and propagation.encoders (`cdgmae config new` writes both)"
-        given, lacking = ("encoders", "datasets") if self.propagation.encoders else ("datasets", "encoders")
-        if getattr(self.propagation, given) and not getattr(self.propagation, lacking):
-            yield f"propagation.{lacking} is empty, so nothing can be measured: name one, or leave section propagation out"
+        """A configuration without work, or evaluation sets without anything to judge."""
+        if self.propagation.datasets and not self.propagation.encoders:
+            yield "propagation.encoders is empty, so nothing can be measured: name one, or leave section propagation out"
+        elif self.stages == ["report"]:
+            yield (
+                "nothing to do: name at least shards.datasets, or propagation.datasets and propagation.encoders (`cdgmae config new` "
+                "writes a configuration for your folders)"
+            )
 
     def _references(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         """(config key, name used there, what it must be one of) for every reference by name."""
@@ -183,8 +185,10 @@ class Config(Settings):
                     f"{key}.num_anchors = {run.num_anchors}, but each bag of source {run.source!r} holds {source.num_views} other "
                     f"view(s). Lower num_anchors or raise {_num_views_key(run.source, source)}."
                 )
-            if run.target_view == "generated" and source.num_views == 0:
-                yield f"{key}.target_view = 'generated', but source {run.source!r} has no generated views; use 'real'"
+            if source.num_views == 0 and (
+                run.target_view == "generated" or (run.trains_on_views and run.pretext in ("crops", "mae"))
+            ):
+                yield f"{key}.target_view = {run.target_view!r}, but source {run.source!r} has no generated views; use 'real'"
         crop_run = self.pretrain.runs.get(self.consistency.crop_run or "")
         if crop_run is not None and crop_run.pretext != "crops":
             yield (

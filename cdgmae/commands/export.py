@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cdgmae.commands.options import print_result
+from cdgmae.commands.options import ConfigOption, load_chosen_config, print_result
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,9 +28,7 @@ def hub(
         Path | None, typer.Option("--encoder", help="A finished pre-training run, e.g. results/pretrain/cdg/seed0.")
     ] = None,
     bags: Annotated[str | None, typer.Option("--bags", help="A view source of the configuration, e.g. s_ldm.")] = None,
-    config: Annotated[
-        list[Path], typer.Option("--config", help="With --bags: the configuration; several are laid over each other in order.")
-    ] = [Path("config.yaml")],  # noqa: B006
+    config: ConfigOption = None,
     results: Annotated[Path, typer.Option("--results", help="Folder with the results of the stages; the card's numbers.")] = Path(
         "results"
     ),
@@ -58,13 +56,12 @@ def hub(
     print_result(result)
 
 
-def _bags(source: str, config: list[Path], output: Path, results: Path, licence: str) -> dict[str, object]:
+def _bags(source: str, config: list[Path] | None, output: Path, results: Path, licence: str) -> dict[str, object]:
     from cdgmae import names
-    from cdgmae.config import load_config
     from cdgmae.interchange.bag_folder import export_bags
     from cdgmae.storage.image_shards import find_shards
 
-    sources = load_config(*config).views.sources
+    sources = load_chosen_config(config, results.parent).views.sources
     if source not in sources or not sources[source].has_files:
         allowed = ", ".join(name for name, settings in sources.items() if settings.has_files)
         raise ValueError(f"--bags {source}: no source with view files of that name; allowed: {allowed or '(none configured)'}")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -18,8 +18,12 @@ from cdgmae.settings.reading.plain_values import read_json, read_yaml, read_yaml
 from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
 from cdgmae.terminal import open_console
 
+if TYPE_CHECKING:
+    from cdgmae.config import Config
+
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
+DEFAULT_CONFIG = Path("config.yaml")
 AS_JSON: ContextVar[bool] = ContextVar("as_json", default=False)
 KEY_VALUE = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 SIDES = re.compile(r"\d+x\d+")
@@ -29,6 +33,13 @@ ENCODER_HELP = (
     "random:NAME, pixels:P (no network), or all fields of an encoder as JSON. What a file does not say follows it: "
     "'FILE?key=model_ema&prefix=module.&num_heads=12'."
 )
+ConfigOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--config",
+        help="The configuration; several files are laid over each other in order. Left out: as the last run here had it, else config.yaml.",
+    ),
+]
 SettingsOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -106,6 +117,25 @@ def read_values(texts: Sequence[str] | None, option: str) -> tuple[dict[str, Any
             raise ValueError(f"{text} must hold a mapping of settings, found {type(found).__name__}")
         values |= found
     return values, origin
+
+
+def load_chosen_config(files: Sequence[Path] | None, folder: Path = Path()) -> Config:
+    """The configuration that a command goes by; which one is said on stderr if it was not named.
+
+    Args:
+        files: What `--config` named; None or nothing: that of the last run in `folder`, else config.yaml.
+        folder: Working directory of the workflow.
+
+    Raises:
+        ConfigError: if it cannot be read or does not pass its check.
+    """
+    from cdgmae.config import load_config
+    from cdgmae.workflow.last_run import read_last_run
+
+    last = None if files else read_last_run(folder)
+    if is_main_process() and not files:
+        typer.echo(f"configuration: {last.name if last is not None else DEFAULT_CONFIG}", err=True)
+    return last.config if last is not None else load_config(*(files or (DEFAULT_CONFIG,)))
 
 
 def _plain_value(text: str, origin: str) -> Any:

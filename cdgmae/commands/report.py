@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+<<<<<<< HEAD
 from cdgmae.commands.options import (
     ENCODER_HELP,
     DeviceOption,
@@ -18,6 +19,9 @@ from cdgmae.commands.options import (
     print_result,
 )
 from cdgmae.config import load_config
+=======
+from cdgmae.commands.options import ConfigOption, SettingsOption, load_chosen_config, parse_settings, print_result
+>>>>>>> main
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.pretrain import PretrainRunSettings
@@ -31,10 +35,6 @@ app = typer.Typer(
     "images. All of it opens from the file system, without network.",
 )
 
-ConfigOption = Annotated[
-    list[Path], typer.Option("--config", help="The configuration; several files are laid over each other in order.")
-]
-
 
 ImagesArgument = Annotated[list[Path], typer.Argument(help="Image files, folders of images, or image shards (.tar).")]
 SheetOption = Annotated[Path, typer.Option("--output", help="Image to write, .png or .jpg.")]
@@ -47,7 +47,7 @@ def write(
     output: Annotated[Path, typer.Option("--output", help="Folder for index.html and what its pages need.")] = Path(
         "results/report"
     ),
-    config: ConfigOption = [Path("config.yaml")],  # noqa: B006
+    config: ConfigOption = None,
     settings: SettingsOption = None,
 ) -> None:
     """Write the pages about what the configuration names, as far as results are there; what has not been run is named in them.
@@ -58,7 +58,9 @@ def write(
     from cdgmae.storage.files.locks import exclusive_writer
     from cdgmae.workflow.report import report_settings
 
-    chosen = parse_settings(ReportJobSettings, settings) if settings else report_settings(load_config(*config))
+    chosen = (
+        parse_settings(ReportJobSettings, settings) if settings else report_settings(load_chosen_config(config, results.parent))
+    )
     with exclusive_writer(output):
         result = write_report(chosen, results, output)
     print_result(result)
@@ -77,7 +79,7 @@ def table(
     output: Annotated[Path, typer.Option("--output", help="Folder for NAME.csv, NAME.md and NAME.html.")] = Path(
         "results/tables"
     ),
-    config: ConfigOption = [Path("config.yaml")],  # noqa: B006
+    config: ConfigOption = None,
     settings: SettingsOption = None,
 ) -> None:
     """Write a table of the paper with ours beside it and the difference; cells without data say what is missing.
@@ -89,7 +91,9 @@ def table(
     from cdgmae.workflow.report import table_settings
 
     check_table_name(name)
-    chosen = parse_settings(TableSettings, settings) if settings else table_settings(load_config(*config), name)
+    chosen = (
+        parse_settings(TableSettings, settings) if settings else table_settings(load_chosen_config(config, results.parent), name)
+    )
     print_result(write_paper_table(name, chosen, results, output))
 
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Column
 from rich.text import Text
 
-from cdgmae.commands.options import json_wanted, print_result
+from cdgmae.commands.options import ConfigOption, json_wanted, load_chosen_config, print_result
 from cdgmae.terminal import ResultTable, open_console
 
 if TYPE_CHECKING:
@@ -24,12 +24,7 @@ SHOWN_RUNNING = 20
 
 
 def status(
-    config: Annotated[
-        list[Path],
-        typer.Option(
-            "--config", help="The configuration that the workflow runs with; given several times: laid over each other in order."
-        ),
-    ] = [Path("config.yaml")],  # noqa: B006
+    config: ConfigOption = None,
     folder: Annotated[
         Path, typer.Option("--folder", help="Working directory of the workflow, with results/, work/ and logs/.")
     ] = Path(),
@@ -46,11 +41,9 @@ def status(
     number of jobs. A job that stopped early with its state saved is waiting: starting the workflow again goes on with it. Done means that
     the outputs are there; which of them a changed configuration makes anew, `snakemake -n` says.
 
-    Example: cdgmae status --config config.yaml --watch 10
+    Example: cdgmae status --watch 10
     """
-    from cdgmae.config import load_config
-
-    checked = load_config(*config)
+    checked = load_chosen_config(config, folder)
     try:
         _show(checked, folder, watch)
     except KeyboardInterrupt:

@@ -194,6 +194,5 @@ def views_needed(settings: PretrainRunSettings) -> int:
     """Generated views a bag must have to serve a run: its anchors, plus one if the target is always generated."""
     if settings.pretext == "video_pairs":
         return 1
-    if settings.pretext != "cross_view":
-        return 0
-    return settings.num_anchors + (settings.target_view == "generated")
+    anchors = settings.num_anchors if settings.pretext == "cross_view" else 0
+    return anchors + (settings.target_view == "generated")

@@ -28,7 +28,9 @@ def plan_sample(settings: PretrainRunSettings, generator: np.random.Generator, b
         ValueError: if pretext video_pairs meets a clip of a single frame.
     """
     if settings.pretext == "crops":
-        return plan_crop_pair(settings, generator, bag.sizes[0], settings.image_size)
+        place = _choose_target(settings, generator, len(bag.sizes))
+        drawn = plan_crop_pair(settings, generator, bag.sizes[place], settings.image_size)
+        return drawn._replace(images=[place] * len(drawn.images))
     if settings.pretext == "video_pairs":
         chosen = choose_frames(settings, generator, len(bag.sizes))
     else:
@@ -52,14 +54,23 @@ def choose_views(
         count: Views in the bag, the real image included.
         weights: Views are drawn with probability proportional to these; None draws all alike.
     """
-    candidates = {"real": [0], "generated": list(range(1, count)), "random": list(range(count))}[settings.target_view]
     if weights is None:
-        target = candidates[int(generator.integers(len(candidates)))]
+        target = _choose_target(settings, generator, count)
         anchors = generator.permutation([place for place in range(count) if place != target])
     else:
-        target = int(_weighted_order(generator, candidates, weights)[0])
+        target = int(_weighted_order(generator, _target_places(settings, count), weights)[0])
         anchors = _weighted_order(generator, [place for place in range(count) if place != target], weights)
     return [target, *anchors[: settings.num_anchors].tolist()]
+
+
+def _target_places(settings: PretrainRunSettings, count: int) -> list[int]:
+    """Places in the bag that the target may have."""
+    return {"real": [0], "generated": list(range(1, count)), "random": list(range(count))}[settings.target_view]
+
+
+def _choose_target(settings: PretrainRunSettings, generator: np.random.Generator, count: int) -> int:
+    places = _target_places(settings, count)
+    return places[int(generator.integers(len(places)))]
 
 
 def _weighted_order(

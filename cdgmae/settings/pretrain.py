@@ -27,7 +27,9 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
     )
     num_anchors: int = Field(default=1, ge=0, le=16, description="Anchor views per target, N. Paper: 1 (a1) and 3 (a3).")
     target_view: Literal["random", "real", "generated"] = Field(
-        default="random", description="Which view of the bag is the target (paper, Table 3). Paper: random."
+        default_factory=lambda given: "real" if given.get("pretext") in ("crops", "mae") else "random",
+        description="Which view of the bag is the target (paper, Table 3). Paper: random. Pretexts `crops` and `mae` take the real image if it is "
+        "left out; `random` on a source of kind video crops another frame of the clip every epoch, as CropMAE does on Kinetics.",
     )
     architecture: Literal["vits16", "vits8", "vitb16", "vitl16"] | None = Field(
         default=None,
@@ -164,7 +166,7 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
     @property
     def trains_on_views(self) -> bool:
         """Whether the run needs the view shards of its source, and not the real images alone."""
-        return self.pretext in ("cross_view", "video_pairs")
+        return self.pretext in ("cross_view", "video_pairs") or self.target_view != "real"
 
     @property
     def vit(self) -> VitSettings:

@@ -99,7 +99,12 @@ class ImportSettings(Settings):
     encoder: EncoderSettings | None = Field(
         default=None, description="Conditioning encoder; left out: the one inside the checkpoint, if there is one."
     )
-    encoder_image_size: int = Field(default=224, ge=8, description="Side in pixels at which the encoder sees an image.")
+    encoder_image_size: int | None = Field(
+        default=None,
+        ge=8,
+        description="Side in pixels at which the encoder is given an image; left out: 224, and of RCG, whose encoder scales images itself, "
+        "as large as its views.",
+    )
     null_condition: Literal["zero_input", "zero_token"] | None = Field(
         default=None, description="What stands for `no condition`; left out: what this kind of generator was trained with."
     )
@@ -152,6 +157,20 @@ class GeneratorTrainingSettings(Settings):
         default=0.1, description="Share of training samples whose embedding is replaced by zero, which makes guidance possible."
     )
     horizontal_flip: bool = Field(default=True, description="Mirror half of the images, together with their embedding's image.")
+    target_crops: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Random crops of what the condition sees that stand for each image as training target, with the condition of the whole: "
+        "place and scale then vary between views, where a small or short training would learn every image by heart. The latents take as many "
+        "times the room. 0: the whole image, as the paper's generator.",
+    )
+    target_crop_side: float = Field(
+        default=0.7,
+        gt=0.0,
+        le=1.0,
+        description="Smallest side of such a crop, as share of the whole; sides are drawn uniformly up to 1.",
+    )
     cache_precision: Literal["fp32", "fp16"] = Field(
         default="fp32",
         description="Precision of the latents that are computed once and kept under work/ during training. ImageNet at LDM-4, mirrored: 126 "

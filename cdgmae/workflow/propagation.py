@@ -63,7 +63,8 @@ def judged_files(config: Config, encoder: str) -> list[str]:
 
 def all_judged_files(config: Config) -> list[str]:
     """Files of all encoders that are judged; no file twice."""
-    return list(dict.fromkeys(file for name in config.propagation.encoders for file in judged_files(config, name)))
+    judged = config.propagation.encoders if config.propagation.datasets else []
+    return list(dict.fromkeys(file for name in judged for file in judged_files(config, name)))
 
 
 def loadable_encoder(config: Config, encoder: str) -> EncoderSettings:

@@ -10,8 +10,11 @@ from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from cdgmae.settings.runtime import FAILS_AGAIN
+from cdgmae.workflow.reasons import short_reason
 
 LAST_LINES = 20
+REPORT_PAGE = Path("results/report/index.html")
+NOTHING_TO_DO = "Nothing to be done"
 LISTED_FILES = 3
 SLURM_WORDS = ("slurmstepd", "slurmd", "srun: ")
 """How lines begin that Slurm itself writes into the log of a job, e.g. that it was killed for lack of memory."""
@@ -21,7 +24,8 @@ class RunMessages(logging.Filter):
     """Sees what snakemake logs before anyone else does.
 
     A failed job is reported with the last lines of its log. One whose log says that it would fail again is not tried again, whatever
-    `retries` says; a lost node, a limit or a lack of memory leaves no such word. A warning is said once, not once per job.
+    `retries` says; a lost node, a limit or a lack of memory leaves no such word. A warning is said once, not once per job. The reason of
+    a job names the keys that changed instead of all settings before and now, and a run without work ends with the report's place, too.
     """
 
     def __init__(self, workflow: Any) -> None:
@@ -32,6 +36,10 @@ class RunMessages(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is shown; that of a failed job is changed."""
+        if getattr(record, "event", None) == LogEvent.JOB_INFO:
+            record.reason = short_reason(record.reason)  # type: ignore[attr-defined]
+        elif str(record.msg).startswith(NOTHING_TO_DO):
+            record.msg = "\n".join([record.msg, *([place] if (place := report_place()) is not None else [])])
         if getattr(record, "event", None) == LogEvent.JOB_ERROR:
             self._report(record)
         elif record.levelno == logging.WARNING:
@@ -69,6 +77,11 @@ def _lines(log: Path) -> list[str]:
         return log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []  # the job never began
+
+
+def report_place() -> str | None:
+    """A line that says where the report is; None if there is none."""
+    return f"The report: {REPORT_PAGE}" if REPORT_PAGE.is_file() else None
 
 
 def watch_run(workflow: Any) -> None:

@@ -15,6 +15,8 @@ import torch
 import yaml
 from diffusers import UNet2DConditionModel, VQModel
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import normalize, resize
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
@@ -23,6 +25,7 @@ from cdgmae.generators.imported.convert import import_generator
 from cdgmae.generators.imported.original_checkpoint import ImportRefused
 from cdgmae.generators.imported.original_config import read_original_config
 from cdgmae.generators.pipeline import LatentDiffusionPipeline, predict
+from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.views import ImportSettings, SamplingSettings
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe
@@ -104,7 +107,7 @@ def test_rcg_checkpoint_converts_with_its_encoder_and_samples(shard_tar: Path, t
     encoder_config = {"params": {"pretrained_enc_arch": "mocov3_vit_base", "pretrained_enc_withproj": True}}
     config = config_file(tmp_path / "rcg.yaml", LDM8, VQ_F8, pretrained_enc_config=encoder_config)
     torch.save({"model": w.state, "model_ema": None, "epoch": 39}, tmp_path / "rcg.pth")
-    facts = import_generator(tmp_path / "rcg.pth", config, tmp_path / "generator", ImportSettings(encoder_image_size=16))
+    facts = import_generator(tmp_path / "rcg.pth", config, tmp_path / "generator", ImportSettings())
     assert facts["layout"] == "RCG"
     reasons = report(tmp_path)["ignored"]
     assert reasons[f"{STAGE}.loss.discriminator.main.0.weight"].startswith("perceptual loss and discriminator")
@@ -115,6 +118,16 @@ def test_rcg_checkpoint_converts_with_its_encoder_and_samples(shard_tar: Path, t
     assert list(generator.pipeline.unet.config["attention_head_dim"]) == [1, 2, 4]
     embeddings = literal_rcg_embedding(w, images)
     close(embed(generator.encoder, images), embeddings)
+    larger = torch.rand(2, 3, 32, 32)
+    scaled = resize(normalize(larger, IMAGENET_MEAN, IMAGENET_STD), [16, 16], InterpolationMode.BICUBIC, antialias=False)
+    close(
+        embed(generator.encoder, larger),
+        literal_rcg_embedding(
+            w,
+            normalize(scaled, [-m / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)], [1 / s for s in IMAGENET_STD]),
+        ),
+    )
+    assert generator.facts.encoder_image_size == generator.facts.image_size != 16
     token = generator.pipeline.condition(embeddings)
     close(token[:, 0], (embeddings - embeddings.mean(1, keepdim=True)) / embeddings.std(1, keepdim=True))
     sampling = SamplingSettings.from_plain(

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from cdgmae.generators.build import build_pipeline
-from cdgmae.generators.train.generator_batches import embeddings_to_whiten_with, make_first_stage, split
+from cdgmae.generators.train.generator_batches import draw_batch, embeddings_to_whiten_with, make_first_stage, split
 from cdgmae.generators.train.latent_cache import LatentCache, fill_cache, part_path
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
@@ -121,3 +121,33 @@ def test_held_out_images_are_a_random_share_that_is_never_trained_on(shard_tar: 
     with pytest.raises(ValueError, match=r"held_out_fraction = 0\.95.*leaves none"):
         split(cache, 0.95, 0)
     assert embeddings_to_whiten_with(cache).shape == (12, 16)
+
+
+def test_targets_are_crops_of_what_the_condition_sees(shard_tar: Path, tmp_path: Path) -> None:
+    whole = fill(tmp_path / "whole", shard_tar)
+    assert whole.targets == 1
+    options = {"target_crops": 3, "target_crop_side": 0.5, "autoencoder": {"kind": "none"}}  # latents are pixels
+    cropped = fill(tmp_path / "crops", shard_tar, **options)
+    assert (cropped.targets, cropped.flips, cropped.latent_shape) == (3, 2, (3, 16, 16))
+    assert torch.equal(cropped.embeddings([0, 1], [2, 2]), whole.embeddings([0, 1], [2, 2]))
+    image = Bags([shard_tar]).usable().image(2)
+    square = np.asarray(image.crop((4, 0, 28, 24)), float) / 127.5 - 1  # an image of 32 x 24 pixels
+    for number in range(3):
+        plain, mirrored = (cropped.latents([flip], [2], [number])[0] for flip in (0, 1))
+        torch.testing.assert_close(plain.flip(-1), mirrored)
+        assert best_match(square, plain.numpy()) < 0.06 < best_match(square[:, ::-1], plain.numpy())
+    again = fill(tmp_path / "again", shard_tar, part=4, **options)
+    assert torch.equal(again.latents([1] * 6, range(6), [2] * 6), cropped.latents([1] * 6, range(6), [2] * 6))
+    examples, settings = split(cropped, 0.0, 0), training_settings(batch_size=6, **options)
+    drawn = torch.cat([draw_batch(examples, settings, 0, step)["latents"] for step in range(12)])
+    assert len({row.numpy().tobytes() for row in drawn}) > 24  # of 6 images, mirrored or not, in 3 crops: 12 without crops
+
+
+def best_match(square_HW3: np.ndarray, target_3SS: np.ndarray) -> float:
+    """Smallest mean difference between a target and any crop of at least half the square's side, both at 16 pixels."""
+    source = Image.fromarray(((square_HW3 + 1) * 127.5).round().astype(np.uint8))
+    boxes = (
+        (x, y, x + side, y + side) for side in range(12, 25) for x in range(0, 25 - side) for y in range(0, 25 - side)
+    )  # fmt: skip
+    crops = (np.asarray(source.resize((16, 16), Image.Resampling.BICUBIC, box=box), float) / 127.5 - 1 for box in boxes)
+    return min(float(np.abs(crop.transpose(2, 0, 1) - target_3SS).mean()) for crop in crops)

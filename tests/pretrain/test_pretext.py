@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -133,7 +134,7 @@ def test_a_perfect_generator_s_views_are_cropped_where_the_real_image_is(size: t
         if shared:
             assert all(np.array_equal(cut[0], other) for other in cut[1:])
         box = drawn.regions[drawn.images.index(0)]
-        inside = np.array(box).reshape(2, 2) - (np.array(size) - 40) // 2
+        inside = np.array(box).reshape(2, 2) - np.round((np.array(size) - 40) / 2)
         assert inside.min() >= 0
         assert inside.max() <= 40
     whole = [plan(run.model_copy(update={"views_show": None}), seed, bag) for seed in range(40)]
@@ -144,6 +145,20 @@ def test_a_shared_crop_is_relative_to_views_of_different_sizes() -> None:
     run = PretrainRunSettings(**SMALL, num_anchors=1, target_view="real")
     large, small = plan(run, 3, bag_of((640, 320), (64, 32))).regions
     np.testing.assert_allclose(np.array(large) / 10, small, atol=0.51)
+
+
+def test_crops_of_a_clip_come_from_another_frame_every_epoch() -> None:
+    bag = bag_of((64, 48), (60, 40), (40, 40))
+    drawn: dict[str, list[SamplePlan]] = {}
+    for target_view in ("real", "random"):
+        run = PretrainRunSettings(**SMALL, pretext="crops", target_view=target_view)
+        drawn[target_view] = [plan(run, seed, bag) for seed in range(300)]
+    for one in drawn["random"]:
+        assert len(set(one.images)) == 1
+        assert all(box.left >= 0 and box.right <= bag.sizes[one.images[0]][0] for box in one.regions)
+    counts = np.bincount([one.images[0] for one in drawn["random"]], minlength=3)
+    assert scipy.stats.chisquare(counts).pvalue > 0.01
+    assert drawn["real"] == [plan(PretrainRunSettings(**SMALL, pretext="crops"), seed, bag_of((64, 48))) for seed in range(300)]
 
 
 def crop_run(strategy: str) -> PretrainRunSettings:

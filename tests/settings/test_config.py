@@ -71,7 +71,6 @@ REFUSED = [
     ("propagation.datasets.davis.input_size", [480], r"input_size"),
     ("propagation.datasets.kinetics", {"root": "x"}, r"propagation\.datasets\.kinetics\.kind: required and not given; one of davis, vip, jhmdb"),
     ("propagation.encoders", {}, r"propagation\.encoders is empty, so nothing can be measured: name one, or leave section propagation out"),
-    ("propagation.datasets", {}, r"propagation\.datasets is empty"),
     ("sed", 0, r"sed: unknown key; .*did you mean 'seed'"),
 ]  # fmt: skip
 
@@ -94,6 +93,7 @@ def test_all_problems_are_told_at_once() -> None:
 def test_sections_may_be_left_out_or_empty_but_not_all_of_them() -> None:
     part = check_config({"shards": DEMO["shards"], "demo": DEMO["demo"], "views": None, "pretrain": {"runs": {}}})
     assert part.stages == ["shards", "report"]
+    assert "propagation" not in check_config(changed("propagation.datasets", {})).stages
     with pytest.raises(ConfigError, match=r"nothing to do: name at least shards\.datasets, or propagation\.datasets and"):
         check_config({"seed": 1})
 

@@ -10,6 +10,7 @@ from PIL import Image
 from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import v2
 
+from cdgmae.storage.media.crop_boxes import central_square
 from cdgmae.storage.media.images import (
     ImageError,
     center_crop,
@@ -132,6 +133,13 @@ def test_the_shorter_side_gets_the_asked_size(size: tuple[int, int], expected: t
     assert resized.size == expected
     assert resized.size == v2.Resize(16, v2.InterpolationMode.BICUBIC)(drawn(size)).size
     assert center_crop(resized, 16).size == (16, 16)
+
+
+@pytest.mark.parametrize("size", [(39, 28), (37, 28), (35, 31), (28, 41), (28, 28), (101, 29)])
+def test_the_central_square_is_torchvision_s_where_margins_are_odd(size: tuple[int, int]) -> None:
+    image = Image.fromarray(np.random.default_rng(2).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+    assert np.array_equal(np.asarray(center_crop(image, 28)), np.asarray(v2.CenterCrop(28)(image)))
+    assert np.array_equal(np.asarray(image.crop(central_square(size))), np.asarray(v2.CenterCrop(min(size))(image)))
 
 
 def test_quality_decides_chroma_subsampling() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cdgmae.commands.options import json_wanted, print_result
+from cdgmae.commands.options import DEFAULT_CONFIG, ConfigOption, json_wanted, print_result
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,14 +61,17 @@ def new(
 
 @app.command()
 def check(
-    config: Annotated[Path, typer.Option("--config", help="The YAML file to check.")] = Path("config.yaml"),
+    config: ConfigOption = None,
 ) -> None:
-    """Check a configuration: unknown keys, wrong types, impossible combinations and names that do not exist, all in one message."""
-    from cdgmae.config import load_config
+    """Check a configuration: unknown keys, wrong types, impossible combinations and names that do not exist, all in one message; then paths."""
+    from cdgmae.config import check_paths, load_config
 
-    checked = load_config(config)
+    files = _chosen_files(config)
+    checked = load_config(*files)
+    check_paths(checked)
     result: dict[str, Any] = {
-        "config": str(config),
+        "config": ", ".join(map(str, files)),
+        "stages": checked.stages,
         "datasets": list(checked.shards.datasets),
         "sources": list(checked.views.sources),
         "runs": list(checked.pretrain.runs),
@@ -78,6 +81,47 @@ def check(
     if not json_wanted():
         result = {name: ", ".join(value) if isinstance(value, list) else value for name, value in result.items()}
     print_result(result)
+
+
+@app.command()
+def diff(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="The configuration now, and before it another one to compare it with.",
+            metavar="[[OLD] NEW]",
+        ),
+    ] = None,
+) -> None:
+    """Say which keys differ from the last run, as `key: old -> new`, with defaults filled in.
+
+    Without files: what those of the last run say now. One file: that against the last run. Two: the second against the first.
+    """
+    from cdgmae.config import load_config
+    from cdgmae.workflow.last_run import changed_keys, read_last_run
+
+    given, last = list(files or ()), read_last_run()
+    if len(given) > 2:
+        raise ValueError(f"config diff takes at most two files, found {len(given)}")
+    if len(given) < 2 and last is None:
+        raise ValueError("nothing was run in this folder; give two files to compare")
+    if len(given) == 2 or last is None:
+        name, old, new = str(given[0]), load_config(given[0]), load_config(given[1])
+    else:
+        name, old, new = last.name, last.config, load_config(*(given or _chosen_files(None)))
+    lines = changed_keys(old, new)
+    if json_wanted():
+        print_result({"old": name, "changed": lines})
+    else:
+        typer.echo("\n".join(lines) or f"no key differs from {name}")
+
+
+def _chosen_files(config: list[Path] | None) -> list[Path]:
+    """What `--config` names, else the files of the last run here, else config.yaml."""
+    from cdgmae.workflow.last_run import read_last_run
+
+    last = read_last_run()
+    return config or (list(map(Path, last.files)) if last is not None else [DEFAULT_CONFIG])
 
 
 @app.command()

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cdgmae import names
-from cdgmae.commands.options import DeviceOption, PrecisionOption, json_wanted, parse_runtime, print_result
+from cdgmae.commands.options import (
+    ConfigOption,
+    DeviceOption,
+    PrecisionOption,
+    json_wanted,
+    load_chosen_config,
+    parse_runtime,
+    print_result,
+)
 
 if TYPE_CHECKING:
     from cdgmae.config import Config
@@ -21,9 +29,7 @@ SourceOption = Annotated[
 
 
 def plan(
-    config: Annotated[Path, typer.Option("--config", help="The configuration; results are looked for beside it.")] = Path(
-        "config.yaml"
-    ),
+    config: ConfigOption = None,
     source: SourceOption = None,
     measure: Annotated[bool, typer.Option("--measure", help="Sample a few batches of the first shard to get the rate.")] = False,
     seconds_per_view: Annotated[
@@ -39,18 +45,17 @@ def plan(
 ) -> None:
     """Estimate GPU hours, wall time by number of GPUs, bytes and files of a view source.
 
-    The rate is measured on this machine (`--measure`: needs the generator and one shard) or given (`--seconds-per-view`). The
-    views that are drawn for the measurement are thrown away.
+    Results are looked for beside the configuration. The rate is measured on this machine (`--measure`: needs the generator and one
+    shard) or given (`--seconds-per-view`). The views that are drawn for the measurement are thrown away.
     """
-    from cdgmae.config import load_config
     from cdgmae.views.sampling.cost import Rate, count_images, plan_sampling
     from cdgmae.workflow import shards, views
 
     if measure == (seconds_per_view is not None):
         raise ValueError("give either --measure (sample a few batches here) or --seconds-per-view (a rate measured before)")
-    loaded, numbers = load_config(config), _gpu_numbers(gpus)
+    loaded, numbers = load_chosen_config(config), _gpu_numbers(gpus)
     source = _sampled_source(loaded, source)
-    dataset, root = views.dataset_of(loaded, source), config.parent
+    dataset, root = views.dataset_of(loaded, source), config[0].parent if config else Path()
     folder = root / names.shards_dir(dataset)
     tars = [folder / f"{name}.tar" for name in shards.shard_names(loaded, dataset) if (folder / f"{name}.parquet").is_file()]
     num_shards = len(shards.shard_names(loaded, dataset))

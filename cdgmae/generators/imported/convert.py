@@ -78,7 +78,7 @@ def import_generator(checkpoint: Path, config_file: Path, output: Path, options:
         }  # fmt: skip
         facts = write_generator(
             folder, pipeline, chosen, encoder.digest if encoder else "", image_size=config.image_size,
-            encoder_image_size=options.encoder_image_size, provenance=provenance,
+            encoder_image_size=options.encoder_image_size or (config.image_size if inside else 224), provenance=provenance,
         )  # fmt: skip
         ledger.write(folder / REPORT_FILE)
     return {

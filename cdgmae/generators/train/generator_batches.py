@@ -106,8 +106,9 @@ def draw_batch(
     noise = torch.randn((batch, *cache.latent_shape), generator=generator)
     timesteps = timesteps[torch.randperm(batch, generator=generator)]
     dropped = torch.rand(batch, generator=generator) < settings.embedding_dropout
+    targets = torch.randint(cache.targets, (batch,), generator=generator).tolist()
     return {
-        "latents": cache.latents(mirrored[rows], chosen[rows]),
+        "latents": cache.latents(mirrored[rows], chosen[rows], targets[rows]),
         "embeddings": cache.embeddings(mirrored[rows], chosen[rows]),
         "noise": noise[rows],
         "timesteps": timesteps[rows],

@@ -73,8 +73,8 @@ def train_generator(
     if pipeline.autoencoder is not None:
         pipeline.autoencoder.to(device)
     cache = fill_cache(
-        work_dir / LATENTS_FOLDER, _latents_identity(settings, pipeline, encoder, inputs.values()), images, encoder, pipeline,
-        settings, device, log_interval_seconds=runtime.log_interval_seconds,
+        work_dir / LATENTS_FOLDER, _latents_identity(settings, pipeline, encoder, inputs.values(), seed), images, encoder, pipeline,
+        settings, device, seed=seed, log_interval_seconds=runtime.log_interval_seconds,
     )  # fmt: skip
     if settings.whiten_condition:
         pipeline.projector.whiten(embeddings_to_whiten_with(cache))
@@ -106,13 +106,14 @@ def train_generator(
 
 
 def _latents_identity(
-    settings: GeneratorTrainingSettings, pipeline: LatentDiffusionPipeline, encoder: Encoder, inputs: Iterable[str]
+    settings: GeneratorTrainingSettings, pipeline: LatentDiffusionPipeline, encoder: Encoder, inputs: Iterable[str], seed: int
 ) -> str:
     """What latents and embeddings depend on: changing the U-Net or the schedule leaves them as they are."""
     stage = pipeline.autoencoder
     stage_digest = "none" if stage is None else f"{weights_digest(stage.state_dict().items())}*{pipeline.scaling_factor}"
     sizes = (settings.image_size, settings.encoder_image_size, settings.horizontal_flip, settings.cache_precision)
-    return f"{stage_digest}|{encoder.digest}|{sizes}|{sorted(inputs)}"
+    crops = (settings.target_crops, settings.target_crop_side, seed) if settings.target_crops else ()
+    return f"{stage_digest}|{encoder.digest}|{sizes}|{crops}|{sorted(inputs)}"
 
 
 def _loop_settings(settings: GeneratorTrainingSettings) -> LoopSettings:

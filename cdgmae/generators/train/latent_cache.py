@@ -3,7 +3,7 @@
 A part holds some thousand images as plain NumPy arrays that are read through memory mapping, so that a data set of any size
 trains in little memory. Parts appear whole or not at all: an interrupted computation goes on with the missing ones, and
 several processes share them out.
-Shapes: N images, F = 1 or 2 (as it is, mirrored), C channels, h w latent height and width, D embedding width, R rows.
+Shapes: N images, F = 1 or 2 (as it is, mirrored), K targets of an image, C channels, h w latent height and width, D embedding width, R rows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from cdgmae.generators.generator_folder import embed
 from cdgmae.generators.pipeline import LatentDiffusionPipeline
+from cdgmae.generators.train.target_crops import target_images
 from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.models.normalisation import pixels_to_tensor, square
 from cdgmae.runtime.distribution import is_main_process, rank, world_size
@@ -51,8 +52,8 @@ LATENTS, EMBEDDINGS = "latents", "embeddings"
 DTYPES: dict[str, Any] = {"fp32": np.float32, "fp16": np.float16}
 POLL_SECONDS = 0.5
 
-_Squares: TypeAlias = tuple[Image.Image, Image.Image]
-"""One image as the encoder sees it and as the first stage does."""
+_Squares: TypeAlias = tuple[Image.Image, list[Image.Image]]
+"""One image as the encoder sees it, and its targets as the first stage sees them."""
 
 
 class LatentCache:
@@ -65,24 +66,26 @@ class LatentCache:
             kind: [np.load(part_path(folder, kind, first), mmap_mode="r") for first in range(0, count, part)]
             for kind in (LATENTS, EMBEDDINGS)
         }
-        self.flips = int(self._arrays[LATENTS][0].shape[1])
+        self.flips = int(self._arrays[EMBEDDINGS][0].shape[1])
+        self.targets = int(self._arrays[LATENTS][0].shape[1]) // self.flips
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """Shape (C, h, w) of one latent."""
         return tuple(self._arrays[LATENTS][0].shape[2:])
 
-    def latents(self, mirrored: Sequence[int], images: Sequence[int]) -> Tensor:
-        """Scaled latents (R, C, h, w) of images, each as it is (0) or mirrored (1)."""
-        return self._rows(LATENTS, mirrored, images)
+    def latents(self, mirrored: Sequence[int], images: Sequence[int], targets: Sequence[int] | None = None) -> Tensor:
+        """Scaled latents (R, C, h, w) of images, each as it is (0) or mirrored (1), of the target of this number; the first if None."""
+        places = targets if targets is not None else [0] * len(images)
+        return self._rows(LATENTS, [flip * self.targets + place for flip, place in zip(mirrored, places, strict=True)], images)
 
     def embeddings(self, mirrored: Sequence[int], images: Sequence[int]) -> Tensor:
         """Raw embeddings (R, D) of images, each as it is (0) or mirrored (1)."""
         return self._rows(EMBEDDINGS, mirrored, images)
 
-    def _rows(self, kind: str, mirrored: Sequence[int], images: Sequence[int]) -> Tensor:
+    def _rows(self, kind: str, places: Sequence[int], images: Sequence[int]) -> Tensor:
         arrays = self._arrays[kind]
-        rows = [arrays[image // self.part][image % self.part, flip] for flip, image in zip(mirrored, images, strict=True)]
+        rows = [arrays[image // self.part][image % self.part, place] for place, image in zip(places, images, strict=True)]
         return torch.from_numpy(np.stack(rows).astype(np.float32, copy=False))
 
 
@@ -100,6 +103,7 @@ def fill_cache(
     settings: GeneratorTrainingSettings,
     device: torch.device,
     *,
+    seed: int = 0,
     log_interval_seconds: float = 30.0,
     part: int = PART,
 ) -> LatentCache:
@@ -113,6 +117,7 @@ def fill_cache(
         pipeline: Its first stage, on `device`, makes the latents.
         settings: Sizes, mirroring, and precision of the files.
         device: Where to compute.
+        seed: Root of the draws of `target_images`.
         log_interval_seconds: Time between two progress lines.
         part: Images of a part.
 
@@ -130,9 +135,11 @@ def fill_cache(
     )  # fmt: skip
     ranges = [range(first, min(first + part, len(images))) for first in missing]
 
+    keys = images.keys
+
     def prepare(index: int) -> _Squares:
         image = images.image(index)
-        return square(image, settings.encoder_image_size), square(image, settings.image_size)
+        return square(image, settings.encoder_image_size), target_images(image, settings, seed, keys[index])
 
     with StopRequest() as stop, meter, ThreadPoolExecutor(READERS, "latents") as readers, ThreadPoolExecutor(1) as writer:
         prepared, writing = read_ahead(readers, prepare, chain(*ranges), AHEAD), None
@@ -187,14 +194,16 @@ def _compute(
     """Latents and embeddings of the images of one part, chunk by chunk."""
     latents, embeddings = [], []
     while chunk := list(islice(prepared, CHUNK)):
-        seen, drawn = (pixels_to_tensor(images, device) for images in zip(*chunk, strict=True))
+        seen = pixels_to_tensor([image for image, _ in chunk], device)
         embeddings.append(torch.stack([embed(encoder, view) for view in _mirrored(seen, settings)], dim=1).cpu())
-        latents.append(torch.stack([pipeline.encode(view * 2 - 1) for view in _mirrored(drawn, settings)], dim=1).cpu())
+        columns = [pixels_to_tensor(images, device) for images in zip(*(targets for _, targets in chunk), strict=True)]
+        views = [view for flipped in zip(*(_mirrored(column, settings) for column in columns), strict=True) for view in flipped]
+        latents.append(torch.stack([pipeline.encode(view * 2 - 1) for view in views], dim=1).cpu())
     dtype = DTYPES[settings.cache_precision]
     return {EMBEDDINGS: torch.cat(embeddings).numpy(), LATENTS: torch.cat(latents).numpy().astype(dtype)}
 
 
-def _mirrored(squares_BCHW: Tensor, settings: GeneratorTrainingSettings) -> Iterable[Tensor]:
+def _mirrored(squares_BCHW: Tensor, settings: GeneratorTrainingSettings) -> list[Tensor]:
     return [squares_BCHW, squares_BCHW.flip(-1)] if settings.horizontal_flip else [squares_BCHW]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cdgmae.models.encoders.by_name import Encoder, load_encoder, weights_digest
 from cdgmae.models.encoders.checkpoint_layouts import read_weights
@@ -25,7 +26,10 @@ HEAD_PREFIX = "head."
 
 
 class ProjectedEncoder(VitEncoder):
-    """A ViT whose one token is its CLS token after the head; it has no patch tokens."""
+    """A ViT whose one token is its CLS token after the head; it has no patch tokens.
+
+    Images of another size than it was trained with are scaled as RCG does it: normalised, then bicubic without antialiasing.
+    """
 
     def __init__(self, vit: VisionTransformer, head: nn.Sequential) -> None:
         super().__init__(vit)
@@ -34,6 +38,9 @@ class ProjectedEncoder(VitEncoder):
         self.digest = weights_digest([*vit.state_dict().items(), *_prefixed(head).items()])
 
     def _tokens(self, images_BCHW: Tensor, final_norm: bool) -> Tensor:
+        sides = self.vit.patch_embed.img_size
+        if images_BCHW.shape[-2:] != sides:
+            images_BCHW = F.interpolate(images_BCHW, sides, mode="bicubic")
         embeddings_BD: Tensor = self.head(super()._tokens(images_BCHW, final_norm)[:, 0])
         return embeddings_BD[:, None]
 

@@ -36,7 +36,7 @@ class PixelBox(NamedTuple):
 def central_square(size: tuple[int, int]) -> PixelBox:
     """The largest square in the middle of an image of `size` (width, height), as `center_crop` cuts it."""
     side = min(size)
-    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    left, top = (round((length - side) / 2) for length in size)
     return PixelBox(left, top, left + side, top + side)
 
 

@@ -207,8 +207,8 @@ def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
 
 
 def center_crop(image: Image.Image, size: int) -> Image.Image:
-    """The central `size` x `size` square of an image at least that large."""
-    left, top = (image.width - size) // 2, (image.height - size) // 2
+    """The central `size` x `size` square of an image at least that large; half pixels are rounded to even, as torchvision's CenterCrop does."""
+    left, top = (round((side - size) / 2) for side in image.size)
     return image.crop((left, top, left + size, top + size))
 
 
