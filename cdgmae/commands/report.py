@@ -7,21 +7,18 @@ from typing import Annotated
 
 import typer
 
-<<<<<<< HEAD
 from cdgmae.commands.options import (
     ENCODER_HELP,
+    ConfigOption,
     DeviceOption,
     RuntimeOption,
     SeedOption,
     SettingsOption,
+    load_chosen_config,
     parse_runtime,
     parse_settings,
     print_result,
 )
-from cdgmae.config import load_config
-=======
-from cdgmae.commands.options import ConfigOption, SettingsOption, load_chosen_config, parse_settings, print_result
->>>>>>> main
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.pretrain import PretrainRunSettings
