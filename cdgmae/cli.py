@@ -12,6 +12,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from cdgmae import __version__
+from cdgmae.cluster.ranks import take_place
 from cdgmae.commands import (
     checks,
     cluster,
@@ -28,7 +29,6 @@ from cdgmae.commands import (
     views,
 )
 from cdgmae.commands.options import AS_JSON
-from cdgmae.commands.ranks import take_place
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group, may_pass
 from cdgmae.runtime.logs import log_job_header, start_logging
 from cdgmae.settings.runtime import FAILS_AGAIN, RUN_VARIABLE

@@ -10,12 +10,8 @@ import typer
 from cdgmae.commands.options import (
     ENCODER_HELP,
     ConfigOption,
-    DeviceOption,
-    RuntimeOption,
-    SeedOption,
     SettingsOption,
     load_chosen_config,
-    parse_runtime,
     parse_settings,
     print_result,
 )
@@ -33,9 +29,11 @@ app = typer.Typer(
 )
 
 
-ImagesArgument = Annotated[list[Path], typer.Argument(help="Image files, folders of images, or image shards (.tar).")]
+ImagesArgument = Annotated[
+    list[Path],
+    typer.Argument(help="Image files, folders of images, or image shards (.tar); eight of them are shown, evenly spaced."),
+]
 SheetOption = Annotated[Path, typer.Option("--output", help="Image to write, .png or .jpg.")]
-CountOption = Annotated[int, typer.Option("--count", min=1, help="Images shown, evenly spaced among all that are given.")]
 
 
 @app.command()
@@ -99,10 +97,6 @@ def attention(
     images: ImagesArgument,
     encoder: Annotated[str, typer.Option("--encoder", help=f"Encoder to look into. {ENCODER_HELP}")],
     output: SheetOption = Path("attention.png"),
-    count: CountOption = 8,
-    image_size: Annotated[int, typer.Option("--image-size", min=8, help="Side in pixels at which images are seen.")] = 224,
-    runtime: RuntimeOption = None,
-    device: DeviceOption = None,
 ) -> None:
     """Draw what an encoder looks at: per image its patch features as colours (three principal components of all images together) and the CLS
     token's attention of every head of the last block."""
@@ -110,11 +104,11 @@ def attention(
     from cdgmae.report.figures.attention_maps import attention_sheet
     from cdgmae.report.figures.chosen_images import read_images
     from cdgmae.runtime.compute import start_compute
+    from cdgmae.settings.runtime import RuntimeSettings
     from cdgmae.storage.media.image_sheet import write_sheet
 
-    compute, shown = start_compute(parse_runtime(runtime, device)), read_images(images, count)
-    loaded = load_encoder(parse_encoder(encoder), device=compute.device)
-    write_sheet(output, attention_sheet(loaded, list(shown.values()), image_size))
+    shown, device = read_images(images), start_compute(RuntimeSettings()).device
+    write_sheet(output, attention_sheet(load_encoder(parse_encoder(encoder), device=device), list(shown.values())))
     print_result({"output": str(output), "images": list(shown)})
 
 
@@ -125,8 +119,6 @@ def reconstructions(
         Path, typer.Option("--model", help="Folder of a finished run, or a checkpoint with its decoder, e.g. CropMAE's .pth.")
     ],
     output: SheetOption = Path("reconstructions.png"),
-    count: CountOption = 8,
-    seed: SeedOption = 0,
     settings: SettingsOption = None,
 ) -> None:
     """Draw what a model reconstructs of your images: the anchor, the masked target, the prediction and the target, two crops of each image.
@@ -139,29 +131,19 @@ def reconstructions(
     from cdgmae.storage.media.image_sheet import write_sheet
 
     loaded, trained = load_model(model, parse_settings(PretrainRunSettings, settings))
-    shown = read_images(images, count)
-    write_sheet(output, reconstruction_sheet(loaded, trained, shown, seed))
+    shown = read_images(images)
+    write_sheet(output, reconstruction_sheet(loaded, trained, shown))
     print_result({"output": str(output), "images": list(shown)})
 
 
 @app.command()
 def strips(
-    sequence: Annotated[str, typer.Argument(help="Sequence, named as in the set's tables.")],
-    evaluation_set: Annotated[str, typer.Option("--set", help="Evaluation set.")],
-    encoders: Annotated[
-        list[str] | None, typer.Option("--encoder", help="Judged encoder; several stand below each other. All if left out.")
-    ] = None,
-    results: Annotated[Path, typer.Option("--results", help="Folder of the propagation results.")] = Path("results/propagation"),
+    files: Annotated[list[Path], typer.Argument(help="Strips, e.g. results/propagation/*/strips/davis/dog.jpg.")],
     output: SheetOption = Path("strips.png"),
 ) -> None:
-    """Draw one sequence under several encoders: their painted frames below each other."""
+    """Draw one sequence under several encoders: their strips of painted frames below each other, each below its encoder's name."""
     from cdgmae.report.figures.encoder_strips import stack_strips
     from cdgmae.storage.media.image_sheet import write_sheet
 
-    named = encoders or sorted(path.parts[-4] for path in results.glob(f"*/strips/{evaluation_set}/{sequence}.jpg"))
-    if not named:
-        raise ValueError(
-            f"{results} holds no strip of {sequence!r} in {evaluation_set!r}; `cdgmae propagation run --strips` writes them"
-        )
-    write_sheet(output, stack_strips({name: results / name / "strips" / evaluation_set / f"{sequence}.jpg" for name in named}))
-    print_result({"output": str(output), "encoders": named})
+    write_sheet(output, stack_strips(files))
+    print_result({"output": str(output), "strips": len(files)})

@@ -82,7 +82,7 @@ def run_pretrain(
     model = build_model(settings, seed)
     if compute.device.type == "cpu":
         use_onednn(model)
-    task, loop = PretrainTask(batches, model), loop_settings(settings, batches.steps_per_epoch)
+    task, loop = PretrainTask(batches, model, compiled=runtime.compile), loop_settings(settings, batches.steps_per_epoch)
     painter = PanelPainter(task, loop.num_steps, settings.num_panels, work_dir / PANELS_FOLDER)
     result = train(
         task, loop, seed=seed, work_dir=work_dir, runtime=runtime, tracker_dir=tracker_dir, identity=f"{settings.digest()}|{sorted(inputs.values())}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -15,7 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # MkDocs runs this file, but doe
 from command_reference import command_page
 from configuration_reference import configuration_page
 
+import cdgmae
+
 ROOT = Path(__file__).parents[2]
+os.environ["JUPYTER_PATH"] = str(Path(__file__).parent / "jupyter")  # the kernel that executes notebooks
 
 REPOSITORY_PAGES = {"contributing": "CONTRIBUTING.md", "releasing": "RELEASING.md", "changelog": "CHANGELOG.md"}
 """Pages below `project/` that are files of the repository's root."""
@@ -29,6 +33,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {
         "reference/configuration.md": configuration_page(),
         "reference/commands.md": command_page(),
+        "reference/python.md": python_page(),
         "reference/numbers.md": numbers_page(ROOT / "perf/results"),
     }
     pages |= {f"project/{name}.md": repository_page(ROOT / file) for name, file in REPOSITORY_PAGES.items()}
@@ -50,6 +55,12 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         return text if file in text else f"{text} (`{file}`)"
 
     return re.sub(rf"(?<!!)\[([^\]]*)\]\({re.escape('../' * (depth + 1))}([\w][^)#]*)(?:#[^)]*)?\)", here, markdown)
+
+
+def python_page() -> str:
+    """The names of the Python interface; mkdocstrings fills in signatures and docstrings."""
+    head = "# Python\n\nSignatures of the eight names; [In Python](../python_api.md) shows them at work.\n"
+    return head + "".join(f"\n::: cdgmae.{name}\n" for name in cdgmae.__all__)
 
 
 def repository_page(file: Path) -> str:

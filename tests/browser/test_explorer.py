@@ -220,11 +220,10 @@ def test_the_selection_is_saved_as_csv(page: Browser, data: dict[str, Any]) -> N
     chosen = {bag["key"] for bag in data["bags"] if bag["nps"] >= 0.9}
     assert 0 < len(chosen) < 12
     wait(page, lambda: f"({len(chosen)} bags)" in page.run("return document.getElementById('download').textContent"))
-    page.run("document.getElementById('download').addEventListener('click', event => event.preventDefault())")
+    page.run("HTMLAnchorElement.prototype.click = function() { window.saved = this; }")
     click(page, "#download")
-    text = page.driver.execute_async_script(
-        "fetch(document.getElementById('download').href).then(it => it.text()).then(arguments[0])"
-    )
+    assert page.run("return saved.download") == "selection.csv"
+    text = page.driver.execute_async_script("fetch(saved.href).then(it => it.text()).then(arguments[0])")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert {row["key"] for row in rows} == chosen
     for row in rows:

@@ -51,7 +51,7 @@ def literal_attention(encoder: Any, images_BCHW: torch.Tensor) -> np.ndarray[Any
 
 def test_attention_is_that_of_the_cls_token_in_the_last_block() -> None:
     encoder = load_encoder(EncoderSettings(random=TINY), device=CPU)
-    images_BCHW = normalise(squares(IMAGES, SIDE))
+    images_BCHW = normalise(squares(IMAGES))
     before = encoder.tokens(images_BCHW)
     found = cls_attention(encoder, images_BCHW)
     assert found is not None
@@ -71,10 +71,9 @@ def test_prefix_tokens_of_other_networks_are_left_out(name: str) -> None:
 
 def test_an_encoder_without_attention_shows_its_features_alone() -> None:
     pixels = load_encoder(parse_encoder("pixels:8"), device=CPU)
-    assert cls_attention(pixels, normalise(squares(IMAGES, SIDE))) is None
+    assert cls_attention(pixels, normalise(squares(IMAGES))) is None
     alone, whole = (
-        attention_sheet(load_encoder(EncoderSettings(**which), device=CPU), IMAGES, SIDE)
-        for which in ({"pixels": 8}, {"random": TINY})
+        attention_sheet(load_encoder(EncoderSettings(**which), device=CPU), IMAGES) for which in ({"pixels": 8}, {"random": TINY})
     )
     columns = [round(sheet.width / 146) for sheet in (alone, whole)]
     assert columns == [2, 2 + HEADS + 1]
@@ -83,7 +82,7 @@ def test_an_encoder_without_attention_shows_its_features_alone() -> None:
 
 def test_colours_are_the_principal_components_of_all_features() -> None:
     encoder = load_encoder(EncoderSettings(random=TINY), device=CPU)
-    images_BCHW = normalise(squares(IMAGES, SIDE))
+    images_BCHW = normalise(squares(IMAGES))
     features = encoder.tokens(images_BCHW)[:, 1:].reshape(-1, TINY.embed_dim).double().numpy()
     features -= features.mean(axis=0)
     _, _, directions = np.linalg.svd(features, full_matrices=False)
@@ -150,41 +149,21 @@ def test_reconstructions_show_crops_prediction_and_the_named_true_mean_variant(t
 
 def test_commands_write_attention_maps_and_strips(tmp_path: Path) -> None:
     draw_image(1).save(tmp_path / "one.png")
-    sheet = tmp_path / "attention.jpg"
-    encoder = "random:" + TINY.canonical_json()
-    command = [
-        "report",
-        "attention",
-        str(tmp_path / "one.png"),
-        "--encoder",
-        encoder,
-        "--image-size",
-        "50",
-        "--output",
-        str(sheet),
-    ]
-    assert CliRunner().invoke(app, [*command, "--device", "cpu"], catch_exceptions=False).exit_code == 0
+    sheet, encoder = tmp_path / "attention.jpg", "random:" + TINY.canonical_json()
+    command = ["report", "attention", str(tmp_path / "one.png"), "--encoder", encoder, "--output", str(sheet)]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
     assert Image.open(sheet).format == "JPEG"
     for name, width in (("random", 90), ("cdg", 120)):
         folder = tmp_path / "propagation" / name / "strips" / "davis"
         folder.mkdir(parents=True)
         Image.new("RGB", (width, 40), "red").save(folder / "dog.jpg")
-    strips = [
-        "report",
-        "strips",
-        "dog",
-        "--set",
-        "davis",
-        "--results",
-        str(tmp_path / "propagation"),
-        "--output",
-        str(tmp_path / "strips.png"),
-    ]
+    files = sorted(map(str, tmp_path.glob("propagation/*/strips/davis/dog.jpg")))
+    strips = ["report", "strips", *files, "--output", str(tmp_path / "strips.png")]
     made = CliRunner().invoke(app, [*strips, "--json"], catch_exceptions=False)
-    assert json.loads(made.stdout.splitlines()[-1])["encoders"] == ["cdg", "random"]
+    assert json.loads(made.stdout.splitlines()[-1])["strips"] == 2
     assert Image.open(tmp_path / "strips.png").size == (120, 2 * (40 + 18))
-    with pytest.raises(ValueError, match=r"no strip .*crops"):
-        CliRunner().invoke(app, [*strips, "--encoder", "crops"], catch_exceptions=False)
+    with pytest.raises(ValueError, match=r"no strip .*cat\.jpg"):
+        CliRunner().invoke(app, ["report", "strips", files[0].replace("dog", "cat")], catch_exceptions=False)
     with pytest.raises(ValueError, match=r"the ending must be one of \.png, \.jpg"):
         CliRunner().invoke(app, [*strips[:-1], "x.webp"], catch_exceptions=False)
 

@@ -177,7 +177,7 @@ def test_generator_training_overlay_is_ldm4_at_full_size() -> None:
 def test_missing_data_is_named_with_its_key() -> None:
     config = load_config(ROOT / "workflow/experiments/paper.yaml")
     with pytest.raises(
-        ConfigError, match=r"shards\.datasets\.imagenet\.path = .*\n.*propagation\.datasets\.davis\.root"
+        ConfigError, match=r"(?s)shards\.datasets\.imagenet\.path = .*propagation\.datasets\.davis\.root"
     ) as caught:
         check_paths(config)
     assert "views.generators.gen_sis.path" in str(caught.value)

@@ -40,3 +40,4 @@ rule write_report:
 rule report:
     input:
         "results/report",
+        of(pretrain.all_images),

@@ -20,19 +20,21 @@ from cdgmae.models.normalisation import normalise, square, squares
 from cdgmae.storage.media.image_sheet import join_columns
 
 COLOURS = "inferno"
+LARGEST_SIDE = 224
 
 
-def attention_sheet(encoder: Encoder, images: Sequence[Image.Image], image_size: int) -> Image.Image:
+def attention_sheet(encoder: Encoder, images: Sequence[Image.Image]) -> Image.Image:
     """One row per image: the image, its patch features as colours, the attention of every head, and their mean.
 
     Each map is scaled by its own largest value. An encoder without attention has features alone.
 
     Args:
         encoder: The encoder, on any device.
-        images: What it sees, each its central square.
-        image_size: Side in pixels at which they are seen; rounded to whole patches.
+        images: What it sees, each its central square, all at the shorter side of the smallest one, at most `LARGEST_SIDE` pixels and in whole
+            patches.
     """
-    side = max(1, round(image_size / encoder.patch_size)) * encoder.patch_size
+    smallest = min(LARGEST_SIDE, *(min(image.size) for image in images))
+    side = max(1, round(smallest / encoder.patch_size)) * encoder.patch_size
     device = next((tensor.device for tensor in encoder.state_dict().values()), torch.device("cpu"))
     images_BCHW = normalise(squares(images, side)).to(device)
     columns = {"image": [square(image, side) for image in images]}

@@ -11,8 +11,10 @@ from PIL import Image
 from cdgmae.storage.bags import Bags
 from cdgmae.storage.media.images import DEFAULT_MAX_PIXELS, ImageError, decode_rgb, read_image_bytes
 
+MOST_SHOWN = 8
 
-def read_images(places: Sequence[Path], count: int) -> dict[str, Image.Image]:
+
+def read_images(places: Sequence[Path], count: int = MOST_SHOWN) -> dict[str, Image.Image]:
     """Up to `count` images, evenly spaced among all that there are, by name.
 
     Args:

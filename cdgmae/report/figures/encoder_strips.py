@@ -1,29 +1,33 @@
-"""The same sequence under several encoders (the paper's Figure 4): their strips of painted frames below each other."""
+"""The same sequence under several encoders (the paper's Figure 3): their strips of painted frames below each other."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from cdgmae.storage.media.images import decode_rgb
+
 CAPTION_HEIGHT = 18
 
 
-def stack_strips(strips: Mapping[str, Path]) -> Image.Image:
-    """Strips below each other, each with its caption.
+def stack_strips(files: Sequence[Path]) -> Image.Image:
+    """Strips below each other, each with its encoder and sequence as caption.
 
     Args:
-        strips: Caption -> image file, e.g. encoder -> results/propagation/ENCODER/strips/SET/SEQUENCE.jpg.
+        files: As `cdgmae propagation run --strips` writes them: .../ENCODER/strips/SET/SEQUENCE.jpg.
 
     Raises:
-        ValueError: if a strip is not there.
+        ValueError: if a strip is not there or cannot be read.
     """
-    if missing := [str(path) for path in strips.values() if not path.is_file()]:
+    if missing := [str(path) for path in files if not path.is_file()]:
         raise ValueError(
-            f"no strip {', '.join(missing)}: run `cdgmae propagation run --strips` for it, or check set and sequence"
+            f"no strip {', '.join(missing)}; `cdgmae propagation run --strips` writes ENCODER/strips/SET/SEQUENCE.jpg"
         )
-    images = {caption: Image.open(path).convert("RGB") for caption, path in strips.items()}
+    images = {
+        f"{path.parts[-4] if len(path.parts) > 3 else path.parent}, {path.stem}": decode_rgb(path.read_bytes()) for path in files
+    }
     height = sum(CAPTION_HEIGHT + image.height for image in images.values())
     sheet = Image.new("RGB", (max(image.width for image in images.values()), height), "white")
     draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(CAPTION_HEIGHT - 5), 0

@@ -87,9 +87,12 @@ document.addEventListener("DOMContentLoaded", () => {
   form.addEventListener("reset", () => explorer.set({
     source: "", rule: "", className: "", key: "", ranges: { gs: null, ls: null, nps: null },
   }));
-  document.getElementById("download").addEventListener("click", (event) => {
-    URL.revokeObjectURL(event.currentTarget.href);
-    event.currentTarget.href = URL.createObjectURL(new Blob([explorer.selectionAsCsv()], { type: "text/csv" }));
+  const link = document.createElement("a");
+  link.download = "selection.csv";
+  document.getElementById("download").addEventListener("click", () => {
+    URL.revokeObjectURL(link.href);
+    link.href = URL.createObjectURL(new Blob([explorer.selectionAsCsv()], { type: "text/csv" }));
+    link.click();
   });
   explorer.listeners.push(() => {
     document.getElementById("command").textContent = explorer.command();

@@ -19,8 +19,6 @@ from cdgmae.storage.media.image_sheet import write_sheet
 
 ATTENTION = "attention"
 NUM_IMAGES = 3
-LARGEST_SIDE = 224
-"""Images are seen at their own size, at most at this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +45,14 @@ def draw_looks(encoders: Mapping[str, EncoderSettings], shard: Path, folder: Pat
     if not encoders or not shard.is_file():
         return []
     images = list(read_images([shard], NUM_IMAGES).values())
-    side = min(LARGEST_SIDE, *(min(image.size) for image in images))
-    return [_draw(name, encoder, images, side, folder) for name, encoder in encoders.items()]
+    return [_draw(name, encoder, images, folder) for name, encoder in encoders.items()]
 
 
-def _draw(name: str, settings: EncoderSettings, images: list[Image.Image], side: int, folder: Path) -> EncoderLook:
+def _draw(name: str, settings: EncoderSettings, images: list[Image.Image], folder: Path) -> EncoderLook:
     file = f"{ATTENTION}/{name}.jpg"
     try:
         device = start_compute(RuntimeSettings(device="cpu")).device
-        write_sheet(folder / file, attention_sheet(load_encoder(settings, device=device), images, side))
+        write_sheet(folder / file, attention_sheet(load_encoder(settings, device=device), images))
     except (ValueError, OSError) as error:  # weights that are gone by now must not cost the report
         return EncoderLook(name, None, str(error))
     return EncoderLook(name, file)
