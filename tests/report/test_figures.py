@@ -51,7 +51,7 @@ def literal_attention(encoder: Any, images_BCHW: torch.Tensor) -> np.ndarray[Any
 
 def test_attention_is_that_of_the_cls_token_in_the_last_block() -> None:
     encoder = load_encoder(EncoderSettings(random=TINY), device=CPU)
-    images_BCHW = normalise(squares(IMAGES))
+    images_BCHW = normalise(squares(IMAGES, SIDE))
     before = encoder.tokens(images_BCHW)
     found = cls_attention(encoder, images_BCHW)
     assert found is not None
@@ -71,7 +71,7 @@ def test_prefix_tokens_of_other_networks_are_left_out(name: str) -> None:
 
 def test_an_encoder_without_attention_shows_its_features_alone() -> None:
     pixels = load_encoder(parse_encoder("pixels:8"), device=CPU)
-    assert cls_attention(pixels, normalise(squares(IMAGES))) is None
+    assert cls_attention(pixels, normalise(squares(IMAGES, SIDE))) is None
     alone, whole = (
         attention_sheet(load_encoder(EncoderSettings(**which), device=CPU), IMAGES) for which in ({"pixels": 8}, {"random": TINY})
     )
@@ -82,7 +82,7 @@ def test_an_encoder_without_attention_shows_its_features_alone() -> None:
 
 def test_colours_are_the_principal_components_of_all_features() -> None:
     encoder = load_encoder(EncoderSettings(random=TINY), device=CPU)
-    images_BCHW = normalise(squares(IMAGES))
+    images_BCHW = normalise(squares(IMAGES, SIDE))
     features = encoder.tokens(images_BCHW)[:, 1:].reshape(-1, TINY.embed_dim).double().numpy()
     features -= features.mean(axis=0)
     _, _, directions = np.linalg.svd(features, full_matrices=False)
