@@ -15,6 +15,7 @@ from cdgmae.commands.options import (
     parse_settings,
     print_result,
 )
+from cdgmae.names import STAGES
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.pretrain import PretrainRunSettings
@@ -50,13 +51,13 @@ def write(
     The configuration is --config, or all that the page needs of it as --settings (as the workflow's rule gives it).
     """
     from cdgmae.report.page import write_report
-    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.files.publishing import published
     from cdgmae.workflow.report import report_settings
 
     chosen = (
         parse_settings(ReportJobSettings, settings) if settings else report_settings(load_chosen_config(config, results.parent))
     )
-    with exclusive_writer(output):
+    with published(output, inputs=[results / stage for stage in STAGES[:-1] if (results / stage).is_dir()]):
         result = write_report(chosen, results, output)
     print_result(result)
 
@@ -83,13 +84,17 @@ def table(
     e.g. '{"rows": {"a1": ["cdg_a1", "cdg_a1_seed1"]}}'. Rows that are not named are shown as not configured.
     """
     from cdgmae.report.table_files import check_table_name, write_paper_table
+    from cdgmae.storage.files.publishing import published
     from cdgmae.workflow.report import table_settings
 
     check_table_name(name)
     chosen = (
         parse_settings(TableSettings, settings) if settings else table_settings(load_chosen_config(config, results.parent), name)
     )
-    print_result(write_paper_table(name, chosen, results, output))
+    read = "consistency" if PAPER_TABLES[name].is_of_sources else "propagation"
+    with published(*(output / f"{name}.{kind}" for kind in ("html", "csv", "md")), inputs=[results / read]):
+        result = write_paper_table(name, chosen, results, output)
+    print_result(result)
 
 
 @app.command()

@@ -125,7 +125,7 @@ def write_results(
     state = result.ema_state or result.model.state_dict()
     write_model(output / "model.safetensors", state, facts)
     write_text(output / "config.json", json.dumps({**config, "version": __version__}, indent=2, sort_keys=True) + "\n")
-    epochs = pa.array([step / steps_per_epoch for step in range(result.metrics.num_rows)], pa.float64())
+    epochs = pa.array([step / steps_per_epoch for step in result.metrics["step"].to_pylist()], pa.float64())
     metrics = result.metrics.append_column("epoch", epochs)
     write_table(output / "metrics.parquet", metrics, RUN_METRICS_SCHEMA, settings_digest=settings.digest())
     write_encoder(output / "encoder.safetensors", state, settings.vit, facts)

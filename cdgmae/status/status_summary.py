@@ -14,6 +14,8 @@ from cdgmae.cluster.queue import jobs_of_folder
 from cdgmae.config import Config
 from cdgmae.status.evidence import JobState, judge
 from cdgmae.status.expected import Job, expected_jobs
+from cdgmae.status.made_otherwise import made_otherwise
+from cdgmae.status.undeclared import undeclared_results
 
 STATES = ("done", "running", "failed", "waiting", "to do")
 RECENT_JOBS = 20
@@ -31,8 +33,9 @@ def workflow_status(config: Config, root: Path = Path(), now: float | None = Non
 
     Returns:
         `jobs` (state -> number), `groups` (one dict per group, in order: stage, group, total, states, jobs_per_hour, seconds_left),
-        `running` (one per running job), `queue` (the jobs that Slurm holds for this folder) and `errors` (failed and waiting jobs, newest
-        first).
+        `running` (one per running job), `queue` (the jobs that Slurm holds for this folder), `errors` (failed and waiting jobs, newest
+        first), `made_otherwise` (finished ones of another version or other settings) and `undeclared` (path and bytes of what lies in results/
+        beside what the configuration names).
     """
     moment = time.time() if now is None else now
     states = [judge(job, root, moment) for job in expected_jobs(config)]
@@ -51,6 +54,8 @@ def workflow_status(config: Config, root: Path = Path(), now: float | None = Non
             for job in jobs_of_folder(root)
         ],
         "errors": [_stopped_facts(state, moment) for state in stopped[:SHOWN_ERRORS]],
+        "made_otherwise": made_otherwise(config, states, root),
+        "undeclared": [{"path": path, "bytes": num_bytes} for path, num_bytes in undeclared_results(config, root)],
     }
 
 

@@ -142,7 +142,7 @@ def test_an_index_that_is_no_json_is_named(fake: FakeResults, tmp_path: Path) ->
     fake.write_propagation(SCORES)
     (fake.root / "propagation/cdg/strips/davis/strips.json").write_text("{")
     with pytest.raises(
-        ValueError, match=r"strips\.json is not valid JSON .*delete its folder and run the propagation stage again"
+        ValueError, match=r"strips\.json is not valid JSON .*delete it with `rm -r [^`]*/results/propagation/cdg/strips/davis`"
     ):
         write_page(fake.root, tmp_path)
 

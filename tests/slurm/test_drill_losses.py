@@ -97,7 +97,7 @@ def test_a_training_survives_preemption_that_cancels_and_a_lost_node(
             node = cluster.job(job)["BatchHost"]
             cluster.call("sbatch", "--partition=high", f"--nodelist={node}", "--exclusive", "--mem=1000", "--wrap", "sleep 1")
             wait_until(lambda: cluster.job(job)["JobState"] != "RUNNING", 60, "the job is not preempted")  # noqa: B023
-        assert cluster.job(job)["JobState"] == "PREEMPTED"
+        wait_until(lambda: cluster.job(job)["JobState"] == "PREEMPTED", 60, "the job does not end")
         tries = wait_for_more_steps(training, tries)
         lose_a_node(place, rule)
         assert controller.wait(300) == 0, controller.output()

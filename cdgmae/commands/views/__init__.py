@@ -61,20 +61,21 @@ def train_generator(
     from cdgmae.generators.train.generator_training import train_generator as train
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
-    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.files.publishing import published
     from cdgmae.storage.image_shards import find_shards
 
     parsed = parse_settings(GeneratorTrainingSettings, settings)
     here = parse_runtime(runtime, device, precision, threads)
     limit_threads(here.thread_limit)
-    with exclusive_writer(output) if is_main_process() else nullcontext():
+    work_dir = work or output.parent / f".work-{output.name}"
+    with published(output, work=work_dir) if is_main_process() else nullcontext():
         result = train(
             parsed,
             seed,
             find_shards(shards),
             parse_encoder(encoder),
             output,
-            work or output.parent / f".work-{output.name}",
+            work_dir,
             here,
             tracker_dir=tracker_dir,
         )
@@ -103,11 +104,11 @@ def import_generator(
     --settings encoder_image_size=256 --settings 'ignore=[cond_stage_model.backbone.]'.
     """
     from cdgmae.generators.imported.convert import import_generator as convert
-    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.files.publishing import published
 
     given = parse_encoder(encoder).model_dump(mode="json") if encoder else None
     options = parse_settings(ImportSettings, settings, encoder=given)
-    with exclusive_writer(output):
+    with published(output):
         result = convert(checkpoint, config, output, options)
     print_result(result)
 
