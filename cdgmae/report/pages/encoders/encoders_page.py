@@ -28,9 +28,10 @@ def write_encoders_page(
         rankings: Of `rank_encoders`.
     """
     dataset = next(iter(settings.contents.datasets), "")
-    looks = draw_looks(
-        settings.contents.looks if encoders else {}, results / "shards" / dataset / "00000.tar", (output / ENCODERS_PAGE).parent
-    )
+    chosen = {
+        encoder.name: settings.contents.looks[encoder.name] for encoder in encoders if encoder.name in settings.contents.looks
+    }
+    looks = draw_looks(chosen, results / "shards" / dataset / "00000.tar", (output / ENCODERS_PAGE).parent)
     write_page(
         output, ENCODERS_PAGE, "encoders_page.html.j2", settings=settings, encoders=encoders, rankings=rankings,
         costs=read_costs_of_encoders(results / "propagation", encoders), looks=looks, dataset=dataset, num_resamples=NUM_RESAMPLES,
