@@ -46,7 +46,8 @@ watch_run(workflow)
 onstart:
     for line in changes_since_last_run(CONFIG):
         logger.info(line)
-    remember_run(config, CONFIG_FILES)
+    planned = (file for job in workflow.dag.needrun_jobs() for file in job.output)
+    remember_run(config, CONFIG_FILES, workflow.main_snakefile, planned)
 
 
 onsuccess:

@@ -9,16 +9,17 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from cdgmae import __version__
+from cdgmae.cluster.ranks import take_place
 from cdgmae.commands import (
     checks,
     cluster,
     config,
     consistency,
     demo,
-    export,
     fetch,
     pretrain,
     propagation,
@@ -27,11 +28,14 @@ from cdgmae.commands import (
     status,
     views,
 )
+from cdgmae.commands.files import export
+from cdgmae.commands.files.provenance import provenance
+from cdgmae.commands.files.verify import verify
 from cdgmae.commands.options import AS_JSON
-from cdgmae.commands.ranks import take_place
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group, may_pass
 from cdgmae.runtime.logs import log_job_header, start_logging
 from cdgmae.settings.runtime import FAILS_AGAIN, RUN_VARIABLE
+from cdgmae.storage.files.command_line import note_command_line
 from cdgmae.storage.hub import keep_slurm_jobs_offline
 
 GROUPS = {
@@ -49,7 +53,8 @@ GROUPS = {
 SINGLE_COMMANDS: dict[str, Callable[..., None]] = {
     "init": demo.init,
     "status": status.status,
-    "verify": checks.verify,
+    "verify": verify,
+    "provenance": provenance,
     "doctor": checks.doctor,
     "fetch": fetch.fetch,
 }
@@ -64,10 +69,11 @@ class StageOrder(TyperGroup):
         return list(COMMANDS)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take `--json` wherever it stands before a `--`."""
+        """Note the command line, with which results are recorded, and take `--json` wherever it stands before a `--`."""
         end = args.index("--") if "--" in args else len(args)
         if "--json" in args[:end]:
             args = ["--json", *(word for word in args[:end] if word != "--json"), *args[end:]]
+        note_command_line([word for word in args if word != "--json"])
         return super().parse_args(ctx, args)
 
 
@@ -120,7 +126,7 @@ def main() -> None:
             log_job_header()
         app()
     except Interrupted as interruption:
-        Console(stderr=True).print(f"[yellow]stopped early:[/yellow] {interruption}", highlight=False)
+        Console(stderr=True).print(f"[yellow]stopped early:[/yellow] {escape(str(interruption))}", highlight=False)
         sys.exit(leave_group(EXIT_INTERRUPTED))
     except (ValueError, OSError, RuntimeError) as error:
         failure = _user_failure(error)

@@ -5,6 +5,7 @@ All paths are relative to the working directory of the workflow. Import-light: t
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 STAGES = ("shards", "views", "consistency", "pretrain", "propagation", "report")
@@ -118,6 +119,21 @@ def output_with(path: Path) -> Path | None:
         if len(parts) > end and Path(*parts[below:end]).match(pattern):
             return Path(*parts[:end])
     return path
+
+
+def how_to_remake(path: Path) -> str:
+    """What to do about a result that is damaged or does not fit, as the end of a sentence: a command where a workflow makes it again."""
+    output = output_with(path)
+    if output is None:
+        return "delete it and make it again with the command that made it"
+    return f"delete it with `{shlex.join(['rm', '-r', str(output)])}`, and the same run of the workflow again makes it anew"
+
+
+def how_to_make(path: Path | str) -> str:
+    """What to do about a result that is not there, as the end of a sentence."""
+    if RESULTS not in Path(path).parts:
+        return "make it with the command of its stage, or check the path"
+    return f"make it with `{shlex.join(['snakemake', '--cores', 'all', str(path)])}`, with the --configfile of your run"
 
 
 def lies_within(path: str, directory: str) -> bool:

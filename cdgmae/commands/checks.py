@@ -1,4 +1,4 @@
-"""Commands that check things: `cdgmae verify`, `cdgmae doctor`."""
+"""Commands that check the machine: `cdgmae doctor`."""
 
 from __future__ import annotations
 
@@ -17,67 +17,6 @@ from cdgmae.terminal import ResultTable, open_console
 
 if TYPE_CHECKING:
     from cdgmae.runtime.environment import PackageState
-    from cdgmae.storage.verify import Finding
-
-
-def verify(
-    paths: Annotated[list[Path], typer.Argument(help="Files or folders of any stage, e.g. results/shards.")],
-) -> None:
-    """Re-check files from their bytes: counts, sizes and sha256 of shards, tables, safetensors and JSON; folders are walked.
-
-    Ends with exit code 1 and the list of problems if any file is not whole, and with what to delete so that the next run of the workflow
-    makes it again.
-    """
-    from cdgmae.runtime.progress import ProgressMeter
-    from cdgmae.storage.verify import files_to_verify, verify_file
-
-    files = files_to_verify(paths)
-    findings: list[Finding] = []
-    with ProgressMeter("verify", len(files), unit="files") as meter:
-        for path in files:
-            findings.append(verify_file(path))
-            meter.advance()
-    problems = [f"{finding.path}: {problem}" for finding in findings for problem in finding.problems]
-    if json_wanted():
-        print_result(
-            {
-                "files": len(findings),
-                "bad_files": sum(not finding.ok for finding in findings),
-                "problems": problems,
-                "repairs": _repairs(findings),
-            }
-        )
-    else:
-        _show_findings(findings)
-    if not findings:
-        raise ValueError(
-            f"nothing to verify in {', '.join(map(str, paths))}: no .tar, .parquet, .safetensors or .json file there"
-        )
-    if problems:
-        raise typer.Exit(1)
-
-
-def _repairs(findings: list[Finding]) -> list[str]:
-    return list(dict.fromkeys(finding.repair for finding in findings if finding.repair is not None))
-
-
-def _show_findings(findings: list[Finding]) -> None:
-    console = Console(soft_wrap=True)
-    for finding in findings:
-        mark = "[green]ok [/green]" if finding.ok else "[red]bad[/red]"
-        console.print(
-            f"  {mark} {escape(finding.path)}  [dim]{escape(finding.kind)}: {escape(finding.detail)}[/dim]", highlight=False
-        )
-        for problem in finding.problems:
-            console.print(f"        {escape(problem)}", highlight=False)
-    bad = sum(not finding.ok for finding in findings)
-    console.print(f"{len(findings)} file(s) checked, {bad} with problems", highlight=False)
-    if repairs := _repairs(findings):
-        console.print(
-            "Delete what is damaged, and the same run of the workflow again makes it and what follows:", highlight=False
-        )
-        for repair in repairs:
-            console.print(f"    {escape(repair)}", highlight=False)
 
 
 def doctor(

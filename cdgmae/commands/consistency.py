@@ -87,12 +87,12 @@ def score(
     """
     from cdgmae.consistency.scoring.score_shard import score_shard
     from cdgmae.runtime.devices import limit_threads
-    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.files.publishing import published
 
     chosen = parse_settings(ScoringSettings, settings, batch_size=batch_size, max_bad_fraction=max_bad_fraction)
     here = parse_runtime(runtime, device, precision, threads)
     limit_threads(here.thread_limit)
-    with exclusive_writer(output):
+    with published(output, work=work):
         result = score_shard(
             chosen, real, views, parse_encoder(encoder), output, source=source, runtime=here, kind=kind, work_dir=work,
         )  # fmt: skip
@@ -112,10 +112,14 @@ def summarise(
     names of thousands.
     """
     from cdgmae.consistency.consistency_summary import summarise as summarise_tables
+    from cdgmae.storage.files.publishing import published
 
     counts = parse_settings(SummarySettings, settings).num_shards
     named = [results / source / f"{shard}.parquet" for source, count in counts.items() for shard in shard_names(count)]
-    print_result(summarise_tables([*(tables or []), *named], output, csv_beside(output)))
+    csv, found = csv_beside(output), [*(tables or []), *named]
+    with published(output, csv, inputs=found):
+        result = summarise_tables(found, output, csv)
+    print_result(result)
 
 
 @app.command()
@@ -137,17 +141,13 @@ def show(
 def classes(
     source: SourceArgument,
     results: ResultsOption = Path("results/consistency"),
-    output: OutputOption = None,
 ) -> None:
     """Print bags, pairs and mean scores per class of the real image, the classes of lowest NPS first."""
     from cdgmae.consistency.class_scores import score_classes
     from cdgmae.consistency.score_display import render_rows
-    from cdgmae.storage.row_files import write_rows
 
     table = score_classes(results, source)
-    if output is not None:
-        print_result({"classes": write_rows(output, [table], table.schema), "output": str(output)})
-    elif json_wanted():
+    if json_wanted():
         print_result({"source": source, "classes": table.to_pylist()})
     else:
         render_rows(f"{table.num_rows:,} classes of {source}, lowest NPS first", table.to_pylist(), text=("class_name",))

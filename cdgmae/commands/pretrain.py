@@ -61,7 +61,7 @@ def run(
     from cdgmae.pretrain.run import run_pretrain
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
-    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.files.publishing import published
     from cdgmae.storage.image_shards import find_shards
 
     parsed = parse_settings(PretrainRunSettings, settings)
@@ -70,14 +70,15 @@ def run(
     here = parse_runtime(runtime, device, precision, threads)
     limit_threads(here.thread_limit)
     real = find_shards(shards)
-    with exclusive_writer(output) if is_main_process() else nullcontext():
+    work_dir = work or output.parent / f".work-{output.name}"
+    with published(output, work=work_dir) if is_main_process() else nullcontext():
         result = run_pretrain(
             parsed,
             seed,
             real,
             find_shards(views, real) if views is not None else [],
             output,
-            work or output.parent / f".work-{output.name}",
+            work_dir,
             here,
             score_tables=find_tables(consistency, real) if consistency is not None and parsed.needs_scores else [],
             tracker_dir=tracker_dir or output / "trackers",

@@ -125,7 +125,7 @@ def run(
     from cdgmae.propagation.evaluation import run_propagation
     from cdgmae.runtime.devices import limit_threads
     from cdgmae.runtime.distribution import is_main_process
-    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.files.publishing import published
 
     protocol = read_protocol(kind.value, settings, root)
     name_of_set = set_name or kind.value
@@ -134,14 +134,15 @@ def run(
     table = output / f"{name_of_set}.parquet"
     part = parse_share(share)
     writes_table = is_main_process() and not part  # shares and ranks run side by side
-    only_writer = exclusive_writer(table) if writes_table else nullcontext()
+    strips_folder = output / "strips" / name_of_set
+    only_writer = published(table, *([strips_folder] if strips else [])) if writes_table else nullcontext()
     with only_writer, stop_if_asked("clip", "finished clips are kept") as check_now:
         scores = run_propagation(
             protocol, parse_encoder(encoder), table,
             runtime=here, name=name, seed=seed, set_name=name_of_set, work_dir=work or output / f".{name_of_set}.work",
             save_predictions=output if save_predictions else None,
             overlays=output if overlays else None, overlay_format=overlays.value if overlays else "gif",
-            strips=output / "strips" / name_of_set if strips else None,
+            strips=strips_folder if strips else None,
             after_clip=check_now, share=part,
         )  # fmt: skip
     print_result(dict(scores) if json_wanted() or part else {**scores, "table": table})
@@ -169,9 +170,11 @@ def prepare_davis(
     those on the original 480p data by several tenths of a point. An interrupted copy continues.
     """
     from cdgmae.propagation.layouts.prepare_davis import prepare_davis as prepare
+    from cdgmae.storage.files.publishing import published
 
-    with stop_if_asked("sequence", "finished sequences are kept") as check_now:
-        print_result(prepare(root, output, check_now))
+    with published(output), stop_if_asked("sequence", "finished sequences are kept") as check_now:
+        result = prepare(root, output, check_now)
+    print_result(result)
 
 
 @app.command("prepare-tap-vid")
@@ -195,8 +198,12 @@ def summarise(
 ) -> None:
     """All measures of all encoders and evaluation sets: a row each, and as CSV a row per encoder."""
     from cdgmae.propagation.measures.encoder_summary import summarise as summarise_tables
+    from cdgmae.storage.files.publishing import published
 
-    print_result(summarise_tables(tables, output, csv_beside(output)))
+    csv = csv_beside(output)
+    with published(output, csv):
+        result = summarise_tables(tables, output, csv)
+    print_result(result)
 
 
 @app.command()

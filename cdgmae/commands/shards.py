@@ -37,11 +37,11 @@ def manifest(
     seed: SeedOption = 0,
 ) -> None:
     """List every image once: key, class, size, and the shard it goes to (a seeded shuffle, sizes equal up to one)."""
-    from cdgmae.shards.manifest import write_manifest
-    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.shards.manifest import LEFT_OUT_NAME, write_manifest
+    from cdgmae.storage.files.publishing import published
 
     dataset = parse_settings(DatasetSettings, settings)
-    with exclusive_writer(output):
+    with published(output, output.with_name(LEFT_OUT_NAME)):
         result = write_manifest(dataset, seed, output)
     print_result(result)
 
@@ -65,18 +65,18 @@ def write(
     Example: cdgmae shards write --root photos --output packed --settings resize=shorter_side --settings image_size=256
     """
     from cdgmae.shards.packing import write_dataset, write_shard
-    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.files.publishing import published
 
     if not settings and root is None:
         raise ValueError("nothing to pack: give --root FOLDER (all images of a folder), or --settings and --manifest (one shard)")
     dataset = parse_settings(DatasetSettings, settings, path=root)
     if manifest is not None:
         limited = "max_bad_fraction" in dataset.model_fields_set
-        with exclusive_writer(output):
+        with published(output, output.with_suffix(".parquet")):
             result = write_shard(dataset, manifest, _shard_of(output), output, threads=threads, stop_early=limited)
     else:
         wanted = dataset.num_shards if "num_shards" in dataset.model_fields_set else None
-        with exclusive_writer(output):
+        with published(output):
             result = write_dataset(dataset, seed, output, num_shards=wanted, threads=threads)
     print_result(result)
 
@@ -91,11 +91,14 @@ def summarise(
     ] = None,
 ) -> None:
     """Check all shards together: one row per shard, a list of all bad images, and an error when they are too many."""
-    from cdgmae.shards.shard_summary import summarise_shards
+    from cdgmae.shards.shard_summary import BAD_IMAGES_NAME, summarise_shards
+    from cdgmae.storage.files.publishing import published
 
     dataset = parse_settings(DatasetSettings, settings, max_bad_fraction=max_bad_fraction)
     tars = [manifest.with_name(f"{name}.tar") for name in shard_names(dataset.num_shards)]
-    print_result(summarise_shards(dataset, tars, output, manifest=manifest))
+    with published(output, output.with_suffix(".csv"), output.with_name(BAD_IMAGES_NAME)):
+        result = summarise_shards(dataset, tars, output, manifest=manifest)
+    print_result(result)
 
 
 def _shard_of(output: Path) -> int:

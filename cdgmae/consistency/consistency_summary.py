@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from cdgmae.consistency.bootstrap import mean_intervals
 from cdgmae.consistency.score_tables import COMPARED, METRICS
+from cdgmae.names import how_to_remake
 from cdgmae.paper import PAPER_TABLES, PaperRow
 from cdgmae.storage.image_shards import OK
 from cdgmae.storage.tables import file_sha256, read_table, table_facts, write_csv, write_table
@@ -137,7 +138,7 @@ def _gather(path: Path, gathered: dict[str, _SourceScores]) -> None:
             )
             raise ValueError(
                 f"{path}: source {name!r} was scored by different encoders or settings ({alike}), whose scores do not "
-                "compare; delete the older tables and score the source again"
+                f"compare; {how_to_remake(path)} (so for each older table of it)"
             )
         _gather_rows(part, source)
 

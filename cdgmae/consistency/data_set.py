@@ -28,7 +28,7 @@ def score_tables(results: Path, source: str | None = None) -> list[Path]:
         known = ", ".join(sorted({path.parent.name for path in results.glob("*/*.parquet")})) or "none"
         raise ValueError(
             f"{results} has no score tables of {f'source {source!r}' if source else 'any source'} (scored sources: {known}); "
-            "run `snakemake consistency`, or give --results"
+            "run `snakemake --cores all consistency`, or give --results"
         )
     return tables
 

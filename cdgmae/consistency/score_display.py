@@ -57,7 +57,7 @@ def read_display(results: Path, metric: str = "nps") -> ConsistencyDisplay:
         raise ValueError(f"--metric {metric}: no such score; allowed: {', '.join(METRICS)}")
     if not (results / "summary.parquet").is_file():
         raise ValueError(
-            f"{results / 'summary.parquet'} does not exist; run `snakemake consistency` or `cdgmae consistency summarise` first"
+            f"{results / 'summary.parquet'} does not exist; run `snakemake --cores all consistency` or `cdgmae consistency summarise` first"
         )
     rows = read_table(results / "summary.parquet", SUMMARY_SCHEMA.names).to_pylist()
     rows.sort(key=lambda row: (row["distance"] is None, row["distance"], row["source"]))

@@ -14,9 +14,6 @@ METRICS = SCORE_COLUMNS
 COMPARED = METRICS[:3]
 """The scores that the paper gives."""
 
-TOLERANCE = 1e-4
-"""Rounding allowance: scores must lie in [-1 - TOLERANCE, 1 + TOLERANCE]."""
-
 SCORE_SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
@@ -63,7 +60,7 @@ def check_scores(table: pa.Table) -> None:
         raise ValueError(f"score table: status {sorted(unknown)} is unknown; allowed: {OK}, {BAD}")
     good, bad = (table.filter(pc.equal(table["status"], status)) for status in (OK, BAD))
     for metric in METRICS:
-        wrong = pc.invert(pc.less_equal(pc.abs(good[metric]), 1 + TOLERANCE)).fill_null(True)
+        wrong = pc.invert(pc.less_equal(pc.abs(good[metric]), 1)).fill_null(True)
         if pc.any(wrong).as_py():
             row = good.filter(wrong).slice(0, 1).to_pylist()[0]
             raise ValueError(

@@ -21,6 +21,7 @@ from cdgmae.models.encoders.by_name import Encoder, weights_digest
 from cdgmae.models.encoders.checkpoint_layouts import check_finite
 from cdgmae.models.encoders.projected_encoder import load_conditioning_encoder
 from cdgmae.models.normalisation import normalise
+from cdgmae.names import how_to_remake
 from cdgmae.settings.encoder import EncoderSettings
 
 FACTS_FILE = "cdgmae.json"
@@ -145,13 +146,15 @@ def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") ->
     try:
         pipeline = LatentDiffusionPipeline.from_pretrained(folder)
     except (OSError, RuntimeError, KeyError, AttributeError, ValueError) as error:
-        raise ValueError(f"{folder} cannot be loaded as a generator ({error}); make it again") from None
+        raise ValueError(f"{folder} cannot be loaded as a generator ({error}); {how_to_remake(folder / FACTS_FILE)}") from None
     for name, found, wanted in (
         ("conditioning encoder", encoder.digest, facts.encoder_digest),
         ("generator", generator_digest(pipeline, encoder.digest), facts.digest),
     ):
         if found != wanted:
-            raise ValueError(f"{folder}: the {name}'s weights have digest {found}, {FACTS_FILE} says {wanted}; make it again")
+            raise ValueError(
+                f"{folder}: the {name}'s weights have digest {found}, {FACTS_FILE} says {wanted}; {how_to_remake(folder / FACTS_FILE)}"
+            )
     for name in ("unet", "projector", "autoencoder"):
         if (module := getattr(pipeline, name)) is not None:
             check_finite(f"{folder}, {name}", module.state_dict())
@@ -176,4 +179,4 @@ def read_facts(folder: Path) -> GeneratorFacts:
             "`cdgmae views train-generator` or `cdgmae views import-generator` wrote"
         ) from None
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}); make the generator again") from None
+        raise ValueError(f"{path} is damaged ({error}); {how_to_remake(path)}") from None

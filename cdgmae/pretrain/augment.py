@@ -11,6 +11,8 @@ a region, M = B * R regions and N = B * V views of the batch, H W padded region,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ MAX_ENLARGED = 2
 """Largest side of a region in units of the output side; the loader scales larger ones before it ships them."""
 
 
-def finish_views(batch: dict[str, Tensor], image_size: int) -> tuple[Tensor, Tensor | None]:
+def finish_views(batch: dict[str, Tensor], image_size: int, *, compiled: bool = False) -> tuple[Tensor, Tensor | None]:
     """Scale, mirror and normalise the views of a batch on the device where it lies.
 
     Args:
@@ -31,6 +33,7 @@ def finish_views(batch: dict[str, Tensor], image_size: int) -> tuple[Tensor, Ten
             `nested` (B, V, 4) with (left, top, right, bottom) of the part of the scaled region that each view shows, if it does not
             show the whole.
         image_size: S.
+        compiled: On a GPU, whether the filters are made by a compiled function: some twenty kernels become two.
 
     Returns:
         ImageNet-normalised target views (B, 3, S, S) and anchor views (B, A, 3, S, S), None where there are none; float32, each in
@@ -41,23 +44,26 @@ def finish_views(batch: dict[str, Tensor], image_size: int) -> tuple[Tensor, Ten
     )
     factor, shift = 1 / (255 * std_C11), -mean_C11 / std_C11
     if batch["pixels"].is_cuda:
-        scaled_BVCSS = scale_by_products(batch, image_size, torch.float16)
+        scaled_BVCSS = scale_by_products(batch, image_size, torch.float16, compiled=compiled)
         views = [torch.addcmul(shift, part.float(), factor) for part in (scaled_BVCSS[:, 0], scaled_BVCSS[:, 1:])]
     else:
         scaled_BVCSS = scale_one_by_one(batch, image_size)
         views = [torch.empty(part.shape) for part in (scaled_BVCSS[:, 0], scaled_BVCSS[:, 1:])]
+        # written out, which the vectorised kernel needs
+        factor, shift = (values_C11.expand(scaled_BVCSS.shape[2:]).contiguous() for values_C11 in (factor, shift))
         for sample, scaled_VCSS in enumerate(scaled_BVCSS):  # sample by sample, in the processor's cache
             torch.addcmul(shift, scaled_VCSS[0].float(), factor, out=views[0][sample])
             torch.addcmul(shift, scaled_VCSS[1:].float(), factor, out=views[1][sample])
     return views[0], views[1] if views[1].shape[1] else None
 
 
-def scale_by_products(batch: dict[str, Tensor], image_size: int, dtype: torch.dtype) -> Tensor:
+def scale_by_products(batch: dict[str, Tensor], image_size: int, dtype: torch.dtype, *, compiled: bool = False) -> Tensor:
     """Scaled and mirrored views (B, V, 3, S, S) in 0..255 by two batched matrix products in `dtype`."""
     (num_samples, num_views), num_regions = batch["flips"].shape, batch["region_sizes"].shape[1]
     side = MAX_ENLARGED * image_size
     with torch.autocast(batch["pixels"].device.type, enabled=False):  # bf16 would round the filter to 8 bits
-        rows_NSH, columns_NSW = view_filters(batch, image_size, dtype)
+        filters = _compiled_filters() if compiled else view_filters
+        rows_NSH, columns_NSW = filters(batch, image_size, dtype)
         rows_MXH = rows_NSH.view(num_samples * num_regions, -1, side)
         lines_NSWC = torch.bmm(rows_MXH, padded_regions(batch, side, dtype)).view(-1, image_size, side, 3)
         lines_NXW = lines_NSWC.permute(0, 3, 1, 2).reshape(-1, 3 * image_size, side)
@@ -98,6 +104,12 @@ def view_filters(batch: dict[str, Tensor], image_size: int, dtype: torch.dtype) 
     nested_rows_NSS = filter_matrix(top_N, bottom_N, image_size, image_size)
     nested_columns_NSS = filter_matrix(left_N, right_N, image_size, image_size, mirrored_N)
     return (nested_rows_NSS @ rows_NSH).to(dtype), (nested_columns_NSS @ columns_NSW).to(dtype)
+
+
+@cache
+def _compiled_filters() -> Callable[..., tuple[Tensor, Tensor]]:
+    """`view_filters`, compiled where it is first used: micro-batches have one size, or two that differ by one."""
+    return torch.compile(view_filters, dynamic=False)
 
 
 def filter_matrix(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cdgmae.names import how_to_remake
 from cdgmae.pretrain.augment import MAX_ENLARGED, resize_pixels
 from cdgmae.pretrain.pretext import plan_sample
 from cdgmae.runtime.seeds import numpy_generator
@@ -136,11 +137,11 @@ class BagBatches:
         try:
             pixels = decode_pixels(self.store.read(row))
         except ImageError as error:
-            raise ValueError(f"{self.store.describe(row)}: {error}; delete the shard and rerun the stage that makes it") from None
+            raise ValueError(f"{self.store.describe(row)}: {error}; {how_to_remake(self.store.path(row))}") from None
         if pixels.shape[1::-1] != size:
             found, said = (f"{width} x {height}" for width, height in (pixels.shape[1::-1], size))
             raise ValueError(
-                f"{self.store.describe(row)} has {found} pixels, its index says {said}; delete the shard and rerun the stage that makes it"
+                f"{self.store.describe(row)} has {found} pixels, its index says {said}; {how_to_remake(self.store.path(row))}"
             )
         return pixels
 

@@ -82,7 +82,7 @@ def run_pretrain(
     model = build_model(settings, seed)
     if compute.device.type == "cpu":
         use_onednn(model)
-    task, loop = PretrainTask(batches, model), loop_settings(settings, batches.steps_per_epoch)
+    task, loop = PretrainTask(batches, model, compiled=runtime.compile), loop_settings(settings, batches.steps_per_epoch)
     painter = PanelPainter(task, loop.num_steps, settings.num_panels, work_dir / PANELS_FOLDER)
     result = train(
         task, loop, seed=seed, work_dir=work_dir, runtime=runtime, tracker_dir=tracker_dir, identity=f"{settings.digest()}|{sorted(inputs.values())}",
@@ -125,7 +125,7 @@ def write_results(
     state = result.ema_state or result.model.state_dict()
     write_model(output / "model.safetensors", state, facts)
     write_text(output / "config.json", json.dumps({**config, "version": __version__}, indent=2, sort_keys=True) + "\n")
-    epochs = pa.array([step / steps_per_epoch for step in range(result.metrics.num_rows)], pa.float64())
+    epochs = pa.array([step / steps_per_epoch for step in result.metrics["step"].to_pylist()], pa.float64())
     metrics = result.metrics.append_column("epoch", epochs)
     write_table(output / "metrics.parquet", metrics, RUN_METRICS_SCHEMA, settings_digest=settings.digest())
     write_encoder(output / "encoder.safetensors", state, settings.vit, facts)

@@ -21,8 +21,9 @@ LR_REFERENCE_BATCH = 256
 class PretrainTask:
     """Reconstruct masked targets from anchors; see `cdgmae.training.loop.TrainingTask`."""
 
-    def __init__(self, batches: BagBatches, model: CrossViewMAE) -> None:
-        self.batches, self.batch_size = batches, batches.batch_size
+    def __init__(self, batches: BagBatches, model: CrossViewMAE, *, compiled: bool = False) -> None:
+        """As `runtime.compile`, `compiled` is what becomes of the views' filters; the loop compiles the model."""
+        self.batches, self.batch_size, self.compiled = batches, batches.batch_size, compiled
         self.model: nn.Module = model
 
     def batch(self, step: int, samples: range) -> dict[str, Tensor]:
@@ -31,7 +32,7 @@ class PretrainTask:
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], step: int) -> Tensor:
         """Reconstruction loss; the images are finished on the device."""
-        return reconstruct(model, batch, self.batches.settings.image_size).loss
+        return reconstruct(model, batch, self.batches.settings.image_size, compiled=self.compiled).loss
 
     def keys(self, step: int) -> list[str]:
         """Keys of the bags in the global batch of a step."""

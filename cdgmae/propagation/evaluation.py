@@ -19,7 +19,7 @@ from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence
 from cdgmae.propagation.benchmarks.benchmark_kinds import EvaluationSet, benchmark_of, table_scores
 from cdgmae.propagation.engine.clip_results import ClipResults, Rows
 from cdgmae.propagation.engine.clip_workers import ClipWork, computed_clips, prepare_encoder
-from cdgmae.propagation.measures.score_table import table_schema
+from cdgmae.propagation.measures.score_table import check_fractions, table_schema
 from cdgmae.propagation.output.clip_strips import collect_strips
 from cdgmae.propagation.output.predictions import ClipOutputs
 from cdgmae.runtime.compute import start_compute
@@ -120,6 +120,7 @@ def _write_rows(
         **labels, "kind": work.protocol.kind, "protocol": json.dumps(protocol, sort_keys=True), "encoder_digest": encoder_digest
     }  # fmt: skip
     table_rows = [{**common, "sequence": clip.name, "frames": clip.num_frames, **row} for clip, found in rows for row in found]
+    check_fractions(work.protocol.kind, table_rows)
     write_table(
         output, table_rows, table_schema(work.protocol.kind),
         settings_digest=work.protocol.digest(), inputs={work.encoder_settings.text: encoder_digest},

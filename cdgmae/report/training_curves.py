@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cdgmae.names import how_to_remake
 from cdgmae.storage.tables import TableError, read_table
 
 Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -95,7 +96,7 @@ def read_training(metrics: Path, name: str, seed: int | None, config: dict[str, 
     missing = sorted({"step", "loss", "samples_per_second"} - set(table.column_names))
     if missing or table.num_rows == 0:
         lack = f"column(s) {', '.join(missing)}" if missing else "a single step"
-        raise TableError(f"{metrics} lacks {lack}; delete it and train again")
+        raise TableError(f"{metrics} lacks {lack}; {how_to_remake(metrics)}")
     loss = table["loss"].to_numpy().astype(np.float64)
     has_epochs = "epoch" in table.column_names
     position = table["epoch" if has_epochs else "step"].to_numpy().astype(np.float64)
@@ -126,7 +127,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete its folder and train again") from None
+        raise ValueError(f"{path} is not valid JSON ({error}); {how_to_remake(path)}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{path} holds no JSON object; delete its folder and train again")
+        raise ValueError(f"{path} holds no JSON object; {how_to_remake(path)}")
     return values

@@ -41,6 +41,12 @@ class DatasetSettings(Settings):
         le=100_000,
         description="Number of shards; known before the run so that the DAG is. One job makes one shard. ImageNet: 128 of 10,000 images.",
     )
+    assignment: Literal["shuffle", "hash"] = Field(
+        default="shuffle",
+        description="Which shard an image goes to. `shuffle`: at random, all shards of equal size; one image more or less moves all others. `hash`: "
+        "by its key alone, so that images which come or go change only their own shards, and the views and scores of the others are put "
+        "back from work/finished/; sizes vary by some percent. For data sets that grow.",
+    )
     resize: Resize = Field(
         default="none",
         description="`none` keeps the bytes as they are; `shorter_side` scales the shorter side to `image_size` and keeps the "

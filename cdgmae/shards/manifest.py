@@ -6,6 +6,7 @@ It is written once by one job; each shard's job then reads only its own rows.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import logging
 import re
@@ -54,10 +55,11 @@ IMAGES_PER_SHARD = 10_000
 def write_manifest(settings: DatasetSettings, seed: int, output: Path) -> dict[str, Any]:
     """List a data set and assign every image to a shard.
 
-    The seeded shuffle depends on the seed and the number of images alone; shard sizes differ by at most one.
+    The seeded shuffle depends on the seed and the number of images alone; shard sizes differ by at most one. An assignment by hash depends on an
+    image's key and the number of shards alone; sizes vary as those of a random draw do.
 
     Args:
-        settings: `path`, `layout` and `num_shards` are used.
+        settings: `path`, `layout`, `num_shards` and `assignment` are used.
         seed: Root seed.
         output: The manifest to write.
 
@@ -65,7 +67,8 @@ def write_manifest(settings: DatasetSettings, seed: int, output: Path) -> dict[s
         images, left_out (files that are no images of it), classes, megabytes, shards and the manifest's path.
 
     Raises:
-        ValueError: if the data set cannot be listed, has fewer images than shards, or the output cannot be written.
+        ValueError: if the data set cannot be listed, has fewer images than shards (by hash: leaves a shard empty), or the output cannot be
+            written.
     """
     left_out: list[LeftOut] = []
     return write_listing(list_images(settings, left_out), settings, seed, output, left_out)
@@ -81,9 +84,12 @@ def write_listing(
             f"num_shards = {num_shards}, but {settings.path} holds only {count} image(s); every shard needs at least one. "
             f"Lower num_shards (shards.datasets.NAME.num_shards) to at most {count}."
         )
-    shuffle = numpy_generator(seed, "shards", "assignment").permutation(count)
-    shard_of = np.empty(count, dtype=np.int32)
-    shard_of[shuffle] = np.arange(count) % num_shards
+    if settings.assignment == "hash":
+        shard_of = _by_hash(listing["key"].to_pylist(), settings)
+    else:
+        shuffle = numpy_generator(seed, "shards", "assignment").permutation(count)
+        shard_of = np.empty(count, dtype=np.int32)
+        shard_of[shuffle] = np.arange(count) % num_shards
     table = listing.append_column("shard", pa.array(shard_of))
     facts = {"images": count, "num_shards": num_shards, "layout": settings.layout, "seed": seed}
     with explain_write_errors(output):
@@ -103,6 +109,18 @@ def write_listing(
         "shards": num_shards,
         "manifest": str(output),
     }
+
+
+def _by_hash(keys: Sequence[str], settings: DatasetSettings) -> np.ndarray:
+    """The shard of every key: its SHA-256 modulo the number of shards."""
+    num_shards = settings.num_shards
+    shard_of = np.array([int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % num_shards for key in keys], np.int32)
+    if empty := num_shards - len(np.unique(shard_of)):
+        raise ValueError(
+            f"assignment: hash leaves {empty} of num_shards = {num_shards} shard(s) without an image; {settings.path} holds {len(keys)}. "
+            "Lower num_shards (100 images per shard and more are safe), or use assignment: shuffle."
+        )
+    return shard_of
 
 
 def _as_csv(left_out: Sequence[LeftOut]) -> str:

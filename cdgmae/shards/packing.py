@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -25,7 +25,7 @@ from cdgmae.storage.files.atomic import explain_write_errors
 from cdgmae.storage.files.tree_listing import LeftOut
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path
 from cdgmae.storage.media.images import DEEP_NOTE, ImageError
-from cdgmae.storage.tables import TableError, file_sha256, table_facts
+from cdgmae.storage.tables import TableError, file_sha256, read_table, table_facts
 
 logger = logging.getLogger("cdgmae")
 
@@ -157,7 +157,8 @@ def write_dataset(
     manifest = output / names.MANIFEST
     facts = write_listing(listing, settings, seed, manifest, left_out)
     kept = {tar for tar in tars if is_current(tar, settings, manifest)}
-    already = sum(num_images // num_shards + (index < num_images % num_shards) for index, tar in enumerate(tars) if tar in kept)
+    sizes = Counter(read_table(manifest, ["shard"])["shard"].to_pylist())
+    already = sum(sizes[index] for index, tar in enumerate(tars) if tar in kept)
     with ProgressMeter("pack images", num_images, done=already, unit="images") as meter:
         for index, tar in enumerate(tars):
             if tar not in kept:

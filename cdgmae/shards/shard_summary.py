@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cdgmae.names import how_to_remake
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.manifest import image_count
 from cdgmae.storage.files.atomic import explain_write_errors, write_text
@@ -138,9 +139,9 @@ def _check_shard(tar: Path, manifest_hash: str | None) -> tuple[dict[str, Any], 
     size = tar.stat().st_size if tar.is_file() else None
     if size is None or size != facts.get("tar_bytes"):
         found = "is missing" if size is None else f"has {size} bytes instead of {facts.get('tar_bytes')}"
-        raise ValueError(f"{tar} {found}; delete it with its index and write that shard again")
+        raise ValueError(f"{tar} {found}; {how_to_remake(index_path(tar))}")
     if manifest_hash is not None and facts.get("inputs", {}).get("manifest") != manifest_hash:
-        raise ValueError(f"{tar} was made from another manifest; delete it with its index and write that shard again")
+        raise ValueError(f"{tar} was made from another manifest; {how_to_remake(index_path(tar))}")
     bad = index.filter(pc.equal(index["status"], BAD)).to_pylist()
     num_ok = pc.sum(pc.equal(index["status"], OK)).as_py() or 0
     row = {"shard": tar.stem, "ok": num_ok, "bad": len(bad), "tar_bytes": size, "tar_sha256": facts["tar_sha256"]}

@@ -14,6 +14,9 @@ from cdgmae.cluster.queue import jobs_of_folder
 from cdgmae.config import Config
 from cdgmae.status.evidence import JobState, judge
 from cdgmae.status.expected import Job, expected_jobs
+from cdgmae.status.made_otherwise import made_otherwise
+from cdgmae.status.plan import Plan
+from cdgmae.status.undeclared import undeclared_results
 
 STATES = ("done", "running", "failed", "waiting", "to do")
 RECENT_JOBS = 20
@@ -21,21 +24,23 @@ RECENT_JOBS = 20
 SHOWN_ERRORS = 5
 
 
-def workflow_status(config: Config, root: Path = Path(), now: float | None = None) -> dict[str, Any]:
+def workflow_status(config: Config, root: Path = Path(), now: float | None = None, plan: Plan | None = None) -> dict[str, Any]:
     """What the workflow has done, does and has still to do.
 
     Args:
         config: The configuration that the workflow runs with.
         root: Its working directory.
         now: Seconds since 1970; the present if left out.
+        plan: What Snakemake would still make.
 
     Returns:
         `jobs` (state -> number), `groups` (one dict per group, in order: stage, group, total, states, jobs_per_hour, seconds_left),
-        `running` (one per running job), `queue` (the jobs that Slurm holds for this folder) and `errors` (failed and waiting jobs, newest
-        first).
+        `running` (one per running job), `queue` (the jobs that Slurm holds for this folder), `errors` (failed and waiting jobs, newest
+        first), `made_otherwise` (finished ones of another version or other settings) and `undeclared` (path and bytes of what lies in results/
+        beside what the configuration names).
     """
     moment = time.time() if now is None else now
-    states = [judge(job, root, moment) for job in expected_jobs(config)]
+    states = [judge(job, root, moment, plan) for job in expected_jobs(config)]
     groups: dict[tuple[str, str], list[JobState]] = defaultdict(list)
     for state in states:
         groups[state.job.stage, state.job.group].append(state)
@@ -51,6 +56,8 @@ def workflow_status(config: Config, root: Path = Path(), now: float | None = Non
             for job in jobs_of_folder(root)
         ],
         "errors": [_stopped_facts(state, moment) for state in stopped[:SHOWN_ERRORS]],
+        "made_otherwise": made_otherwise(config, states, root),
+        "undeclared": [{"path": path, "bytes": num_bytes} for path, num_bytes in undeclared_results(config, root)],
     }
 
 

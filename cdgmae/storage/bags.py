@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from cdgmae.names import how_to_remake
 from cdgmae.storage.image_shards import OK, ImageRow, ImageShard, check_bytes, checksums, given_shards, index_path, read_index
 from cdgmae.storage.media.images import ImageError, decode_rgb
 from cdgmae.storage.tar_reads import TarReader
@@ -226,9 +227,13 @@ class Bags:
         """Whether the index says that there is an image."""
         return bool(self._rows.good[row])
 
+    def path(self, row: int) -> Path:
+        """The tar that holds a row."""
+        return self._tars.paths[int(self._rows.shard[row])]
+
     def describe(self, row: int) -> str:
         """File and view_index of a row, for messages."""
-        return f"{self._tars.paths[int(self._rows.shard[row])]}, view {self._rows.view_index[row]}"
+        return f"{self.path(row)}, view {self._rows.view_index[row]}"
 
     def _start_process(self) -> None:
         self._lock = threading.Lock()
@@ -271,7 +276,8 @@ class Bags:
             counts = {str(self._tars.paths[row["shard"]]): row["count_all"] for row in stray.to_pylist()}
             example = rows["key"][int(np.flatnonzero(pc.is_null(found).to_numpy())[0])].as_py()
             raise ValueError(
-                f"views without a real image: {counts}, e.g. {example!r}; the views were made from other shards, rerun the views stage"
+                f"views without a real image: {counts}, e.g. {example!r}; the views were made from other shards; "
+                f"{how_to_remake(Path(next(iter(counts))))}"
             )
         return np.asarray(found, dtype=np.int64)
 
@@ -317,7 +323,7 @@ def _read_places(tars: Sequence[Path], first: int) -> pa.Table:
             if lacking.num_rows:
                 raise ValueError(
                     f"{index_path(tars[lacking['shard'][0].as_py() - first])}: a row with status ok has no {name}; "
-                    "delete the shard and rerun its stage"
+                    f"{how_to_remake(tars[lacking['shard'][0].as_py() - first])}"
                 )
             rows = rows.set_column(rows.schema.get_field_index(name), name, pc.fill_null(rows[name], 0))
     return rows

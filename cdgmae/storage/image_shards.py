@@ -14,6 +14,7 @@ import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
@@ -21,9 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cdgmae.names import how_to_remake
 from cdgmae.storage.files.atomic import sync_folder, temporary_name
 from cdgmae.storage.media.images import ImageError
-from cdgmae.storage.tables import TableError, facts_of, read_table, write_table
+from cdgmae.storage.tables import TableError, facts_of, file_sha256, read_table, write_table
+from cdgmae.storage.tar_reads import TarReader
 
 logger = logging.getLogger("cdgmae")
 
@@ -87,11 +90,12 @@ def index_path(tar_path: Path) -> Path:
     return tar_path.with_suffix(".parquet")
 
 
-def _with_all_columns(index: pa.Table, path: Path) -> pa.Table:
+def with_all_columns(index: pa.Table, path: Path) -> pa.Table:
+    """An index that was read from `path`, with null columns for those that its version did not have yet; TableError if it is another table."""
     missing = [field for field in INDEX_SCHEMA if field.name not in index.column_names]
     foreign = sorted(field.name for field in missing if field.name not in LATER_COLUMNS)
     if foreign:
-        raise TableError(f"{path} is no shard index: it lacks {', '.join(foreign)}. Delete it and rerun the stage that makes it.")
+        raise TableError(f"{path} is no shard index: it lacks {', '.join(foreign)}; {how_to_remake(path)}")
     for field in missing:
         index = index.append_column(field, pa.nulls(len(index), field.type))
     return index
@@ -217,21 +221,36 @@ def read_index(tar_path: Path, columns: Sequence[str] | None = None) -> pa.Table
 
     Raises:
         TableError: if there is no readable index (the shard is incomplete).
-        ValueError: if the tar is missing or shorter than the index says.
+        ValueError: if the tar is missing, shorter than the index says, or newer than the index and not what the index describes: its bytes
+            are read once for that.
     """
     path = index_path(tar_path)
     try:
         index = read_table(path, columns)
     except TableError:
-        _with_all_columns(read_table(path), path)  # says what is wrong if it is another table
+        with_all_columns(read_table(path), path)  # says what is wrong if it is another table
         raise
-    expected = facts_of(index.schema).get("tar_bytes")
+    facts = facts_of(index.schema)
+    expected = facts.get("tar_bytes")
     if not tar_path.is_file():
-        raise ValueError(f"{tar_path} is missing although its index is there; delete the index and rerun the stage")
+        raise ValueError(f"{tar_path} is missing although its index is there; {how_to_remake(path)}")
     actual = tar_path.stat().st_size
     if expected is not None and actual != expected:
-        raise ValueError(f"{tar_path} has {actual} bytes, its index says {expected}: truncated; delete both and rerun the stage")
+        raise ValueError(f"{tar_path} has {actual} bytes, its index says {expected}: truncated; {how_to_remake(tar_path)}")
+    changed = tar_path.stat().st_mtime_ns
+    if changed > path.stat().st_mtime_ns and facts.get("tar_sha256", "") not in ("", _sha256_at(tar_path, changed)):
+        raise ValueError(
+            f"{tar_path} was changed after its index was written, and does not have the sha256 that the index gives; "
+            f"{how_to_remake(tar_path)}"
+        )
     return index
+
+
+@lru_cache(maxsize=100_000)
+def _sha256_at(tar_path: Path, changed: int) -> str:
+    """SHA-256 of a tar that was last changed at a time: of one that was touched after its index was written, once per process."""
+    logger.info("%s is newer than its index: its bytes are held against the index's sha256", tar_path)
+    return file_sha256(tar_path)
 
 
 def checksums(sha256: pa.ChunkedArray) -> pa.Array:
@@ -261,8 +280,8 @@ class ImageShard:
             ValueError: if the tar is missing or shorter than the index says.
         """
         self.tar_path = tar_path
-        self.index = _with_all_columns(read_index(tar_path), index_path(tar_path))
-        self._descriptor: int | None = None
+        self.index = with_all_columns(read_index(tar_path), index_path(tar_path))
+        self._tar = TarReader([tar_path])
 
     def rows(self, status: str | None = None) -> Iterator[ImageRow]:
         """All rows in file order, or only those of one status."""
@@ -284,14 +303,5 @@ class ImageShard:
         return data
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset`, without moving any file position (safe from several threads)."""
-        if self._descriptor is None:
-            self._descriptor = os.open(self.tar_path, os.O_RDONLY)
-        data = os.pread(self._descriptor, length, offset)
-        if len(data) != length:
-            raise ValueError(f"{self.tar_path} ends before byte {offset + length}: truncated; delete it and rerun the stage")
-        return data
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Worker processes open the tar themselves."""
-        return {**self.__dict__, "_descriptor": None}
+        """`length` bytes from `offset`, without moving any file position (safe from several threads, through fork and pickle)."""
+        return self._tar.read(0, offset, length)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cdgmae import __version__
+from cdgmae.names import how_to_make, how_to_remake
 from cdgmae.storage.files.atomic import atomic_file, write_bytes
 
 METADATA_KEY = b"cdgmae"
@@ -73,7 +74,7 @@ def write_table(
     facts = {"version": __version__, "settings": settings_digest, "inputs": dict(inputs or {}), **(extra or {})}
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True).encode()})
     with atomic_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -83,9 +84,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         TableError: if the file is missing, truncated or lacks a column.
     """
     try:
-        with pq.ParquetFile(
-            path
-        ) as file:  # `pq.read_table` builds a data set around the file, which takes longer than reading it
+        # `pq.read_table` builds a data set around the file, which takes longer than reading it
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             if columns is None:
                 return file.read()
             missing = set(columns) - set(file.schema_arrow.names)
@@ -93,7 +93,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
                 raise KeyError(f"no column {', '.join(sorted(missing))}")
             return file.read(columns=list(columns)).select(list(columns))
     except (OSError, pa.ArrowException, KeyError) as error:
-        raise TableError(f"{path} cannot be read as a table: {error}. Delete it and rerun the stage that makes it.") from None
+        raise _unreadable(path, error) from None
 
 
 def table_facts(path: Path) -> dict[str, Any]:
@@ -101,8 +101,14 @@ def table_facts(path: Path) -> dict[str, Any]:
     try:
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
-        raise TableError(f"{path} cannot be read as a table: {error}. Delete it and rerun the stage that makes it.") from None
+        raise _unreadable(path, error) from None
     return facts_of(schema)
+
+
+def _unreadable(path: Path, error: Exception) -> TableError:
+    if not path.exists():
+        return TableError(f"{path} is not there; {how_to_make(path)}")
+    return TableError(f"{path} cannot be read as a table: {error}; {how_to_remake(path)}")
 
 
 def facts_of(schema: pa.Schema) -> dict[str, Any]:

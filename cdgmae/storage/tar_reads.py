@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cdgmae.names import how_to_make, how_to_remake
+
 MAX_OPEN = 128
 """Descriptors a reader keeps; thousands of shards stay far below the usual limit of 1024 per process."""
+
+
+def most_open() -> int:
+    """Descriptors that a reader keeps here: `MAX_OPEN`, or a quarter of this process's limit."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MAX_OPEN if limit == resource.RLIM_INFINITY else max(1, min(MAX_OPEN, limit // 4))
 
 
 class _OpenFile:
@@ -39,6 +48,7 @@ class TarReader:
         self._process = os.getpid()
         self._lock = threading.Lock()  # one inherited through fork may be held by a thread that is not there
         self._open: OrderedDict[int, _OpenFile] = OrderedDict()
+        self._most_open = most_open()
 
     def read(self, number: int, offset: int, length: int) -> bytes:
         """`length` bytes of file `number` from `offset`.
@@ -50,7 +60,7 @@ class TarReader:
         data = os.pread(file.descriptor, length, offset)
         if len(data) != length:
             raise ValueError(
-                f"{self.paths[number]} ends before byte {offset + length}: truncated; delete it and rerun the stage that makes it"
+                f"{self.paths[number]} ends before byte {offset + length}: truncated; {how_to_remake(self.paths[number])}"
             )
         return data
 
@@ -64,9 +74,9 @@ class TarReader:
                     file = self._open[number] = _OpenFile(os.open(self.paths[number], os.O_RDONLY))
                 except OSError as error:
                     raise ValueError(
-                        f"{self.paths[number]} cannot be opened ({error.strerror}); rerun the stage that makes it"
+                        f"{self.paths[number]} cannot be opened ({error.strerror}); {how_to_make(self.paths[number])}"
                     ) from None
-                if len(self._open) > MAX_OPEN:
+                if len(self._open) > self._most_open:
                     self._open.popitem(last=False)
             else:
                 self._open.move_to_end(number)

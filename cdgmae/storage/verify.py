@@ -1,15 +1,15 @@
-"""Re-checks files of any stage from their bytes: image shards, tables, safetensors and JSON."""
+"""Re-checks files of any stage from their bytes: all against the SHA-256 in their records, shards, tables, safetensors and JSON by form too."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import os
 import shlex
+import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,8 +18,10 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
 from cdgmae.names import output_with
-from cdgmae.storage.image_shards import BAD, INDEX_SCHEMA, LATER_COLUMNS, OK, ImageRow, ImageShard, index_path
-from cdgmae.storage.tables import table_facts
+from cdgmae.storage.files.records import RECORD_SUFFIX, FileSum, find_record, read_record
+from cdgmae.storage.files.tree_listing import find_files
+from cdgmae.storage.image_shards import BAD, INDEX_SCHEMA, LATER_COLUMNS, OK, ImageRow, index_path, with_all_columns
+from cdgmae.storage.tables import file_sha256, read_table, table_facts
 
 READ_BYTES = 1 << 20
 
@@ -32,6 +34,8 @@ class Finding:
     kind: str
     detail: str
     problems: tuple[str, ...] = ()
+    recorded: bool = False
+    """Whether a record has the SHA-256 of its bytes."""
 
     @property
     def ok(self) -> bool:
@@ -41,12 +45,17 @@ class Finding:
     @property
     def repair(self) -> str | None:
         """The command after which the next run of the workflow makes the file again; None for whole files and those not below `results/`."""
-        output = None if self.ok else output_with(Path(self.path))
-        return None if output is None else shlex.join(["rm", "-r", str(output)])
+        return None if self.deletes is None else shlex.join(["rm", "-r", str(self.deletes)])
+
+    @property
+    def deletes(self) -> Path | None:
+        """What that command deletes: the declared output that the file is or lies in; of a damaged record itself alone."""
+        path = Path(self.path)
+        return None if self.ok else path if path.name.endswith(RECORD_SUFFIX) else output_with(path)
 
 
 def verify_paths(paths: Iterable[Path]) -> list[Finding]:
-    """Check files and folders (walked, hidden names left out); files of other kinds are passed over.
+    """Check files and folders (walked, links followed, hidden names left out); files that no record knows and of other kinds are passed over.
 
     Args:
         paths: Files or folders. A shard's tar and index are one finding, whichever of them is named.
@@ -55,51 +64,113 @@ def verify_paths(paths: Iterable[Path]) -> list[Finding]:
 
 
 def files_to_verify(paths: Iterable[Path]) -> list[Path]:
-    """The files that `verify_file` would check, each shard by its tar alone, sorted within a folder, each once.
+    """The files that `verify_file` would check, each shard by its tar alone, each once, and the records that are damaged or miss a file.
 
     Named paths that do not exist are kept: they are problems.
     """
     chosen: dict[Path, None] = {}
     for path in paths:
-        candidates = sorted(_walk(path)) if path.is_dir() else [path]
-        for file in candidates:
+        files = [path / file.path for file in find_files(path)] if path.is_dir() else [path]
+        for record in _records_of([path, *(file.parent for file in files)] if path.is_dir() else []):
+            chosen.update(dict.fromkeys(_missing(record)))
+        for file in files:
             if file.suffix == ".parquet" and file.with_suffix(".tar").exists():
                 file = file.with_suffix(".tar")
-            if file == path or file.suffix in _CHECKS:
+            if file == path or file.suffix in _CHECKS or _known_sum(file) is not None:
                 chosen[file] = None
     return list(chosen)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(parent, name) for name in files if not name.startswith("."))
+def _records_of(folders: Iterable[Path]) -> Iterator[Path]:
+    for folder in dict.fromkeys(folders):
+        yield from sorted(folder.glob(f".*{RECORD_SUFFIX.removeprefix('.')}"))
+
+
+def _missing(path: Path) -> list[Path]:
+    """The record itself if it is damaged; files that it names and that are lost where Snakemake does not look: inside of folders."""
+    try:
+        record = read_record(path)
+    except ValueError:
+        return [path]
+    lost = [file for file in (path.parent / name for name in record.files) if not file.exists()]
+    outputs = {file: output_with(file) for file in lost}
+    return [file for file, output in outputs.items() if output is not None and output != file and output.exists()]
+
+
+def _known_sum(file: Path) -> FileSum | None:
+    try:
+        record = find_record(file)
+    except ValueError:  # is a finding of its own
+        return None
+    return record.sum_of(file) if record is not None else None
 
 
 def verify_file(path: Path) -> Finding:
-    """Check one file by its ending."""
-    check = _CHECKS.get(path.suffix)
+    """Check one file: its bytes against its record, if there is one, and what its ending says of its form."""
+    if path.name.endswith(RECORD_SUFFIX):
+        return _verify_record(path)
     if not path.is_file():
         return Finding(str(path), "missing", "", ("there is no such file or folder",))
-    if check is None:
-        known = ", ".join(sorted(_CHECKS))
-        return Finding(str(path), "unknown", "", (f"files of this kind cannot be checked; known endings: {known}",))
+    check, known = _CHECKS.get(path.suffix), _known_sum(path)
+    if check is None and known is None:
+        endings = ", ".join(sorted(_CHECKS))
+        return Finding(
+            str(path), "unknown", "", (f"no record knows it, and its kind cannot be checked otherwise; known endings: {endings}",)
+        )
     try:
-        return check(path)
+        found = check(path) if check is not None else Finding(str(path), path.suffix[1:], f"{path.stat().st_size:,} bytes")
+        problems = (*found.problems, *_changes(path, known))
+        return replace(found, problems=problems, recorded=known is not None)
     except (ValueError, OSError, KeyError, TypeError, pa.ArrowException, tarfile.TarError) as error:
         return Finding(str(path), path.suffix[1:], "", (f"{type(error).__name__}: {error}",))
+
+
+def _changes(path: Path, known: FileSum | None) -> Iterator[str]:
+    """How a file, and the index of a tar, differ from their record. A tar's bytes are held against its index, whose sum is the record's."""
+    if known is None:
+        return
+    if path.stat().st_size != known.size:
+        yield f"{path.stat().st_size:,} bytes instead of {known.size:,}"
+    elif path.suffix != ".tar" and file_sha256(path) != known.sha256:
+        yield "its bytes do not have the sha256 of its record"
+    if path.suffix == ".tar":
+        index = index_path(path)
+        if table_facts(index).get("tar_sha256") != known.sha256:
+            yield "the index gives another sha256 of the tar than the record"
+        yield from (f"{index.name}: {change}" for change in _changes(index, _known_sum(index)))
+
+
+def _verify_record(path: Path) -> Finding:
+    try:
+        record = read_record(path)
+    except ValueError as error:
+        return Finding(str(path), "record", "", (str(error),))
+    return Finding(str(path), "record", f"{len(record.files)} files")
+
+
+def repair(findings: Iterable[Finding]) -> list[Path]:
+    """Delete what is damaged, so that the next run of the workflow makes it again.
+
+    Returns:
+        What was deleted; files that no workflow makes stay.
+    """
+    outputs = dict.fromkeys(finding.deletes for finding in findings if finding.deletes is not None)
+    deleted = [output for output in outputs if output.exists()]
+    for output in deleted:
+        shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
+    return deleted
 
 
 def _verify_shard(path: Path) -> Finding:
     """Index there and consistent; tar size and SHA-256; every member's name, place and SHA-256; no member without a row."""
     if not index_path(path).is_file():
-        return Finding(str(path), "shard", "", ("no index beside it: the shard is incomplete, rerun the job that writes it",))
-    shard = ImageShard(path)
+        return Finding(str(path), "shard", "", ("no index beside it: the shard is incomplete",))
+    index = with_all_columns(read_table(index_path(path)), index_path(path))
     problems: list[str] = []
-    if shard.index.schema.remove_metadata() != INDEX_SCHEMA:
+    if index.schema.remove_metadata() != INDEX_SCHEMA:
         problems.append(f"index columns differ from {INDEX_SCHEMA.names}")
         return Finding(str(path), "shard", "", tuple(problems))
-    rows = list(shard.rows())
+    rows = [ImageRow(**row) for row in index.to_pylist()]
     good = [row for row in rows if row.status == OK]
     problems.extend(_row_problems(rows))
     problems.extend(_byte_problems(path, good))
@@ -166,9 +237,7 @@ def _member_problems(path: Path, rows: list[ImageRow]) -> Iterator[str]:
 def _verify_table(path: Path) -> Finding:
     """Every column of every row group can be read, and there is at least one row."""
     if set(INDEX_SCHEMA.names) - set(LATER_COLUMNS) <= set(pq.read_schema(path).names):
-        return Finding(
-            str(path), "shard", "", (f"index without its tar {path.with_suffix('.tar').name}; rerun the job that writes it",)
-        )
+        return Finding(str(path), "shard", "", (f"index without its tar {path.with_suffix('.tar').name}",))
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             file.read_row_group(group).validate(full=True)
@@ -185,9 +254,7 @@ def _verify_safetensors(path: Path) -> Finding:
         with safe_open(path, framework="np") as file:
             shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - it is no mapping
     except SafetensorError as error:
-        return Finding(
-            str(path), "safetensors", "", (f"cut short or no safetensors file ({error}); rerun the job that writes it",)
-        )
+        return Finding(str(path), "safetensors", "", (f"cut short or no safetensors file ({error})",))
     return Finding(str(path), "safetensors", f"{len(shapes)} tensors, {sum(map(math.prod, shapes)):,} values")
 
 

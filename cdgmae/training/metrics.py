@@ -6,11 +6,14 @@ dropped, and are written again, with the same values, by the steps that are take
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pyarrow as pa
 
-from cdgmae.storage.tables import read_table, write_table
+from cdgmae.storage.tables import TableError, read_table, write_table
+
+logger = logging.getLogger("cdgmae")
 
 METRICS_SCHEMA = pa.schema(
     [
@@ -51,7 +54,7 @@ class MetricsLog:
             if int(path.stem) >= first_step:
                 path.unlink()
             elif first_step - int(path.stem) < PART_ROWS:
-                self._rows = read_table(path).to_pylist()[: first_step - int(path.stem)]
+                self._rows = _read_part(path).to_pylist()[: first_step - int(path.stem)]
 
     def append(self, row: Row) -> None:
         """Add the row of the next step; it reaches the disk with the next `flush`, or when a part is full."""
@@ -67,7 +70,17 @@ class MetricsLog:
             write_table(path, self._rows, METRICS_SCHEMA)
 
     def table(self) -> pa.Table:
-        """All rows, in order of the steps."""
+        """All rows, in order of the steps; those of a part that was damaged on disk are missing, and the log says so."""
         self.flush()
-        parts = [read_table(path) for path in sorted(self._folder.glob("*.parquet"))]
+        parts = [_read_part(path) for path in sorted(self._folder.glob("*.parquet"))]
         return pa.concat_tables(parts) if parts else METRICS_SCHEMA.empty_table()
+
+
+def _read_part(path: Path) -> pa.Table:
+    """A part's rows; none of one that is damaged: the training that it tells of is worth more than they are."""
+    try:
+        return read_table(path)
+    except TableError as error:
+        logger.warning("%s is damaged (%s): its rows of metrics are lost, the training goes on", path, error)
+        path.unlink()
+        return METRICS_SCHEMA.empty_table()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdgmae.storage.files.atomic import atomic_file, explain_write_errors
+from cdgmae.storage.files.sealed import drop_if_damaged, remove_sealed, sealed_file
 
 logger = logging.getLogger("cdgmae")
 
@@ -45,18 +45,20 @@ def save_state(work_dir: Path, state: TrainingState, keep: int = 2) -> None:
         ValueError: if it cannot be written (disk full, no permission); the former states stay.
     """
     path = state_path(work_dir, state.step)
-    with explain_write_errors(path), atomic_file(path) as temporary:
+    with sealed_file(path) as temporary:
         try:
             torch.save({name: getattr(state, name) for name in TrainingState.__slots__}, temporary)
         except RuntimeError as error:  # torch's file writer reports a full disk so
             raise OSError(str(error).splitlines()[0]) from error
     for old in sorted(work_dir.glob(STATE_PATTERN))[:-keep]:
-        old.unlink(missing_ok=True)
+        remove_sealed(old)
 
 
 def load_state(work_dir: Path, identity: str) -> TrainingState | None:
-    """The newest saved state that can be read and belongs to `identity`, or None."""
+    """The newest saved state that is as it was written and belongs to `identity`, or None."""
     for path in sorted(work_dir.glob(STATE_PATTERN), reverse=True):
+        if not drop_if_damaged(path):
+            continue
         try:
             state = TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # whatever is wrong with it, an older state or a fresh start is right

@@ -27,7 +27,7 @@ def run_settings(config: Config, run: str) -> PretrainRunSettings:
 
 
 def run_summary(config: Config, run: str) -> str:
-    """The summary of the data set of a run, which is there only if the data set passed its checks."""
+    """The summary of the data set of a run: it depends on every shard, and is there only if the data set passed its checks."""
     return shards.summary(dataset_of_run(config, run))
 
 
@@ -45,6 +45,11 @@ def run_views(config: Config, run: str) -> list[str]:
 def run_images(config: Config, run: str) -> list[str]:
     """Shards of the real images of a run."""
     return shards.shard_files(config, dataset_of_run(config, run))
+
+
+def all_images(config: Config) -> list[str]:
+    """The same of all runs, each once: targets ask for them, so that a lost one is made again before a run that reads it."""
+    return list(dict.fromkeys(file for run in config.pretrain.runs for file in run_images(config, run)))
 
 
 def run_views_flag(config: Config, run: str) -> str:

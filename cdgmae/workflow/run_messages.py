@@ -11,6 +11,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from cdgmae.settings.runtime import FAILS_AGAIN
 from cdgmae.workflow.reasons import short_reason
+from cdgmae.workflow.slurm_states import correct_job_states
 
 LAST_LINES = 20
 REPORT_PAGE = Path("results/report/index.html")
@@ -50,9 +51,7 @@ class RunMessages(logging.Filter):
         return True
 
     def _report(self, record: Any) -> None:
-        lines = {
-            log: _lines(Path(log)) for log in record.log
-        }  # that of the rule, then Slurm's, which holds little of the job's own
+        lines = {log: _lines(Path(log)) for log in record.log}  # the rule's, then Slurm's
         if any(FAILS_AGAIN in line for own in lines.values() for line in own):
             self._give_up(record.jobid)
         if len(record.input) > LISTED_FILES:
@@ -90,3 +89,4 @@ def watch_run(workflow: Any) -> None:
         logger.removeFilter(former)  # of a workflow that this process ran before
     if workflow.is_main_process:
         logger.addFilter(RunMessages(workflow))
+        correct_job_states()

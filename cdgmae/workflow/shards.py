@@ -14,7 +14,9 @@ def dataset_inputs(config: Config, dataset: str) -> list[str]:
 
 def listing_settings(config: Config, dataset: str) -> str:
     """What decides the manifest, as JSON."""
-    return config.shards.datasets[dataset].canonical_json(include={"path", "layout", "num_shards", "image_extension"})
+    return config.shards.datasets[dataset].canonical_json(
+        include={"path", "layout", "num_shards", "image_extension", "assignment"}
+    )
 
 
 def packing_settings(config: Config, dataset: str) -> str:

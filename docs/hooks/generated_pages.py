@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # MkDocs runs this file, but doe
 
 from command_reference import command_page
 from configuration_reference import configuration_page
+from table_costs import table_costs_page
 
 import cdgmae
 
@@ -33,6 +34,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {
         "reference/configuration.md": configuration_page(),
         "reference/commands.md": command_page(),
+        "reference/paper_tables.md": table_costs_page(),
         "reference/python.md": python_page(),
         "reference/numbers.md": numbers_page(ROOT / "perf/results"),
     }

@@ -115,7 +115,7 @@ def measure_steps(bench: Bench, name: str, run: dict[str, Any]) -> None:
         model = build_model(settings, 0).to(bench.device).train()
         if compiled:
             model.compile(dynamic=False)
-        step = make_step(model, settings.image_size, bench.device)
+        step = make_step(model, settings.image_size, bench.device, compiled=compiled)
         first = measure_memory(bench, way, step, batch, need)
         rate = rows / bench.seconds(lambda step=step: step(batch), 10)
         goal, flops = STEP_GOALS.get((name, compiled)), count_flops(settings).true_step
@@ -127,13 +127,15 @@ def measure_steps(bench: Bench, name: str, run: dict[str, Any]) -> None:
         measure_memory(bench, f"{name}, chosen micro-batch", step, join_chunks([batch] * (chosen // rows)), need)
 
 
-def make_step(model: CrossViewMAE, image_size: int, device: str) -> Callable[[dict[str, Tensor]], None]:
+def make_step(
+    model: CrossViewMAE, image_size: int, device: str, *, compiled: bool = False
+) -> Callable[[dict[str, Tensor]], None]:
     """One optimiser step on a batch, as the training loop takes it, without its readings."""
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=1e-4, fused=True)
 
     def step(batch: dict[str, Tensor]) -> None:
         with torch.autocast(device, torch.bfloat16):
-            loss = reconstruct(model, batch, image_size).loss
+            loss = reconstruct(model, batch, image_size, compiled=compiled).loss
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), float("inf"))
         optimizer.step()

@@ -63,7 +63,7 @@ def test_commands_say_that_there_is_no_slurm(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ValueError, match="squeue is not on PATH, so there is no Slurm here"):
         sweep(tmp_path, cancel=False)
     with pytest.raises(ValueError, match="sbatch is not on PATH, so there is no Slurm here"):
-        probe_cluster(ROOT / "workflow/profiles/slurm", tmp_path, 1.0, say=print)
+        probe_cluster(ROOT / "workflow/profiles/slurm", tmp_path, [], 1.0, say=print)
     assert [path.name for path in tmp_path.iterdir()] == [".snakemake"]
 
 

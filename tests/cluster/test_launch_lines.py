@@ -12,7 +12,7 @@ import pytest
 
 from cdgmae.cluster.launch import Shape, deadline, reason_to_stay_out, srun_line, torchrun_line
 from cdgmae.cluster.own_job import OwnJob, own_job, read_job
-from cdgmae.commands.ranks import take_place
+from cdgmae.cluster.ranks import take_place
 from cdgmae.runtime.distribution import join_group, local_rank, local_world_size, rank, world_size
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, StopRequest
 

@@ -19,7 +19,6 @@ from cdgmae.cli import app
 from cdgmae.config import json_schema
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "docs/hooks"))  # as the site's build does
 
 PAGES = sorted(
     path
@@ -27,6 +26,14 @@ PAGES = sorted(
     if path.name != "CHANGELOG.md"  # speaks of what was
 )
 ROOMS = "cdgmae|config|docs|envs|perf|tests|workflow"
+
+
+def generated_page(name: str) -> Any:
+    """A module of docs/hooks, imported as the site's build does."""
+    folder = str(ROOT / "docs/hooks")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    return import_module(name)
 
 
 def page_name(path: Path) -> str:
@@ -68,7 +75,7 @@ def cdgmae_calls(text: str) -> Iterator[list[str]]:
 
 
 def test_the_configuration_page_describes_every_key_of_the_schema() -> None:
-    page = import_module("configuration_reference").configuration_page()
+    page = generated_page("configuration_reference").configuration_page()
     schema = json.loads(json_schema())
     for name, definition in schema["$defs"].items():
         if "properties" not in definition:
@@ -83,7 +90,7 @@ def test_the_configuration_page_describes_every_key_of_the_schema() -> None:
 
 
 def test_the_command_page_names_every_command_and_option() -> None:
-    page = import_module("command_reference").command_page()
+    page = generated_page("command_reference").command_page()
     sections = dict(re.findall(r"^#+ `cdgmae ([\w -]+)`\n(.*?)(?=^#|\Z)", page, re.DOTALL | re.MULTILINE))
     for words, command in COMMANDS.items():
         for name in options(command) - {"--help"}:

@@ -17,6 +17,7 @@ from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.storage.bags import Bags
+from cdgmae.storage.files.atomic import temporary_name
 from tests.generators.conftest import ENCODER, training_settings
 
 CPU = torch.device("cpu")
@@ -56,7 +57,7 @@ def test_missing_parts_are_made_and_finished_ones_are_kept(
     reference = content(fill(tmp_path, shard_tar)).clone()
     before = times(tmp_path)
     part_path(tmp_path, "latents", 2).unlink()
-    part_path(tmp_path, "latents", 4).with_name(".000000004.latents.npy.tmp").write_bytes(b"half")
+    temporary_name(part_path(tmp_path, "latents", 4)).write_bytes(b"half")
     monkeypatch.setenv("CDGMAE_TIME_LIMIT", "0")
     with pytest.raises(Interrupted, match="2 of 3 parts are kept"):
         fill(tmp_path, shard_tar)
@@ -64,6 +65,20 @@ def test_missing_parts_are_made_and_finished_ones_are_kept(
     assert torch.equal(content(fill(tmp_path, shard_tar)), reference)
     after = times(tmp_path)
     assert {name for name in after if after[name] != before[name]} == {"000000002.latents.npy", "000000002.embeddings.npy"}
+
+
+@pytest.mark.parametrize("kind", ["latents", "embeddings"])
+def test_a_damaged_part_is_said_and_made_again_and_no_other(
+    shard_tar: Path, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    reference = content(fill(tmp_path, shard_tar)).clone()
+    before, part = times(tmp_path), part_path(tmp_path, kind, 2)
+    damaged = bytearray(part.read_bytes())
+    damaged[-7] ^= 4
+    part.write_bytes(damaged)
+    assert torch.equal(content(fill(tmp_path, shard_tar)), reference)
+    assert f"{part} is damaged" in caplog.text
+    assert {name.split(".")[0] for name, time in times(tmp_path).items() if time != before[name]} == {"000000002"}
 
 
 def test_images_are_decoded_once_and_ahead_by_threads(shard_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

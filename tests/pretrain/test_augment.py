@@ -10,6 +10,7 @@ from torchvision.transforms.v2 import functional
 
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from cdgmae.pretrain.augment import MAX_ENLARGED, filter_matrix, finish_views, padded_regions, scale_by_products, scale_one_by_one
+from cdgmae.runtime.environment import compiler_problem
 
 SIDE = 24
 LARGEST = MAX_ENLARGED * SIDE
@@ -99,6 +100,13 @@ def test_a_batch_of_targets_alone_has_no_anchors() -> None:
     batch["flips"] = batch["flips"][:, :1]
     target, anchors = finish_views(batch, SIDE)
     assert (target.shape, anchors) == ((6, 3, SIDE, SIDE), None)
+
+
+@pytest.mark.skipif(compiler_problem() is not None, reason="no C compiler")
+def test_compiled_filters_give_the_same_views() -> None:
+    batch = drawn_batch(1, nested=True)
+    compiled, plain = (scale_by_products(batch, SIDE, torch.float32, compiled=way) for way in (True, False))
+    torch.testing.assert_close(compiled, plain, atol=1e-3, rtol=0)  # of 255 levels
 
 
 def test_autocast_does_not_round_the_filter() -> None:

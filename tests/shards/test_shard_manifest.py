@@ -43,6 +43,34 @@ def test_the_manifest_depends_on_the_seed_and_the_images_alone(make_tree: Make, 
     assert pq.read_table(tmp_path / "a.parquet")["shard"] != pq.read_table(tmp_path / "c.parquet")["shard"]
 
 
+def test_by_hash_images_that_come_or_go_change_their_own_shards_alone(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
+    images, manifest = [f"c/{i:03d}.jpg" for i in range(400)], tmp_path / "m.parquet"
+
+    def shards(name: str, assignment: str, images: list[str], seed: int = 0) -> list[list[str]]:
+        settings = dataset(make_tree(*images, root=name), num_shards=10).model_copy(update={"assignment": assignment})
+        write_manifest(settings, seed, manifest)
+        return [[row["key"] for row in shard_rows(manifest, settings, shard)] for shard in range(10)]
+
+    before = shards("before", "hash", images)
+    assert sum(map(len, before)) == 400
+    assert 20 <= min(map(len, before)) <= max(map(len, before)) <= 60  # as 400 random draws from 10
+    assert shards("before", "hash", images, seed=1) == before
+    after = shards("after", "hash", [*images[1:], "c/new.jpg"])
+    changed = {number for number in range(10) if before[number] != after[number]}
+    assert changed == {number for number in range(10) if "000" in before[number] or "new" in after[number]}
+    assert 1 <= len(changed) <= 2
+    shuffled = shards("before", "shuffle", images)
+    assert (
+        sum(one != other for one, other in zip(shuffled, shards("after", "shuffle", [*images, "c/new.jpg"]), strict=True)) == 10
+    )
+
+
+def test_a_shard_that_the_hash_leaves_empty_is_refused(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
+    settings = dataset(make_tree(*NAMES), num_shards=20).model_copy(update={"assignment": "hash"})
+    with pytest.raises(ValueError, match=r"leaves \d+ of num_shards = 20 shard\(s\) without an image.*assignment: shuffle"):
+        write_manifest(settings, 0, tmp_path / "m.parquet")
+
+
 def test_more_shards_than_images_is_refused_with_the_number(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"num_shards = 9.*only 2 image.*at most 2"):
         write_manifest(dataset(make_tree("a/1.jpg", "a/2.jpg"), num_shards=9), 0, tmp_path / "m.parquet")

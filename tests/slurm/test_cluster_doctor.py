@@ -36,7 +36,8 @@ default-resources: {slurm_partition: cpu, mem_mb: 1000, slurm_extra: "'--begin=n
 
 
 def doctor(cluster: VirtualCluster, folder: Path, profile: str, *options: str) -> dict[str, Any]:
-    (folder / "config.yaml").write_text(profile)
+    (folder / "profile").mkdir()
+    (folder / "profile/config.yaml").write_text(profile)
     command = [
         sys.executable,
         "-m",
@@ -44,7 +45,7 @@ def doctor(cluster: VirtualCluster, folder: Path, profile: str, *options: str) -
         "doctor",
         "--cluster",
         "--profile",
-        str(folder),
+        str(folder / "profile"),
         "--folder",
         str(folder),
         "--json",

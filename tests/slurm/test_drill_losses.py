@@ -1,4 +1,4 @@
-"""Drills 2 and 3: a node dies, then the controller dies, while views are sampled: nothing is lost, nothing is done twice."""
+"""Drills 2 and 3: nodes, the controller, and jobs on a partition with PreemptMode=CANCEL die, while views are sampled and a network is trained."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.drill_place import VIEWS, DrillPlace, Watch, copy_place, write_profile
+from tests.slurm.drill_place import TRAINING, VIEWS, DrillPlace, Watch, copy_place, training_facts, write_profile
 from tests.slurm.kept_process import wait_until
 from tests.slurm.virtual_cluster import VirtualCluster
 
@@ -29,9 +29,9 @@ def wait_for_more_views(watch: Watch) -> None:
     wait_until(lambda: finished() > before, 120, f"no more views: {watch.logs()}")
 
 
-def lose_a_node(place: DrillPlace) -> None:
-    """Kill the node on which shard 00000 is made, and wait until Slurm has started the job again on another."""
-    cluster, job = place.cluster, place.job("make_views", "00000")
+def lose_a_node(place: DrillPlace, rule: str, shard: str = "") -> None:
+    """Kill the node on which a job of a rule runs, and wait until Slurm has started the job again on another."""
+    cluster, job = place.cluster, place.job(rule, shard)
     lost = cluster.job(job)["BatchHost"]
     cluster.kill_node(lost)
 
@@ -50,7 +50,7 @@ def test_a_lost_node_and_a_lost_controller_cost_nothing(
     with Watch(place, "make_views") as views:
         first = place.start(*VIEWS)
         wait_for_more_views(views)
-        lose_a_node(place)
+        lose_a_node(place, "make_views", "00000")
         wait_for_more_views(views)
 
         os.kill(first.pid, signal.SIGKILL)
@@ -66,3 +66,42 @@ def test_a_lost_node_and_a_lost_controller_cost_nothing(
     assert len(made) == 24 * 4
     for name in VIEWS:
         assert (place.folder / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def wait_for_more_steps(watch: Watch, tries: int) -> int:
+    """Wait until a try after so many earlier ones has taken steps.
+
+    Returns:
+        How many tries there are now.
+    """
+    wait_until(
+        lambda: len(watch.logs()) > tries and re.search(r" [1-9]\d*/\d+ steps", watch.logs()[-1]) is not None,
+        180, f"no more steps: {watch.logs()}",
+    )  # fmt: skip
+    return len(watch.logs())
+
+
+def test_a_training_survives_preemption_that_cancels_and_a_lost_node(
+    cluster: VirtualCluster, undisturbed: Path, prepared: Path, tmp_path: Path
+) -> None:
+    place = copy_place(cluster, prepared, tmp_path / "place")
+    write_profile(place.folder / "profile", {"pretrain_encoder": WHOLE_NODE | {"slurm_partition": "lowcancel"}})
+    rule, encoder = "pretrain_encoder", f"{TRAINING}/encoder.safetensors"
+    with Watch(place, rule) as training:
+        controller = place.start(encoder)
+        tries = 0
+        for grace in (10, 0):  # seconds to save the state; none: what was not saved is done again
+            cluster.call("scontrol", "update", "PartitionName=lowcancel", f"GraceTime={grace}")
+            tries = wait_for_more_steps(training, tries)
+            job = place.job(rule)
+            node = cluster.job(job)["BatchHost"]
+            cluster.call("sbatch", "--partition=high", f"--nodelist={node}", "--exclusive", "--mem=1000", "--wrap", "sleep 1")
+            wait_until(lambda: cluster.job(job)["JobState"] != "RUNNING", 60, "the job is not preempted")  # noqa: B023
+        wait_until(lambda: cluster.job(job)["JobState"] == "PREEMPTED", 60, "the job does not end")
+        tries = wait_for_more_steps(training, tries)
+        lose_a_node(place, rule)
+        assert controller.wait(300) == 0, controller.output()
+    assert "PREEMPTED" not in controller.output()
+    assert sum("going on after step" in log for log in training.logs()) >= 2, training.logs()
+    assert (place.folder / encoder).read_bytes() == (undisturbed / encoder).read_bytes()
+    assert training_facts(place.folder / TRAINING) == training_facts(undisturbed / TRAINING)

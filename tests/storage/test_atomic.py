@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cdgmae.storage.files.atomic import atomic_file, atomic_folder, explain_write_errors, write_bytes, write_text
+from cdgmae.storage.files.atomic import atomic_file, atomic_folder, explain_write_errors, temporary_name, write_bytes, write_text
+from cdgmae.storage.files.locks import exclusive_writer
 
 
 @contextmanager
@@ -51,10 +52,21 @@ def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(tmp_path: Path) -> 
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.bin", "old")]
 
 
-def test_leftovers_of_a_killed_attempt_are_overwritten(tmp_path: Path) -> None:
-    (tmp_path / ".a.txt.tmp").write_text("left over, and longer than the new content")
-    write_text(tmp_path / "a.txt", "new")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "new")]
+def test_leftovers_of_a_killed_attempt_are_removed_by_the_next_writer_and_no_others(tmp_path: Path) -> None:
+    for target in ("a.tar", "a.parquet", "a", "ab.tar"):
+        temporary_name(tmp_path / target).write_text("left over")
+    temporary_name(tmp_path / "a.tar").mkdir()
+    with exclusive_writer(tmp_path / "a.tar"):
+        write_text(tmp_path / "a.tar", "new")
+    left = sorted(path.name.rpartition("~")[0] or path.name for path in tmp_path.iterdir())
+    assert left == [".a", ".ab.tar", "a.tar"]
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "a") as one, atomic_file(tmp_path / "a") as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "one")]
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:

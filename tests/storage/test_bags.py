@@ -175,6 +175,9 @@ def test_single_images_are_read_by_key_and_held_against_their_checksum(tmp_path:
         bags.image(bag.rows[1])
     tar = views[0].read_bytes()
     views[0].write_bytes(tar.replace(b"C1", b"C9"))
+    with pytest.raises(ValueError, match=r"changed after its index was written.*make it again"):
+        Bags(reals, views)
+    os.utime(views[0], (1, 1))  # damage that nobody wrote
     for opened in (bags, Bags(reals, views).usable(), pickle.loads(pickle.dumps(bags))):
         with pytest.raises(ImageError, match="bytes differ from the SHA-256"):
             opened.read(opened.bag(opened.position("c")).rows[1])

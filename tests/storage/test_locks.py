@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from cdgmae.cli import app
 from cdgmae.storage.files.locks import exclusive_writer
+from cdgmae.storage.files.publishing import published
+from cdgmae.storage.verify import verify_paths
+from tests.consistency.test_consistency_summary import write_source
 
 HOLD = """
 import sys, time
@@ -46,3 +55,41 @@ def test_lock_dies_with_a_killed_process(tmp_path: Path) -> None:
     with exclusive_writer(output):
         assert time.monotonic() - started < 5
     assert not output.exists()
+
+
+def test_who_is_waited_for_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = hold(tmp_path / "seed0", 0.5)
+    with exclusive_writer(tmp_path / "seed0"):
+        pass
+    assert first.wait() == 0
+    assert f"waiting for process {first.pid} on {socket.gethostname()} since 20" in caplog.text
+    assert f"writing {tmp_path / 'seed0'}" in caplog.text
+
+
+def test_two_runs_on_one_work_folder_come_one_after_the_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    work = tmp_path / "work/seed0"
+    first = hold(work, 1.0)  # as a run with another output does
+    with published(tmp_path / "results/run/seed1", work=work):
+        assert work.read_text() == "first"
+    assert first.wait() == 0
+    assert f"waiting for process {first.pid}" in caplog.text
+
+
+def test_eighteen_summaries_at_once_are_one(tmp_path: Path) -> None:
+    table = write_source(tmp_path / "tables", "s", "s_ldm", {"gs": 0.9, "ls": 0.5, "nps": 0.7, "nps_reverse": 0.7})
+    output = tmp_path / "summary.parquet"
+    children = []
+    for _ in range(18):
+        child = os.fork()
+        if child == 0:
+            done = CliRunner().invoke(app, ["consistency", "summarise", "--output", str(output), str(table)])
+            os._exit(done.exit_code)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 18
+    assert [finding for finding in verify_paths([tmp_path]) if not finding.ok] == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".summary.record.json",
+        "summary.csv",
+        "summary.parquet",
+        "tables",
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import signal
 from collections.abc import Iterator
 from datetime import timedelta
@@ -26,7 +27,7 @@ from cdgmae.training.failures import FAILURE_FILE, USUAL_STEPS, LossWatch
 from cdgmae.training.loop import Observer, TrainingResult, _update_ema, choose_micro_batches, train
 from cdgmae.training.schedule import LoopSettings, learning_rate, parameter_groups
 from cdgmae.training.session import METRICS_FOLDER
-from cdgmae.training.state import STATE_PATTERN, load_state
+from cdgmae.training.state import STATE_PATTERN, TrainingState, load_state, save_state, state_path
 from cdgmae.training.traced_memory import MemoryNeed
 
 SETTINGS = LoopSettings(num_steps=30, learning_rate=1e-2, warmup_steps=5, weight_decay=0.1, ema_decay=0.9)
@@ -136,17 +137,43 @@ def test_signal_saves_state_and_the_next_run_goes_on(tmp_path: Path) -> None:
     same(undisturbed, run(RegressionTask(), tmp_path / "b", every=1e9))
 
 
-def test_last_states_are_kept_and_a_torn_one_falls_back_to_the_one_before(tmp_path: Path) -> None:
+def test_last_states_are_kept_and_damaged_ones_fall_back_to_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     undisturbed = run(RegressionTask(), tmp_path / "a")
     with pytest.raises(Killed):
         run(RegressionTask(die_at=20), tmp_path / "b", every=1e9, checkpoint_interval_steps=4, keep_checkpoints=3)
     states = sorted((tmp_path / "b").glob(STATE_PATTERN))
     assert [path.stem for path in states] == ["state-000000012", "state-000000016", "state-000000020"]
     states[-1].write_bytes(b"torn")
+    flipped = bytearray(states[-2].read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    states[-2].write_bytes(flipped)
     steps: list[int] = []
     again = run(RegressionTask(), tmp_path / "b", observe=lambda step, _: steps.append(step))
-    assert steps[0] == 17
+    assert steps[0] == 13
+    assert all(f"{state} is damaged" in caplog.text for state in states[1:])
     same(undisturbed, again)
+
+
+def test_no_flipped_bit_of_a_state_is_loaded(tmp_path: Path) -> None:
+    draw, state = random.Random(0), TrainingState("id", 3, {"w": torch.arange(50.0)})
+    for _ in range(40):
+        save_state(tmp_path, state)
+        path = state_path(tmp_path, 3)
+        content = bytearray(path.read_bytes())
+        content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(content)
+        assert load_state(tmp_path, "id") is None
+
+
+def test_damaged_metrics_cost_their_rows_and_not_the_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Killed):
+        run(RegressionTask(die_at=20), tmp_path, every=1e9, checkpoint_interval_steps=4)
+    part = next((tmp_path / METRICS_FOLDER).glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:-9])
+    assert run(RegressionTask(), tmp_path).metrics["step"].to_pylist() == list(range(20, 30))
+    assert f"{part} is damaged" in caplog.text
 
 
 def test_state_of_other_settings_is_not_used(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_what_does_not_belong_together_is_refused(whole: Path, tmp_path: Path) -
         build_index(IndexSettings(), 0, tables, tmp_path / "index.faiss")
     build_index(IndexSettings(), 0, tables[:1], tmp_path / "index.faiss")
     both = [tables[0], *embed([other], tmp_path / "b")]
-    with pytest.raises(ValueError, match="made from other shards; delete results/embeddings"):
+    with pytest.raises(ValueError, match="made from other shards; delete it"):
         NeighbourSearch(NeighbourViews(), [whole, other], both, tmp_path / "index.faiss")
     with pytest.raises(ValueError, match=r"image_size = 20 is not a multiple of the patch size 8.*image_size = 16"):
         embed_images(EmbeddingSettings(image_size=20), whole, parse_encoder("pixels:8"), tmp_path / "e.parquet", runtime=ON_CPU)

@@ -81,7 +81,7 @@ def test_a_given_rate_needs_no_generator_but_images(project: Path) -> None:
     assert plan(project, "--seconds-per-view", 1, "--images", 100, "--bytes-per-view", 1000)["views"] == 300
     shard = project / "results" / "shards" / "animals" / "00001.tar"
     index_path(shard).unlink()
-    with pytest.raises(ValueError, match="run `snakemake shards` first, or give --images"):
+    with pytest.raises(ValueError, match="run `snakemake --cores all shards` first, or give --images"):
         plan(project, "--seconds-per-view", 1)
     import pyarrow as pa
 

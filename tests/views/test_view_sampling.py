@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import random
 import shutil
 import tarfile
@@ -248,6 +249,7 @@ def test_kept_views_of_other_settings_or_damaged_ones_are_drawn_again(
         data[(row.offset or 0) + (row.length or 0) // 2] ^= 1
         tar.unlink()  # the shard itself is another name of the same file
         tar.write_bytes(data)
+        os.utime(tar, (1, 1))  # damage that nobody wrote
     assert keep_shard(shard_tar, generator_dir, folder, num_views=4)["found_finished"] == 17
 
 

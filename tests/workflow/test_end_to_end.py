@@ -14,6 +14,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from cdgmae.config import load_config
+from cdgmae.status.status_summary import workflow_status
+from cdgmae.storage.verify import verify_paths
 from cdgmae.training.metrics import MACHINE_COLUMNS
 from tests.workflow.conftest import Workplace, environment, set_key, tiny_config
 
@@ -61,9 +64,12 @@ def test_declared_files_exist_and_nothing_unfinished_is_left_in_work(finished: W
     missing = [name for name in DECLARED if not (finished.folder / name).is_file()]
     assert missing == []
     files = [path.relative_to(finished.folder / "work") for path in (finished.folder / "work").rglob("*") if path.is_file()]
-    assert [str(path) for path in files if path.parts[0] != "finished"] == []
+    assert [str(path) for path in files if path.parts[0] not in ("finished", "last_run.json")] == []
     hidden = [str(path) for path in (finished.folder / "results").rglob(".*")]
-    assert [name for name in hidden if not name.endswith(".snakemake_timestamp")] == []
+    assert [name for name in hidden if not name.endswith((".snakemake_timestamp", ".record.json"))] == []
+    assert [found for found in verify_paths([finished.folder / "results"]) if not found.ok or not found.recorded] == []
+    facts = workflow_status(load_config(finished.config_file), finished.folder)
+    assert (facts["undeclared"], facts["made_otherwise"]) == ([], [])
 
 
 def test_every_job_left_a_log_and_a_benchmark(finished: Workplace) -> None:

@@ -7,16 +7,24 @@ The tree is one that Snakemake holds for finished; its files are empty, since on
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import shutil
+import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cdgmae.config import load_config
+from cdgmae.status.evidence import judge
+from cdgmae.status.expected import expected_jobs
+from cdgmae.status.plan import read_plan
+from cdgmae.workflow.last_run import RECORD
 from tests.workflow.conftest import ROOT, Workplace, set_key, tiny_config
 from tests.workflow.planning import outputs_of_jobs, planned
 from tests.workflow.what_reruns import Row, page
@@ -25,7 +33,7 @@ BEHIND = [
     (r"write_manifest photos", [r"write_shard photos \d+", r"summarise_shards photos"]),
     (r"write_shard photos (\d+)", [
         r"summarise_shards photos", r"(make|gather)_views \w+ \1", r"embed_images near \1", r"score_views \w+ \1",
-        r"train_generator s_ldm", r"pretrain_encoder \w+ 0",
+        r"train_generator s_ldm",
     ]),
     (r"summarise_shards photos", [r"train_generator s_ldm", r"gather_views (near|far) \d+", r"pretrain_encoder \w+ 0", r"write_report"]),
     (r"train_generator s_ldm", [r"make_views s_ldm \d+"]),
@@ -251,6 +259,51 @@ def test_images_are_told_apart_as_configured(tree: Workplace, notice: str, chang
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def status_of(tree: Workplace) -> list[Any]:
+    """What is to do by `cdgmae status`, asked as it asks."""
+    config, now = load_config(tree.config_file), time.time()
+    for job in expected_jobs(config):  # which succeeded all
+        (tree.folder / job.benchmark).parent.mkdir(parents=True, exist_ok=True)
+        (tree.folder / job.benchmark).touch()
+    plan = read_plan(config, tree.folder, now)
+    assert plan is not None
+    return [job for job in expected_jobs(config) if judge(job, tree.folder, now, plan).state == "to do"]
+
+
+@pytest.mark.parametrize(
+    ("lost", "key", "value"),
+    [
+        (None, "seed", 0),
+        ("results/views/s_ldm/00001.tar", "seed", 0),
+        ("results/pretrain/cdg/seed0/panels", "seed", 0),
+        (None, "views.sources.s_ldm.sampling.guidance_scale", 2.0),
+        ("results/shards/photos/00000.tar", "consistency.image_size", 32),
+    ],
+)
+def test_status_has_to_do_what_snakemake_plans(tree: Workplace, lost: str | None, key: str, value: Any) -> None:
+    with configured(tree, set_key(photos_config(), key, value)), set_aside(tree.folder / lost) if lost else nullcontext():
+        wanted = Counter(job.split()[0] for job in planned(tree))
+        assert Counter(job.rule for job in status_of(tree)) == wanted
+    assert bool(wanted) == (lost is not None or key != "seed")
+
+
+def test_beside_a_run_what_it_set_out_to_make_is_to_do_until_it_is_made_again(
+    tree: Workplace, jobs: dict[str, list[str]]
+) -> None:
+    lock, record = tree.folder / ".snakemake/locks/0.input.lock", tree.folder / RECORD
+    before = record.read_text()
+    files = [file for job in like(jobs, r"score_views s_ldm \d+") for file in jobs[job]]
+    try:
+        lock.touch()
+        record.write_text(json.dumps(json.loads(before) | {"planned": files, "started": time.time() + 60}))
+        assert [job.rule for job in status_of(tree)] == ["score_views"] * 2
+        record.write_text(json.dumps(json.loads(before) | {"planned": files, "started": 0.0}))
+        assert status_of(tree) == []
+    finally:
+        lock.unlink()
+        record.write_text(before)
+
+
 STAGES = {
     "shards": ["write_manifest", "write_shard", "summarise_shards"],
     "views": ["train_generator", "make_views", "gather_views", "embed_images", "index_embeddings"],
@@ -268,6 +321,16 @@ def test_the_target_of_a_stage_asks_for_every_result_of_it(tree: Workplace, jobs
         if job.split()[0] in STAGES[stage]:
             with set_aside(tree.folder / outputs[0]):
                 assert job in planned(tree, stage), job
+
+
+@pytest.mark.parametrize("target", ["pretrain", "propagation", "report", "table4", "all"])
+def test_a_run_that_must_be_trained_waits_for_its_lost_shard_whatever_the_target(tree: Workplace, target: str) -> None:
+    """Runs name the summary of their shards, not each of them; whoever asks for runs asks for the shards."""
+    with (
+        configured(tree, set_key(photos_config(), "pretrain.runs.cdg.anchor_masking_ratio", 0.5)),
+        set_aside(tree.folder / "results/shards/photos/00001.tar"),
+    ):
+        assert planned(tree, target) >= {"write_shard photos 00001", "summarise_shards photos", "pretrain_encoder cdg 0"}
 
 
 IMAGES = ["added", "removed", "replaced", "written again"]

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from cdgmae.cli import app
 from cdgmae.paper import PAPER_TABLES
+from tests.docs.test_pages_say_what_is import generated_page
 from tests.workflow.conftest import RESUME, ROOT, SNAKEMAKE, Workplace, environment
 
 PAPER = ROOT / "workflow/experiments/paper.yaml"
@@ -56,11 +57,13 @@ def test_tables_of_the_papers_settings_list_a_complete_job_graph(example_trees: 
         assert f"results/propagation/cdg_a3_seed2/{clip_set}.parquet" in text
 
 
-def test_the_overlay_of_table_4_brings_all_its_runs(example_trees: Path) -> None:
+def test_the_overlay_of_table_4_brings_all_its_runs_and_the_page_of_costs_counts_them(example_trees: Path) -> None:
     code, text = plan(example_trees, "table4", overlay="table4")
     assert code == 0, text[-3000:]
     counts = job_counts(text)
     assert (counts["pretrain_encoder"], counts["propagate_labels"], counts["write_table"]) == (18, 54, 1)
+    cost = generated_page("table_costs").cost_of("table4")
+    assert (cost.trainings, cost.propagations, cost.view_jobs, cost.score_jobs) == (18, 54, counts["make_views"], 0)
 
 
 ZOO_WEIGHTS = ("ibot_vits16.pth", "siammae_vits16.pth", "cropmae_vits16.pth")
@@ -68,8 +71,9 @@ ZOO_WEIGHTS = ("ibot_vits16.pth", "siammae_vits16.pth", "cropmae_vits16.pth")
 
 @pytest.mark.parametrize(("base", "encoders"), [((), 10), ((PAPER,), 14)])
 def test_public_encoders_are_judged_under_one_protocol_alone_and_beside_the_papers_runs(
-    example_trees: Path, base: tuple[Path, ...], encoders: int
+    example_trees: Path, base: tuple[Path, ...], encoders: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(example_trees)  # `config check` looks for the data
     (example_trees / "data/weights").mkdir()
     for name in ZOO_WEIGHTS:
         (example_trees / "data/weights" / name).touch()

@@ -1,8 +1,7 @@
 # Stage pretrain: one cross-view masked autoencoder per run and seed. Its checkpoints live in work/, which no failed job clears.
 rule pretrain_encoder:
     input:
-        gate=of(pretrain.run_summary),
-        images=of(pretrain.run_images),
+        images=of(pretrain.run_summary),  # of all shards; naming each of them for every run is a third of a large plan
         views=of(pretrain.run_views),
         scores=of(pretrain.run_scores),
     output:
@@ -56,3 +55,4 @@ rule pretrain_encoder:
 rule pretrain:
     input:
         pretrain.results(CONFIG),
+        of(pretrain.all_images),

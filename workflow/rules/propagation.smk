@@ -109,3 +109,4 @@ rule summarise_propagation:
 rule propagation:
     input:
         propagation.results(CONFIG),
+        of(pretrain.all_images),

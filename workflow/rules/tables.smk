@@ -52,8 +52,10 @@ for table in PAPER_TABLES:
             table
         input:
             names.paper_table(table, "html"),
+            of(pretrain.all_images),
 
 
 rule tables:
     input:
         [names.paper_table(table, "html") for table in PAPER_TABLES],
+        of(pretrain.all_images),

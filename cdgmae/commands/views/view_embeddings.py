@@ -44,12 +44,12 @@ def embed(
     First of three steps of a `knn` source: embed every shard, `index` them together, then `make` the views.
     """
     from cdgmae.runtime.devices import limit_threads
-    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.files.publishing import published
     from cdgmae.views.gathering.embedding import embed_images
 
     parsed, here = parse_settings(EmbeddingSettings, settings), parse_runtime(runtime, device, threads=threads)
     limit_threads(here.thread_limit)
-    with exclusive_writer(output):
+    with published(output):
         result = embed_images(parsed, shard, parse_encoder(encoder), output, runtime=here)
     print_result(result)
 
@@ -62,10 +62,10 @@ def index(
     threads: ThreadsOption = None,
 ) -> None:
     """Build the search index from the embedding tables of all shards: exact up to a million images, an inverted file beyond."""
-    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.files.publishing import published
     from cdgmae.views.gathering.neighbours import build_index, embedding_tables
 
     parsed = parse_settings(IndexSettings, settings)
-    with exclusive_writer(output):
+    with published(output):
         result = build_index(parsed, seed, embedding_tables(embeddings), output, threads=threads or 1)
     print_result(result)

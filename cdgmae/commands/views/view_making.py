@@ -62,7 +62,7 @@ def make(
     Kinds that draw views keep them as they are made: killed at any moment and started again, with any number of processes and any
     batch size, only what is missing is made.
     """
-    from cdgmae.storage.files.locks import exclusive_writer
+    from cdgmae.storage.files.publishing import published
     from cdgmae.storage.image_shards import find_shards
 
     views = parse_views(settings, batch_size=batch_size, max_bad_fraction=max_bad_fraction)
@@ -71,7 +71,7 @@ def make(
         seed=seed, shard=shard, all_shards=find_shards(given.get("shards", shard.parent)), output=output,
         work=work or output.parent / f".work-{output.stem}", inputs=given, runtime=parse_runtime(runtime, device, precision, threads),
     )  # fmt: skip
-    with exclusive_writer(output):
+    with published(output, output.with_suffix(".parquet"), work=work):
         result = views.make(job)
     print_result(result)
 

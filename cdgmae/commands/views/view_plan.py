@@ -116,7 +116,7 @@ def _measured(
 
     if not tars:
         raise ValueError(
-            f"no shard of {views.dataset_of(config, source)} exists yet, so there is nothing to measure with; run `snakemake shards`"
+            f"no shard of {views.dataset_of(config, source)} exists yet, so there is nothing to measure with; run `snakemake --cores all shards`"
         )
     generator, settings = views.generator_folder(config, source), views.generator_source(config, source).sampling
     compute = start_compute(runtime)

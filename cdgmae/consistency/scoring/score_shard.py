@@ -178,6 +178,6 @@ def _check_bad_fraction(table: pa.Table, limit: float, tar: Path) -> None:
     first = bad.slice(0, 1).to_pylist()[0]
     raise ValueError(
         f"{tar}: {bad.num_rows} of {table.num_rows} pairs cannot be scored, more than consistency.max_bad_fraction = {limit} allows. "
-        f"First: {first['key']}, view {first['view_b']}. Reasons: {reasons}. Repair the shards (rerun the stage that made them) or "
-        "raise the limit."
+        f"First: {first['key']}, view {first['view_b']}. Reasons: {reasons}. `cdgmae verify {tar}` "
+        "says how to repair the shard; or raise the limit."
     )

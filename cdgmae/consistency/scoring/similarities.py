@@ -1,7 +1,7 @@
 """Global, local and nearest-patch similarity of view pairs (paper, section 3.2, equations 1 to 3).
 
-Pure functions of an encoder's tokens, batched over pairs. All are cosine similarities in -1..1; a zero vector has
-similarity 0 to everything. Shapes: P pairs, T tokens (CLS first), N patches, D width.
+Pure functions of an encoder's tokens, batched over pairs. All are cosine similarities in -1..1, what rounding adds cut off; a zero vector
+has similarity 0 to everything. Shapes: P pairs, T tokens (CLS first), N patches, D width.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def global_similarity(cls_x_PD: Tensor, cls_y_PD: Tensor) -> Tensor:
         ValueError: if the two shapes differ.
     """
     _check_shapes(cls_x_PD, cls_y_PD, dimensions=2)
-    return (F.normalize(cls_x_PD, dim=-1) * F.normalize(cls_y_PD, dim=-1)).sum(dim=-1)
+    return (F.normalize(cls_x_PD, dim=-1) * F.normalize(cls_y_PD, dim=-1)).sum(dim=-1).clamp(-1, 1)
 
 
 def local_similarity(tokens_x_PND: Tensor, tokens_y_PND: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def local_similarity(tokens_x_PND: Tensor, tokens_y_PND: Tensor) -> Tensor:
         ValueError: if the two shapes differ.
     """
     _check_shapes(tokens_x_PND, tokens_y_PND, dimensions=3)
-    return (F.normalize(tokens_x_PND, dim=-1) * F.normalize(tokens_y_PND, dim=-1)).sum(dim=-1).mean(dim=-1)
+    return (F.normalize(tokens_x_PND, dim=-1) * F.normalize(tokens_y_PND, dim=-1)).sum(dim=-1).mean(dim=-1).clamp(-1, 1)
 
 
 def nearest_patch_similarity(
@@ -74,7 +74,7 @@ def nearest_patch_similarity(
         nearest_of_x, nearest_of_y = _nearest(x_PND[part], y_PND[part], patches_at_once)
         forward.append(nearest_of_x.mean(dim=-1))
         reverse.append(nearest_of_y.mean(dim=-1))
-    return torch.cat(forward), torch.cat(reverse)
+    return torch.cat(forward).clamp(-1, 1), torch.cat(reverse).clamp(-1, 1)
 
 
 def nearest_patches(tokens_x_PND: Tensor, tokens_y_PND: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +91,7 @@ def nearest_patches(tokens_x_PND: Tensor, tokens_y_PND: Tensor) -> tuple[Tensor,
     _check_pairs(tokens_x_PND, tokens_y_PND)
     x_PND, y_PND = F.normalize(tokens_x_PND, dim=-1), F.normalize(tokens_y_PND, dim=-1)
     largest = (x_PND @ y_PND.transpose(1, 2)).max(dim=2)
-    return largest.indices, largest.values
+    return largest.indices, largest.values.clamp(-1, 1)
 
 
 def _nearest(x_PND: Tensor, y_PMD: Tensor, patches_at_once: int) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,8 @@ from cdgmae.runtime.interrupts import Interrupted, StopRequest
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.views import GeneratorTrainingSettings
 from cdgmae.storage.bags import Bags
-from cdgmae.storage.files.atomic import atomic_file, explain_write_errors, write_text
+from cdgmae.storage.files.atomic import explain_write_errors, write_text
+from cdgmae.storage.files.sealed import drop_if_damaged, is_intact, sealed_file
 from cdgmae.storage.read_ahead import read_ahead
 
 logger = logging.getLogger("cdgmae")
@@ -128,7 +129,7 @@ def fill_cache(
     _claim(folder, identity, part)
     firsts = range(0, len(images), part)
     mine = [first for number, first in enumerate(firsts) if number % world_size() == rank()]
-    missing = [first for first in mine if not part_path(folder, LATENTS, first).is_file()]
+    missing = [first for first in mine if not all(drop_if_damaged(path) for path in _files_of_part(folder, first))]
     meter = ProgressMeter(
         "latents", len(mine), done=len(mine) - len(missing), unit="parts", interval_seconds=log_interval_seconds,
         silent=not is_main_process(),
@@ -152,9 +153,10 @@ def fill_cache(
             meter.advance(1)
         if writing is not None:
             writing.result()
-        while not all(part_path(folder, LATENTS, first).is_file() for first in firsts):  # the other processes' parts
-            _stop_if_asked(stop, f"{len(mine)} of {len(mine)}")
-            time.sleep(POLL_SECONDS)
+        for first in sorted({*firsts} - {*mine}):  # the other processes' parts, which they drop if they are damaged
+            while not all(is_intact(path) for path in _files_of_part(folder, first)):
+                _stop_if_asked(stop, f"{len(mine)} of {len(mine)}")
+                time.sleep(POLL_SECONDS)
     return LatentCache(folder, len(images), part)
 
 
@@ -207,9 +209,12 @@ def _mirrored(squares_BCHW: Tensor, settings: GeneratorTrainingSettings) -> list
     return [squares_BCHW, squares_BCHW.flip(-1)] if settings.horizontal_flip else [squares_BCHW]
 
 
+def _files_of_part(folder: Path, first: int) -> list[Path]:
+    return [part_path(folder, kind, first) for kind in (EMBEDDINGS, LATENTS)]
+
+
 def _write_part(folder: Path, first: int, arrays: dict[str, np.ndarray]) -> None:
     """Embeddings first: a part counts as finished when its latents are there."""
-    for kind in (EMBEDDINGS, LATENTS):
-        path = part_path(folder, kind, first)
-        with explain_write_errors(path), atomic_file(path) as temporary, temporary.open("wb") as file:
+    for kind, path in zip((EMBEDDINGS, LATENTS), _files_of_part(folder, first), strict=True):
+        with sealed_file(path) as temporary, temporary.open("wb") as file:
             np.save(file, arrays[kind])

@@ -14,7 +14,9 @@ from cdgmae.models.encoders.checkpoints import load_encoder_file
 from cdgmae.models.encoders.frozen_encoder import Encoder, PixelEncoder, weights_digest
 from cdgmae.models.encoders.vit_encoders import VitEncoder, timm_encoder, timm_model_encoder
 from cdgmae.models.vit import build_vit
+from cdgmae.names import how_to_make
 from cdgmae.settings.encoder import EncoderSettings, VitSettings, parse_encoder
+from cdgmae.storage.files.records import refuse_changed
 
 __all__ = ["Encoder", "load_encoder", "weights_digest"]
 
@@ -55,9 +57,10 @@ def _load(settings: EncoderSettings) -> Encoder:
 def _from_file(settings: EncoderSettings, path: Path) -> Encoder:
     if not path.is_file():
         raise ValueError(
-            f"encoder {settings.text!r}: no such file; run the pretrain stage that makes it, or give an existing file, "
+            f"encoder {settings.text!r}: no such file; {how_to_make(path)}, or give an existing file, "
             "or TIMM_NAME@FILE for the weights of a timm architecture"
         )
+    refuse_changed(path)
     if settings.timm is not None:
         return timm_encoder(settings.timm, state=read_weights(path, settings).state)
     return VitEncoder(load_encoder_file(path, settings))

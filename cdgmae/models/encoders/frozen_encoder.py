@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 
 class Encoder(nn.Module):
@@ -52,9 +54,29 @@ class Encoder(nn.Module):
         tokens_BTD = self._tokens(images_BCHW, final_norm)
         if not torch.isfinite(tokens_BTD).all():
             raise ValueError(
-                f"features of encoder {self.digest} are NaN or infinite: its weights are damaged or overflow; train it anew, or take fp32"
+                f"features of encoder {self.digest} are NaN or infinite, first in {self._first_bad_layer(images_BCHW, final_norm)}: its "
+                "weights are damaged or overflow; train it anew, or take fp32"
             )
         return tokens_BTD
+
+    def _first_bad_layer(self, images_BCHW: Tensor, final_norm: bool) -> str:
+        """The layer whose output is the first that is not finite, in the order of computation; the pass is made again."""
+        bad: list[str] = []
+
+        def watch(name: str) -> RemovableHandle:
+            def look(_module: nn.Module, _inputs: Any, output: Any) -> None:
+                if isinstance(output, Tensor) and not torch.isfinite(output).all():
+                    bad.append(name)
+
+            return self.get_submodule(name).register_forward_hook(look)
+
+        handles = [watch(name) for name, module in self.named_modules() if not list(module.children())]
+        try:
+            self._tokens(images_BCHW, final_norm)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return f"layer {bad[0]}" if bad else "the tokens"
 
     def shape_tokens(self, images_BCHW: Tensor) -> Tensor:
         """As `tokens`, without looking at values: for images without any (device `meta`)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def check_prepared(root: Path) -> None:
     if not (root / RECORD_NAME).is_file() or not (root / LISTING).is_file():
         raise ValueError(
             f"protocol published: {root} is not the 480x880 copy of DAVIS; make it with `cdgmae propagation prepare-davis --root "
-            f"{root} --output COPY` and give COPY as root, or use protocol native"
+            f"{shlex.quote(str(root))} --output COPY` and give COPY as root, or use protocol native"
         )
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pyarrow as pa
 
 from cdgmae.propagation.benchmarks.benchmark import SIZE_COLUMNS
@@ -39,3 +43,21 @@ def table_schema(kind: str) -> pa.Schema:
     """
     own = (pa.field(name, TYPES[number]) for name, number in benchmark_of(kind).columns.items())
     return pa.schema([*KEY_COLUMNS, *own, *CONDITION_COLUMNS])
+
+
+def check_fractions(kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse rows with a score that cannot be: the columns of a kind that are no counts are fractions (a decay may be
+    negative), or NaN where nothing was to be found.
+
+    Raises:
+        ValueError: naming the first one.
+    """
+    fractions = [name for name, number in benchmark_of(kind).columns.items() if number is float]
+    for row in rows:
+        for name in fractions:
+            value = row.get(name)
+            if value is not None and not math.isnan(value) and abs(value) > 1 + 1e-9:
+                raise ValueError(
+                    f"{name} = {value} of {row['sequence']}, {row['item_name']}, is no fraction: the result of this clip in the work "
+                    "folder is damaged, or the measure is wrong; delete the work folder (--work) and run it again"
+                )

@@ -59,7 +59,9 @@ def read_display(results: Path) -> PropagationDisplay:
     """
     path = results if results.suffix == ".parquet" else results / "summary.parquet"
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; run `snakemake propagation` or `cdgmae propagation summarise` first")
+        raise ValueError(
+            f"{path} does not exist; run `snakemake --cores all propagation` or `cdgmae propagation summarise` first"
+        )
     return PropagationDisplay(read_table(path, SUMMARY_SCHEMA.names).to_pylist())
 
 

@@ -1,24 +1,44 @@
 """Files and folders that appear under their final name only when whole.
 
-Every write goes to a temporary name beside the target, is flushed to disk and then renamed. A killed job leaves at most a
-temporary file, which the next attempt overwrites; it never leaves half a file under a final name.
+Every write goes to a temporary name beside the target, which no other process or thread uses, is flushed to disk and then renamed. A killed
+job leaves at most a temporary file, which the next one that may write there removes (`locks`); never half a file under a final name.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
+SIBLINGS = (".tar", ".parquet", ".csv")
+"""Endings of files that are written together."""
 
 
 def temporary_name(path: Path) -> Path:
-    """The temporary name beside `path`; the same for every attempt, so that leftovers are overwritten."""
-    return path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+    """A new temporary name beside `path`, with host and process in it."""
+    return path.with_name(f".{path.name}~{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove what killed writers of `output` left: beside it, of its tar, index and CSV too, and in it if it is a folder.
+
+    For whoever alone may write there.
+    """
+    siblings = {output.name, *(output.stem + ending for ending in SIBLINGS)}
+    for folder in (output.parent, output):
+        if not folder.is_dir():
+            continue
+        for name in os.listdir(folder):
+            target, mark, _ = name[1:].rpartition("~")
+            if name[:1] == "." and mark and name.endswith(TEMPORARY_SUFFIX) and (folder == output or target in siblings):
+                path = folder / name
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -82,15 +102,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
         for file in sorted(temporary.rglob("*")):
             if file.is_file():
                 sync_file(file)
-        old = path.with_name(f".{path.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
+        old = temporary_name(path)
         if path.exists():
             os.replace(path, old)
         os.replace(temporary, path)

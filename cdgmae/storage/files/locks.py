@@ -8,9 +8,10 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
-from cdgmae.storage.files.atomic import explain_write_errors
+from cdgmae.storage.files.atomic import explain_write_errors, remove_leftovers
 
 logger = logging.getLogger("cdgmae")
 
@@ -26,7 +27,7 @@ def holder_host(output: Path) -> str | None:
         owner = lock_path(output).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
-    return owner.rpartition(" on ")[2] or None
+    return owner.rpartition(" on ")[2].partition(" since ")[0] or None
 
 
 def is_held(output: Path) -> bool:
@@ -53,7 +54,7 @@ def exclusive_writer(output: Path) -> Iterator[None]:
 
     A job whose controller was killed may still be running when the workflow is started again: the second job waits for the
     first instead of writing the same files beside it. The lock file lies beside the output, is released by the kernel when its
-    process ends however it ends, and is removed afterwards.
+    process ends however it ends, and is removed afterwards. Temporary files that killed writers of this output left are removed.
 
     Raises:
         ValueError: if the output's folder cannot be made or written.
@@ -62,6 +63,7 @@ def exclusive_writer(output: Path) -> Iterator[None]:
     with explain_write_errors(output):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _acquire(path)
+        remove_leftovers(output)
     try:
         yield
     finally:
@@ -76,12 +78,17 @@ def _acquire(path: Path) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-            logger.warning("waiting for %s, which is writing %s", owner or "another process", path.name)
+            logger.warning(
+                "waiting for %s, which is writing %s",
+                owner or "another process",
+                path.parent / path.name[1:].removesuffix(".lock"),
+            )
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if _is_current(descriptor, path):
             try:
                 os.truncate(descriptor, 0)
-                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+                since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode(), 0)
             except OSError:  # a full disk: an open descriptor would hold the lock
                 os.close(descriptor)
                 raise

@@ -32,17 +32,14 @@ import pyarrow as pa
 
 from cdgmae import __version__
 from cdgmae.storage.files.atomic import atomic_file, atomic_folder, explain_write_errors, write_text
+from cdgmae.storage.files.command_line import influential_words, paths_of
+from cdgmae.storage.files.records import find_record
 from cdgmae.storage.tables import file_sha256, read_table, stats_digest
 
 logger = logging.getLogger("cdgmae")
 
 FINISHED = Path("work/finished")
 RECORD = "record.json"
-OPTIONS_WITHOUT_INFLUENCE = (
-    "--output", "--work", "--threads", "--batch-size", "--max-bad-fraction", "--runtime", "--tracker-dir",
-)  # fmt: skip
-"""Options of the commands that say where and how fast, never what."""
-
 SHARD_FILE = re.compile(r"\d{5}\.(tar|parquet)")
 NO_LINKS = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 """Errors that say that a hard link is impossible here, though a copy may be."""
@@ -58,38 +55,13 @@ def identity_of(command: Sequence[str], *, precision: str = "") -> str:
         precision: Precision of the networks.
     """
     words: list[Any] = []
-    arguments = iter(command[1:])
-    for word in arguments:
-        if word in OPTIONS_WITHOUT_INFLUENCE:
-            next(arguments, None)
-        elif word.startswith("{"):
-            paths = _paths_in(json.loads(word))
+    for word in influential_words(command[1:]):
+        paths = paths_of(word)
+        if word.startswith("{"):
             words.append([word, [stats_digest(_files(path)) if path.is_dir() else _content(path) for path in paths]])
         else:
-            name, path = _path_of(word)
-            words.append(word if path is None else [name, _content(path)])
+            words.append([word.replace(str(paths[0]), ""), _content(paths[0])] if paths else word)
     return hashlib.sha256(json.dumps([words, __version__, precision]).encode()).hexdigest()[:32]
-
-
-def _path_of(word: str) -> tuple[str, Path | None]:
-    """An argument's text before the path that it names, and that path."""
-    for separator in ("", "=", "@"):
-        name, _, path = word.rpartition(separator) if separator else ("", "", word)
-        file, _, hints = path.partition("?")
-        if "/" in path and os.path.exists(path):
-            return name, Path(path)
-        if "/" in file and os.path.exists(file):
-            return f"{name}?{hints}", Path(file)
-    return word, None
-
-
-def _paths_in(settings: Any) -> Iterator[Path]:
-    """The files and folders that exist among the strings of some settings."""
-    if isinstance(settings, str) and os.path.exists(settings):
-        yield Path(settings)
-    if isinstance(settings, dict | list):
-        for value in settings.values() if isinstance(settings, dict) else settings:
-            yield from _paths_in(value)
 
 
 def _content(path: Path) -> Any:
@@ -178,6 +150,8 @@ class OutputCache:
         with explain_write_errors(self.outputs[-1]):
             for output in self.outputs:
                 _name_again(kept / output.name, output, touch=True)
+            for path, text in json.loads((kept / RECORD).read_text(encoding="utf-8"))["records"].items():
+                write_text(self.outputs[0].parent / path, text)
         return True
 
     def store(self) -> None:
@@ -188,9 +162,14 @@ class OutputCache:
             for output in self.outputs:
                 _name_again(output, kept / output.name)
             files = {name: [file.stat().st_size, file_sha256(file)] for name, file in self._kept_files(kept)}
-            write_text(kept / RECORD, json.dumps(files, indent=2) + "\n")
-        except OSError as error:
+            write_text(kept / RECORD, json.dumps({"files": files, "records": self._records()}, indent=2) + "\n")
+        except (OSError, ValueError) as error:
             logger.warning("%s could not be kept in %s: %s", self.outputs[-1], kept, error)
+
+    def _records(self) -> dict[str, str]:
+        """The records of the outputs, by their path from where the first output lies."""
+        found = {record.path for output in self.outputs for file in _files(output) if (record := find_record(file)) is not None}
+        return {os.path.relpath(path, self.outputs[0].parent): path.read_text(encoding="utf-8") for path in sorted(found)}
 
     def _kept_files(self, kept: Path) -> Iterator[tuple[str, Path]]:
         for output in self.outputs:
@@ -200,8 +179,8 @@ class OutputCache:
     def _problem(self, kept: Path) -> str | None:
         """Why the kept outputs cannot be used; None if they are whole."""
         try:
-            record: Mapping[str, list[Any]] = json.loads((kept / RECORD).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            record: Mapping[str, list[Any]] = json.loads((kept / RECORD).read_text(encoding="utf-8"))["files"]
+        except (OSError, ValueError, KeyError):
             return "has a record that cannot be read"
         found = dict(self._kept_files(kept))
         if found.keys() != record.keys() or not all((kept / output.name).exists() for output in self.outputs):

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, ImageShardWriter, index_path
+from cdgmae.names import how_to_remake
+from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, ImageShardWriter, check_bytes, index_path
 from cdgmae.storage.media.images import ImageError
 from cdgmae.storage.tables import file_sha256
+from cdgmae.storage.tar_reads import TarReader
 
 
 class DataSetImages:
@@ -28,10 +30,10 @@ class DataSetImages:
             ValueError: if a shard is incomplete, or there is no usable image.
         """
         self.shard_tars = list(shard_tars)
-        self._shards = [ImageShard(path) for path in shard_tars]
+        self._tars = TarReader(shard_tars)
         indices = [
-            shard.index.append_column("shard", pa.array([number] * shard.index.num_rows, pa.int32()))
-            for number, shard in enumerate(self._shards)
+            (index := ImageShard(tar).index).append_column("shard", pa.array([number] * index.num_rows, pa.int32()))
+            for number, tar in enumerate(shard_tars)
         ]
         table = pa.concat_tables(indices).filter(pc.equal(pc.field("status"), OK)).sort_by("key")
         if table.num_rows == 0:
@@ -61,11 +63,14 @@ class DataSetImages:
         Raises:
             ValueError: if they are not those that the index describes.
         """
-        shard, row = self._shards[self._shard_of[position]], self.row(position)
+        shard, row = self._shard_of[position], self.row(position)
+        data = self._tars.read(shard, row.offset or 0, row.length or 0)
         try:
-            return shard.read(row)
+            check_bytes(data, int(self.sha256[position][:16], 16))
         except ImageError as error:
-            raise ValueError(f"{shard.tar_path}: {row.key}: {error}; delete the shard and rerun the shards stage") from None
+            tar = self.shard_tars[shard]
+            raise ValueError(f"{tar}: {row.key}: {error}; {how_to_remake(tar)}") from None
+        return data
 
 
 class Taken(NamedTuple):

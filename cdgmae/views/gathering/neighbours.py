@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cdgmae.names import how_to_remake
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import integer_seed, numpy_generator
 from cdgmae.storage.files.atomic import atomic_file
+from cdgmae.storage.files.records import refuse_changed
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import file_sha256, table_facts
 from cdgmae.views.gathering.copying import DataSetImages, Taken, write_gathered
@@ -109,14 +111,18 @@ class NeighbourSearch:
                 f"num_views = {settings.num_views}, but the data set has only {len(self.images)} image(s), the real image included; "
                 "lower views.sources.NAME.num_views or add images"
             )
-        self.index, self.index_digest = faiss.read_index(str(index_file)), file_sha256(index_file)
+        refuse_changed(index_file)
+        try:
+            self.index, self.index_digest = faiss.read_index(str(index_file)), file_sha256(index_file)
+        except RuntimeError as error:
+            raise ValueError(f"{index_file} is no search index ({error}); {how_to_remake(index_file)}") from None
         self._tables = {path.stem: path for path in _in_order(embedding_tables)}
         self._place = {key: position for position, key in enumerate(self.images.keys)}
         keys = [table.keys[row] for table in map(EmbeddingTable, self._tables.values()) for row in table.embedded]
         if self.index.ntotal != len(keys) or any(key not in self._place for key in keys):
             raise ValueError(
                 f"the index holds {self.index.ntotal} vectors, the embedding tables {len(keys)} of {len(self._place)} images in the "
-                "shards: they were made from other shards; delete results/embeddings/SOURCE and rerun"
+                f"shards: they were made from other shards; {how_to_remake(index_file)}"
             )
         self.places_N = np.array([self._place[key] for key in keys], dtype=np.int64)
 
@@ -225,7 +231,8 @@ def encoder_of(embedding_tables: Sequence[Path]) -> str:
     digests = {str(table_facts(path).get("inputs", {}).get("encoder")) for path in embedding_tables}
     if len(digests) != 1:
         raise ValueError(
-            f"embedding tables of different encoders ({', '.join(sorted(digests))}); delete them and embed all shards again"
+            f"embedding tables of different encoders ({', '.join(sorted(digests))}); {how_to_remake(embedding_tables[0])} (so for "
+            "each of them)"
         )
     return digests.pop()
 

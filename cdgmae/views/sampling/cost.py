@@ -100,7 +100,7 @@ def count_images(manifest: Path, shard_tars: Sequence[Path], num_shards: int) ->
         return len(read_table(manifest, columns=["key"])), "images of the manifest"
     raise ValueError(
         f"neither {manifest} nor all {num_shards} shards beside it exist yet, so the number of images is unknown: run "
-        "`snakemake shards` first, or give --images"
+        "`snakemake --cores all shards` first, or give --images"
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cdgmae.names import how_to_remake
 from cdgmae.report.pages.propagation.sequences import SetScores
 from cdgmae.storage.files.atomic import write_bytes
 
@@ -74,5 +75,5 @@ def _read_index(path: Path) -> dict[str, list[int]]:
     try:
         index: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete its folder and run the propagation stage again") from None
+        raise ValueError(f"{path} is not valid JSON ({error}); {how_to_remake(path)}") from None
     return index

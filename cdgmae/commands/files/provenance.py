@@ -1,0 +1,57 @@
+"""`cdgmae provenance`: where a result comes from."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from cdgmae.commands.options import json_wanted, print_result
+
+if TYPE_CHECKING:
+    from cdgmae.storage.files.ancestry import Origin
+
+
+def provenance(
+    file: Annotated[Path, typer.Argument(help="A result, e.g. results/pretrain/cdg/seed0/encoder.safetensors.")],
+) -> None:
+    """Say where a result comes from: the command that made it and its inputs, back to the source images.
+
+    Each step shows when, by which version (git revision, + for changed files), with which settings, seed, libraries and on which machine it
+    was made, told by the records that lie beside results. An input that was made anew since is marked.
+
+    Example: cdgmae provenance results/propagation/cdg/davis.parquet
+    """
+    from cdgmae.storage.files.ancestry import ancestry
+
+    origins = list(ancestry(file))
+    if json_wanted():
+        steps = [
+            {"path": str(step.path), "depth": step.depth, "digest": step.digest, "changed": step.changed, "record": step.facts}
+            for step in origins
+        ]
+        print_result({"steps": steps})
+        return
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    for origin in origins:
+        for line in _lines(origin):
+            console.print("    " * origin.depth + line)
+
+
+def _lines(origin: Origin) -> list[str]:
+    more = f" (and {origin.others} more like it)" if origin.others else ""
+    head = f"{origin.path}{more}" + ("  CHANGED since it was read" if origin.changed else "")
+    facts = origin.facts
+    if facts is None:
+        known = f", as read: {origin.digest[:12]}" if origin.digest else ""
+        return [head, f"  no record: not made here{known}"]
+    revision = f" (git {facts['git'][:12]}{'+' if facts['git_dirty'] else ''})" if facts.get("git") else ""
+    libraries = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
+    return [
+        head,
+        f"  {facts['finished']} on {facts['host']}, {facts['device']}: cdgmae {facts['version']}{revision}, python {facts['python']}, {libraries}",
+        f"  settings {facts['settings'] or '-'}, seed {facts['seed'] or '-'}: {shlex.join(facts['command'])}",
+    ]

@@ -1,0 +1,145 @@
+"""The record of a result: the SHA-256 of every file of it, and where it comes from; one format, written by `publishing` alone.
+
+A file's record lies beside it as `.STEM.record.json` (one for files that differ in their ending: tar and index, Parquet and CSV), a folder's
+inside it as `.record.json`. So it moves and goes with what it describes, and `cdgmae verify` and `cdgmae provenance` find it without being told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cdgmae.names import how_to_remake
+from cdgmae.storage.files.atomic import write_text
+from cdgmae.storage.files.tree_listing import find_files
+from cdgmae.storage.tables import TableError, file_sha256, table_facts
+
+RECORD_SUFFIX = ".record.json"
+
+
+class FileSum(NamedTuple):
+    """Size in bytes and SHA-256 of a file."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of a result.
+
+    Attributes:
+        path: The record itself.
+        facts: Command, settings, inputs, seed, versions, machine; see `publishing.facts_of_process`.
+        files: The result's files, by their path below the record's folder.
+    """
+
+    path: Path
+    facts: Mapping[str, Any]
+    files: Mapping[str, FileSum]
+
+    def sum_of(self, file: Path) -> FileSum | None:
+        """Size and SHA-256 of one of its files; None if the record does not know it."""
+        return self.files.get(Path(file).relative_to(self.path.parent).as_posix())
+
+
+def record_path(output: Path) -> Path:
+    """Where the record of a result lies: inside a folder, beside a file."""
+    return output / RECORD_SUFFIX if output.is_dir() else output.parent / f".{output.stem}{RECORD_SUFFIX}"
+
+
+def write_record(path: Path, outputs: Sequence[Path], facts: Mapping[str, Any]) -> None:
+    """Write the record of files that are whole.
+
+    Args:
+        path: Where; see `record_path`.
+        outputs: Files, and folders of which every file counts that is not hidden.
+        facts: Where they come from.
+    """
+    files = {file.relative_to(path.parent).as_posix(): _sum_of(file) for output in outputs for file in files_of(output)}
+    content: dict[str, Any] = {"facts": dict(facts), "files": files}
+    write_text(path, json.dumps({**content, "checksum": _checksum(content)}, indent=1, sort_keys=True) + "\n")
+
+
+def read_record(path: Path) -> Record:
+    """A record as it was written.
+
+    Raises:
+        ValueError: if it cannot be read or was changed.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        checksum = content.pop("checksum")
+        if checksum != _checksum(content):
+            raise ValueError("changed since it was written")
+        files = {name: FileSum(*found) for name, found in content["files"].items()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{path} is a damaged record ({error}); `cdgmae verify --repair {shlex.quote(str(path.parent))}` deletes it, and its files are then "
+            "checked by their form alone"
+        ) from None
+    return Record(path, content["facts"], files)
+
+
+def find_record(file: Path) -> Record | None:
+    """The record that knows a file: that beside it, or that of the nearest folder around it; None if there is none.
+
+    Raises:
+        ValueError: if a record on the way is damaged.
+    """
+    beside = file.parent / f".{file.stem}{RECORD_SUFFIX}"
+    for path in (beside, *(folder / RECORD_SUFFIX for folder in file.parents)):
+        if path.is_file():
+            record = read_record(path)
+            if record.sum_of(file) is not None:
+                return record
+    return None
+
+
+def refuse_changed(file: Path) -> None:
+    """Refuse a file whose bytes are not those of its record; what has no record passes.
+
+    Raises:
+        ValueError: with the command that has it made again.
+    """
+    record = find_record(file)
+    known = record.sum_of(file) if record is not None else None
+    if known is not None and known.sha256 != file_sha256(file):
+        raise ValueError(f"{file} does not have the bytes with which it was written; {how_to_remake(file)}")
+
+
+def files_of(output: Path) -> list[Path]:
+    """A file itself, or all files of a folder, links followed and hidden ones left out."""
+    return [output / file.path for file in find_files(output)] if output.is_dir() else [output]
+
+
+def known_sha256(file: Path) -> str:
+    """SHA-256 of a file, from its record where the size is still that; the bytes of results are not read again for every job."""
+    try:
+        record = find_record(file)
+    except ValueError:
+        record = None
+    known = record.sum_of(file) if record is not None else None
+    return known.sha256 if known is not None and known.size == file.stat().st_size else file_sha256(file)
+
+
+def _sum_of(file: Path) -> FileSum:
+    """Of a shard's tar as its index has it, from when it was written."""
+    size = file.stat().st_size
+    if file.suffix == ".tar" and file.with_suffix(".parquet").is_file():
+        try:
+            facts = table_facts(file.with_suffix(".parquet"))
+        except TableError:
+            facts = {}
+        if facts.get("tar_bytes") == size and "tar_sha256" in facts:
+            return FileSum(size, facts["tar_sha256"])
+    return FileSum(size, file_sha256(file))
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
