@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cdgmae.cli import app
 from cdgmae.config import check_config
 from cdgmae.workflow.last_run import RECORD, changed_keys, read_last_run, remember_run
-from cdgmae.workflow.reasons import short_reason
+from cdgmae.workflow.messages.reasons import short_reason
 from tests.propagation.drawn_clips import write_davis
 from tests.workflow.conftest import Workplace, environment, set_key, tiny_config
 from tests.workflow.test_partial_workflows import PARTS
