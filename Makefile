@@ -16,7 +16,7 @@ demo: $(VENV)/.installed
 	@echo "The report lies at $(CURDIR)/results/report/index.html"
 
 # One thread each: torch's own threads would only get into each other's way. One process more than cores: the tests on Slurm mostly wait.
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev $(VENV)/.installed-docs
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $$(($(CORES) + 1)) --dist loadgroup
 
 # All but the end-to-end runs, Slurm and browser: minutes less, for the time between two edits.
