@@ -13,7 +13,7 @@ from cdgmae.workflow import consistency, pretrain, propagation, shards, views
 from cdgmae.workflow import report as pages  # beside Snakemake's own `report`
 from cdgmae.workflow.environment import export_environment
 from cdgmae.workflow.last_run import changes_since_last_run, remember_run
-from cdgmae.workflow.run_messages import report_place, watch_run
+from cdgmae.workflow.messages.run_messages import report_place, watch_run
 from cdgmae.paper import PAPER_TABLES
 
 min_version("9.20")
@@ -46,7 +46,8 @@ watch_run(workflow)
 onstart:
     for line in changes_since_last_run(CONFIG):
         logger.info(line)
-    remember_run(config, CONFIG_FILES)
+    planned = (file for job in workflow.dag.needrun_jobs() for file in job.output)
+    remember_run(config, CONFIG_FILES, workflow.main_snakefile, planned)
 
 
 onsuccess:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from cdgmae import __version__
@@ -125,7 +126,7 @@ def main() -> None:
             log_job_header()
         app()
     except Interrupted as interruption:
-        Console(stderr=True).print(f"[yellow]stopped early:[/yellow] {interruption}", highlight=False)
+        Console(stderr=True).print(f"[yellow]stopped early:[/yellow] {escape(str(interruption))}", highlight=False)
         sys.exit(leave_group(EXIT_INTERRUPTED))
     except (ValueError, OSError, RuntimeError) as error:
         failure = _user_failure(error)

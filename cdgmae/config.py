@@ -6,6 +6,7 @@ Import-light (pydantic and yaml only): the Snakefile calls `check_config` before
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from cdgmae import names
 from cdgmae.paper import PAPER_TABLES
-from cdgmae.settings.base import Settings
+from cdgmae.settings.base import Seed, Settings
 from cdgmae.settings.consistency import ConsistencySettings
 from cdgmae.settings.demo import DemoSettings
 from cdgmae.settings.encoder import EncoderSettings
@@ -38,7 +39,7 @@ class Config(Settings):
     Sections may be left out: what they do not name is not run.
     """
 
-    seed: int = Field(default=0, ge=0, description="Root of every random draw in the workflow.")
+    seed: Seed = Field(default=0, description="Root of every random draw in the workflow.")
     demo: DemoSettings | None = Field(default=None, description="Draw the embedded demo data (leave out for your own data).")
     shards: ShardsSettings = Field(default=ShardsSettings(), description="Images and how they are packed.")
     views: ViewsSettings = Field(default=ViewsSettings(), description="Generators and view sources.")
@@ -318,6 +319,16 @@ def check_paths(config: Config) -> None:
     }
     named |= {f"{key}.checkpoint": encoder.checkpoint for key, encoder in config.encoders() if encoder.checkpoint}
     named |= {f"{key}.timm": folder for key, encoder in config.encoders() if (folder := encoder.local_folder) is not None}
+    if config.demo is not None:
+        named["demo.directory"] = config.demo.directory
+    odd = [f"  - {key} = {path!r}" for key, path in named.items() if not path or re.search(r"[{}\x00-\x1f]", path)]
+    if odd:
+        raise ConfigError(
+            "These paths of the configuration cannot be used:\n"
+            + "\n".join(odd)
+            + "\nThey are empty, or hold a brace, which Snakemake "
+            "reads as a wildcard, or a control character. Rename the folder, or make a link of another name to it."
+        )
     missing = [f"  - {key} = {path!r}" for key, path in named.items() if not config.draws(path) and not Path(path).exists()]
     if missing:
         raise ConfigError(

@@ -7,6 +7,7 @@ import io
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,9 @@ def test_importing_the_package_loads_nothing_heavy_and_names_what_it_offers() ->
     with pytest.raises(AttributeError, match="it offers Bags, CrossViewMAE"):
         cdgmae.score_pair  # noqa: B018
     assert (Path(cdgmae.__file__).parent / "py.typed").is_file()
+    for_checkers = re.findall(r"^    from (cdgmae\.\S+) import (\w+)$", Path(cdgmae.__file__).read_text(), flags=re.MULTILINE)
+    assert sorted(name for _, name in for_checkers) == sorted(cdgmae.__all__)
+    assert all(getattr(cdgmae, name) is getattr(import_module(module), name) for module, name in for_checkers)
 
 
 def test_scores_are_those_of_the_stage(shard_tar: Path, generator_dir: Path, tmp_path: Path) -> None:

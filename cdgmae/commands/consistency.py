@@ -141,17 +141,13 @@ def show(
 def classes(
     source: SourceArgument,
     results: ResultsOption = Path("results/consistency"),
-    output: OutputOption = None,
 ) -> None:
     """Print bags, pairs and mean scores per class of the real image, the classes of lowest NPS first."""
     from cdgmae.consistency.class_scores import score_classes
     from cdgmae.consistency.score_display import render_rows
-    from cdgmae.storage.row_files import write_rows
 
     table = score_classes(results, source)
-    if output is not None:
-        print_result({"classes": write_rows(output, [table], table.schema), "output": str(output)})
-    elif json_wanted():
+    if json_wanted():
         print_result({"source": source, "classes": table.to_pylist()})
     else:
         render_rows(f"{table.num_rows:,} classes of {source}, lowest NPS first", table.to_pylist(), text=("class_name",))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from rich.markup import escape
 
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
@@ -199,4 +200,4 @@ def print_result(result: dict[str, Any]) -> None:
     console = open_console()
     for name, value in result.items():
         shown = f"{value:.4f}" if isinstance(value, float) else str(value)
-        console.print(f"  [bold]{name}[/bold]  {shown}", highlight=False)
+        console.print(f"  [bold]{name}[/bold]  {escape(shown)}", highlight=False)

@@ -7,17 +7,34 @@ from typing import Annotated
 
 import typer
 
-from cdgmae.commands.options import ConfigOption, SettingsOption, load_chosen_config, parse_settings, print_result
+from cdgmae.commands.options import (
+    ENCODER_HELP,
+    ConfigOption,
+    SettingsOption,
+    load_chosen_config,
+    parse_settings,
+    print_result,
+)
 from cdgmae.names import STAGES
 from cdgmae.paper import PAPER_TABLES
+from cdgmae.settings.encoder import parse_encoder
+from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.report import ReportJobSettings, TableSettings
 
 app = typer.Typer(
     no_args_is_help=True,
     help="What people look at. `write`: static pages about all stages: an overview (bags of views with their scores, loss curves, "
     "propagation scores beside the paper's, unusable images with reasons, configuration and versions) and the consistency explorer. "
-    "`table`: a table of the paper with ours beside it. All of it opens from the file system, without network.",
+    "`table`: a table of the paper with ours beside it. `attention`, `reconstructions` and `strips`: figures of encoders and models on your "
+    "images. All of it opens from the file system, without network.",
 )
+
+
+ImagesArgument = Annotated[
+    list[Path],
+    typer.Argument(help="Image files, folders of images, or image shards (.tar); eight of them are shown, evenly spaced."),
+]
+SheetOption = Annotated[Path, typer.Option("--output", help="Image to write, .png or .jpg.")]
 
 
 @app.command()
@@ -78,3 +95,60 @@ def table(
     with published(*(output / f"{name}.{kind}" for kind in ("html", "csv", "md")), inputs=[results / read]):
         result = write_paper_table(name, chosen, results, output)
     print_result(result)
+
+
+@app.command()
+def attention(
+    images: ImagesArgument,
+    encoder: Annotated[str, typer.Option("--encoder", help=f"Encoder to look into. {ENCODER_HELP}")],
+    output: SheetOption = Path("attention.png"),
+) -> None:
+    """Draw what an encoder looks at: per image its patch features as colours (three principal components of all images together) and the CLS
+    token's attention of every head of the last block."""
+    from cdgmae.models.encoders.by_name import load_encoder
+    from cdgmae.report.figures.attention_maps import attention_sheet
+    from cdgmae.report.figures.chosen_images import read_images
+    from cdgmae.runtime.compute import start_compute
+    from cdgmae.settings.runtime import RuntimeSettings
+    from cdgmae.storage.media.image_sheet import write_sheet
+
+    shown, device = read_images(images), start_compute(RuntimeSettings()).device
+    write_sheet(output, attention_sheet(load_encoder(parse_encoder(encoder), device=device), list(shown.values())))
+    print_result({"output": str(output), "images": list(shown)})
+
+
+@app.command()
+def reconstructions(
+    images: ImagesArgument,
+    model: Annotated[
+        Path, typer.Option("--model", help="Folder of a finished run, or a checkpoint with its decoder, e.g. CropMAE's .pth.")
+    ],
+    output: SheetOption = Path("reconstructions.png"),
+    settings: SettingsOption = None,
+) -> None:
+    """Draw what a model reconstructs of your images: the anchor, the masked target, the prediction and the target, two crops of each image.
+
+    A model of normalised patches predicts no brightness and contrast: column `prediction` takes them from the visible patches, column
+    `true patch mean and sd` from the answer, which is why it looks better. --settings are those of a run, for a checkpoint alone.
+    """
+    from cdgmae.report.figures.chosen_images import read_images
+    from cdgmae.report.figures.reconstructions import load_model, reconstruction_sheet
+    from cdgmae.storage.media.image_sheet import write_sheet
+
+    loaded, trained = load_model(model, parse_settings(PretrainRunSettings, settings))
+    shown = read_images(images)
+    write_sheet(output, reconstruction_sheet(loaded, trained, shown))
+    print_result({"output": str(output), "images": list(shown)})
+
+
+@app.command()
+def strips(
+    files: Annotated[list[Path], typer.Argument(help="Strips, e.g. results/propagation/*/strips/davis/dog.jpg.")],
+    output: SheetOption = Path("strips.png"),
+) -> None:
+    """Draw one sequence under several encoders: their strips of painted frames below each other, each below its encoder's name."""
+    from cdgmae.report.figures.encoder_strips import stack_strips
+    from cdgmae.storage.media.image_sheet import write_sheet
+
+    write_sheet(output, stack_strips(files))
+    print_result({"output": str(output), "strips": len(files)})

@@ -36,13 +36,12 @@ def status(
 ) -> None:
     """Show how far the workflow is: every stage with its shards, runs and evaluation sets, the running jobs, and the last errors.
 
-    Told from files alone: outputs, locks, logs and unfinished work; where there is Slurm, its waiting and running jobs of this folder are
-    listed with their numbers. It takes no lock of Snakemake, may run beside it at any time, on the
-    cluster's login node too, and changes nothing. Rates are those of the jobs that run now; the remaining time of a group holds at that
-    number of jobs. A job that stopped early with its state saved is waiting: starting the workflow again goes on with it. Done means that
-    the outputs are there; which of them a changed configuration makes anew, `snakemake -n` says. Results that another version or other
-    settings made are named (of many shards the newest and oldest), and so is what lies in results/ beside what the configuration names, with
-    the commands that remove it.
+    Told from outputs, locks, logs and unfinished work, and from what Snakemake would still make: it is asked once, and beside a run what
+    that run set out to make counts. Where there is Slurm, its waiting and running jobs of this folder are listed with their numbers. It
+    takes no lock of Snakemake, may run beside it at any time, on the cluster's login node too, and changes nothing. Rates are those of the
+    jobs that run now; the remaining time of a group holds at that number of jobs. A job that stopped early with its state saved is
+    waiting: starting the workflow again goes on with it. Results that another version or other settings made are named (of many shards the
+    newest and oldest), and so is what lies in results/ beside what the configuration names, with the commands that remove it.
 
     Example: cdgmae status --watch 10
     """
@@ -56,20 +55,22 @@ def status(
 def _show(config: Config, folder: Path, watch: float | None) -> None:
     from rich.live import Live
 
+    from cdgmae.status.plan import read_plan
     from cdgmae.status.status_summary import workflow_status
 
-    facts = workflow_status(config, folder)
+    plan = read_plan(config, folder, time.time())
+    facts = workflow_status(config, folder, plan=plan)
     if json_wanted() or watch is None:
         _print(facts)
         while watch is not None and not _is_over(facts):
             time.sleep(watch)
-            facts = workflow_status(config, folder)
+            facts = workflow_status(config, folder, plan=plan)
             _print(facts)
         return
     with Live(_page(facts), console=open_console(), auto_refresh=False) as live:
         while not _is_over(facts):
             time.sleep(watch)
-            facts = workflow_status(config, folder)
+            facts = workflow_status(config, folder, plan=plan)
             live.update(_page(facts), refresh=True)
 
 

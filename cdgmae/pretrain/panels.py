@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor, nn
 
 from cdgmae.models.cross_view_mae import CrossViewMAE, CrossViewOutput
@@ -21,17 +21,12 @@ from cdgmae.pretrain.augment import finish_views
 from cdgmae.pretrain.reconstruction import reconstruct
 from cdgmae.pretrain.task import PretrainTask
 from cdgmae.storage.files.atomic import atomic_file
+from cdgmae.storage.media.image_sheet import join_columns
 
 NUM_SAMPLES = 4
 """Rows of a panel: the first samples of the run's first batch, the same in all panels."""
 
 MASKED_GREY = 0.5
-CAPTION_SHARE = 12
-"""Captions are a twelfth of an image's side high, so that they stay readable where panels are reduced."""
-
-GAP = 2
-MIN_SIDE = 144
-"""Smaller images are shown enlarged to this side, so that captions fit above them."""
 
 
 class PanelPainter:
@@ -81,7 +76,7 @@ def paint_panel(model: CrossViewMAE, batch: dict[str, Tensor], image_size: int) 
     for caption, patches_BNP in _predictions(model, target_BCHW, output).items():
         columns[caption] = _fill(model, target_BCHW, output.masked_BN, patches_BNP)
     columns["target"] = target_BCHW
-    return _lay_out({caption: _to_pixels(images) for caption, images in columns.items()})
+    return join_columns({caption: _to_pixels(images) for caption, images in columns.items()})
 
 
 def _anchor_columns(model: CrossViewMAE, anchors_BACHW: Tensor, noise_BAN: Tensor | None) -> dict[str, Tensor]:
@@ -127,20 +122,3 @@ def _to_pixels(images_BCHW: Tensor) -> list[Image.Image]:
     mean, std = (images_BCHW.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     pixels_BHWC = ((images_BCHW * std + mean).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(pixels) for pixels in pixels_BHWC]
-
-
-def _lay_out(columns: dict[str, list[Image.Image]]) -> Image.Image:
-    """Captioned columns of images on white."""
-    stacks = list(columns.values())
-    side = max(MIN_SIDE, stacks[0][0].width)
-    font = ImageFont.load_default(side / CAPTION_SHARE)
-    top = round(1.5 * side / CAPTION_SHARE)
-    width, height = len(columns) * (side + GAP) - GAP, top + len(stacks[0]) * (side + GAP)
-    panel = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(panel)
-    for column, (caption, images) in enumerate(columns.items()):
-        left = column * (side + GAP)
-        draw.text((left + 1, 1), caption, fill="black", font=font)
-        for row, image in enumerate(images):
-            panel.paste(image.resize((side, side), Image.Resampling.NEAREST), (left, top + row * (side + GAP)))
-    return panel

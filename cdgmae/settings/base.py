@@ -17,6 +17,8 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A dataset, source, run or encoder name: it becomes a folder name, so letters, digits, _ and - only."""
 
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
 Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
 """A share of a whole, 0 included and 1 excluded."""
 
@@ -28,7 +30,7 @@ class Settings(BaseModel):
     `canonical_json` is the form in which a rule hands its section to the command line.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=False)
 
     removed_keys: ClassVar[Mapping[str, str]] = {}
     """Keys of earlier versions -> what became of them, as the end of a sentence."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cdgmae.settings.base import Name, Ratio, Settings
+from cdgmae.settings.base import Name, Ratio, Seed, Settings
 from cdgmae.settings.crops import CropPairSettings, Fraction, ShownRegion, check_range
 from cdgmae.settings.encoder import ARCHITECTURES, VitSettings
 from cdgmae.settings.reading.expressions import parse_expression
@@ -133,6 +133,8 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
         if self.pretext == "cross_view" and self.num_anchors == 0:
             raise ValueError("pretext cross_view needs num_anchors >= 1; use pretext mae for none")
         check_range("crop_scale", self.crop_scale, shares=True)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas = {list(self.betas)}: AdamW's momentum terms are from 0 to below 1, e.g. [0.9, 0.95]")
         if not 1 <= self.frame_gap[0] <= self.frame_gap[1]:
             raise ValueError(f"frame_gap = {list(self.frame_gap)} is no range of whole numbers from 1 on, e.g. [4, 47]")
         self._check_scores()
@@ -182,7 +184,7 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
 class PretrainSettings(Settings):
     """Section `pretrain`."""
 
-    seeds: list[int] = Field(default=[0], min_length=1, description="Every run is trained once per seed. Paper: 3 seeds.")
+    seeds: list[Seed] = Field(default=[0], min_length=1, description="Every run is trained once per seed. Paper: 3 seeds.")
     defaults: dict[str, Any] = Field(default={}, description="Keys of a run that all runs share; a run's own keys win.")
     runs: dict[Name, PretrainRunSettings] = Field(default={}, description="Pre-training runs by name.")
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.base import Name, Settings
+from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.reading.messages import did_you_mean
 
 
@@ -56,6 +57,9 @@ class ReportContents(Settings):
     generators: list[Name] = Field(default=[], description="Generators that are trained in the workflow.")
     runs: dict[Name, list[int]] = Field(default={}, description="Pre-training run -> its seeds.")
     encoders: list[Name] = Field(default=[], description="Encoders that are judged.")
+    looks: dict[Name, EncoderSettings] = Field(
+        default={}, description="Judged encoder -> the encoder itself, whose attention maps are drawn."
+    )
     sets: dict[Name, Name] = Field(default={}, description="Evaluation set -> its kind.")
 
 

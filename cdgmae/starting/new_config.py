@@ -55,7 +55,7 @@ def write_new_config(
         output: The file to write, which must not exist.
         images: Folder of the images: a tree, or tars.
         sets: Evaluation set (`davis`, `vip`, `jhmdb`, or `clips` for clips in DAVIS's layout) -> its folder.
-        size: `demo`: minutes, `small`: about an hour of two cores, `paper`: a cluster.
+        size: `demo`: minutes, `small`: a quarter of an hour of two cores for few images, `paper`: a cluster.
         stages: The stages to write; all that the folders allow if None. What a stage cannot do without is added.
 
     Returns:

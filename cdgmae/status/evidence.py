@@ -12,6 +12,7 @@ from typing import Literal
 from cdgmae.runtime.progress import JobProgress, last_progress
 from cdgmae.status.expected import Job
 from cdgmae.status.kept_work import kept_work
+from cdgmae.status.plan import Plan
 from cdgmae.storage.files.locks import holder_host, is_held
 
 State = Literal["done", "running", "failed", "waiting", "to do"]
@@ -28,7 +29,6 @@ SILENT_END = (
 _END_MARKERS: dict[str, State] = {"error:": "failed", "stopped early:": "waiting"}
 """How the command line begins its last words."""
 
-_RESULT_LINE = re.compile(r"^  \S+  \S")
 _LAST_LINE_OF_TRACEBACK = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)\b.*")
 
 
@@ -38,8 +38,9 @@ class JobState:
 
     Attributes:
         job: The job.
-        state: `done`: all outputs are there. `running`. `failed`: its log ends without success and no output is there.
-            `waiting`: stopped early with its state saved. `to do`: its outputs are not there, and nothing tells of a failure.
+        state: `done`: all outputs are there, and Snakemake would not make them again. `running`. `failed`: its log ends without success
+            and no output is there.
+            `waiting`: stopped early with its state saved. `to do`: its outputs are not there and nothing tells of a failure, or they are outdated.
         time: When it finished, or last wrote to its log, in seconds since 1970; None if never.
         progress: Its last progress line, of a job that is not done.
         kept: Finished work in its work folder, e.g. `40 views`, of a job that is not done; left out where a running job shows its
@@ -55,31 +56,33 @@ class JobState:
     message: str | None = None
 
 
-def judge(job: Job, root: Path, now: float) -> JobState:
+def judge(job: Job, root: Path, now: float, plan: Plan | None = None) -> JobState:
     """The state of a job.
 
     Args:
         job: The job.
         root: Working directory of the workflow.
         now: Seconds since 1970.
+        plan: What Snakemake will make; without it, a job is done when its outputs are there.
     """
     locked = next((root / output for output in job.locked if is_held(root / output)), None)
     held = locked is not None
     finished = _finish_time(job, root)
     if finished is not None and not held:
-        return JobState(job, "done", finished)
+        outdated = plan is not None and finished < plan.made and not plan.outputs.isdisjoint(job.outputs)
+        return JobState(job, "to do" if outdated else "done", finished)
     log = root / job.log
     written, tail = _modified(log), _tail(log)
     progress = last_progress(tail)
     if held:
         return JobState(job, "running", written, progress, _kept(job, root) if progress is None else None)
-    if written is None:
+    if written is None or (_modified(root / job.benchmark) or 0.0) >= written:  # it succeeded; its outputs were removed since
         return JobState(job, "to do", kept=_kept(job, root))
     state, message = _how_it_ended(tail) or _broken_off(tail, now - written < _patience(job, root))
     finished = _finish_time(job, root)
     if finished is not None:  # while its log was read
         return JobState(job, "done", finished)
-    return JobState(job, state, written, progress if state != "to do" else None, _kept(job, root), message)
+    return JobState(job, state, written, progress, _kept(job, root), message)
 
 
 def _kept(job: Job, root: Path) -> str | None:
@@ -111,8 +114,6 @@ def _how_it_ended(tail: str) -> tuple[State, str | None] | None:
     if "Traceback (most recent call last):" in tail:
         errors = [line for line in lines if _LAST_LINE_OF_TRACEBACK.match(line)]
         return "failed", errors[-1] if errors else "ended in a traceback"
-    if lines and any(_RESULT_LINE.match(line) for line in lines[-12:]):
-        return "to do", None  # it succeeded; its outputs were removed since
     return None
 
 

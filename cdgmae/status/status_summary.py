@@ -15,6 +15,7 @@ from cdgmae.config import Config
 from cdgmae.status.evidence import JobState, judge
 from cdgmae.status.expected import Job, expected_jobs
 from cdgmae.status.made_otherwise import made_otherwise
+from cdgmae.status.plan import Plan
 from cdgmae.status.undeclared import undeclared_results
 
 STATES = ("done", "running", "failed", "waiting", "to do")
@@ -23,13 +24,14 @@ RECENT_JOBS = 20
 SHOWN_ERRORS = 5
 
 
-def workflow_status(config: Config, root: Path = Path(), now: float | None = None) -> dict[str, Any]:
+def workflow_status(config: Config, root: Path = Path(), now: float | None = None, plan: Plan | None = None) -> dict[str, Any]:
     """What the workflow has done, does and has still to do.
 
     Args:
         config: The configuration that the workflow runs with.
         root: Its working directory.
         now: Seconds since 1970; the present if left out.
+        plan: What Snakemake would still make.
 
     Returns:
         `jobs` (state -> number), `groups` (one dict per group, in order: stage, group, total, states, jobs_per_hour, seconds_left),
@@ -38,7 +40,7 @@ def workflow_status(config: Config, root: Path = Path(), now: float | None = Non
         beside what the configuration names).
     """
     moment = time.time() if now is None else now
-    states = [judge(job, root, moment) for job in expected_jobs(config)]
+    states = [judge(job, root, moment, plan) for job in expected_jobs(config)]
     groups: dict[tuple[str, str], list[JobState]] = defaultdict(list)
     for state in states:
         groups[state.job.stage, state.job.group].append(state)

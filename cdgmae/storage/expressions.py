@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from cdgmae.settings.reading.expressions import parse_expression
 
 OPERATIONS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Lt: operator.lt,
+    ast.Add: pc.add, ast.Sub: pc.subtract, ast.Mult: pc.multiply, ast.Div: pc.divide, ast.Lt: operator.lt,
     ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Eq: operator.eq, ast.NotEq: operator.ne,
 }  # fmt: skip
 
@@ -43,6 +43,8 @@ def _convert(node: ast.expr) -> Any:
             return OPERATIONS[type(op)](_convert(left), _convert(right))
         case ast.Name(id=name):
             return pc.field(name)
-        case ast.Constant(value=value):
-            return pc.scalar(value)
+        case ast.Constant(value=str() as word):
+            return pc.scalar(word)
+        case ast.Constant(value=int() | float() as number):
+            return pc.scalar(float(number))  # 1/3 is no whole number
     raise TypeError(f"unchecked expression {ast.dump(node)}")

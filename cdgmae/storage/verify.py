@@ -144,7 +144,7 @@ def _verify_record(path: Path) -> Finding:
     try:
         record = read_record(path)
     except ValueError as error:
-        return Finding(str(path), "record", "", (f"{error}; without it, its files are checked by their form alone",))
+        return Finding(str(path), "record", "", (str(error),))
     return Finding(str(path), "record", f"{len(record.files)} files")
 
 

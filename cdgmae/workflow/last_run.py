@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,15 @@ class LastRun:
         files: Its configuration files, in the order in which they are laid over each other.
         values: What they and `--config` gave, as plain values.
         started: Seconds since 1970.
+        snakefile: The workflow.
+        planned: What it set out to make.
     """
 
     files: tuple[str, ...]
     values: Mapping[str, Any]
     started: float
+    snakefile: str
+    planned: tuple[str, ...]
 
     @property
     def config(self) -> Config:
@@ -50,16 +54,31 @@ def read_last_run(folder: Path = Path()) -> LastRun | None:
     """What `remember_run` left in a working directory; None if nothing ran there, or its record cannot be read."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return LastRun(tuple(record["files"]), record["values"], record["started"])
+        return LastRun(tuple(record["files"]), record["values"], record["started"], record["snakefile"], tuple(record["planned"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def remember_run(values: Mapping[str, Any], files: Sequence[Path]) -> None:
-    """Write down the configuration of a run that starts in the working directory; a folder that cannot be written is left alone."""
+def remember_run(
+    values: Mapping[str, Any], files: Sequence[Path], snakefile: str = "Snakefile", planned: Iterable[str] = ()
+) -> None:
+    """Write down a run that starts in the working directory; a folder that cannot be written is left alone.
+
+    Args:
+        values: Its configuration as plain values.
+        files: Where they come from.
+        snakefile: The workflow.
+        planned: The files that it will make.
+    """
     here = Path.cwd()
     shown = [os.path.relpath(file, here) if here in Path(file).absolute().parents else str(file) for file in files]
-    record = {"files": shown, "values": values, "started": time.time()}
+    record = {
+        "files": shown,
+        "values": values,
+        "started": time.time(),
+        "snakefile": snakefile,
+        "planned": list(map(str, planned)),
+    }
     temporary = RECORD.with_name(f".{RECORD.name}.{os.getpid()}")
     try:
         RECORD.parent.mkdir(parents=True, exist_ok=True)

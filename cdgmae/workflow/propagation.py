@@ -61,6 +61,12 @@ def judged_files(config: Config, encoder: str) -> list[str]:
     return encoders.encoder_files(judged_encoder(config, encoder))
 
 
+def all_judged_files(config: Config) -> list[str]:
+    """Files of all encoders that are judged; no file twice."""
+    judged = config.propagation.encoders if config.propagation.datasets else []
+    return list(dict.fromkeys(file for name in judged for file in judged_files(config, name)))
+
+
 def loadable_encoder(config: Config, encoder: str) -> EncoderSettings:
     """An encoder to judge, as the command line takes it."""
     return encoders.loadable_encoder(config, judged_encoder(config, encoder))

@@ -6,7 +6,7 @@ from cdgmae import names
 from cdgmae.config import Config
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.report import ReportContents, ReportJobSettings, TableSettings
-from cdgmae.workflow import consistency
+from cdgmae.workflow import consistency, propagation
 
 
 def report_settings(config: Config) -> ReportJobSettings:
@@ -19,13 +19,15 @@ def report_settings(config: Config) -> ReportJobSettings:
 def contents(config: Config) -> ReportContents:
     """What the configuration names of every stage."""
     sources = config.views.sources
+    judged = list(config.propagation.encoders) if config.propagation.datasets else []
     return ReportContents(
         datasets={name: dataset.num_shards for name, dataset in config.shards.datasets.items()},
         views={name: consistency.num_shards(config, name) for name, source in sources.items() if source.has_files},
         scored={name: consistency.num_shards(config, name) for name in config.consistency.sources},
         generators=[name for name, generator in config.views.generators.items() if generator.train is not None],
         runs=dict.fromkeys(config.pretrain.runs, config.pretrain.seeds),
-        encoders=list(config.propagation.encoders) if config.propagation.datasets else [],
+        encoders=judged,
+        looks={name: propagation.loadable_encoder(config, name) for name in judged},
         sets=evaluation_sets(config),
     )
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shlex
 import shutil
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,14 @@ import pytest
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
+from cdgmae.consistency.consistency_summary import summarise
+from cdgmae.consistency.scoring.score_shard import score_shard
 from cdgmae.report.page import write_report
+from cdgmae.settings.consistency import ScoringSettings
+from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.report import ReportJobSettings
 from tests.browser.chromium import Browser
-from tests.report.fake_results import CONTENTS, NASTY, FakeResults
+from tests.report.fake_results import CONTENTS, NASTY, ON_CPU, SIZE, FakeResults
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +38,25 @@ def explorer_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fake.write_images()
     fake.write_scores(nearest_bags=6)
     write_report(ReportJobSettings(contents=CONTENTS, title=NASTY), fake.root, fake.root / "report")
+    return fake.root / "report" / "consistency" / "index.html"
+
+
+@pytest.fixture(scope="module")
+def two_sources_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The explorer of two sources made from the same real images."""
+    pytest.importorskip("selenium")
+    fake = FakeResults(tmp_path_factory.mktemp("two") / "results")
+    fake.write_images()
+    fake.write_scores()
+    folder, tables = fake.root / "consistency", []
+    for number in range(2):
+        tables.append(folder / "crops" / f"{number:05d}.parquet")
+        real = fake.root / "shards" / "demo" / f"{number:05d}.tar"
+        settings = ScoringSettings(image_size=SIZE, max_bad_fraction=0.5)
+        score_shard(settings, real, None, parse_encoder("pixels:8"), tables[-1], source="crops", runtime=ON_CPU)
+    summarise([*tables, *(folder / "s_ldm").glob("*.parquet")], folder / "summary.parquet", folder / "summary.csv")
+    contents = CONTENTS.model_copy(update={"scored": {"s_ldm": 2, "crops": 2}})
+    write_report(ReportJobSettings(contents=contents, title="Two"), fake.root, fake.root / "report")
     return fake.root / "report" / "consistency" / "index.html"
 
 
@@ -83,15 +109,16 @@ def press(browser: Browser, *keys: str) -> None:
     ActionChains(browser.driver).send_keys(*keys).perform()
 
 
-def drag(browser: Browser, selector: str, start: float, end: float) -> None:
-    """Drag over an element from one share of its width to another."""
+def drag(browser: Browser, selector: str, start: float, end: float, height: float = 0.0) -> None:
+    """Drag over an element from one share of its width to another, and down by a share of its height."""
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
     element = browser.driver.find_element(By.CSS_SELECTOR, selector)
-    width = element.size["width"]
-    actions = ActionChains(browser.driver).move_to_element_with_offset(element, int((start - 0.5) * width), -20)
-    actions.click_and_hold().move_by_offset(int((end - start) * width / 2), 0).move_by_offset(int((end - start) * width / 2), 0)
+    width, down = element.size["width"], int(height * element.size["height"] / 2)
+    actions = ActionChains(browser.driver).move_to_element_with_offset(element, int((start - 0.5) * width), -20 - down)
+    half = int((end - start) * width / 2)
+    actions.click_and_hold().move_by_offset(half, down).move_by_offset(half, down)
     actions.release().perform()
 
 
@@ -161,6 +188,93 @@ def test_brushing_one_chart_filters_the_others_and_the_table(page: Browser, data
     assert page.run("return explorer.filter.ranges") == ranges
     click(page, "#filters button[type=reset]")
     wait(page, lambda: kept("gs") == 12)
+
+
+def test_a_rectangle_in_the_scatter_keeps_its_bags_and_follows_the_ranges(page: Browser, data: dict[str, Any]) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import Select
+
+    def points() -> list[str]:
+        return list(page.run("return explorer.charts.scatter.data('kept').map(bag => bag.key)"))
+
+    assert len(points()) == 12
+    drag(page, "#scatter canvas", 0.2, 0.7, height=0.5)
+    wait(page, lambda: page.run("return explorer.filter.ranges.ls !== null && explorer.filter.ranges.nps !== null"))
+    ranges = page.run("return explorer.filter.ranges")
+    inside = {
+        bag["key"] for bag in data["bags"] if all(ranges[name][0] <= bag[name] <= ranges[name][1] for name in ("ls", "nps"))
+    }
+    wait(page, lambda: set(column(page, "key")) == inside == set(points()))
+    assert 0 < len(inside) < 12
+    Select(page.driver.find_element(By.ID, "scatter-x")).select_by_value("nps")
+    wait(page, lambda: page.run("return document.getElementById('scatter-y').value") == "gs" and len(points()) == len(inside))
+    assert page.run("return explorer.filter.ranges") == ranges
+    wait(page, lambda: page.run("return explorer.charts.scatter.signal('brush_x').length") == 2)
+    click(page, "#filters button[type=reset]")
+    wait(page, lambda: len(points()) == 12)
+
+
+def test_the_selection_is_saved_as_csv(page: Browser, data: dict[str, Any]) -> None:
+    type_into(page, "#nps-from", "0.9")
+    press(page, "\ue007")
+    chosen = {bag["key"] for bag in data["bags"] if bag["nps"] >= 0.9}
+    assert 0 < len(chosen) < 12
+    wait(page, lambda: f"({len(chosen)} bags)" in page.run("return document.getElementById('download').textContent"))
+    page.run("HTMLAnchorElement.prototype.click = function() { window.saved = this; }")
+    click(page, "#download")
+    assert page.run("return saved.download") == "selection.csv"
+    text = page.driver.execute_async_script("fetch(saved.href).then(it => it.text()).then(arguments[0])")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert {row["key"] for row in rows} == chosen
+    for row in rows:
+        bag = next(bag for bag in data["bags"] if bag["key"] == row["key"])
+        assert (row["source"], row["class_name"], float(row["nps"]), row["chosen_as"].split()) == (
+            "s_ldm", "n0144", bag["nps"], bag["rules"],
+        )  # fmt: skip
+
+
+def test_the_same_keys_of_two_sources_stand_side_by_side(browser: Browser, two_sources_page: Path) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import Select
+
+    script = (two_sources_page.parent / "data.js").read_text()
+    data = json.loads(script.removeprefix("const explorerData = ").removesuffix(";\n"))
+    of_source = {
+        source["name"]: dict(zip(source["sample"]["key"], source["sample"]["ls"], strict=True)) for source in data["sources"]
+    }
+    names = list(of_source)
+    assert len(names) == 2
+    browser.open(two_sources_page)
+    wait(browser, lambda: browser.run("return document.body.dataset.charts") == "drawn")
+    Select(browser.driver.find_element(By.ID, "pair-metric")).select_by_value("ls")
+    both = of_source[names[0]].keys() & of_source[names[1]].keys()
+    differences = {key: of_source[names[0]][key] - of_source[names[1]][key] for key in both}
+    wait(browser, lambda: "mean LS" in browser.driver.find_element(By.ID, "pair-text").text)
+    points = browser.run("return explorer.charts.pair.data('kept')")
+    assert {point["key"]: (point["first"], point["second"]) for point in points} == {
+        key: (of_source[names[0]][key], of_source[names[1]][key]) for key in both
+    }
+    text = browser.driver.find_element(By.ID, "pair-text").text
+    first, second = (list(values) for values in zip(*((point["first"], point["second"]) for point in points), strict=True))
+    higher = sum(difference > 0 for difference in differences.values()) / len(both)
+    assert text.startswith(
+        f"{len(both)} real images: mean LS {sum(first) / len(both):.3f} in {names[0]} and {sum(second) / len(both):.3f} in {names[1]}"
+    )
+    assert f"for {100 * higher:.0f} %" in text
+    assert f"correlation {statistics.correlation(first, second):.2f}." in text
+    rows = browser.run(
+        "return [...document.querySelectorAll('#pair-table tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    order = [abs(float(row[3])) for row in rows]
+    assert order == sorted(order, reverse=True)
+    assert {row[0]: float(row[3]) for row in rows} == {
+        key: pytest.approx(differences[key], abs=2e-3) for key in {row[0] for row in rows}
+    }
+    assert browser.run("return document.querySelectorAll('#pair-table tbody img').length") == 2 * len(rows) > 0
+    click(browser, "#pair-table tbody tr:first-child td:nth-child(3) .open")
+    assert browser.run("return document.getElementById('bag-title').textContent") == rows[0][0]
+    assert f"Source {names[1]}" in browser.run("return document.getElementById('bag-facts').textContent")
+    assert browser.problems() == []
 
 
 def test_a_patch_lights_up_its_nearest_patch_in_every_view(page: Browser, data: dict[str, Any]) -> None:

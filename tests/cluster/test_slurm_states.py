@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cdgmae.workflow.slurm_states import correct_job_states
+from cdgmae.workflow.messages.slurm_states import correct_job_states
 
 executor = pytest.importorskip("snakemake_executor_plugin_slurm")
 
@@ -33,5 +33,5 @@ def test_cancelled_and_finally_preempted_jobs_are_seen_as_cancelled(tmp_path: Pa
 
 
 def test_without_the_executor_nothing_is_loaded() -> None:
-    code = "import sys; from cdgmae.workflow.slurm_states import correct_job_states; correct_job_states(); print('pandas' in sys.modules)"
+    code = "import sys; from cdgmae.workflow.messages.slurm_states import correct_job_states; correct_job_states(); print('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

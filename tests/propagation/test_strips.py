@@ -90,7 +90,7 @@ def test_strips_of_finished_clips_survive_an_interruption(tmp_path: Path) -> Non
 
 def test_the_command_writes_strips_where_the_report_looks_for_them(tmp_path: Path) -> None:
     settings = DavisProtocol(root=str(write_davis(tmp_path / "clips", frames=3)), input_size=(64, 96)).canonical_json()
-    run(Kind("davis"), "pixels:16", tmp_path / "out", settings=settings, strips=True, device="cpu")
+    run(Kind("davis"), "pixels:16", tmp_path / "out", settings=[settings], strips=True, device="cpu")
     assert len(list((tmp_path / "out/strips/davis").glob("*.jpg"))) == 2
     with pytest.raises(ValueError, match=r"work folder.*--work"):
         run_propagation(

@@ -18,7 +18,7 @@ from cdgmae.report.pages.propagation.propagation_page import write_propagation_p
 from cdgmae.report.pages.propagation.sequences import SetScores, read_sequences
 from cdgmae.report.pages.propagation.strip_images import show_strips, worst_in_turn
 from cdgmae.report.propagation_scores import EncoderScores, read_scores
-from cdgmae.settings.report import ReportSettings
+from cdgmae.settings.report import ReportJobSettings
 from cdgmae.storage.tables import write_table
 
 HITS = [f"hits_0.{tenth}" for tenth in range(1, 6)]
@@ -35,7 +35,7 @@ def write_rows(
 
 def write_page(results: Path, output: Path, **settings: Any) -> tuple[str, dict[str, Any]]:
     """The page and its data."""
-    write_propagation_page(ReportSettings(**settings), results, output, read_scores(results / "propagation"))
+    write_propagation_page(ReportJobSettings(**settings), results, output, read_scores(results / "propagation"))
     script = (output / "propagation/data.js").read_text()
     data: dict[str, Any] = json.loads(script.removeprefix("const propagationData = ").removesuffix(";\n"))
     return (output / "propagation/index.html").read_text(), data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from cdgmae.cli import app
 from cdgmae.config import ConfigError, check_config, check_paths, json_schema, load_config
 from cdgmae.settings.views import UNetSettings
 from cdgmae.workflow import pretrain, views
@@ -71,6 +74,15 @@ REFUSED = [
     ("propagation.datasets.davis.input_size", [480], r"input_size"),
     ("propagation.datasets.kinetics", {"root": "x"}, r"propagation\.datasets\.kinetics\.kind: required and not given; one of davis, vip, jhmdb"),
     ("propagation.encoders", {}, r"propagation\.encoders is empty, so nothing can be measured: name one, or leave section propagation out"),
+    ("pretrain.runs.cdg.betas", [0.9, 1.0], r"betas = \[0\.9, 1\.0\]: AdamW's momentum terms are from 0 to below 1"),
+    ("pretrain.runs.cdg.betas", 1.0, r"betas = 1\.0: input should be a valid array"),
+    ("pretrain.runs.cdg.base_learning_rate", float("inf"), r"base_learning_rate = inf: input should be a finite number"),
+    ("pretrain.runs.cdg.view_filter", "nps >= '0.6'", r"view_filter: expression .* compares a number with a text"),
+    ("pretrain.seeds", [-1], r"seeds.*-1: input should be greater than or equal to 0"),
+    ("seed", 10**30, r"seed = 10*: "),
+    ("report.title", "\ud800", r"holds halves of characters"),
+    ("views.sources.s_ldm.kind", "s_lm", r"s_ldm\.kind = 's_lm': no such kind; .*did you mean 's_ldm'"),
+    ("views.sources.x", {"kind": "folde", "dataset": "demo", "root": 3, "bogus": 1}, r"x\.bogus: .*\n.*x\.kind = 'folde': .*\n.*x\.root = 3: "),
     ("sed", 0, r"sed: unknown key; .*did you mean 'seed'"),
 ]  # fmt: skip
 
@@ -181,6 +193,26 @@ def test_missing_data_is_named_with_its_key() -> None:
     ) as caught:
         check_paths(config)
     assert "views.generators.gen_sis.path" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["shards.datasets.demo.path", "propagation.datasets.davis.root", "demo.directory"])
+@pytest.mark.parametrize("path", ["data/{x}", "a}", "", "a\nb"])
+def test_paths_that_snakemake_reads_otherwise_are_refused(key: str, path: str) -> None:
+    with pytest.raises(ConfigError, match=f"{re.escape(f'{key} = {path!r}')}(?s:.*)a brace, which Snakemake reads as a wildcard"):
+        check_paths(check_config(changed(key, path)))
+
+
+def test_markup_in_a_path_is_printed_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "[bold]mine"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = folder.relative_to(tmp_path) / "my.yaml"
+    path.write_text(f"shards: {{datasets: {{mine: {{path: '{folder.name}'}}}}}}\n")
+    done = CliRunner().invoke(app, ["config", "check", "--config", str(path)], catch_exceptions=False)
+    assert str(path) in done.stdout
+    path.write_text("shards: {datasets: {mine: {path: '[bold]none'}}}\n")
+    with pytest.raises(ConfigError, match=r"'\[bold\]none'"):
+        CliRunner().invoke(app, ["config", "check", "--config", str(path)], catch_exceptions=False)
 
 
 def test_demo_paths_need_not_exist_before_they_are_drawn() -> None:

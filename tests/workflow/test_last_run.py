@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from cdgmae.cli import app
 from cdgmae.config import check_config
 from cdgmae.workflow.last_run import RECORD, changed_keys, read_last_run, remember_run
-from cdgmae.workflow.reasons import short_reason
+from cdgmae.workflow.messages.reasons import short_reason
 from tests.propagation.drawn_clips import write_davis
 from tests.workflow.conftest import Workplace, environment, set_key, tiny_config
 from tests.workflow.test_partial_workflows import PARTS
@@ -84,6 +84,8 @@ def test_commands_go_by_the_last_run_and_say_so(tmp_path: Path, monkeypatch: pyt
     assert json.loads(said("config", "diff", "other.yaml", "--json")[0].splitlines()[-1])["changed"] == [
         "propagation.datasets.davis.root: a -> b", "propagation.encoders.floor.pixels: 8 -> 16",
     ]  # fmt: skip
+    with pytest.raises(ValueError, match="takes at most two files, found 3"):
+        CliRunner().invoke(app, ["config", "diff", "a", "b", "c"], catch_exceptions=False)
     (tmp_path / RECORD).write_text("torn")
     assert read_last_run() is None
 

@@ -97,7 +97,9 @@ def test_status_of_a_finished_run_and_after_outputs_are_deleted(copied: Workplac
     assert [job.benchmark for job in jobs if not (copied.folder / job.benchmark).is_file()] == []
     shutil.rmtree(copied.folder / "results/pretrain/cdg/seed0")
     (copied.folder / "results/propagation/random/vip.parquet").unlink()
-    assert status(copied)["jobs"] == {"done": len(jobs) - 2, "running": 0, "failed": 0, "waiting": 0, "to do": 2}
+    planned = sum(copied.planned_jobs().values())
+    assert planned > 2  # what follows is to do, too
+    assert status(copied)["jobs"] == {"done": len(jobs) - planned, "running": 0, "failed": 0, "waiting": 0, "to do": planned}
 
 
 @pytest.mark.slow
@@ -108,6 +110,7 @@ def test_status_beside_a_running_workflow_is_truthful(copied: Workplace) -> None
     running, done, seen = 0, 0, set()
     target = "results/pretrain/crops/seed0/encoder.safetensors"
     command = copied.command("results/pretrain/conditioning/seed0/encoder.safetensors", target, "--quiet", "all")
+    command.remove("--nolock")  # by the lock status knows that something runs
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
     try:
         while process.poll() is None:

@@ -5,6 +5,7 @@ rule write_report:
         views=views.all_view_files(CONFIG),
         consistency=consistency.summaries(CONFIG)[-1:],
         encoders=pretrain.all_encoder_files(CONFIG),
+        judged=propagation.all_judged_files(CONFIG),
         propagation=propagation.summaries(CONFIG)[-1:],
         strips=propagation.propagation_strips(CONFIG),
     output:

@@ -34,7 +34,8 @@ def new(
     size: Annotated[
         str,
         typer.Option(
-            "--size", help="demo (minutes on two cores), small (about an hour) or paper (the paper's values, a cluster)."
+            "--size",
+            help="demo (minutes on two cores), small (a quarter of an hour for few images) or paper (the paper's values, a cluster).",
         ),
     ] = "small",
     stages: Annotated[

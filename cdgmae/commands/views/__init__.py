@@ -115,23 +115,24 @@ def import_generator(
 
 @app.command("show")
 def show(
-    key: Annotated[str, typer.Argument(help="Key of the real image, as in the shard's index.")],
+    keys: Annotated[list[str], typer.Argument(help="Keys of real images, as in the shards' index; each is a row.")],
     shards: Annotated[Path, typer.Option(help="Folder of the image shards, e.g. results/shards/imagenet.")],
     views: Annotated[Path | None, typer.Option(help="Folder of the view shards, e.g. results/views/s_ldm.")] = None,
     output: Annotated[Path, typer.Option(help="PNG to write.")] = Path("bag.png"),
 ) -> None:
-    """Write one bag as a strip of images, the real one first, and print its rows."""
+    """Write bags as strips of images below each other, the real one first, and print their rows."""
     from cdgmae.storage.image_shards import find_shards
-    from cdgmae.views.show import show_bag
+    from cdgmae.views.show import show_bags
 
-    rows = show_bag(key, find_shards(shards), find_shards(views) if views is not None else [], output)
+    rows = show_bags(keys, find_shards(shards), find_shards(views) if views is not None else [], output)
     if json_wanted():
         print_result({"output": str(output), "rows": rows})
         return
     made = ("source_path", "seed", "generator", "sampler", "steps", "guidance", "precision")
     facts = ("status", "reason", "width", "height", *made, "sha256")
     lines = {
-        f"view {row['view_index']}": ", ".join(f"{name} {row[name]}" for name in facts if row[name] is not None) for row in rows
+        f"{row['key']}, view {row['view_index']}": ", ".join(f"{name} {row[name]}" for name in facts if row[name] is not None)
+        for row in rows
     }
     print_result({**lines, "output": str(output)})
 

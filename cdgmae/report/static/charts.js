@@ -20,9 +20,9 @@ report.chartConfig = {
   line: { strokeWidth: 2 },
 };
 
-// Draws into the element; resolves to the Vega view, so that a caller can listen to its signals.
-report.drawChart = async (element, spec) => {
-  const options = { actions: false, renderer: "svg", config: report.chartConfig, tooltip: { theme: "light" } };
+// Draws into the element; resolves to the Vega view, so that a caller can listen to its signals. Thousands of marks want a canvas.
+report.drawChart = async (element, spec, renderer = "svg") => {
+  const options = { actions: false, renderer, config: report.chartConfig, tooltip: { theme: "light" } };
   try {
     return (await vegaEmbed(element, spec, options)).view;
   } catch (error) {

@@ -7,7 +7,7 @@ const AXIS_HEIGHT = 45;
 
 // Common range of a metric over all sources, in steps of 0.02.
 function domainOf(metric) {
-  const values = explorerData.sources.flatMap((source) => source.sample[metric]);
+  const values = explorer.sampled.map((bag) => bag[metric]);
   const [low, high] = values.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
   return [Math.floor(low * 50) / 50, Math.max(Math.ceil(high * 50), Math.floor(low * 50) + 1) / 50];
 }
@@ -18,10 +18,10 @@ function makeBars(metric, domain, keep) {
   const step = (domain[1] - domain[0]) / NUM_BINS;
   return explorerData.sources.flatMap((source, row) => {
     const all = new Array(NUM_BINS).fill(0), kept = new Array(NUM_BINS).fill(0);
-    source.sample[metric].forEach((value, place) => {
-      const bin = Math.min(NUM_BINS - 1, Math.floor((value - domain[0]) / step));
+    explorer.sampled.filter((bag) => bag.source === source.name).forEach((bag) => {
+      const bin = Math.min(NUM_BINS - 1, Math.floor((bag[metric] - domain[0]) / step));
       all[bin] += 1;
-      if (keep(source, place)) kept[bin] += 1;
+      if (keep(bag)) kept[bin] += 1;
     });
     const ground = explorerData.sources.length - 1 - row, scale = 0.92 / Math.max(...all);
     return kept.map((count, bin) => ({
@@ -64,22 +64,41 @@ function chartSpec(metric, domain, bars, width) {
 
 const rounded = (value) => Math.round(value * 1000) / 1000;
 
-// One chart with its number fields; both show and change the same range. `drawn` and `pixels` are what the brush shows, so that
-// neither follows the other in circles.
+// Ties the brush of a chart to the ranges of the metrics on its axes, { x: {metric, domain}, ... }; gives what redraws the brush when a
+// range changed elsewhere. `drawn` and `pixels` are what the brush shows, so that neither follows the other in circles.
+function bindBrush(view, axes) {
+  const drawn = {}, pixels = {}, channels = Object.entries(axes);
+  for (const [channel, { metric }] of channels) {
+    [drawn[channel], pixels[channel]] = [null, []];
+    view.addSignalListener(`brush_${channel}`, (_, ends) => {
+      if (String(ends) === String(pixels[channel])) return;
+      pixels[channel] = ends;
+      const range = ends.map((end) => rounded(view.scale(channel).invert(end))).sort((a, b) => a - b);
+      drawn[channel] = range.length === 2 && range[0] < range[1] ? range : null;
+      explorer.setRange(metric, drawn[channel]);
+    });
+  }
+  return () => {
+    const ranges = channels.map(([channel, { metric }]) => [channel, explorer.filter.ranges[metric]]);
+    if (ranges.every(([channel, range]) => range === drawn[channel])) return;
+    const none = ranges.every(([, range]) => range === null);
+    for (const [channel, range] of ranges) {
+      const { domain } = axes[channel];
+      drawn[channel] = range;
+      pixels[channel] = none ? [] : (range ?? domain).map((value) => view.scale(channel)(Math.max(domain[0], Math.min(domain[1], value))));
+      view.signal(`brush_${channel}`, pixels[channel]);
+    }
+  };
+}
+
+// One chart with its number fields; both show and change the same range.
 async function makeChart(metric) {
   const domain = domainOf(metric);
   const element = document.getElementById(`chart-${metric}`), bars = makeBars(metric, domain, () => true);
   // A width that followed the window would lose the brush when the window changes.
   const view = await report.drawChart(element, chartSpec(metric, domain, bars, Math.max(240, element.clientWidth)));
   const fields = ["from", "to"].map((end) => document.getElementById(`${metric}-${end}`));
-  let drawn = null, pixels = [];
-  view.addSignalListener("brush_x", (_, ends) => {
-    if (String(ends) === String(pixels)) return;
-    pixels = ends;
-    const range = ends.map((end) => rounded(view.scale("x").invert(end))).sort((a, b) => a - b);
-    drawn = range.length === 2 && range[0] < range[1] ? range : null;
-    explorer.setRange(metric, drawn);
-  });
+  const followRange = bindBrush(view, { x: { metric, domain } });
   fields.forEach((field, end) => field.addEventListener("change", () => {
     const range = [...(explorer.filter.ranges[metric] ?? domain)];
     range[end] = field.value === "" ? domain[end] : Number(field.value);
@@ -89,22 +108,12 @@ async function makeChart(metric) {
   const follow = () => {
     const range = explorer.filter.ranges[metric];
     fields.forEach((field, end) => { field.value = range === null ? "" : range[end]; });
-    if (range !== drawn) {
-      drawn = range;
-      pixels = range === null ? [] : range.map((value) => view.scale("x")(Math.max(domain[0], Math.min(domain[1], value))));
-      view.signal("brush_x", pixels);
-    }
-    view.data("kept", makeBars(metric, domain, keepSampled)).runAsync();
+    followRange();
+    view.data("kept", makeBars(metric, domain, explorer.keeps)).runAsync();
   };
   explorer.listeners.push(follow);
   follow();
   return view;
-}
-
-// Whether a sampled bag, given by its source and place, meets the filter.
-function keepSampled(source, place) {
-  if (explorer.filter.source && source.name !== explorer.filter.source) return false;
-  return explorer.inRanges(Object.fromEntries(explorer.metrics.map((metric) => [metric, source.sample[metric][place]])));
 }
 
 function writeLegend() {
@@ -118,6 +127,7 @@ function writeLegend() {
 
 document.addEventListener("DOMContentLoaded", async () => {
   writeLegend();
-  explorer.charts = Object.fromEntries(await Promise.all(explorer.metrics.map(async (metric) => [metric, await makeChart(metric)])));
+  const charts = [...explorer.metrics.map(async (metric) => [metric, await makeChart(metric)]), startScatter(), startPair()];
+  explorer.charts = Object.fromEntries((await Promise.all(charts)).filter(Boolean));
   document.body.dataset.charts = "drawn";
 });

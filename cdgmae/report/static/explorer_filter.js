@@ -29,12 +29,31 @@ explorer.inRanges = (scores, except = null) =>
     return metric === except || range === null || (scores[metric] >= range[0] && scores[metric] <= range[1]);
   });
 
-explorer.keptBags = () => {
+// The bags of the distributions, of all sources.
+explorer.sampled = explorerData.sources.flatMap(({ name, sample }) => sample.key.map((key, place) => ({
+  source: name, key, class: sample.class[place], gs: sample.gs[place], ls: sample.ls[place], nps: sample.nps[place],
+})));
+
+// Whether a bag meets the filter; why it was chosen counts for the bags of the table alone.
+explorer.keeps = (bag) => {
   const { source, rule, className, key } = explorer.filter;
-  const part = key.toLowerCase();
-  return explorerData.bags.filter((bag) =>
-    (!source || bag.source === source) && (!rule || bag.rules.includes(rule)) && (!className || bag.class === className)
-    && bag.key.toLowerCase().includes(part) && explorer.inRanges(bag));
+  return (!source || bag.source === source) && (!rule || !bag.rules || bag.rules.includes(rule)) && (!className || bag.class === className)
+    && bag.key.toLowerCase().includes(key.toLowerCase()) && explorer.inRanges(bag);
+};
+
+explorer.keptBags = () => explorerData.bags.filter(explorer.keeps);
+
+// All bags that the page knows and the filter keeps, each once.
+explorer.selection = () => {
+  const kept = new Map();
+  for (const bag of [...explorer.sampled, ...explorerData.bags]) if (explorer.keeps(bag)) kept.set(`${bag.source} ${bag.key}`, bag);
+  return [...kept.values()].sort((a, b) => (a.source === b.source ? (a.key < b.key ? -1 : 1) : a.source < b.source ? -1 : 1));
+};
+
+explorer.selectionAsCsv = () => {
+  const quoted = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+  const rows = explorer.selection().map((bag) => [bag.source, bag.key, bag.class ?? "", bag.gs, bag.ls, bag.nps, (bag.rules ?? []).join(" ")]);
+  return [["source", "key", "class_name", "gs", "ls", "nps", "chosen_as"], ...rows].map((row) => `${row.map((value) => quoted(String(value))).join(",")}\n`).join("");
 };
 
 // The command that searches all pairs for the ranges of the filter.
@@ -55,7 +74,7 @@ function addOptions(select, entries) {
 }
 
 document.addEventListener("DOMContentLoaded", () => {
-  const classes = [...new Set(explorerData.bags.map((bag) => bag.class).filter(Boolean))].sort();
+  const classes = [...new Set([...explorerData.bags, ...explorer.sampled].map((bag) => bag.class).filter(Boolean))].sort();
   addOptions(document.getElementById("filter-source"), explorerData.sources.map((source) => [source.name, source.name]));
   addOptions(document.getElementById("filter-rule"), Object.entries(explorerData.rules));
   addOptions(document.getElementById("filter-class"), classes.map((name) => [name, name]));
@@ -68,6 +87,16 @@ document.addEventListener("DOMContentLoaded", () => {
   form.addEventListener("reset", () => explorer.set({
     source: "", rule: "", className: "", key: "", ranges: { gs: null, ls: null, nps: null },
   }));
-  explorer.listeners.push(() => { document.getElementById("command").textContent = explorer.command(); });
+  const link = document.createElement("a");
+  link.download = "selection.csv";
+  document.getElementById("download").addEventListener("click", () => {
+    URL.revokeObjectURL(link.href);
+    link.href = URL.createObjectURL(new Blob([explorer.selectionAsCsv()], { type: "text/csv" }));
+    link.click();
+  });
+  explorer.listeners.push(() => {
+    document.getElementById("command").textContent = explorer.command();
+    document.getElementById("download").textContent = `Download the selection as CSV (${explorer.selection().length.toLocaleString("en")} bags)`;
+  });
   explorer.set({});
 });

@@ -73,11 +73,11 @@ function imageCell(bag) {
   return image;
 }
 
-function keyCell(bag) {
+function openButton(text) {
   const button = document.createElement("button");
   button.type = "button";
   button.className = "open";
-  button.textContent = bag.key;
+  button.textContent = text;
   return button;
 }
 
@@ -85,7 +85,7 @@ function makeRow(bag) {
   const row = document.createElement("tr");
   const score = (id) => bag[id].toFixed(id === "disagreement" ? 2 : 3);
   const content = {
-    strip: imageCell, key: keyCell, source: () => bag.source, class: () => bag.class ?? "",
+    strip: imageCell, key: () => openButton(bag.key), source: () => bag.source, class: () => bag.class ?? "",
     rules: () => bag.rules.map((rule) => explorerData.rules[rule]).join(", "),
   };
   for (const { id } of COLUMNS) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, get_args
@@ -39,7 +40,7 @@ def _describe(item: dict[str, Any], root: type[BaseModel]) -> list[str]:
     if kind == "missing":
         return [f"{key}: required and not given"]
     if kind.startswith("union_tag"):
-        return [_describe_tag(key, item, annotation)]
+        return _describe_tag(key, item, annotation)
     if kind == "value_error":
         return [f"{key}: {line}" if key else line for line in message.splitlines()]
     given = item.get("input")
@@ -60,13 +61,20 @@ def _yaml_hint(given: Any, kind: str) -> str:
     return ""
 
 
-def _describe_tag(key: str, item: dict[str, Any], annotation: Any) -> str:
-    """A missing or unknown `kind` of a union of settings classes."""
-    allowed = list(_members(annotation))
+def _describe_tag(key: str, item: dict[str, Any], annotation: Any) -> list[str]:
+    """A missing or unknown `kind` of a union of settings classes, with what is wrong with the other keys if it is the kind that is most like it."""
+    members = _members(annotation)
+    allowed = ", ".join(members)
     if item["type"] == "union_tag_not_found":
-        return f"{key}.kind: required and not given; one of {', '.join(allowed)}"
+        return [f"{key}.kind: required and not given; one of {allowed}"]
     tag = str(item["ctx"]["tag"])
-    return f"{key}.kind = {tag!r}: no such kind; allowed: {', '.join(allowed)}{did_you_mean(tag, allowed)}"
+    lines = [f"{key}.kind = {tag!r}: no such kind; allowed: {allowed}{did_you_mean(tag, members)}"]
+    for close in difflib.get_close_matches(tag, list(members), n=1):
+        try:
+            members[close].model_validate_json(json.dumps({**item["input"], "kind": close}))
+        except ValidationError as error:
+            lines += [f"{key}.{line}" for line in describe_problems(error, members[close])]
+    return lines
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:

@@ -81,6 +81,8 @@ def check_plain(values: Any, origin: str) -> None:
 
 def _unfolded(value: Any, origin: str, sizes: dict[int, int], depth: int) -> int:
     """Number of values behind `value` with every reference written out; each is walked once."""
+    if isinstance(value, str) and not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f"{origin}: {value!r} holds halves of characters, which are no text")
     if not isinstance(value, (Mapping, list, tuple)):
         return 1
     if depth > MAX_DEPTH:

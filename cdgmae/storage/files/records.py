@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,10 @@ def read_record(path: Path) -> Record:
             raise ValueError("changed since it was written")
         files = {name: FileSum(*found) for name, found in content["files"].items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is a damaged record: {error}") from None
+        raise ValueError(
+            f"{path} is a damaged record ({error}); `cdgmae verify --repair {shlex.quote(str(path.parent))}` deletes it, and its files are then "
+            "checked by their form alone"
+        ) from None
     return Record(path, content["facts"], files)
 
 

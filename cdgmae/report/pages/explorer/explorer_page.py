@@ -17,7 +17,7 @@ from cdgmae.storage.files.atomic import write_text
 
 EXPLORER_PAGE = "consistency/index.html"
 DATA_NAME = "data.js"
-SCRIPTS = ("explorer_filter.js", "explorer_charts.js", "explorer_table.js", "explorer_bag.js")
+SCRIPTS = ("explorer_filter.js", "explorer_charts.js", "explorer_scatter.js", "explorer_table.js", "explorer_bag.js")
 """The page's own scripts in the order in which they are loaded."""
 
 EXPLORER_ASSETS = ("explorer.css", *SCRIPTS)

@@ -15,7 +15,7 @@ from cdgmae.report.pages.propagation.strip_images import ShownStrips, show_strip
 from cdgmae.report.propagation_scores import EncoderScores, score_columns
 from cdgmae.report.rendering import write_page
 from cdgmae.report.svg_figures import PALETTE
-from cdgmae.settings.report import ReportSettings
+from cdgmae.settings.report import ReportJobSettings
 from cdgmae.storage.files.atomic import write_text
 
 PROPAGATION_PAGE = "propagation/index.html"
@@ -25,12 +25,12 @@ PROPAGATION_ASSETS = ("propagation.css", "propagation_bars.js", "propagation_str
 
 
 def write_propagation_page(
-    settings: ReportSettings, results: Path, output: Path, encoders: Sequence[EncoderScores]
+    settings: ReportJobSettings, results: Path, output: Path, encoders: Sequence[EncoderScores]
 ) -> dict[str, Any]:
     """Write `propagation/index.html` with `data.js` and `strips/` beside it, and the page that compares encoders.
 
     Args:
-        settings: Title, number of strips.
+        settings: Title, number of strips, and what the configuration names.
         results: Folder with the results of the stages.
         output: Folder of the report, which holds the shared scripts.
         encoders: Rows of the summary; none if the stage has not been run.
@@ -46,7 +46,7 @@ def write_propagation_page(
     data = json.dumps({"colours": colours, "sets": parts}, separators=(",", ":"))
     write_text(page_folder / DATA_NAME, f"const propagationData = {data};\n")
     rankings = rank_encoders(folder, encoders)
-    write_encoders_page(settings, folder, output, encoders, rankings)
+    write_encoders_page(settings, results, output, encoders, rankings)
     write_page(
         output, PROPAGATION_PAGE, "propagation_page.html.j2", settings=settings, encoders=encoders, scores=score_columns(encoders),
         paper=PAPER_TABLES, sections=list(zip(sets, strips, strict=True)), assets=PROPAGATION_ASSETS,

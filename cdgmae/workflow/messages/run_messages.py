@@ -10,8 +10,8 @@ from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from cdgmae.settings.runtime import FAILS_AGAIN
-from cdgmae.workflow.reasons import short_reason
-from cdgmae.workflow.slurm_states import correct_job_states
+from cdgmae.workflow.messages.reasons import short_reason
+from cdgmae.workflow.messages.slurm_states import correct_job_states
 
 LAST_LINES = 20
 REPORT_PAGE = Path("results/report/index.html")
