@@ -21,7 +21,7 @@ from cdgmae.paper import PAPER_TABLES
 from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS, column_of
 from cdgmae.report.pages.propagation.propagation_page import write_propagation_page
 from cdgmae.report.propagation_scores import read_scores, score_columns
-from cdgmae.settings.report import ReportSettings
+from cdgmae.settings.report import ReportJobSettings
 from cdgmae.status.status_summary import workflow_status
 from tests.workflow.conftest import SNAKEMAKE, environment
 
@@ -59,7 +59,7 @@ def test_a_second_set_of_a_kind_stands_beside_the_first_everywhere(tmp_path: Pat
     assert list(wide.columns) == ["encoder", "J&F", "J", "F", "lab J&F", "lab J", "lab F"]
 
     encoders = read_scores(Path("results/propagation"))
-    write_propagation_page(ReportSettings(), Path("results"), Path("page"), encoders)
+    write_propagation_page(ReportJobSettings(), Path("results"), Path("page"), encoders)
     page, script = (Path(f"page/propagation/{name}").read_text() for name in ("index.html", "data.js"))
     for text in (
         '<th class="n">DAVIS J&amp;F</th>',

@@ -23,7 +23,7 @@ from cdgmae.propagation.measures.encoder_summary import summarise
 from cdgmae.report.pages.propagation.propagation_page import write_propagation_page
 from cdgmae.report.propagation_scores import read_scores
 from cdgmae.settings.encoder import EncoderSettings, VitSettings
-from cdgmae.settings.report import ReportSettings
+from cdgmae.settings.report import ReportJobSettings
 from cdgmae.settings.runtime import RuntimeSettings
 from tests.oracles.spair_oracle import literal_pck
 
@@ -112,7 +112,7 @@ def test_the_set_goes_through_summary_page_and_command_as_clips_do(tmp_path: Pat
     folder = tmp_path / "results/propagation"
     summarise([folder / "floor/spair.parquet"], folder / "summary.parquet", folder / "summary.csv")
     assert (folder / "summary.csv").read_text().startswith("encoder,PCK@0.1 per image,PCK@0.1 per point,PCK@0.05 per image")
-    write_propagation_page(ReportSettings(), tmp_path / "results", tmp_path / "page", read_scores(folder))
+    write_propagation_page(ReportJobSettings(), tmp_path / "results", tmp_path / "page", read_scores(folder))
     page = (tmp_path / "page/propagation/index.html").read_text()
     assert "SPair PCK@0.1 per image" in page
     assert (tmp_path / "page/propagation/strips/spair/000-0.jpg").is_file()
