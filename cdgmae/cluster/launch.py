@@ -28,7 +28,6 @@ from cdgmae.storage.files.output_cache import OutputCache
 
 logger = logging.getLogger("cdgmae")
 
-LAUNCHERS = ("none", "torchrun", "srun")
 NOTES_FOLDER = Path("work/launch")
 
 MARGIN_SECONDS, MARGIN_SHARE = 300.0, 0.1

@@ -140,11 +140,6 @@ def image_count(manifest: Path) -> int:
     return int(_facts(manifest)["images"])
 
 
-def shard_count(manifest: Path) -> int:
-    """Number of shards the manifest was made for."""
-    return int(_facts(manifest)["num_shards"])
-
-
 def manifest_seed(manifest: Path) -> int:
     """The root seed that the manifest was made with.
 

@@ -126,7 +126,10 @@ def test_the_copy_that_a_message_asks_for_is_the_one_that_is_taken(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_an_encoder_that_is_not_there_is_made_by_the_command_of_its_message(tmp_path: Path) -> None:
+def test_an_encoder_that_is_not_there_is_made_by_the_command_of_its_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a demo that was run in the repository has such an encoder
     place = Workplace(tmp_path)
     place.write_config(tiny_config())
     missing = EncoderSettings(checkpoint="results/pretrain/cdg/seed0/encoder.safetensors")

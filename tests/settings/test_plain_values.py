@@ -34,7 +34,7 @@ def bounded_memory(read: Any) -> str:
     return str(refused.value)
 
 
-@pytest.mark.parametrize("text", [BOMB, "a: " + "[" * 3000 + "]" * 3000, "a: &a {b: *a}"], ids=["aliases", "deep", "circle"])
+@pytest.mark.parametrize("text", [BOMB, "a: " + "[" * 500 + "]" * 500, "a: &a {b: *a}"], ids=["aliases", "deep", "circle"])
 def test_settings_that_unfold_without_end_are_refused_everywhere(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bomb.yaml"
     path.write_text(text)

@@ -29,7 +29,6 @@ ENCODER_HEADS = {"mocov3_vit_small": 12, "mocov3_vit_base": 12, "mocov3_vit_larg
 """Attention heads of RCG's encoders; MoCo-v3's ViT-S has 12, not the usual 6."""
 
 RCG_UNUSED = {CONDITION_PREFIX: "class embedding, which a generator conditioned on representations does not use"}
-GRID_CELLS_PER_SIDE = 8
 GRID_HEADS = 8
 
 
