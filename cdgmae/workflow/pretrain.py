@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cdgmae import names
 from cdgmae.config import Config
 from cdgmae.settings.pretrain import PretrainRunSettings
@@ -47,9 +49,14 @@ def run_images(config: Config, run: str) -> list[str]:
     return shards.shard_files(config, dataset_of_run(config, run))
 
 
+def images_of_runs(config: Config, runs: Iterable[str]) -> list[str]:
+    """The same of several runs, each once: targets ask for them, so that a lost one is made again before a run that reads it."""
+    return list(dict.fromkeys(file for run in runs for file in run_images(config, run)))
+
+
 def all_images(config: Config) -> list[str]:
-    """The same of all runs, each once: targets ask for them, so that a lost one is made again before a run that reads it."""
-    return list(dict.fromkeys(file for run in config.pretrain.runs for file in run_images(config, run)))
+    """Shards of the real images of all runs."""
+    return images_of_runs(config, config.pretrain.runs)
 
 
 def run_views_flag(config: Config, run: str) -> str:

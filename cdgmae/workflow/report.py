@@ -6,7 +6,7 @@ from cdgmae import names
 from cdgmae.config import Config
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.report import ReportContents, ReportJobSettings, TableSettings
-from cdgmae.workflow import consistency, propagation
+from cdgmae.workflow import consistency, pretrain, propagation
 
 
 def report_settings(config: Config) -> ReportJobSettings:
@@ -64,6 +64,15 @@ def table_inputs(config: Config, table: str) -> list[str]:
     if PAPER_TABLES[table].is_of_sources:
         return [file for source in fillers for file in consistency.score_tables(config, source)]
     return [names.propagation_table(encoder, name) for encoder in fillers for name in config.propagation.datasets]
+
+
+def table_images(config: Config, table: str) -> list[str]:
+    """Shards of the real images of the runs behind a table of encoders; a table of sources names them through its score tables."""
+    if PAPER_TABLES[table].is_of_sources:
+        return []
+    fillers = [encoder for encoders in table_rows(config, table).values() for encoder in encoders]
+    runs = [propagation.judged_encoder(config, encoder).run for encoder in fillers]
+    return pretrain.images_of_runs(config, dict.fromkeys(run for run in runs if run is not None))
 
 
 def judged_encoders(config: Config) -> list[str]:

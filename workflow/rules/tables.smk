@@ -52,7 +52,7 @@ for table in PAPER_TABLES:
             table
         input:
             names.paper_table(table, "html"),
-            of(pretrain.all_images),
+            lambda wildcards, table=table: pages.table_images(CONFIG, table),
 
 
 rule tables:
