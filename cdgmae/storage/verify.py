@@ -122,7 +122,7 @@ def verify_file(path: Path) -> Finding:
         problems = (*found.problems, *_changes(path, known))
         return replace(found, problems=problems, recorded=known is not None)
     except (ValueError, OSError, KeyError, TypeError, pa.ArrowException, tarfile.TarError) as error:
-        return Finding(str(path), path.suffix[1:], "", (f"{type(error).__name__}: {error}",))
+        return Finding(str(path), path.suffix[1:], "", (f"{type(error).__name__}: {error}",), recorded=known is not None)
 
 
 def _changes(path: Path, known: FileSum | None) -> Iterator[str]:

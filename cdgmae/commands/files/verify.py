@@ -80,8 +80,9 @@ def _show_findings(findings: list[Finding], repairs: list[str]) -> None:
         )
         for problem in finding.problems:
             console.print(f"        {escape(problem)}", highlight=False)
-    bad, unrecorded = (sum(map(bool, facts)) for facts in zip(*((not f.ok, not f.recorded) for f in findings), strict=True))
-    by_form = f", {unrecorded} of them by their form alone: no record has their sha256" if unrecorded else ""
+    bad = sum(not finding.ok for finding in findings)
+    unrecorded = sum(not finding.recorded and finding.kind not in ("missing", "record") for finding in findings)
+    by_form = f"; {unrecorded} checked by their form alone, as no record has their sha256" if unrecorded else ""
     console.print(f"{len(findings)} file(s) checked, {bad} with problems{by_form}", highlight=False)
     if repairs:
         console.print(
