@@ -93,7 +93,7 @@ def run(
     return train(task, settings, seed=1, work_dir=work, runtime=runtime, tracker_dir=tracker_dir, observe=observe)
 
 
-def same(first: TrainingResult, second: TrainingResult) -> None:
+def assert_same(first: TrainingResult, second: TrainingResult) -> None:
     for name, tensor in first.model.state_dict().items():
         assert torch.equal(tensor, second.model.state_dict()[name]), name
     assert first.ema_state is not None
@@ -109,7 +109,7 @@ def test_killed_twice_and_resumed_equals_the_undisturbed_run(tmp_path: Path) -> 
     for step in (7, 19):
         with pytest.raises(Killed):
             run(RegressionTask(die_at=step), tmp_path / "b")
-    same(undisturbed, run(RegressionTask(), tmp_path / "b"))
+    assert_same(undisturbed, run(RegressionTask(), tmp_path / "b"))
 
 
 @pytest.mark.parametrize("part_rows", [5, 6, 1000])
@@ -121,7 +121,7 @@ def test_metrics_have_neither_gaps_nor_double_rows_wherever_a_run_is_killed(
     for step in (3, 10, 11, 12, 25, 29):
         with pytest.raises(Killed):
             run(RegressionTask(die_at=step), tmp_path / "b", every=1e9, checkpoint_interval_steps=5)
-    same(undisturbed, run(RegressionTask(), tmp_path / "b", every=1e9, checkpoint_interval_steps=5))
+    assert_same(undisturbed, run(RegressionTask(), tmp_path / "b", every=1e9, checkpoint_interval_steps=5))
 
 
 def test_metrics_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_signal_saves_state_and_the_next_run_goes_on(tmp_path: Path) -> None:
     undisturbed = run(RegressionTask(), tmp_path / "a")
     with pytest.raises(Interrupted, match=r"after step 13 of 30 \(SIGUSR1\)"):
         run(RegressionTask(signal_at=12), tmp_path / "b", every=1e9)
-    same(undisturbed, run(RegressionTask(), tmp_path / "b", every=1e9))
+    assert_same(undisturbed, run(RegressionTask(), tmp_path / "b", every=1e9))
 
 
 def test_last_states_are_kept_and_damaged_ones_fall_back_to_the_one_before(
@@ -153,7 +153,7 @@ def test_last_states_are_kept_and_damaged_ones_fall_back_to_the_one_before(
     again = run(RegressionTask(), tmp_path / "b", observe=lambda step, _: steps.append(step))
     assert steps[0] == 13
     assert all(f"{state} is damaged" in caplog.text for state in states[1:])
-    same(undisturbed, again)
+    assert_same(undisturbed, again)
 
 
 def test_no_flipped_bit_of_a_state_is_loaded(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_state_of_other_settings_is_not_used(tmp_path: Path) -> None:
 def test_finished_training_is_saved_so_that_a_failure_to_write_results_costs_nothing(tmp_path: Path) -> None:
     first = run(RegressionTask(), tmp_path, every=1e9)
     steps: list[int] = []
-    same(first, run(RegressionTask(die_at=0), tmp_path, every=1e9, observe=lambda step, _: steps.append(step)))
+    assert_same(first, run(RegressionTask(die_at=0), tmp_path, every=1e9, observe=lambda step, _: steps.append(step)))
     assert steps == []
 
 
@@ -202,7 +202,7 @@ def test_accumulation_over_micro_batches_gives_the_gradients_of_the_whole_batch(
 
 
 def test_worker_processes_prepare_the_same_batches(tmp_path: Path) -> None:
-    same(run(RegressionTask(), tmp_path / "thread"), run(RegressionTask(), tmp_path / "processes", loader_workers=2))
+    assert_same(run(RegressionTask(), tmp_path / "thread"), run(RegressionTask(), tmp_path / "processes", loader_workers=2))
 
 
 def test_compiled_model_trains_to_the_same_losses(tmp_path: Path) -> None:

@@ -184,8 +184,19 @@ class Benchmark(ABC, Generic[AnyProtocol, AnySequence]):
         """Measure -> value of all sequences whose rows are given; not a number where nothing could be counted."""
 
 
-class ClipBenchmark(Benchmark[AnyClipProtocol, "LabelledClip"]):
-    """A kind whose sequences are clips: the labels of the first frame travel to all later ones, by CropMAE's rules."""
+class LabelledClipBenchmark(Benchmark[AnyClipProtocol, "LabelledClip"]):
+    """A kind whose sequences are labelled clips."""
+
+    def check_input(self, sequences: Sequence[LabelledClip], protocol: AnyClipProtocol, patch_size: int) -> None:
+        """See `Benchmark`; every clip may have its own size."""
+        from cdgmae.propagation.engine.frames import clip_grid
+
+        for clip in sequences:
+            clip_grid(clip, protocol.input_size, patch_size)
+
+
+class ClipBenchmark(LabelledClipBenchmark[AnyClipProtocol]):
+    """A kind of clips: the labels of the first frame travel to all later ones, by CropMAE's rules."""
 
     rules = "cropmae"
 
@@ -207,13 +218,6 @@ class ClipBenchmark(Benchmark[AnyClipProtocol, "LabelledClip"]):
             grid: (rows, columns) of patches.
             painted: Frames whose predictions will be asked for.
         """
-
-    def check_input(self, sequences: Sequence[LabelledClip], protocol: AnyClipProtocol, patch_size: int) -> None:
-        """See `Benchmark`; every clip may have its own size."""
-        from cdgmae.propagation.engine.frames import clip_grid
-
-        for clip in sequences:
-            clip_grid(clip, protocol.input_size, patch_size)
 
     def evaluate(
         self,

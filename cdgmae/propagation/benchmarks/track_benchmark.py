@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdgmae.propagation.benchmarks.benchmark import AnyClipProtocol, Benchmark, Predictions
+from cdgmae.propagation.benchmarks.benchmark import AnyClipProtocol, LabelledClipBenchmark, Predictions
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ POINT_PAINTING = (
 )
 
 
-class TrackBenchmark(Benchmark[AnyClipProtocol, "LabelledClip"]):
+class TrackBenchmark(LabelledClipBenchmark[AnyClipProtocol]):
     """A kind whose clips hold points, in the layout of `cdgmae.propagation.tracks.point_clips`."""
 
     painting = POINT_PAINTING
@@ -33,13 +33,6 @@ class TrackBenchmark(Benchmark[AnyClipProtocol, "LabelledClip"]):
         from cdgmae.propagation.tracks.point_clips import read_point_clips
 
         return read_point_clips(Path(protocol.root), self.title)
-
-    def check_input(self, sequences: Sequence[LabelledClip], protocol: AnyClipProtocol, patch_size: int) -> None:
-        """See `Benchmark`; every clip may have its own size."""
-        from cdgmae.propagation.engine.frames import clip_grid
-
-        for clip in sequences:
-            clip_grid(clip, protocol.input_size, patch_size)
 
     def evaluate(
         self,
