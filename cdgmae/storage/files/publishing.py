@@ -21,7 +21,7 @@ from cdgmae import __version__, names
 from cdgmae.storage.files.atomic import explain_write_errors, write_text
 from cdgmae.storage.files.command_line import command_line, influential_words, option_values, paths_of
 from cdgmae.storage.files.locks import exclusive_writer
-from cdgmae.storage.files.records import RECORD_SUFFIX, files_of, known_sha256, read_record, record_path, write_record
+from cdgmae.storage.files.records import files_of, known_sha256, read_record, record_path, write_record
 from cdgmae.storage.tables import stats_digest
 
 LIBRARIES = (
@@ -158,7 +158,7 @@ def _digest(path: Path) -> str:
         return known_sha256(path)
     if not path.is_dir():
         return ""
-    if names.RESULTS not in path.parts and not (path / RECORD_SUFFIX).is_file():
+    if names.RESULTS not in path.parts and not (path / names.RECORD_SUFFIX).is_file():
         return stats_digest(files_of(path))
     sums = [(file.relative_to(path).as_posix(), known_sha256(file)) for file in files_of(path)]
     return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
