@@ -50,8 +50,8 @@ def damaged_results(config: Config) -> dict[str, str]:
         found.setdefault(_declared_with(path), problem)
     if config.demo is not None:
         marker = Path(names.demo_marker(config.demo.directory))
-        if problem := listing_problem(marker.parent, _sizes_in(marker)):
-            found[str(marker)] = problem
+        if (gone := listing_problem(marker.parent, _sizes_in(marker))) is not None:
+            found[str(marker)] = gone
     return found
 
 

@@ -40,7 +40,7 @@ def _changed(old: str, new: str, params: Mapping[str, Any]) -> list[str]:
     """Differences of the settings on both sides, each with the one that shares most keys, then the other parameters that are new."""
     settings, others = _settings_in(old)
     new_settings, new_others = _settings_in(new)
-    lines = []
+    lines: list[str] = []
     for before in settings:
         if new_settings:
             now = max(new_settings, key=lambda other: len(before.keys() & other.keys()))

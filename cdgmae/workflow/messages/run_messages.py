@@ -43,7 +43,7 @@ class RunMessages(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is shown; that of a failed job is changed."""
         if getattr(record, "event", None) == LogEvent.JOB_INFO:
-            record.reason = self._reason(record)  # type: ignore[attr-defined]
+            record.reason = self._reason(record)
         elif str(record.msg).startswith(NOTHING_TO_DO):
             record.msg = "\n".join([record.msg, *([place] if (place := report_place()) is not None else [])])
         if getattr(record, "event", None) == LogEvent.JOB_ERROR:
