@@ -157,7 +157,7 @@ def repair(findings: Iterable[Finding]) -> list[Path]:
     outputs = dict.fromkeys(finding.deletes for finding in findings if finding.deletes is not None)
     deleted = [output for output in outputs if output.exists()]
     for output in deleted:
-        shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
+        shutil.rmtree(output) if output.is_dir() and not output.is_symlink() else output.unlink(missing_ok=True)
     return deleted
 
 
