@@ -8,8 +8,6 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from typer.core import TyperGroup
 
 from cdgmae import __version__
@@ -37,6 +35,7 @@ from cdgmae.runtime.logs import log_job_header, start_logging
 from cdgmae.settings.runtime import FAILS_AGAIN, RUN_VARIABLE
 from cdgmae.storage.files.command_line import note_command_line
 from cdgmae.storage.hub import keep_slurm_jobs_offline
+from cdgmae.terminal import open_console
 
 GROUPS = {
     "shards": shards.app,
@@ -126,7 +125,7 @@ def main() -> None:
             log_job_header()
         app()
     except Interrupted as interruption:
-        Console(stderr=True).print(f"[yellow]stopped early:[/yellow] {escape(str(interruption))}", highlight=False)
+        _say("stopped early:", "yellow", str(interruption))
         sys.exit(leave_group(EXIT_INTERRUPTED))
     except (ValueError, OSError, RuntimeError) as error:
         failure = _user_failure(error)
@@ -135,7 +134,7 @@ def main() -> None:
         code, message = failure
         of_launcher = arguments[:1] == ["cluster"]  # what it starts speaks for itself
         will_fail_again = RUN_VARIABLE in os.environ and not of_launcher and not may_pass(error)
-        _say_error(f"{message}\n{FAILS_AGAIN}" if will_fail_again else message)
+        _say("error:", "bold red", f"{message}\n{FAILS_AGAIN}" if will_fail_again else message)
         sys.exit(code)
 
 
@@ -153,9 +152,10 @@ def _user_failure(error: Exception) -> tuple[int, str] | None:
     return EXIT_OUT_OF_MEMORY, text
 
 
-def _say_error(message: str) -> None:
-    Console(stderr=True).print("[bold red]error:[/bold red]", end=" ")
-    Console(stderr=True, soft_wrap=True).print(message, highlight=False, markup=False)
+def _say(head: str, style: str, message: str) -> None:
+    console = open_console(stderr=True)
+    console.print(head, style=style, end=" ")
+    console.print(message, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,11 @@ RESULTS = "results"
 MANIFEST = "manifest.parquet"
 DEMO_MARKER = "demo.json"
 
+IMAGE_EXTENSIONS = frozenset(
+    {".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".avif"}
+)
+"""File endings that count as images, in lower case; compared without regard to case."""
+
 
 def shard_names(num_shards: int) -> list[str]:
     """Shard names in order: zero-padded to five digits, `00000` first."""

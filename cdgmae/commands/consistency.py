@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from cdgmae.commands.options import (
     ENCODER_HELP,
@@ -20,6 +22,7 @@ from cdgmae.commands.options import (
     parse_runtime,
     parse_settings,
     print_result,
+    refuse_both,
 )
 from cdgmae.names import shard_names
 from cdgmae.settings.consistency import ScoringSettings, SummarySettings
@@ -177,7 +180,15 @@ def compare(
         render_comparison(compared, first, second)
 
 
-@app.command()
+class ExpressionCommand(TyperCommand):
+    """A command with a condition, which may begin with a minus sign and is no option then."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """A blank before such a condition, which the condition's reader passes over, keeps it from being read as an option."""
+        return super().parse_args(ctx, [f" {word}" if re.match("-(?!-).*[<>=!]", word) else word for word in args])
+
+
+@app.command(cls=ExpressionCommand)
 def query(
     expression: Annotated[
         str, typer.Argument(help="Condition on the columns, e.g. 'nps < 0.5 and gs > 0.95', with and, or, not, + - * /.")
@@ -206,6 +217,7 @@ def query(
     from cdgmae.consistency.score_tables import QUERY_SCHEMA
     from cdgmae.storage.row_files import write_csv_rows, write_json_rows, write_rows
 
+    refuse_both("--csv", as_csv, "--output" if output else "--json", output or json_wanted())
     column = sort.removeprefix("-") if sort is not None else None
     asked = Query(results, expression, source, column, sort != column)
     if limit is None and images is None and (as_csv or json_wanted() or output is not None):
@@ -227,7 +239,7 @@ def query(
         render_matches(found, strips)
 
 
-@app.command()
+@app.command(cls=ExpressionCommand)
 def keep(
     source: Annotated[str, typer.Option("--source", help="View source.")],
     expression: Annotated[

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
@@ -134,9 +134,40 @@ def load_chosen_config(files: Sequence[Path] | None, folder: Path = Path()) -> C
     from cdgmae.workflow.last_run import read_last_run
 
     last = None if files else read_last_run(folder)
+    chosen = chosen_files(files, folder)
     if is_main_process() and not files:
-        typer.echo(f"configuration: {last.name if last is not None else DEFAULT_CONFIG}", err=True)
-    return last.config if last is not None else load_config(*(files or (DEFAULT_CONFIG,)))
+        typer.echo(f"configuration: {last.name if last is not None else chosen[0]}", err=True)
+    return last.config if last is not None else load_config(*chosen)
+
+
+def chosen_files(files: Sequence[Path] | None, folder: Path = Path()) -> list[Path]:
+    """What `--config` names, else the files of the last run in a working directory, else its config.yaml.
+
+    Raises:
+        ValueError: if there is none of them.
+    """
+    from cdgmae.workflow.last_run import read_last_run
+
+    last = None if files else read_last_run(folder)
+    if files or last is not None:
+        return list(files or map(Path, last.files if last is not None else ()))
+    if not (folder / DEFAULT_CONFIG).is_file():
+        raise ValueError(
+            f"{folder.absolute()} holds no {DEFAULT_CONFIG}, and no workflow ran there: go to the folder of your run, or name its "
+            "configuration with --config FILE. `cdgmae init FOLDER` makes a folder to work in, `cdgmae config new` writes a configuration "
+            "for your images and clips"
+        )
+    return [folder / DEFAULT_CONFIG]
+
+
+def refuse_both(first: str, is_first: object, second: str, is_second: object) -> None:
+    """Refuse two options of which the one would be passed over.
+
+    Raises:
+        ValueError: if both are given.
+    """
+    if is_first and is_second:
+        raise ValueError(f"{first} and {second} do not go together: one of them would be passed over; leave one out")
 
 
 def _plain_value(text: str, origin: str) -> Any:
@@ -200,4 +231,4 @@ def print_result(result: dict[str, Any]) -> None:
     console = open_console()
     for name, value in result.items():
         shown = f"{value:.4f}" if isinstance(value, float) else str(value)
-        console.print(f"  [bold]{name}[/bold]  {escape(shown)}", highlight=False)
+        console.print(Text.assemble("  ", (name, "bold"), f"  {shown}"), soft_wrap=True)

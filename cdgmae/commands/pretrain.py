@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cdgmae.commands.options import (
+    ConfigOption,
     DeviceOption,
     PrecisionOption,
     RuntimeOption,
@@ -18,12 +19,18 @@ from cdgmae.commands.options import (
     ThreadsOption,
     find_tables,
     json_wanted,
+    load_chosen_config,
     parse_runtime,
     parse_settings,
     print_result,
+    refuse_both,
 )
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.terminal import ResultTable, open_console
+from cdgmae.settings.reading.messages import did_you_mean
+from cdgmae.terminal import ResultTable, key_column, open_console
+
+if TYPE_CHECKING:
+    from cdgmae.config import Config
 
 app = typer.Typer(no_args_is_help=True, help="Pre-train a cross-view masked autoencoder on bags of views.")
 
@@ -89,8 +96,8 @@ def run(
 
 @app.command("flops")
 def flops(
-    config: Annotated[Path | None, typer.Option("--config", help="A config.yaml: all its runs are counted.")] = None,
-    run_name: Annotated[str | None, typer.Option("--run", help="Only this run of --config.")] = None,
+    config: ConfigOption = None,
+    run_name: Annotated[str | None, typer.Option("--run", help="Only this run of the configuration.")] = None,
     settings: SettingsOption = None,
     images: Annotated[
         int | None,
@@ -107,19 +114,22 @@ def flops(
     `paper_gflops` follows the paper's Table 8 (multiply-accumulates of linear layers, layer norms, no attention products);
     `true_gflops` counts both operations of every multiply-accumulate, attention included, and `true_gflops_per_step` the
     backward pass with it. `micro_batch_80gb` is the number of samples that a card of 80 GB takes at once in bf16 if one GPU has the
-    whole batch, `memory_gib_80gb` what they need. Without --config the one run of --settings is counted; without either, the
-    paper's CDG-MAE-a1.
+    whole batch, `memory_gib_80gb` what they need. With --settings the one run is counted that they describe, e.g. --settings
+    num_anchors=3; what they leave out is the paper's CDG-MAE-a1.
+
+    Example: cdgmae pretrain flops --config my.yaml --images 1281167
     """
-    from cdgmae.config import load_config
     from cdgmae.pretrain.flops import describe_run, table_8
     from cdgmae.pretrain.run_memory import describe_memory
 
+    refuse_both("--settings", settings, "--config" if config else "--run", config or run_name)
     if table8:
         rows = table_8()
         _print_rows({"rows": rows}, rows)
         return
-    runs = _configured_runs(config, run_name, settings, images)
-    limit = load_config(config).runtime.micro_batch_size if config is not None else None
+    checked = None if settings else load_chosen_config(config)
+    runs = _configured_runs(checked, run_name, settings, images)
+    limit = checked.runtime.micro_batch_size if checked is not None else None
     described = {
         name: {**describe_run(run, number, tflops), **describe_memory(run, limit)} for name, (run, number) in runs.items()
     }
@@ -143,24 +153,23 @@ def export(
 
 
 def _configured_runs(
-    config: Path | None, run_name: str | None, settings: list[str] | None, images: int | None
+    config: Config | None, run_name: str | None, settings: list[str] | None, images: int | None
 ) -> dict[str, tuple[PretrainRunSettings, int | None]]:
     """Runs to count by name, each with the number of images of its data set."""
     from cdgmae import names
-    from cdgmae.config import load_config
     from cdgmae.pretrain.flops import count_images
 
     if config is None:
-        if run_name is not None:
-            raise ValueError(f"--run {run_name} needs --config FILE, which defines the runs")
         return {"settings": (parse_settings(PretrainRunSettings, settings), images)}
-    if settings:
-        raise ValueError("give --config or --settings, not both")
-    checked = load_config(config)
-    if run_name is not None and run_name not in checked.pretrain.runs:
-        raise ValueError(f"--run {run_name}: {config} has no such run; it has {', '.join(checked.pretrain.runs)}")
-    chosen = {name: run for name, run in checked.pretrain.runs.items() if run_name in (None, name)}
-    datasets = {name: checked.views.sources[run.source].dataset for name, run in chosen.items()}
+    known = config.pretrain.runs
+    if not known or (run_name is not None and run_name not in known):
+        raise ValueError(
+            f"--run {run_name}: the configuration has no such run; it has {', '.join(known)}{did_you_mean(run_name, known)}"
+            if run_name is not None and known
+            else "the configuration has no runs (pretrain.runs); describe one with --settings, e.g. --settings num_anchors=1"
+        )
+    chosen = {name: run for name, run in known.items() if run_name in (None, name)}
+    datasets = {name: config.views.sources[run.source].dataset for name, run in chosen.items()}
     return {name: (run, images or count_images(Path(names.shards_dir(datasets[name])))) for name, run in chosen.items()}
 
 
@@ -170,10 +179,10 @@ def _print_rows(result: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> No
         print_result(result)
         return
     first, *others = rows[0]
-    table = ResultTable(first, *(_cell(row[first]) for row in rows), box=None, header_style="bold")
+    table = ResultTable(key_column(first), *(_cell(row[first]) for row in rows), box=None, header_style="bold")
     for name in others:
         table.add_row(name, *(_cell(row[name]) for row in rows))
-    open_console().print(table, highlight=False)
+    open_console().print(table)
 
 
 def _cell(value: object) -> str:

@@ -14,6 +14,7 @@ from cdgmae.commands.options import (
     load_chosen_config,
     parse_settings,
     print_result,
+    refuse_both,
 )
 from cdgmae.names import STAGES
 from cdgmae.paper import PAPER_TABLES
@@ -54,6 +55,7 @@ def write(
     from cdgmae.storage.files.publishing import published
     from cdgmae.workflow.report import report_settings
 
+    refuse_both("--config", config, "--settings", settings)
     chosen = (
         parse_settings(ReportJobSettings, settings) if settings else report_settings(load_chosen_config(config, results.parent))
     )
@@ -87,6 +89,7 @@ def table(
     from cdgmae.storage.files.publishing import published
     from cdgmae.workflow.report import table_settings
 
+    refuse_both("--config", config, "--settings", settings)
     check_table_name(name)
     chosen = (
         parse_settings(TableSettings, settings) if settings else table_settings(load_chosen_config(config, results.parent), name)

@@ -9,10 +9,8 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from cdgmae.settings.reading.messages import describe_problems
+from cdgmae.settings.reading.messages import NAME_PATTERN, describe_problems
 from cdgmae.settings.reading.plain_values import check_plain
-
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A dataset, source, run or encoder name: it becomes a folder name, so letters, digits, _ and - only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import parse_qsl
@@ -43,6 +44,9 @@ class VitSettings(Settings):
             raise ValueError(f"embed_dim = {self.embed_dim} is not a multiple of 4, which the 2-D sin-cos positions need")
         return self
 
+
+PATCH_IN_NAME = re.compile(r"^(?:hf[-_]hub:timm/)?vit_.*_patch(\d+)_")
+"""Of timm's Vision Transformers, e.g. `vit_small_patch16_224`."""
 
 WAYS = ("run", "timm", "checkpoint", "random_like", "random", "pixels")
 """The fields of `EncoderSettings` that name an encoder."""
@@ -132,6 +136,14 @@ class EncoderSettings(Settings):
         return "pixels" if self.pixels is not None else "random" if (self.random or self.random_like) is not None else "trained"
 
     @property
+    def named_patch_size(self) -> int | None:
+        """The side of a patch in pixels, where the settings alone say it, as timm's names do."""
+        if isinstance(self.random, VitSettings):
+            return self.random.patch_size
+        found = PATCH_IN_NAME.search(self.timm or self.random or "")
+        return int(found[1]) if found else self.pixels
+
+    @property
     def text(self) -> str:
         """The short form, for people: in tables, messages and provenance."""
         if self.pixels is not None:
@@ -154,7 +166,7 @@ def parse_encoder(text: str) -> EncoderSettings:
     - `pixels:P`: raw pixels of patches of side P.
 
     Raises:
-        ValueError: if the JSON is none, or names no encoder.
+        ValueError: if the JSON is none, or names no encoder, or what follows a colon or question mark does not fit.
     """
     kind, _, rest = text.partition(":")
     architecture, at, weights = text.partition("@")
@@ -162,8 +174,12 @@ def parse_encoder(text: str) -> EncoderSettings:
         if text.startswith("{"):
             return EncoderSettings.from_plain(read_json(text, "encoder"))
         if kind == "pixels" and rest.isdecimal():
-            return EncoderSettings(pixels=int(rest))
-        if kind == "random" and rest:
+            return EncoderSettings.from_plain({"pixels": int(rest)})
+        if kind == "pixels":
+            raise ValueError(f"encoder {text!r}: behind the colon stands the side of a patch in pixels, e.g. pixels:16")
+        if kind == "random" and not rest:
+            raise ValueError(f"encoder {text!r}: behind the colon stands a timm name, e.g. random:vit_small_patch16_224")
+        if kind == "random":
             return EncoderSettings.from_plain({"random": read_json(rest, "encoder") if rest.startswith("{") else rest})
         file, question, hints = text.partition("?")
         if question and not Path(text).exists():

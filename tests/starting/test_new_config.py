@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cdgmae.config import check_paths, load_config
+from cdgmae.config import load_config
 from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS
 from cdgmae.starting.new_config import SIZES, write_new_config
+from cdgmae.workflow.named_files import load_run
 from tests.workflow.conftest import Workplace
 from tests.workflow.planning import planned
 
@@ -27,7 +28,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30), (number, 2, 3)).save(image)
     for name in SETS:
-        (tmp_path / name).mkdir()
+        for part in BENCHMARKS.get(name, BENCHMARKS["davis"]).layout:
+            (tmp_path / name / part).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -42,8 +44,7 @@ def test_every_choice_of_stages_passes_the_check_and_is_planned_without_an_edit(
     for number, stages in enumerate(choices):
         workplace.config_file.unlink(missing_ok=True)
         made = write_new_config(workplace.config_file, IMAGES, dict(zip(SETS, SETS, strict=True)), size, stages)  # type: ignore[arg-type]
-        config = load_config(workplace.config_file)
-        check_paths(config)
+        config = load_run(workplace.config_file)
         text = workplace.config_file.read_text()
         assert "\n\n\n" not in text
         assert not re.search(r"[ \t]$|\{\{|\{%", text, re.MULTILINE)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from cdgmae.commands.options import json_wanted, print_result
 from cdgmae.names import RESULTS
 from cdgmae.status.undeclared import Undeclared, removal_lines, undeclared_results
+from cdgmae.terminal import open_console
 from cdgmae.workflow.last_run import read_last_run
 
 if TYPE_CHECKING:
@@ -72,22 +72,20 @@ def _undeclared(paths: list[Path]) -> list[Undeclared]:
 
 
 def _show_findings(findings: list[Finding], repairs: list[str]) -> None:
-    console = Console(soft_wrap=True)
+    console = open_console()
     for finding in findings:
-        mark = "[green]ok [/green]" if finding.ok else "[red]bad[/red]"
-        console.print(
-            f"  {mark} {escape(finding.path)}  [dim]{escape(finding.kind)}: {escape(finding.detail)}[/dim]", highlight=False
-        )
+        mark = ("ok ", "green") if finding.ok else ("bad", "red")
+        told = Text.assemble("  ", mark, f" {finding.path}  ", (f"{finding.kind}: {finding.detail}", "dim"))
+        console.print(told, soft_wrap=True)
         for problem in finding.problems:
-            console.print(f"        {escape(problem)}", highlight=False)
+            console.print(f"        {problem}", soft_wrap=True)
     bad = sum(not finding.ok for finding in findings)
     unrecorded = sum(not finding.recorded and finding.kind not in ("missing", "record") for finding in findings)
     by_form = f"; {unrecorded} checked by their form alone, as no record has their sha256" if unrecorded else ""
-    console.print(f"{len(findings)} file(s) checked, {bad} with problems{by_form}", highlight=False)
+    console.print(f"{len(findings)} file(s) checked, {bad} with problems{by_form}")
     if repairs:
         console.print(
-            "Delete what is damaged (--repair does it), and the same run of the workflow again makes it and what follows:",
-            highlight=False,
+            "Delete what is damaged (--repair does it), and the same run of the workflow again makes it and what follows:"
         )
         for command in repairs:
-            console.print(f"    {escape(command)}", highlight=False)
+            console.print(f"    {command}", soft_wrap=True)

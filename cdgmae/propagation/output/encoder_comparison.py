@@ -14,7 +14,7 @@ from rich.console import Console
 from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of
 from cdgmae.propagation.measures.encoder_summary import conditions_of, read_rows
 from cdgmae.propagation.measures.intervals import Interval, ResampledScores, Tables, resample, sequence_scores
-from cdgmae.terminal import ResultTable, open_console
+from cdgmae.terminal import ResultTable, key_column, open_console
 
 OF_SEED = re.compile(r"_seed\d+")
 """What the name of another seed of an encoder ends in (`NAME_seedN`)."""
@@ -164,7 +164,7 @@ def render_comparison(comparison: SetComparison, first: str, second: str, consol
     console.print(measures)
     wins = comparison.wins
     console.print(f"{comparison.headline}: {first} wins {wins['first']}, {second} wins {wins['second']}, ties {wins['tie']}")
-    sequences = ResultTable("sequence", first, second, "difference")
+    sequences = ResultTable(key_column("sequence"), first, second, "difference")
     for name, (ours, others) in sorted(comparison.sequences.items(), key=lambda item: item[1][1] - item[1][0]):
         sequences.add_row(name, f"{ours:.1f}", f"{others:.1f}", f"{ours - others:+.1f}")
     console.print(sequences)

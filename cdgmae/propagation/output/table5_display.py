@@ -70,7 +70,7 @@ def render_display(display: PropagationDisplay, console: Console | None = None) 
     console = console or open_console()
     columns = display.columns
     table = ResultTable(title="Frozen encoders, percent", title_justify="left")
-    table.add_column("encoder")
+    table.add_column("encoder", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right")
     for row in wide_rows(display.summary):
@@ -81,7 +81,7 @@ def render_display(display: PropagationDisplay, console: Console | None = None) 
         table.add_row(f"paper: {' '.join(paper.labels[:2])}", *values, style="dim")
     console.print(table)
     for name, conditions in display.conditions.items():
-        console.print(f"{name}: {conditions}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{name}: {conditions}", style="dim", soft_wrap=True)
 
 
 def describe_conditions(row: Mapping[str, Any]) -> str:

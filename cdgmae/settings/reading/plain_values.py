@@ -19,6 +19,20 @@ ENCODINGS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (c
 """Marks at the start of a file -> its encoding; Windows' shells write UTF-16."""
 
 
+class UniqueKeysLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML's safe loader, which refuses a key that stands twice in one mapping: the first value would be lost unsaid."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """See yaml."""
+        places: dict[str, yaml.ScalarNode] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (first := places.setdefault(key.value, key)) is not key:
+                line = first.start_mark.line + 1 if first.start_mark else "?"
+                said = f"key {key.value!r} stands twice in one mapping, first in line {line}; keep one of them"
+                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
+        return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
+
+
 def read_yaml(path: Path) -> Any:
     """The plain values of a YAML file, checked by `check_plain`.
 
@@ -42,9 +56,10 @@ def read_yaml_text(text: str, origin: str) -> Any:
         ValueError: if it is no YAML, or unfolds to more than settings can be.
     """
     try:
-        values = yaml.safe_load(text)
+        values = yaml.load(text, UniqueKeysLoader)
     except yaml.YAMLError as error:
-        raise ValueError(f"{origin} is not valid YAML: {error}") from None
+        said = str(error).replace('"<unicode string>", ', "")
+        raise ValueError(f"{origin} is not valid YAML: {said}") from None
     except RecursionError:
         raise ValueError(f"{origin} is nested too deep; settings have at most {MAX_DEPTH} levels") from None
     check_plain(values, origin)
