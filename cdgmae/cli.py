@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from cdgmae import __version__
@@ -83,8 +85,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="CDG-MAE: dense correspondences from still images.\n\n"
-    "Stages, in order: [bold]shards[/bold] -> [bold]views[/bold] -> [bold]consistency[/bold] -> [bold]pretrain[/bold] -> "
-    "[bold]propagation[/bold] -> [bold]report[/bold]. Each stage reads the files of the ones before it and can be run alone; "
+    "Stages, in order: shards -> views -> consistency -> pretrain -> propagation -> report. Each stage reads the files of the ones before it and can be run alone; "
     "`snakemake --cores 2` runs them all.\n\n"
     f"Exit codes: 0 done, 1 bad input or failure (the message says what to do), {EXIT_INTERRUPTED} stopped early with its state saved: "
     f"run the same command again and it continues, {EXIT_OUT_OF_MEMORY} the GPU's memory does not suffice (the message names the setting).",
@@ -93,6 +94,16 @@ for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
 for _name, _command in SINGLE_COMMANDS.items():
     app.command(_name)(_command)
+
+
+def _flow(text: str) -> str:
+    """A help text whose paragraphs flow to the terminal's width, and whose brackets are no markup."""
+    return "\n\n".join(" ".join(escape(paragraph).split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
+
+
+for _typer in (app, *GROUPS.values()):
+    for _info in _typer.registered_commands:
+        _info.help = _flow(_info.help or (_info.callback.__doc__ if _info.callback else "") or "")
 
 
 def _show_version(value: bool) -> None:

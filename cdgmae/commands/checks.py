@@ -43,12 +43,12 @@ def doctor(
 ) -> None:
     """Say what is installed, which devices exist, and which optional parts are missing and how to get them.
 
-    With [bold]--cluster[/bold]: submit one job of less than ten minutes for the profile's default resources and for each
+    With --cluster: submit one job of less than ten minutes for the profile's default resources and for each
     different set of resources of its rules, and say what it found: node, GPUs, memory, torch and NCCL, how fast the working folder
     is written, whether the tasks of a job with several find each other, and whether the networks of the hub that the configuration
     names load there without network (if not, `cdgmae fetch` fetches them).
 
-    With [bold]--runtime[/bold] '{"compile": true}' a C compiler is among what must be there.
+    With --runtime '{"compile": true}' a C compiler is among what must be there.
 
     Ends with exit code 1 if a package that is always needed is missing or too old, or a class of jobs does not work.
     """

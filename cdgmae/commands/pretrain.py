@@ -64,6 +64,8 @@ def run(
     The settings are those of one entry of `pretrain.runs` in config.yaml; without any they are the paper's CDG-MAE-a1. On several
     GPUs or nodes start it with a launcher, e.g. `accelerate launch --num_processes 8 -m cdgmae pretrain run ...` or `torchrun`: the
     global batch is shared out and the result is the same within rounding.
+
+    Example: cdgmae pretrain run --shards results/shards/imagenet --views results/views/s_ldm --output cdg_a3 --settings num_anchors=3
     """
     from cdgmae.pretrain.run import run_pretrain
     from cdgmae.runtime.devices import limit_threads
@@ -109,7 +111,7 @@ def flops(
     ] = 400.0,
     table8: Annotated[bool, typer.Option("--table8", help="The paper's Table 8 beside the same counts here.")] = False,
 ) -> None:
-    """What runs cost: GFLOPs per sample, parameters, GPU hours per seed, and the GPU memory of a training.
+    """Say what runs cost: GFLOPs per sample, parameters, GPU hours per seed, and the GPU memory of a training.
 
     `paper_gflops` follows the paper's Table 8 (multiply-accumulates of linear layers, layer norms, no attention products);
     `true_gflops` counts both operations of every multiply-accumulate, attention included, and `true_gflops_per_step` the

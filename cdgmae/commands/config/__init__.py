@@ -13,7 +13,7 @@ from cdgmae.commands.options import ConfigOption, chosen_files, json_wanted, pri
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Write a configuration for your own folders, check one without running anything, or print its JSON schema.",
+    help="Write a configuration for your own folders, check one without running anything, say what changed in it, or print its JSON schema.",
 )
 
 _FOLDERS = "Your folders"

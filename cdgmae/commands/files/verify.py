@@ -27,6 +27,8 @@ def verify(
     Folders are walked and links followed. Shards, tables, safetensors and JSON are checked by their form too, which says what is damaged
     in them and serves files that no record knows (of earlier versions). Ends with exit code 1 and the list of problems if any file is not
     whole, and with the commands that delete what is damaged, so that the next run of the workflow makes it again; --repair runs them.
+
+    Example: cdgmae verify results
     """
     from cdgmae.runtime.progress import ProgressMeter
     from cdgmae.storage.verify import files_to_verify, verify_file
