@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from cdgmae import __version__
 from cdgmae.cluster.ranks import take_place
@@ -31,7 +31,7 @@ from cdgmae.commands import (
 from cdgmae.commands.files import export
 from cdgmae.commands.files.provenance import provenance
 from cdgmae.commands.files.verify import verify
-from cdgmae.commands.options import AS_JSON
+from cdgmae.commands.options import AS_JSON, Command
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group, may_pass
 from cdgmae.runtime.logs import log_job_header, start_logging
 from cdgmae.settings.runtime import FAILS_AGAIN, RUN_VARIABLE
@@ -85,8 +85,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="CDG-MAE: dense correspondences from still images.\n\n"
-    "Stages, in order: shards -> views -> consistency -> pretrain -> propagation -> report. Each stage reads the files of the ones before it and can be run alone; "
-    "`snakemake --cores 2` runs them all.\n\n"
+    "Stages, in order: shards -> views -> consistency -> pretrain -> propagation -> report. Each stage reads the files of the ones before it and can "
+    "be run alone; `snakemake --cores 2` runs them all.\n\n"
     f"Exit codes: 0 done, 1 bad input or failure (the message says what to do), {EXIT_INTERRUPTED} stopped early with its state saved: "
     f"run the same command again and it continues, {EXIT_OUT_OF_MEMORY} the GPU's memory does not suffice (the message names the setting).",
 )
@@ -103,6 +103,7 @@ def _flow(text: str) -> str:
 
 for _typer in (app, *GROUPS.values()):
     for _info in _typer.registered_commands:
+        _info.cls = Command if _info.cls is TyperCommand else _info.cls
         _info.help = _flow(_info.help or (_info.callback.__doc__ if _info.callback else "") or "")
 
 

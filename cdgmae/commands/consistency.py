@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from cdgmae.commands.options import (
     ENCODER_HELP,
@@ -183,15 +181,7 @@ def compare(
         render_comparison(compared, first, second)
 
 
-class ExpressionCommand(TyperCommand):
-    """A command with a condition, which may begin with a minus sign and is no option then."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """A blank before such a condition, which the condition's reader passes over, keeps it from being read as an option."""
-        return super().parse_args(ctx, [f" {word}" if re.match("-(?!-).*[<>=!]", word) else word for word in args])
-
-
-@app.command(cls=ExpressionCommand)
+@app.command()
 def query(
     expression: Annotated[
         str, typer.Argument(help="Condition on the columns, e.g. 'nps < 0.5 and gs > 0.95', with and, or, not, + - * /.")
@@ -244,7 +234,7 @@ def query(
         render_matches(found, strips)
 
 
-@app.command(cls=ExpressionCommand)
+@app.command()
 def keep(
     source: Annotated[str, typer.Option("--source", help="View source.")],
     expression: Annotated[

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.text import Text
+from typer.core import TyperCommand
 
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
@@ -63,6 +64,20 @@ RuntimeOption = Annotated[
 DeviceOption = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; all cores if left out.")]
+
+
+class Command(TyperCommand):
+    """Every command: a condition may begin with a minus sign, and a configuration without `--config` is told."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """A blank before such a condition, which its reader passes over, keeps it from being read as an option."""
+        options = {name for parameter in self.params for name in parameter.opts}
+        if "--config" in options and not any(parameter.param_type_name == "argument" for parameter in self.params):
+            for before, word in zip(["", *args], args, strict=False):
+                if word.endswith((".yaml", ".yml")) and not (before.startswith("-") or word.startswith("-")):
+                    raise typer.BadParameter(f"{word} stands alone; a configuration is given with --config {word}", ctx)
+        condition = re.compile("-(?!-).*[<>=!]") if "expression" in options else None
+        return super().parse_args(ctx, [f" {word}" if condition and condition.match(word) else word for word in args])
 
 
 def parse_settings(kind: type[AnySettings], texts: Sequence[str] | None = None, **overrides: Any) -> AnySettings:

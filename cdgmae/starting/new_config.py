@@ -72,7 +72,7 @@ def write_new_config(
     scale = size if judged else "paper"  # encoders from elsewhere have patches of 16 pixels
     title = f"CDG-MAE on {values['name']}" if "name" in values else "Encoders on video label propagation"
     text = _template().render(
-        **values, images=images, size=size if values["num_images"] else scale, file=output, title=title, stages=wanted, runs=runs, judged=judged,
+        **values, images=images, size=size, file=output, title=title, stages=wanted, runs=runs, judged=judged,
         protocol_note=PROTOCOL_NOTES[scale],
         epochs=max(2, round(STEPS * BATCH_SIZE / max(1, values["num_images"]))),
         sets={key: _protocol(key, root, scale) for key, root in sets.items()} if "propagation" in wanted else {},
