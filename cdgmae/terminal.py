@@ -16,11 +16,11 @@ UNBOUNDED = 10_000
 
 
 class ResultConsole(Console):
-    """Nothing in a text is read as markup, and words longer than a line (keys, paths) are left to the terminal to break, which copies them whole."""
+    """Nothing in a text is read as markup, and what is wider than a line is left to the terminal to break, which copies it whole."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         """See rich."""
-        super().print(*objects, **{"crop": False, "overflow": "ignore", **options})
+        super().print(*objects, **{"crop": False, **options})
 
 
 def open_console(*, stderr: bool = False) -> Console:

@@ -97,8 +97,8 @@ def _page(facts: dict[str, Any]) -> RenderableType:
     for error in facts["errors"]:
         parts.append(_error_text(error))
     for made in facts["made_otherwise"][:SHOWN_RUNNING]:
-        parts.append(Text(f"{made['rule']} {made['name']} was made by {made['by']}", style="yellow"))
-    parts.extend(map(Text, removal_lines([Undeclared(found["path"], found["bytes"]) for found in facts["undeclared"]])))
+        parts.append(_line(f"{made['rule']} {made['name']} was made by {made['by']}", "yellow"))
+    parts.extend(map(_line, removal_lines([Undeclared(found["path"], found["bytes"]) for found in facts["undeclared"]])))
     shown = ", ".join(f"{count} {state}" for state, count in facts["jobs"].items() if count and state != "done")
     parts.append(Text(f"{facts['jobs']['done']} of {total} jobs done" + (f", {shown}" if shown else "")))
     return Group(*parts)
@@ -151,9 +151,14 @@ def _error_text(error: dict[str, Any]) -> Text:
     message = error["message"] if len(error["message"]) <= LONGEST_MESSAGE else error["message"][:LONGEST_MESSAGE] + " ..."
     kept = f"; {error['kept']} kept" if error["kept"] else ""
     head = "failed" if error["state"] == "failed" else "waiting to continue"
-    text = Text(f"{head} {_duration(error['seconds_ago'])} ago{kept}: ", style="red" if error["state"] == "failed" else "yellow")
+    text = _line(f"{head} {_duration(error['seconds_ago'])} ago{kept}: ", "red" if error["state"] == "failed" else "yellow")
     text.append(f"{error['rule']} {error['name']}: {message} ", style="default")
     return text.append(f"({error['log']})", style="bold")
+
+
+def _line(text: str, style: str = "") -> Text:
+    """A text with paths or commands to copy: one line at any width."""
+    return Text(text, style=style, no_wrap=True, overflow="ignore")
 
 
 def _duration(seconds: float | None) -> str:

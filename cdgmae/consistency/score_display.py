@@ -92,13 +92,13 @@ def render_matches(matches: Matches, strips: Sequence[str], console: Console | N
     if not rows:
         console.print(f"No row of {matches.of:,} matches the condition.")
         return
-    hidden = [
-        name
-        for name in ("status", "encoder", "reason", "class_name")
-        if name in ("status", "encoder") or not any(row[name] for row in rows)
-    ]
+    equal = [name for name in ("source", "view_a", "reason", "class_name") if len({row[name] for row in rows}) == 1]
+    hidden = ["status", "encoder", *(name for name in equal if len(rows) > 1 or not rows[0][name])]
     shown = [{name: value for name, value in row.items() if name not in hidden} for row in rows]
     render_rows(f"{matches.total:,} pairs match, {len(rows)} shown", shown, ("source", "key", "class_name", "reason"), console)
+    told = [f"{name} {rows[0][name]}" for name in hidden[2:] if rows[0][name] is not None]
+    if told:
+        console.print(f"Of all that are shown: {', '.join(told)}.", style="dim")
     if len(rows) < matches.total:
         console.print("--limit N shows more; --csv, --json and --output FILE give all of them.", style="dim")
     for path in strips:

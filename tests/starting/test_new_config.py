@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from cdgmae.cli import app
 from cdgmae.config import load_config
 from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS
 from cdgmae.starting.new_config import SIZES, write_new_config
 from cdgmae.workflow.named_files import load_run
-from tests.workflow.conftest import Workplace
+from tests.workflow.conftest import Workplace, environment
 from tests.workflow.planning import planned
 
 SETS = ("davis", "vip", "jhmdb", "clips")
@@ -77,6 +82,22 @@ def test_encoders_from_elsewhere_are_judged_by_the_papers_protocol(place: Path) 
     write_new_config(place / "my.yaml", None, {"davis": "davis", "jhmdb": "jhmdb"}, "small")
     sets = load_config(place / "my.yaml").propagation.datasets
     assert [protocol.input_size for protocol in sets.values()] == [(480, 880), (320, 320)]
+
+
+def test_where_there_is_no_workflow_one_is_written_and_the_protocol_is_said(place: Path) -> None:
+    for output, words in (
+        ("a.yaml", ["--davis", "davis"]),
+        ("b.yaml", ["--images", IMAGES, "--davis", "davis", "--size", "demo"]),
+    ):
+        done = CliRunner().invoke(app, ["config", "new", *words, "--output", output, "--json"], catch_exceptions=False)
+        result = json.loads(done.stdout.splitlines()[-1])
+        assert ("snakefile" in result) == (output == "a.yaml")
+        assert result["protocol"].startswith("The paper's protocol. It holds at" if output == "a.yaml" else "Small frames")
+        assert ("size" in result) == (output == "b.yaml")
+    assert "include: snakefile()" in (place / "Snakefile").read_text()
+    command = [sys.executable, "-m", "snakemake", "--configfile", "a.yaml", "--cores", "1", "--dry-run", "--quiet", "all"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, env=environment(), timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def _sides(size: tuple[int, int] | int) -> tuple[int, ...]:
