@@ -46,17 +46,19 @@ class ResultTable(Table):
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         """See rich."""
-        self._keep_words()
-        return super().__rich_measure__(console, options)
+        return super().__rich_measure__(console, self._at_least(options))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """See rich."""
-        self._keep_words()
-        yield from super().__rich_console__(console, options)
+        yield from super().__rich_console__(console, self._at_least(options))
 
-    def _keep_words(self) -> None:
+    def _at_least(self, options: ConsoleOptions) -> ConsoleOptions:
+        """Options of a width that no word exceeds."""
+        _, right, _, left = self.padding
         for column in self.columns:
             texts = [str(cell) for cell in (column.header, *column.cells)]
             pieces = texts if column.no_wrap else [word for text in texts for word in text.split()]
             column.min_width = max(map(cell_len, pieces), default=0)
             column.overflow = "fold"
+        needed = 1 + sum((column.min_width or 0) + left + right + 1 for column in self.columns)
+        return options.update(width=max(options.max_width, needed))
