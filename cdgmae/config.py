@@ -227,13 +227,16 @@ class Config(Settings):
             if source.encoder_settings is not None:
                 size = getattr(source, "image_size", 0)
                 sides.append((f"views.sources.{name}.image_size", size, f"views.sources.{name}.encoder", source.encoder_settings))
+        refused: dict[tuple[str, int], list[str]] = {}
         for key, size, named, encoder in sides:
             patch = self._patch_size(encoder)
-            given = [size] if isinstance(size, int) else list(size)
-            if patch is not None and any(side % patch for side in given):
-                below, above = ([max(1, way * (way * side // patch)) * patch for side in given] for way in (1, -1))
-                shown = " or ".join(dict.fromkeys(str(fit if len(fit) > 1 else fit[0]) for fit in (below, above)))
-                yield f"{key} = {size}: no multiple of {patch}, the patch size of {named}; write {shown}, or leave that encoder out"
+            if patch is not None and any(side % patch for side in ([size] if isinstance(size, int) else size)):
+                refused.setdefault((f"{key} = {size}", patch), []).append(named)
+        given = {f"{key} = {size}": [size] if isinstance(size, int) else list(size) for key, size, *_ in sides}
+        for (written, patch), encoders in refused.items():
+            below, above = ([max(1, way * (way * side // patch)) * patch for side in given[written]] for way in (1, -1))
+            fits = " or ".join(dict.fromkeys(str(fit if len(fit) > 1 else fit[0]) for fit in (below, above)))
+            yield f"{written}: no multiple of {patch}, the patch size of {', '.join(encoders)}; write {fits}, or leave that encoder out"
 
     def _patch_size(self, encoder: EncoderSettings) -> int | None:
         run = self.pretrain.runs.get(encoder.run or encoder.random_like or "")

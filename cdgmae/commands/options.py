@@ -105,8 +105,9 @@ def parse_runtime(
     """
     from_environment = os.environ.get(RUNTIME_VARIABLE)
     values, origin = read_values([*([from_environment] if from_environment else []), *(texts or [])], "--runtime")
-    by_hand = {"device": device, "precision": precision, "threads": threads}
-    return RuntimeSettings.checked({**values, **_given(by_hand)}, origin)
+    by_hand = _given({"device": device, "precision": precision, "threads": threads})
+    RuntimeSettings.checked(by_hand, "on the command line")
+    return RuntimeSettings.checked({**values, **by_hand}, origin)
 
 
 def read_values(texts: Sequence[str] | None, option: str) -> tuple[dict[str, Any], str]:

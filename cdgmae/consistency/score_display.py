@@ -20,6 +20,7 @@ from cdgmae.consistency.source_comparison import SourceComparison
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.storage.tables import read_table
 from cdgmae.terminal import ResultTable, open_console
+from cdgmae.workflow.last_run import how_to_run
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 NUM_BINS = 48
@@ -56,7 +57,7 @@ def read_display(results: Path, metric: str = "nps") -> ConsistencyDisplay:
         raise ValueError(f"--metric {metric}: no such score; allowed: {', '.join(METRICS)}")
     if not (results / "summary.parquet").is_file():
         raise ValueError(
-            f"{results / 'summary.parquet'} does not exist; run `snakemake --cores all consistency` or `cdgmae consistency summarise` first"
+            f"{results / 'summary.parquet'} does not exist; {how_to_run('consistency')}, or `cdgmae consistency summarise`"
         )
     rows = read_table(results / "summary.parquet", SUMMARY_SCHEMA.names).to_pylist()
     rows.sort(key=lambda row: (row["distance"] is None, row["distance"], row["source"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import parse_qsl
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
@@ -71,6 +71,8 @@ class EncoderSettings(Settings):
     Dumped, it holds only what was given. `run` and `random_like` are names of a configuration, which the workflow turns into a file and
     into dimensions before any command sees them.
     """
+
+    example: ClassVar[str] = "{timm: NAME}, {checkpoint: FILE} or {run: NAME}"
 
     run: Name | None = Field(default=None, description="A run of section `pretrain`: its encoder, trained in this DAG.")
     seed: int = Field(default=0, ge=0, description="Which seed of that run; one of `pretrain.seeds`.")

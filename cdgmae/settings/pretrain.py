@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cdgmae.settings.base import Name, Ratio, Seed, Settings
+from cdgmae.settings.base import EachOnce, Name, Ratio, Seed, Settings
 from cdgmae.settings.crops import CropPairSettings, Fraction, ShownRegion, check_range
 from cdgmae.settings.encoder import ARCHITECTURES, VitSettings
 from cdgmae.settings.reading.expression_bounds import can_be
@@ -192,7 +192,9 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
 class PretrainSettings(Settings):
     """Section `pretrain`."""
 
-    seeds: list[Seed] = Field(default=[0], min_length=1, description="Every run is trained once per seed. Paper: 3 seeds.")
+    seeds: Annotated[list[Seed], EachOnce] = Field(
+        default=[0], min_length=1, description="Every run is trained once per seed. Paper: 3 seeds."
+    )
     defaults: dict[str, Any] = Field(default={}, description="Keys of a run that all runs share; a run's own keys win.")
     runs: dict[Name, PretrainRunSettings] = Field(default={}, description="Pre-training runs by name.")
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from cdgmae import names
 from cdgmae.config import Config, ConfigError, check_config, read_files
-from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS
+from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS, kinds_laid_out_as
 from cdgmae.settings.demo import DemoSettings
 from cdgmae.settings.encoder import LOCAL_PREFIX
+from cdgmae.settings.reading.messages import did_you_mean
 from cdgmae.settings.reading.plain_values import check_plain, read_yaml
 from cdgmae.settings.shards import DatasetSettings
 
@@ -75,8 +76,8 @@ def file_problems(values: Mapping[str, Any]) -> list[str]:
         if _is_odd(path)
     ]
     problems += [
-        f"{key} = {path!r}: does not exist; correct it, or make the data available there (relative paths start at the folder in which "
-        "snakemake runs)"
+        f"{key} = {path!r}: does not exist{_neighbour(path)}; correct it, or make the data available there (relative paths start at the folder in "
+        "which snakemake runs)"
         for key, path in there.items()
         if not _is_odd(path) and not os.path.exists(path)
     ]
@@ -99,6 +100,15 @@ def _paths(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
             yield key, value
         elif isinstance(value, str) and name == "timm" and value.startswith(LOCAL_PREFIX):
             yield key, value.removeprefix(LOCAL_PREFIX)
+
+
+def _neighbour(path: str) -> str:
+    """What lies beside a path that is not there and is named almost alike, as a question in brackets, or nothing."""
+    parent = Path(path).parent
+    try:
+        return did_you_mean(path, [str(parent / name) for name in os.listdir(parent)])
+    except OSError:
+        return ""
 
 
 def _is_odd(path: str) -> bool:
@@ -146,20 +156,15 @@ def _count_images(root: Path, enough: int) -> int:
 
 def _layout_problem(name: str, evaluation_set: Mapping[str, Any], root: Path) -> str | None:
     """A folder that holds something else than its kind of evaluation set."""
-    benchmark = BENCHMARKS.get(str(evaluation_set.get("kind", name)))
-    if benchmark is None or _holds(root, benchmark.layout):
+    kind = str(evaluation_set.get("kind", name))
+    laid_out = kinds_laid_out_as(root)
+    if kind not in BENCHMARKS or kind in laid_out:
         return None
+    benchmark = BENCHMARKS[kind]
     missing = ", ".join(part for part in benchmark.layout if not (root / part).exists())
-    problem = (
-        f"propagation.datasets.{name}.root = {str(root)!r}: holds no {missing}, as {benchmark.title} (kind {benchmark.kind}) does"
-    )
+    problem = f"propagation.datasets.{name}.root = {str(root)!r}: holds no {missing}, as {benchmark.title} (kind {kind}) does"
     folders = (path for path in sorted(root.iterdir()) if path.is_dir()) if root.is_dir() else ()
-    near = next((folder for folder in (root.absolute().parent, *folders) if _holds(folder, benchmark.layout)), None)
+    near = next((folder for folder in (root.absolute().parent, *folders) if kind in kinds_laid_out_as(folder)), None)
     if near is not None:
         return f"{problem}; {near} does: write that"
-    others = [kind for kind, other in BENCHMARKS.items() if _holds(root, other.layout)]
-    return f"{problem}; it is laid out as kind {' or '.join(others)}" if others else problem
-
-
-def _holds(root: Path, layout: Sequence[str]) -> bool:
-    return all((root / part).exists() for part in layout)
+    return f"{problem}; it is laid out as kind {' or '.join(laid_out)}" if laid_out else problem

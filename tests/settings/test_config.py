@@ -99,6 +99,10 @@ REFUSED = [
     ("consistency.image_size", 50, r"consistency\.image_size = 50: no multiple of 8, the patch size of consistency\.encoder; write 48 or 56"),
     ("views.generators.s_ldm.train.encoder_image_size", 33, r"encoder_image_size = 33: no multiple of 8"),
     ("views.sources.x", {"kind": "knn", "dataset": "demo", "encoder": {"pixels": 5}}, r"views\.sources\.x\.image_size = 224: no multiple of 5"),
+    ("pretrain.seeds", [0, 0], r"pretrain\.seeds: 0 stands twice; name each once"),
+    ("consistency.sources", ["s_ldm", "s_ldm"], r"consistency\.sources: s_ldm stands twice"),
+    ("shards.datasets.demo.num_shards", "4", r"in quotes it is a text: write 4"),
+    ("propagation.encoders.x", "dino", r"encoders\.x = 'dino': keys with values are needed below it, e\.g\. \{timm: NAME\}"),
     ("SED", 0, r"SED: unknown key; allowed: seed, "),
 ]  # fmt: skip
 
@@ -326,6 +330,15 @@ def test_demo_paths_need_not_exist_before_they_are_drawn() -> None:
 def test_seeds_of_two_roots_never_meet() -> None:
     first, second = check_config(changed("seed", 1)), check_config(changed("seed", 2))
     assert len({pretrain.run_seed(jobs, str(seed)) for jobs in (first, second) for seed in range(100)}) == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"), [("a:\n\tb: 1", "blanks, never with tabs"), ("a: b: c", "in quotes"), ("a:\n  b 1\n  c: 1", "KEY: VALUE")]
+)
+def test_what_is_usually_meant_by_a_yaml_error_is_said(text: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=f"(?s)my.yaml is not valid YAML: .*{hint}"):
+        load_config(tmp_path / "my.yaml")
 
 
 def test_unreadable_files_are_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of
 from cdgmae.propagation.measures.encoder_summary import conditions_of, read_rows
 from cdgmae.propagation.measures.intervals import Interval, ResampledScores, Tables, resample, sequence_scores
 from cdgmae.terminal import ResultTable, key_column, open_console
+from cdgmae.workflow.last_run import how_to_run
 
 OF_SEED = re.compile(r"_seed\d+")
 """What the name of another seed of an encoder ends in (`NAME_seedN`)."""
@@ -79,7 +80,10 @@ def encoder_tables(results: Path, encoder: str) -> dict[str, Tables]:
         tables.setdefault(path.stem, []).append(read_rows(path))
     if not tables:
         there = sorted({path.parent.name for path in results.glob("*/*.parquet")})
-        raise ValueError(f"{results} holds no tables of encoder {encoder!r}; there are: {', '.join(there) or 'none'}")
+        raise ValueError(
+            f"{results} holds no tables of encoder {encoder!r}; there are: {', '.join(there) or 'none'}; {how_to_run('propagation')}, or "
+            "give --results"
+        )
     return dict(tables)
 
 

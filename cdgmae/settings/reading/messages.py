@@ -50,7 +50,8 @@ def _describe(item: dict[str, Any], root: type[BaseModel]) -> list[str]:
     elif kind in ("list_type", "tuple_type"):
         message = f"A list is needed, in brackets{'' if isinstance(given, dict | None) else f': [{given}]'}"
     elif kind in ("model_type", "dict_type"):
-        message = "Keys with values are needed below it"
+        example = getattr(_model_in(place.annotation), "example", "")
+        message = "Keys with values are needed below it" + (f", e.g. {example}" if example else "")
     return [f"{key} = {shown}: {message[:1].lower()}{message[1:]}{_yaml_hint(given, kind)}"]
 
 
@@ -69,6 +70,8 @@ def _yaml_hint(given: Any, kind: str) -> str:
     if kind == "string_type" and isinstance(given, int | float):
         return f"; YAML reads it as a number: put it in quotes, '{given}'"
     number = re.fullmatch(r"([+-]?)(\d+)(\.\d*)?[eE]([+-]?)(\d+)", given) if isinstance(given, str) else None
+    if kind in ("float_type", "int_type") and isinstance(given, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?", given):
+        return f"; in quotes it is a text: write {given}"
     if kind in ("float_type", "int_type") and number:
         sign, whole, rest, exponent_sign, exponent = number.groups()
         return f"; YAML reads {given} as text: write {sign}{whole}{rest or '.0'}e{exponent_sign or '+'}{exponent}"

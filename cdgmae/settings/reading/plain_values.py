@@ -15,6 +15,15 @@ MAX_VALUES = 100_000
 
 MAX_DEPTH = 50
 
+YAML_HINTS = {
+    "a tab character": "; lines are indented with blanks, never with tabs",
+    "cannot start any token": "; lines are indented with blanks, never with tabs, and a text that begins with @, ` or % stands in quotes",
+    "could not find expected ':'": "; every key is followed by a colon and a blank: KEY: VALUE",
+    "mapping values are not allowed": "; every key is followed by a colon and a blank (KEY: VALUE), keys of one level begin in one column, and "
+    "a text with a colon and a blank in it stands in quotes",
+}
+"""Words of the parser -> what is usually meant by them."""
+
 ENCODINGS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 """Marks at the start of a file -> its encoding; Windows' shells write UTF-16."""
 
@@ -59,7 +68,8 @@ def read_yaml_text(text: str, origin: str) -> Any:
         values = yaml.load(text, UniqueKeysLoader)
     except yaml.YAMLError as error:
         said = str(error).replace('"<unicode string>", ', "")
-        raise ValueError(f"{origin} is not valid YAML: {said}") from None
+        hint = next((hint for words, hint in YAML_HINTS.items() if words in said), "")
+        raise ValueError(f"{origin} is not valid YAML: {said}{hint}") from None
     except RecursionError:
         raise ValueError(f"{origin} is nested too deep; settings have at most {MAX_DEPTH} levels") from None
     check_plain(values, origin)
