@@ -66,8 +66,6 @@ def frame(results: Path) -> pd.DataFrame:
     return pd.concat([pd.read_parquet(path) for path in sorted(results.glob("*/*.parquet"))], ignore_index=True)
 
 
-@pytest.mark.parametrize("descending", [False, True])
-@pytest.mark.parametrize("limit", [1, 7, 1000])
 def test_no_match_is_said_and_a_condition_may_begin_with_a_minus_sign(results: Path) -> None:
     def said(*words: str) -> str:
         return CliRunner().invoke(app, ["consistency", *words, "--results", str(results)], catch_exceptions=False).stdout
@@ -87,6 +85,8 @@ def test_keys_and_headings_are_whole_at_80_columns(results: Path, words: tuple[s
     assert sorted(narrow.split()) == sorted(wide.split())
 
 
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("limit", [1, 7, 1000])
 def test_query_gives_what_pandas_gives(results: Path, frame: pd.DataFrame, descending: bool, limit: int) -> None:
     asked = Query(results, "nps < 0.5 and gs > 0.3", "s_ldm", "ls", descending)
     matches = asked.first(limit)
