@@ -103,6 +103,7 @@ REFUSED = [
     ("consistency.sources", ["s_ldm", "s_ldm"], r"consistency\.sources: s_ldm stands twice"),
     ("shards.datasets.demo.num_shards", "4", r"in quotes it is a text: write 4"),
     ("propagation.encoders.x", "dino", r"encoders\.x = 'dino': keys with values are needed below it, e\.g\. \{timm: NAME\}"),
+    ("shards.datasets.demo.num_shards", 999, r"num_shards = 999, but the demo has only 240 images"),
     ("SED", 0, r"SED: unknown key; allowed: seed, "),
 ]  # fmt: skip
 

@@ -20,7 +20,7 @@ from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS
 from cdgmae.starting.new_config import SIZES, write_new_config
 from cdgmae.workflow.named_files import load_run
 from tests.workflow.conftest import Workplace, environment
-from tests.workflow.planning import planned
+from tests.workflow.planning import planned, stand_in_set
 
 SETS = ("davis", "vip", "jhmdb", "clips")
 
@@ -33,8 +33,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30), (number, 2, 3)).save(image)
     for name in SETS:
-        for part in BENCHMARKS.get(name, BENCHMARKS["davis"]).layout:
-            (tmp_path / name / part).mkdir(parents=True)
+        stand_in_set(tmp_path / name, "davis" if name == "clips" else name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -28,8 +28,13 @@ def stand_in_data(folder: Path, *files: Path) -> None:
         for number in range(dataset.num_shards):
             (root / f"{number}.jpg").touch()
     for protocol in config.propagation.datasets.values():
-        for part in BENCHMARKS[protocol.kind].layout:
-            (folder / protocol.root / part).mkdir(parents=True, exist_ok=True)
+        stand_in_set(folder / protocol.root, protocol.kind)
+
+
+def stand_in_set(root: Path, kind: str) -> None:
+    """The folders by which a kind of evaluation set is known."""
+    for part in BENCHMARKS[kind].layout:
+        (root / part).mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager
