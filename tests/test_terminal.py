@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 
@@ -20,13 +19,6 @@ CELLS = (KEY, "nps >= 0.6 and gs >= 0.9", "several words in one cell, and some m
 HOSTILE = ("[bold]mine[/bold]", "[/red]", "a:bug:b", "[link=file:x]y", r"back\[slash]", "[0.5]", "{x}")
 
 
-@pytest.fixture
-def printed(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    stream = io.StringIO()
-    monkeypatch.setattr("sys.stdout", stream)
-    return stream
-
-
 def set_width(monkeypatch: pytest.MonkeyPatch, columns: str | None) -> None:
     if columns is None:
         monkeypatch.delenv("COLUMNS", raising=False)
@@ -42,26 +34,26 @@ def print_table() -> None:
 
 @pytest.mark.parametrize("columns", ["24", "80", "200"])
 def test_cells_wrap_between_words_and_neither_keys_nor_headers_are_broken(
-    printed: io.StringIO, monkeypatch: pytest.MonkeyPatch, columns: str
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
     set_width(monkeypatch, columns)
     print_table()
-    text = printed.getvalue()
+    text = capsys.readouterr().out
     words = ["several", "words", "in", "one", "cell,", "and", "some", "more", "of", "them"]
     assert all(word in text for word in ("name_of_it", "filter", "note", "pairs", KEY, CELLS[1], CELLS[3], *words))
     if columns == "200":
         assert max(map(len, text.splitlines())) <= 200
 
 
-def test_in_a_pipe_a_row_is_a_line(printed: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_pipe_a_row_is_a_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     set_width(monkeypatch, None)
     print_table()
-    _, row = printed.getvalue().splitlines()
+    _, row = capsys.readouterr().out.splitlines()
     assert re.split(" {2,}", row.strip()) == list(CELLS)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_names_are_printed_as_they_are(printed: io.StringIO, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     set_width(monkeypatch, "60")
     long = f"{name}_{KEY}"
     one = {"J": Interval(1.0, 0.5, 1.5)}
@@ -71,12 +63,12 @@ def test_names_are_printed_as_they_are(printed: io.StringIO, monkeypatch: pytest
     render_rows(name, [{"key": long, name: name}], text=("key",))
     render_comparison(SetComparison(name, "J", (1, 1), one, one, one, {long: (1.0, 2.0)}), name, name)  # type: ignore[arg-type]
     render_display(ConsistencyDisplay([summary | scores], "nps", [0.0] * 49, {name: [1] * 48}))
-    text = printed.getvalue()
+    text = capsys.readouterr().out
     assert text.count(long) == 3
     assert text.count(name) == 3 + 12
 
 
 def test_all_commands_print_this_way() -> None:
     sources = {path: path.read_text() for path in PACKAGE.rglob("*.py") if path.name not in ("terminal.py", "progress.py")}
-    other = re.compile(r"rich\.table import .*\bTable\b|rich\.table\.Table|\bConsole\(|rich\.markup|from_markup|markup=True")
+    other = re.compile(r"rich\.table import .*\bTable\b|rich\.table\.Table|\bConsole\(|from_markup|markup=True")
     assert [str(path) for path, text in sources.items() if other.search(text)] == []
