@@ -50,7 +50,7 @@ def test_the_examples_of_the_page_run_and_show_what_it_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("results/generators").mkdir(parents=True)
-    Path("results/generators/demo").symlink_to(generator_dir)
+    Path("results/generators/s_ldm").symlink_to(generator_dir)
     seen: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     for block in blocks:
