@@ -10,6 +10,7 @@ from snakemake.utils import min_version
 from cdgmae import names
 from cdgmae.workflow import consistency, pretrain, propagation, shards, views
 from cdgmae.workflow import report as pages  # beside Snakemake's own `report`
+from cdgmae.workflow.damage import force_damaged
 from cdgmae.workflow.environment import export_environment
 from cdgmae.workflow.last_run import changes_since_last_run, remember_run
 from cdgmae.workflow.messages.run_messages import report_place, watch_run
@@ -38,8 +39,8 @@ CONFIG = check_run(config, ", ".join(map(str, CONFIG_FILES)), CONFIG_FILES)
 # Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
 export_environment(CONFIG)
 
-# A failed job is shown with the end of its log; one that would fail again is not tried again.
-watch_run(workflow)
+# A failed job is shown with the end of its log; one that would fail again is not tried again. What is damaged counts as lost.
+watch_run(workflow, force_damaged(workflow, CONFIG))
 
 
 onstart:
@@ -47,6 +48,7 @@ onstart:
         logger.info(line)
     planned = (file for job in workflow.dag.needrun_jobs() for file in job.output)
     remember_run(config, CONFIG_FILES, workflow.main_snakefile, planned)
+    shards.forget_failed_checks(CONFIG)
 
 
 onsuccess:

@@ -173,9 +173,9 @@ class Config(Settings):
 
     def _source_problems(self) -> Iterator[str]:
         """Sources whose data set cannot fill their bags, and the demo's images in more shards than there are."""
-        for name, dataset in self.shards.datasets.items():
-            if self.demo is not None and self.draws(dataset.path) and dataset.num_shards > self.demo.num_tiles:
-                yield f"shards.datasets.{name}.num_shards = {dataset.num_shards}, but the demo has only {self.demo.num_tiles} images (demo.num_tiles)"
+        for name, drawn in self.shards.datasets.items():
+            if self.demo is not None and self.draws(drawn.path) and drawn.num_shards > self.demo.num_tiles:
+                yield f"shards.datasets.{name}.num_shards = {drawn.num_shards}, but the demo has only {self.demo.num_tiles} images (demo.num_tiles)"
         for name, source in self.views.sources.items():
             dataset = self.shards.datasets.get(source.dataset)
             if dataset is None:

@@ -70,7 +70,7 @@ def test_config_check_accepts_the_shipped_file_and_names_faults(tmp_path: Path) 
 
 
 BY_CONFIGURATION = (
-    "status", "fetch", "config check", "report write", "report table table1", "views plan --seconds-per-view 1", "pretrain flops",
+    "status", "fetch", "config check", "report write", "report table table1", "views plan --seconds-per-view 1",
     "export hub --bags x --output y",
 )  # fmt: skip
 

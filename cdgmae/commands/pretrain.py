@@ -28,6 +28,7 @@ from cdgmae.commands.options import (
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.reading.messages import did_you_mean
 from cdgmae.terminal import ResultTable, key_column, open_console
+from cdgmae.workflow.last_run import read_last_run
 
 if TYPE_CHECKING:
     from cdgmae.config import Config
@@ -116,8 +117,8 @@ def flops(
     `paper_gflops` follows the paper's Table 8 (multiply-accumulates of linear layers, layer norms, no attention products);
     `true_gflops` counts both operations of every multiply-accumulate, attention included, and `true_gflops_per_step` the
     backward pass with it. `micro_batch_80gb` is the number of samples that a card of 80 GB takes at once in bf16 if one GPU has the
-    whole batch, `memory_gib_80gb` what they need. With --settings the one run is counted that they describe, e.g. --settings
-    num_anchors=3; what they leave out is the paper's CDG-MAE-a1.
+    whole batch, `memory_gib_80gb` what they need. Counted are the runs of --config, else of the last run here; with --settings
+    the one run that they describe, e.g. --settings num_anchors=3. What is left out, or all where nothing ran, is the paper's CDG-MAE-a1.
 
     Example: cdgmae pretrain flops --config my.yaml --images 1281167
     """
@@ -129,7 +130,7 @@ def flops(
         rows = table_8()
         _print_rows({"rows": rows}, rows)
         return
-    checked = None if settings else load_chosen_config(config)
+    checked = load_chosen_config(config) if config or not (settings or read_last_run() is None) else None
     runs = _configured_runs(checked, run_name, settings, images)
     limit = checked.runtime.micro_batch_size if checked is not None else None
     described = {
@@ -162,6 +163,8 @@ def _configured_runs(
     from cdgmae.pretrain.flops import count_images
 
     if config is None:
+        if run_name is not None:
+            raise ValueError(f"--run {run_name} is one of a configuration, and no workflow ran here: name it with --config FILE")
         return {"settings": (parse_settings(PretrainRunSettings, settings), images)}
     known = config.pretrain.runs
     if not known or (run_name is not None and run_name not in known):

@@ -14,6 +14,8 @@ MAX_VALUES = 100_000
 """Most values that settings may unfold to; a file of 460 bytes can refer to itself into billions."""
 
 MAX_DEPTH = 50
+MAX_TEXT = 2_000_000
+"""Most characters of YAML, of which a few hundred thousand are read per second."""
 
 YAML_HINTS = {
     "a tab character": "; lines are indented with blanks, never with tabs",
@@ -28,18 +30,33 @@ ENCODINGS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (c
 """Marks at the start of a file -> its encoding; Windows' shells write UTF-16."""
 
 
-class UniqueKeysLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML's safe loader, which refuses a key that stands twice in one mapping: the first value would be lost unsaid."""
+class _PlainLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, in which mappings merged by `<<` cannot double without end, and no key stands twice in one."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """See yaml."""
+    merged = 0
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._seen: set[int] = set()
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Write merged mappings out."""
+        if id(node) not in self._seen:
+            self._seen.add(id(node))
+            self._check_keys(node)
+        super().flatten_mapping(node)
+        self.merged += len(node.value)
+        if self.merged > MAX_VALUES:
+            raise yaml.YAMLError(f"more than {MAX_VALUES:,} values, merged by <<")
+
+    @staticmethod
+    def _check_keys(node: yaml.MappingNode) -> None:
         places: dict[str, yaml.ScalarNode] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and (first := places.setdefault(key.value, key)) is not key:
                 line = first.start_mark.line + 1 if first.start_mark else "?"
                 said = f"key {key.value!r} stands twice in one mapping, first in line {line}; keep one of them"
                 raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
-        return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
 
 
 def read_yaml(path: Path) -> Any:
@@ -64,9 +81,11 @@ def read_yaml_text(text: str, origin: str) -> Any:
     Raises:
         ValueError: if it is no YAML, or unfolds to more than settings can be.
     """
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"{origin} has {len(text):,} characters; settings have at most {MAX_TEXT:,}")
     try:
-        values = yaml.load(text, UniqueKeysLoader)
-    except yaml.YAMLError as error:
+        values = yaml.load(text, _PlainLoader)
+    except (yaml.YAMLError, ValueError) as error:
         said = str(error).replace('"<unicode string>", ', "")
         hint = next((hint for words, hint in YAML_HINTS.items() if words in said), "")
         raise ValueError(f"{origin} is not valid YAML: {said}{hint}") from None
@@ -84,7 +103,7 @@ def read_json(text: str, origin: str) -> Any:
     """
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{origin} is not valid JSON: {error}") from None
     except RecursionError:
         raise ValueError(f"{origin} is nested too deep; settings have at most {MAX_DEPTH} levels") from None
