@@ -181,7 +181,7 @@ def test_generator_training_overlay_is_ldm4_at_full_size() -> None:
     train = config.views.generators["gen_sis"].train
     assert train is not None
     assert train.unet == UNetSettings()
-    assert views.first_stage_folders(config, "gen_sis") == [train.autoencoder.path]
+    assert views.first_weights(config, "gen_sis") == [train.autoencoder.path]
     with pytest.raises(ConfigError, match=r"views\.generators\.gen_sis\.train\.autoencoder\.path"):
         check_paths(config)
 
