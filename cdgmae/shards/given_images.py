@@ -14,7 +14,8 @@ from cdgmae.shards.keys import safe_key
 from cdgmae.shards.packing import packing_digest
 from cdgmae.shards.reading import encode_image
 from cdgmae.storage.files.atomic import explain_write_errors
-from cdgmae.storage.image_shards import ImageRow, ImageShard, ImageShardWriter
+from cdgmae.storage.files.publishing import published
+from cdgmae.storage.image_shards import ImageRow, ImageShard, ImageShardWriter, index_path
 
 
 def pack_images(
@@ -50,7 +51,7 @@ def pack_images(
     if not images or first_view < 0:
         raise ValueError(f"pack_images: {len(images)} images, first_view = {first_view}; give at least one image, and 0 or more")
     tar = Path(folder) / f"{shard_names(1)[0]}.tar"
-    with explain_write_errors(tar), ImageShardWriter(tar) as writer:
+    with published(tar, index_path(tar), inputs=()), explain_write_errors(tar), ImageShardWriter(tar) as writer:
         for key, given in images.items():
             if safe_key(key) != key:
                 raise ValueError(f"key {key!r}: letters, digits, _ and - only, at most 80; use {safe_key(key)!r}")
