@@ -37,7 +37,7 @@ def repair(findings: Sequence[Finding], paths: Iterable[Path] = ()) -> Repair:
         if (source := lost_source(output)) is not None:
             done.kept.append((output, source))
             continue
-        shutil.rmtree(output) if output.is_dir() else output.unlink()
+        shutil.rmtree(output) if output.is_dir() and not output.is_symlink() else output.unlink()
         done.deleted.append(output)
     broken = [Path(finding.path) for finding in findings if finding.kind == "record" and not finding.ok]
     for record in broken:
