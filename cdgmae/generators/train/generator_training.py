@@ -97,21 +97,19 @@ def train_generator(
     if monitor is not None:
         model.to(device)
         monitor.look(settings.num_steps, "averaged", "averaged")
-    provenance = {
-        "version": __version__,
-        "seed": seed,
-        "settings": settings.model_dump(mode="json"),
-        "inputs": {**inputs, **started},
-    }
+    made_from = {"inputs": {**inputs, **started}, "settings": settings.model_dump(mode="json")}
+    provenance = {"version": __version__, "seed": seed, **made_from}
     digest = _write(output, pipeline.to("cpu"), result, settings, encoder_settings, encoder.digest, provenance, work_dir)
+    once_recorded(partial(remove_work, work_dir))
+    return {"output": str(output), "digest": digest, "images": len(images), **_outcome(pipeline, result)}
+
+
+def _outcome(pipeline: LatentDiffusionPipeline, result: TrainingResult) -> dict[str, Any]:
+    """Steps, parameters of the denoiser, and the mean loss of the last tenth."""
     losses = result.metrics["loss"].to_pylist()
     tail = losses[-max(1, len(losses) // 10) :]
-    facts = {
-        "output": str(output), "digest": digest, "steps": len(losses), "images": len(images),
-        "parameters": sum(parameter.numel() for parameter in pipeline.unet.parameters()), "final_loss": sum(tail) / len(tail),
-    }  # fmt: skip
-    once_recorded(partial(remove_work, work_dir))
-    return facts
+    parameters = sum(parameter.numel() for parameter in pipeline.unet.parameters())
+    return {"steps": len(losses), "parameters": parameters, "final_loss": sum(tail) / len(tail)}
 
 
 def _latents_identity(
