@@ -17,7 +17,7 @@ from cdgmae.settings.reading.messages import did_you_mean
 from cdgmae.settings.reading.plain_values import check_plain, read_yaml
 from cdgmae.settings.shards import DatasetSettings
 
-PATH_KEYS = ("path", "root", "checkpoint", "directory")
+PATH_KEYS = ("path", "root", "checkpoint", "directory", "start_from")
 FREE_KEYS = ("arguments",)
 """Below these nothing is a path of the configuration's."""
 
