@@ -33,6 +33,8 @@ def verify(
     in them and serves files that no record knows (of earlier versions). Prints what is not whole and ends with exit code 1 then, and with the
     commands that delete it, so that the next run of the workflow makes it again; --repair runs them, and writes records anew that are damaged
     or lost. What cannot be made again, since its source is gone, is kept.
+
+    Example: cdgmae verify results
     """
     from cdgmae.runtime.progress import ProgressMeter
     from cdgmae.storage.repair import beyond_repair
