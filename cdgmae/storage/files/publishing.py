@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cache
@@ -42,6 +43,9 @@ LIBRARIES = (
 MODULES = {"pillow": "PIL", "faiss-cpu": "faiss"}
 """Modules of libraries that are named otherwise."""
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of a disk, whatever was written."""
+
 _ONCE_RECORDED: ContextVar[list[Callable[[], object]] | None] = ContextVar("once_recorded", default=None)
 
 
@@ -69,7 +73,7 @@ def published(*outputs: Path, work: Path | None = None, inputs: Sequence[Path] |
         inputs: What they are made from; left out: what the command line names.
 
     Raises:
-        ValueError: if the outputs' folder cannot be written.
+        ValueError: if the outputs' folder cannot be written, or the disk is full or read-only.
     """
     with ExitStack() as locks:
         locks.enter_context(exclusive_writer(outputs[0]))
@@ -84,11 +88,13 @@ def published(*outputs: Path, work: Path | None = None, inputs: Sequence[Path] |
         token = _ONCE_RECORDED.set(actions)
         try:
             yield
-        except BaseException:
-            if _states(outputs) == before:
+        except BaseException as error:
+            full = isinstance(error, OSError) and error.errno in DISK_ERRORS
+            if _states(outputs) == before and not full:
                 for path, text in former.items():
                     write_text(path, text)
-            raise
+            with explain_write_errors(outputs[0]) if full else nullcontext():
+                raise
         finally:
             _ONCE_RECORDED.reset(token)
         facts = facts_of_process(inputs)
