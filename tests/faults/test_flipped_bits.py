@@ -53,7 +53,7 @@ def test_verify_finds_every_flipped_bit(stage: Stage, straight: Straight) -> Non
 @pytest.mark.parametrize("stage", [name for name, stage in STAGES.items() if stage.units], indirect=True)
 def test_damaged_work_is_made_again(stage: Stage, place: Place, straight: Straight, tmp_path: Path) -> None:
     draw, count, problems = random.Random(stage.name), Count(), []
-    for number in range(sample(1, 25)):
+    for number in range(sample(1, 12)):
         this = Round(stage, place, straight, tmp_path / str(number), count)
         this.kill_at_work(draw, in_work=True)
         work = [path for path in sorted(this.folder.rglob("*")) if path.is_file() and path.stat().st_size]
@@ -72,7 +72,7 @@ def test_no_stage_uses_a_flipped_bit(stage: Stage, place: Place, straight: Strai
     """It is refused by name, or it changes nothing: not every bit of a file matters to every reader."""
     draw, count, problems = random.Random(stage.name), Count(), []
     inputs = inputs_of(stage, place, tmp_path / "none")
-    for number in range(sample(1, 25)):
+    for number in range(sample(1, 12)):
         this, file = Round(stage, place, straight, tmp_path / str(number), count), draw.choice(inputs)
         with flipped(file, draw) as where:
             code, log = this.run()

@@ -59,7 +59,7 @@ def empty(folder: Path) -> None:
 def test_full_disk(stage: Stage, place: Place, straight: Straight, disk: SmallDisk) -> None:
     draw, count, problems = random.Random(stage.name), Count(), []
     pages = sum(-(-path.stat().st_size // 4096) + 1 for path in straight.folder.rglob("*"))
-    while count.injected < sample(1, 10):
+    while count.injected < sample(1, 6):
         empty(disk.mounted)
         disk.again(f"size={4 * draw.randint(1, pages)}k")
         this = Round(stage, place, straight, disk.link, count)
@@ -95,7 +95,7 @@ def test_read_only(stage: Stage, place: Place, straight: Straight, disk: SmallDi
 def test_clocks_that_go_wrong(stage: Stage, place: Place, straight: Straight, tmp_path: Path) -> None:
     """Files of unfinished work are years older or younger than they should be."""
     draw, count, problems = random.Random(stage.name), Count(), []
-    for number in range(sample(1, 4)):
+    for number in range(sample(1, 3)):
         this = Round(stage, place, straight, tmp_path / str(number), count)
         this.kill_at_work(draw, in_work=True)
         for path in this.folder.rglob("*"):

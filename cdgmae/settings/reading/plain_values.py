@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,13 @@ def read_yaml_text(text: str, origin: str) -> Any:
         raise ValueError(f"{origin} is not valid YAML: {error}") from None
     except RecursionError:
         raise ValueError(f"{origin} is nested too deep; settings have at most {MAX_DEPTH} levels") from None
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:  # a day 2001-99-99, `!!bool x`: PyYAML's own words are none
+        raise ValueError(f"{origin} holds a value that YAML cannot read ({error}); put it in quotes if it is a text") from None
     check_plain(values, origin)
     return values
 
@@ -83,6 +91,10 @@ def _unfolded(value: Any, origin: str, sizes: dict[int, int], depth: int) -> int
     """Number of values behind `value` with every reference written out; each is walked once."""
     if isinstance(value, str) and not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
         raise ValueError(f"{origin}: {value!r} holds halves of characters, which are no text")
+    if isinstance(value, (date, bytes, set)):
+        raise ValueError(
+            f"{origin}: {value!r} is a {type(value).__name__}, which no setting takes; put it in quotes if it is a text"
+        )
     if not isinstance(value, (Mapping, list, tuple)):
         return 1
     if depth > MAX_DEPTH:
