@@ -49,8 +49,8 @@ def is_held(output: Path) -> bool:
 
 
 @contextmanager
-def exclusive_writer(output: Path) -> Iterator[None]:
-    """Hold the right to write `output`; wait while another process holds it.
+def exclusive_writer(output: Path) -> Iterator[bool]:
+    """Hold the right to write `output`; wait while another process holds it. Gives whether it was waited for.
 
     A job whose controller was killed may still be running when the workflow is started again: the second job waits for the
     first instead of writing the same files beside it. The lock file lies beside the output, is released by the kernel when its
@@ -62,16 +62,17 @@ def exclusive_writer(output: Path) -> Iterator[None]:
     path = lock_path(output)
     with explain_write_errors(output):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _acquire(path)
+        descriptor, waited = _acquire(path)
         remove_leftovers(output)
     try:
-        yield
+        yield waited
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def _acquire(path: Path) -> int:
+def _acquire(path: Path) -> tuple[int, bool]:
+    waited = False
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -84,6 +85,7 @@ def _acquire(path: Path) -> int:
                 path.parent / path.name[1:].removesuffix(".lock"),
             )
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            waited = True
         if _is_current(descriptor, path):
             try:
                 os.truncate(descriptor, 0)
@@ -92,7 +94,7 @@ def _acquire(path: Path) -> int:
             except OSError:  # a full disk: an open descriptor would hold the lock
                 os.close(descriptor)
                 raise
-            return descriptor
+            return descriptor, waited
         os.close(descriptor)  # the former owner removed the file while we waited: lock the new one
 
 

@@ -61,6 +61,14 @@ def once_recorded(action: Callable[[], object]) -> None:
         actions.append(action)
 
 
+class AlreadyMade(SystemExit):
+    """Another process made the same results by the same command while this one waited for it: there is nothing left to do."""
+
+    def __init__(self, output: Path) -> None:
+        super().__init__(0)
+        self.output = output
+
+
 @contextmanager
 def published(*outputs: Path, work: Path | None = None, inputs: Sequence[Path] | None = None) -> Iterator[None]:
     """Hold the right to write results; once they are whole, record them (`records`).
@@ -74,9 +82,12 @@ def published(*outputs: Path, work: Path | None = None, inputs: Sequence[Path] |
 
     Raises:
         ValueError: if the outputs' folder cannot be written, or the disk is full or read-only.
+        AlreadyMade: if another process made them while this one waited.
     """
     with ExitStack() as locks:
-        locks.enter_context(exclusive_writer(outputs[0]))
+        waited = locks.enter_context(exclusive_writer(outputs[0]))
+        if waited and _is_made(outputs[0], inputs):
+            raise AlreadyMade(outputs[0])
         if work is not None:
             locks.enter_context(exclusive_writer(work))
         former = _former_records(outputs)
@@ -107,6 +118,21 @@ def published(*outputs: Path, work: Path | None = None, inputs: Sequence[Path] |
                 write_record(path, described, facts)
         for action in actions:
             action()
+
+
+def _is_made(output: Path, inputs: Sequence[Path] | None) -> bool:
+    """Whether results stand there that this very command made of the same inputs. Processes of one training all go on."""
+    words = command_line()
+    if not words or os.environ.get("WORLD_SIZE", "1") != "1":
+        return False
+    try:
+        record = read_record(record_path(output))
+    except ValueError:
+        return False
+    facts = facts_of_process(inputs)
+    same = all(record.facts.get(name) == facts[name] for name in ("command", "settings", "inputs", "version"))
+    files = {record.path.parent / name: known for name, known in record.files.items()}
+    return same and all(file.is_file() and file.stat().st_size == known.size for file, known in files.items())
 
 
 def _former_records(outputs: Sequence[Path]) -> dict[Path, str]:
