@@ -12,7 +12,15 @@ STAGES = ("shards", "views", "consistency", "pretrain", "propagation", "report")
 
 RESULTS = "results"
 MANIFEST = "manifest.parquet"
+LEFT_OUT = "left_out.csv"
+"""Beside the manifest: every file below the data set's path that was not taken, with its reason."""
+BAD_IMAGES = "bad_images.csv"
+"""Beside the summary of the shards: every image that could not be used, with its reason."""
+REFUSED_IMAGES = "too_many_bad_images.csv"
+"""The same of a data set that fails its check, whose outputs Snakemake removes."""
 DEMO_MARKER = "demo.json"
+RECORD_SUFFIX = ".record.json"
+"""How the name of a result's record ends; see `cdgmae.storage.files.records`."""
 
 
 def shard_names(num_shards: int) -> list[str]:
@@ -96,12 +104,26 @@ def paper_table(table: str, extension: str) -> str:
 
 
 def demo_marker(directory: str) -> str:
-    """The file that says the demo data is whole."""
+    """The file that says the demo data is whole, and which files it has."""
     return f"{directory}/{DEMO_MARKER}"
 
 
 FOLDER_OUTPUTS = ("generators/*", "pretrain/*/*/panels", "propagation/*/strips/*", "report")
-"""Folders below `results/` that are outputs as a whole: a file that is missing in them is not noticed."""
+"""Folders below `results/` that are outputs as a whole."""
+RECORDED_FOLDERS = ("generators/*", "pretrain/*/*", "propagation/*/strips/*", "report", "evaluation_sets/*")
+"""Folders below `results/` that have one record for all their files."""
+
+
+def folder_with(path: Path, patterns: tuple[str, ...]) -> Path | None:
+    """The folder below `results/` that fits one of some patterns and in which a file lies; None if there is none."""
+    parts = path.parts
+    if RESULTS in parts[:-1]:
+        below = len(parts) - parts[::-1].index(RESULTS)
+        for pattern in patterns:
+            end = below + len(Path(pattern).parts)
+            if len(parts) > end and Path(*parts[below:end]).match(pattern):
+                return Path(*parts[:end])
+    return None
 
 
 def output_with(path: Path) -> Path | None:
@@ -110,15 +132,9 @@ def output_with(path: Path) -> Path | None:
     Returns:
         The file itself or one of `FOLDER_OUTPUTS`; None for a path without a folder `results` in it.
     """
-    parts = path.parts
-    if RESULTS not in parts[:-1]:
+    if RESULTS not in path.parts[:-1]:
         return None
-    below = len(parts) - parts[::-1].index(RESULTS)
-    for pattern in FOLDER_OUTPUTS:
-        end = below + len(Path(pattern).parts)
-        if len(parts) > end and Path(*parts[below:end]).match(pattern):
-            return Path(*parts[:end])
-    return path
+    return folder_with(path, FOLDER_OUTPUTS) or path
 
 
 def how_to_remake(path: Path) -> str:

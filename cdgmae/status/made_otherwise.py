@@ -9,10 +9,11 @@ from typing import Any
 
 from cdgmae import __version__
 from cdgmae.config import Config
+from cdgmae.names import RECORD_SUFFIX
 from cdgmae.settings.base import Settings
 from cdgmae.status.evidence import JobState
 from cdgmae.storage.files.publishing import settings_digest
-from cdgmae.storage.files.records import RECORD_SUFFIX, find_record, read_record
+from cdgmae.storage.files.records import find_record, read_record
 from cdgmae.workflow import consistency, pretrain, propagation, shards, views
 
 LOOKED_AT = 20
@@ -60,7 +61,7 @@ def _differences(config: Config, state: JobState, root: Path) -> list[str]:
         record = (read_record(folder) if folder.is_file() else None) if output.is_dir() else find_record(output)
     except ValueError:  # `cdgmae verify` says so
         return []
-    if record is None:
+    if record is None or record.facts.get("renewed"):  # what made it is not known
         return []
     facts, found = record.facts, []
     if facts["version"] != __version__:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
 from cdgmae import names
 from cdgmae.config import Config
 from cdgmae.workflow import encoders, source_state
@@ -55,12 +58,19 @@ def summary(dataset: str) -> str:
     return f"{names.shards_dir(dataset)}/summary.parquet"
 
 
+def forget_failed_checks(config: Config) -> None:
+    """Remove the lists by which jobs refuse the images of data sets that failed their check, before they are checked again."""
+    for dataset in config.shards.datasets:
+        with suppress(OSError):
+            Path(names.shards_dir(dataset), names.REFUSED_IMAGES).unlink()
+
+
 def results(config: Config) -> list[str]:
     """All files of the stage."""
     datasets = config.shards.datasets
-    manifests = [f"{names.shards_dir(dataset)}/{names.MANIFEST}" for dataset in datasets]
-    tables = [f"{names.shards_dir(dataset)}/summary.csv" for dataset in datasets]
-    return [*manifests, *(file for dataset in datasets for file in shard_files(config, dataset)), *tables, *summaries(config)]
+    tables = (names.MANIFEST, names.LEFT_OUT, names.BAD_IMAGES, "summary.csv")
+    listed = [f"{names.shards_dir(dataset)}/{table}" for table in tables for dataset in datasets]
+    return [*(file for dataset in datasets for file in shard_files(config, dataset)), *listed, *summaries(config)]
 
 
 def summaries(config: Config) -> list[str]:

@@ -48,12 +48,22 @@ REASONS = [
         "Changed: 0 -> 1",
     ),
     ("Missing output files: a.parquet", "Missing output files: a.parquet"),
+    ("Updated input files: ; Input files updated by another job: a.tar", "Input files updated by another job: a.tar"),
 ]
 
 
 @pytest.mark.parametrize(("reason", "short"), REASONS)
 def test_a_reason_names_the_keys(reason: str, short: str) -> None:
     assert short_reason(reason) == short
+
+
+def test_a_reason_names_the_parameters_that_are_no_settings() -> None:
+    reason = (
+        "Params have changed since last execution: Union of exclusive params before and now across all output: before: "
+        """'1f2e',0,'{"path":"a","seed":1}' now: '3c4d',1,'{"path":"b","seed":1}' """
+    )
+    params = {"settings": '{"path":"b","seed":1}', "images": "3c4d", "seed": 1, "work": "work/1"}
+    assert short_reason(reason, params) == "Changed: path: a -> b, images: 1f2e -> 3c4d, seed: 0 -> 1"
 
 
 def test_commands_go_by_the_last_run_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +89,13 @@ def test_commands_go_by_the_last_run_and_say_so(tmp_path: Path, monkeypatch: pyt
     assert said("config", "diff")[0].startswith("no key differs from mine.yaml (last run")
     (tmp_path / "mine.yaml").write_text("propagation: {datasets: {davis: {root: b}}, encoders: {floor: {pixels: 8}}}\n")
     assert said("config", "diff")[0] == "propagation.datasets.davis.root: a -> b\n"
+    assert (
+        said("status")[1]
+        .splitlines()[1]
+        .startswith("the next run goes by mine.yaml as it is now (propagation.datasets.davis.root: a -> b); `cdgmae config diff`")
+    )
+    with pytest.raises(ValueError, match="--folder /nope: there is no such folder"):
+        CliRunner().invoke(app, ["status", "--folder", "/nope"], catch_exceptions=False)
     (tmp_path / "other.yaml").write_text("propagation: {datasets: {davis: {root: b}}, encoders: {floor: {pixels: 16}}}\n")
     assert said("config", "diff", "mine.yaml", "other.yaml")[0] == "propagation.encoders.floor.pixels: 8 -> 16\n"
     assert json.loads(said("config", "diff", "other.yaml", "--json")[0].splitlines()[-1])["changed"] == [
