@@ -22,7 +22,8 @@ from cdgmae.shards.manifest import IMAGES_PER_SHARD, image_count, manifest_seed,
 from cdgmae.shards.reading import PreparedImage, prepare_frame, prepare_image
 from cdgmae.shards.shard_summary import SUMMARY_NAME, BadImages, summarise_shards
 from cdgmae.storage.files.atomic import explain_write_errors
-from cdgmae.storage.files.publishing import published
+from cdgmae.storage.files.publishing import facts_of_process
+from cdgmae.storage.files.records import record_path, write_record
 from cdgmae.storage.files.tree_listing import LeftOut
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path
 from cdgmae.storage.media.images import DEEP_NOTE, ImageError
@@ -172,9 +173,11 @@ def write_dataset(
 def _write_recorded(
     settings: DatasetSettings, manifest: Path, index: int, tar: Path, threads: int | None, meter: ProgressMeter
 ) -> None:
-    """A shard with a record of its own: the run that goes on after an interruption holds it against that."""
-    with published(tar, index_path(tar), inputs=[manifest]):
+    """A shard with a record of its own: the run that goes on after an interruption holds it against that. Whoever calls holds the folder."""
+    with explain_write_errors(tar):
+        record_path(tar).unlink(missing_ok=True)
         write_shard(settings, manifest, index, tar, threads=threads, meter=meter)
+        write_record(record_path(tar), [tar, index_path(tar)], facts_of_process([manifest]))
 
 
 def is_current(tar: Path, settings: DatasetSettings, manifest: Path) -> bool:
