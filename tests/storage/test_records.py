@@ -144,7 +144,7 @@ def test_repair_deletes_what_the_workflow_makes_again_and_nothing_else(whole: Pa
     assert not any("ok" in line.split() for line in told)
     assert [line.split()[0] for line in told[-4:]] == ["deleted", "deleted", "written", "Next,"]
     assert "snakemake --cores all" in told[-1]
-    assert repair(verify_paths([results])) == ([], [], [])
+    assert repair(verify_paths([results])) == ([], [], {})
 
 
 def test_a_lost_or_damaged_record_is_written_anew(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,8 @@ def test_what_nothing_can_make_again_is_kept(tmp_path: Path, monkeypatch: pytest
     table.write_bytes(b"cut")
     Path("photos").rename("elsewhere")
     done = CliRunner().invoke(app, ["verify", "--repair", "results"])
-    assert f"kept {table}: nothing can make it again, since photos is gone." in done.output
+    assert f"{table}: nothing can make it again, since photos is gone" in done.output
+    assert "rm -r" not in CliRunner().invoke(app, ["verify", "results"]).output
     assert table.read_bytes() == b"cut"
     Path("elsewhere").rename("photos")
     assert f"deleted {table}" in CliRunner().invoke(app, ["verify", "--repair", "results"]).output
