@@ -31,11 +31,7 @@ from cdgmae.commands import (
 from cdgmae.commands.files import export
 from cdgmae.commands.files.provenance import provenance
 from cdgmae.commands.files.verify import verify
-<<<<<<< HEAD
-from cdgmae.commands.options import AS_JSON, print_result
-=======
-from cdgmae.commands.options import AS_JSON, Command
->>>>>>> main
+from cdgmae.commands.options import AS_JSON, Command, print_result
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group, may_pass
 from cdgmae.runtime.logs import log_job_header, start_logging
 from cdgmae.settings.runtime import FAILS_AGAIN, RUN_VARIABLE
