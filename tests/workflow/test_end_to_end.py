@@ -87,10 +87,8 @@ def test_every_job_left_a_log_and_a_benchmark(finished: Workplace) -> None:
         assert list((finished.folder / "benchmarks" / rule).rglob("*.tsv")), rule
 
 
-FLIPPED = [
-    "results/shards/demo/00000.tar", "results/views/s_ldm/00001.parquet", "results/consistency/s_ldm/00000.parquet",
-    "results/pretrain/crops/seed0/encoder.safetensors", "results/propagation/random/davis.parquet",
-]  # fmt: skip
+FLIPPED = ["results/pretrain/crops/seed0/encoder.safetensors", "results/views/s_ldm/00001.tar"]
+"""Of the same size, so that a plan does not see it; who reads them does."""
 
 
 def test_flipped_bytes_are_found_and_the_remedies_in_the_messages_bring_the_run_to_its_end(copied: Workplace) -> None:
@@ -110,16 +108,16 @@ def test_flipped_bytes_are_found_and_the_remedies_in_the_messages_bring_the_run_
         f"rm -r {name}" for name in sorted(FLIPPED)
     ]
     done, remedies = copied.run("--keep-going"), set[str]()
-    while done.returncode and len(remedies) <= len(FLIPPED):
-        new = {command for command in COMMAND.findall(done.stdout + done.stderr) if command.startswith("rm")} - remedies
-        assert new, done.stderr[-4000:]
+    while done.returncode and len(remedies) < len(FLIPPED):
+        words = " ".join((done.stdout + done.stderr).split())
+        new = {command for command in COMMAND.findall(words) if command.startswith("rm")} - remedies
+        assert new, words[-4000:]
         for command in new:
             subprocess.run(command, shell=True, check=True, cwd=copied.folder)
         remedies |= new
         done = copied.run("--keep-going")
+    assert remedies == {f"rm -r {name}" for name in FLIPPED}
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(remedies) > 2
-    assert {command.removeprefix("rm -r ") for command in remedies} <= set(FLIPPED)
     assert verified().returncode == 0
     assert copied.planned_jobs() == {}
 
