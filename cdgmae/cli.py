@@ -31,11 +31,12 @@ from cdgmae.commands import (
 from cdgmae.commands.files import export
 from cdgmae.commands.files.provenance import provenance
 from cdgmae.commands.files.verify import verify
-from cdgmae.commands.options import AS_JSON, Command
+from cdgmae.commands.options import AS_JSON, Command, print_result
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group, may_pass
 from cdgmae.runtime.logs import log_job_header, start_logging
 from cdgmae.settings.runtime import FAILS_AGAIN, RUN_VARIABLE
 from cdgmae.storage.files.command_line import note_command_line
+from cdgmae.storage.files.publishing import AlreadyMade
 from cdgmae.storage.hub import keep_slurm_jobs_offline
 from cdgmae.terminal import open_console
 
@@ -136,6 +137,9 @@ def main() -> None:
             start_logging()
             log_job_header()
         app()
+    except AlreadyMade as made:
+        print_result({"output": str(made.output), "made": "meanwhile, by the process that was waited for"})
+        raise
     except Interrupted as interruption:
         _say("stopped early:", "yellow", str(interruption))
         sys.exit(leave_group(EXIT_INTERRUPTED))

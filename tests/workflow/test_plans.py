@@ -236,7 +236,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     for name in ("manifest.parquet", "left_out.csv"):
         (place.folder / "results/shards/demo").mkdir(parents=True, exist_ok=True)
         (place.folder / "results/shards/demo" / name).touch()
-    done = place.run("--touch", "--forceall", "--quiet", "all", "results/shards/demo/manifest.parquet")
+    done = place.run("results/shards/demo/manifest.parquet", "--touch", "--forceall", "--quiet", "all")
     assert done.returncode == 0, done.stderr[-3000:]
     return place
 
@@ -354,6 +354,7 @@ def status_of(tree: Workplace) -> list[Any]:
         (None, "seed", 0),
         ("results/views/s_ldm/00001.tar", "seed", 0),
         ("results/pretrain/cdg/seed0/panels", "seed", 0),
+        (f"results/report/{INSIDE}", "seed", 0),
         (None, "views.sources.s_ldm.sampling.guidance_scale", 2.0),
         ("results/shards/photos/00000.tar", "consistency.image_size", 32),
     ],

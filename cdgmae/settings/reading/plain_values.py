@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def read_yaml_text(text: str, origin: str) -> Any:
         raise ValueError(f"{origin} has {len(text):,} characters; settings have at most {MAX_TEXT:,}")
     try:
         values = yaml.load(text, _PlainLoader)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:  # the latter of `!!bool x` and the like
         said = str(error).replace('"<unicode string>", ', "")
         hint = next((hint for words, hint in YAML_HINTS.items() if words in said), "")
         raise ValueError(f"{origin} is not valid YAML: {said}{hint}") from None
@@ -127,6 +128,10 @@ def _unfolded(value: Any, origin: str, sizes: dict[int, int], depth: int) -> int
     """Number of values behind `value` with every reference written out; each is walked once."""
     if isinstance(value, str) and not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
         raise ValueError(f"{origin}: {value!r} holds halves of characters, which are no text")
+    if isinstance(value, (date, bytes, set)):
+        raise ValueError(
+            f"{origin}: {value!r} is a {type(value).__name__}, which no setting takes; put it in quotes if it is a text"
+        )
     if not isinstance(value, (Mapping, list, tuple)):
         return 1
     if depth > MAX_DEPTH:
