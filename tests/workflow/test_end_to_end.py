@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -87,7 +86,7 @@ def test_every_job_left_a_log_and_a_benchmark(finished: Workplace) -> None:
 
 
 def test_verify_finds_a_flipped_byte_and_its_remedy_and_the_same_run_again_mend_it(copied: Workplace) -> None:
-    command = [sys.executable, "-m", "cdgmae.cli", "verify", str(copied.folder / "results")]
+    command = ["cdgmae", "verify", str(copied.folder / "results")]
     assert subprocess.run(command, capture_output=True, env=environment()).returncode == 0
     tar = copied.folder / "results/views/s_ldm/00000.tar"
     data = bytearray(tar.read_bytes())
@@ -133,7 +132,7 @@ def kill_after(place: Workplace, seconds: float) -> bool:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env=environment(),
+        env=environment(warm=False),
     )
     try:
         process.wait(timeout=seconds)
@@ -145,7 +144,7 @@ def kill_after(place: Workplace, seconds: float) -> bool:
 
 
 def test_run_killed_again_and_again_ends_with_the_same_tables(finished: Workplace, tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
+    place = Workplace(tmp_path, warm=False)
     place.write_config(tiny_config())
     kills = [kill_after(place, seconds) for seconds in (9, 14, 19, 24)]
     assert kills[0]
@@ -160,10 +159,10 @@ def test_run_killed_again_and_again_ends_with_the_same_tables(finished: Workplac
 
 
 def test_orphan_of_a_killed_controller_and_its_successor_do_not_disturb_each_other(finished: Workplace, tmp_path: Path) -> None:
-    place = Workplace(tmp_path)
+    place = Workplace(tmp_path, warm=False)
     place.write_config(tiny_config())
     command = place.command("pretrain", "--quiet", "all")
-    controller = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+    controller = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(warm=False))
     deadline = time.monotonic() + 120
     while not list((tmp_path / "results").glob("pretrain/*/.seed0.lock")) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -187,13 +186,10 @@ def test_deleted_scores_come_back_by_their_second_name(copied: Workplace) -> Non
     assert copied.planned_jobs("consistency") == {}
 
 
-def test_a_finished_run_has_nothing_to_do_but_what_a_changed_key_asks_for(finished: Workplace) -> None:
-    assert finished.planned_jobs() == {}
-    finished.write_config(set_key(tiny_config(), "pretrain.runs.cdg.anchor_masking_ratio", 0.5))
-    try:
-        planned = finished.planned_jobs()
-    finally:
-        finished.write_config(tiny_config())
+def test_a_finished_run_has_nothing_to_do_but_what_a_changed_key_asks_for(copied: Workplace) -> None:
+    assert copied.planned_jobs() == {}
+    copied.write_config(set_key(tiny_config(), "pretrain.runs.cdg.anchor_masking_ratio", 0.5))
+    planned = copied.planned_jobs()
     assert (planned["pretrain_encoder"], planned["propagate_labels"], planned["write_report"]) == (1, 3, 1)
     assert not {"write_shard", "make_views", "score_views", "train_generator"} & set(planned)
 

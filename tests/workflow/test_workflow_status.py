@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +74,6 @@ def test_logs_benchmarks_and_work_folders_of_expected_jobs_are_those_of_the_rule
 
 def status(place: Workplace) -> dict[str, Any]:
     command = [
-        sys.executable,
-        "-m",
         "cdgmae",
         "status",
         "--config",
