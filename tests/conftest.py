@@ -25,8 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests first: the last ones to be started are short, so that parallel workers end together."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Those that mostly wait first, then slow ones: the last ones to be started are short, so that parallel workers end together."""
+    items.sort(key=lambda item: (item.path.parent.name != "slurm", item.get_closest_marker("slow") is None))
 
 
 def pytest_configure() -> None:

@@ -14,6 +14,7 @@ import gc
 import importlib
 import os
 import pkgutil
+import runpy
 import select
 import shutil
 import signal
@@ -62,6 +63,15 @@ code = int.from_bytes(server.recv(1) or b"\\xff", "big")
 os._exit(code)
 """
 
+PYTHON = """\
+#!/bin/sh
+case "$1 $2" in
+    "-m snakemake") shift 2; exec {folder}/snakemake "$@";;
+    "-m cdgmae") shift 2; exec {folder}/cdgmae "$@";;
+esac
+exec {python} "$@"
+"""
+
 
 def note_pytest() -> None:
     """Let the workers of this process know it, with which the server ends."""
@@ -87,7 +97,9 @@ def _start_server(folder: Path) -> None:
             python=sys.executable, socket=str(folder / SOCKET), program=program, signals=tuple(int(number) for number in SIGNALS)
         )
         (folder / program).write_text(text)
-    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')  # what lies beside it is what jobs find first
+    (folder / "python").write_text(
+        PYTHON.format(python=sys.executable, folder=folder)
+    )  # what lies beside it is what jobs find first
     for file in folder.iterdir():
         file.chmod(0o755)
     with (folder / "log").open("w") as log:
@@ -157,13 +169,17 @@ def _answer(connection: socket.socket, folder: Path) -> Callable[[], object]:
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
-    program, place, count, *words = text.split("\0")
+    program, cwd, count, *words = text.split("\0")
     arguments, variables = words[: int(count)], words[int(count) :]
-    os.chdir(place)
+    os.chdir(cwd)
     os.environ.clear()
     os.environ.update(variable.split("=", 1) for variable in variables)
     sys.argv = [str(folder / program), *arguments]
     sys.executable = str(folder / "python")
+    sys.orig_argv = [sys.executable, "-m", program, *arguments]
+    for place in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        if (customised := Path(place, "sitecustomize.py")).is_file():
+            runpy.run_path(str(customised))
     module, _, function = ENTRIES[program].partition(":")
     return getattr(importlib.import_module(module), function)  # type: ignore[no-any-return]
 

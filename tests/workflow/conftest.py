@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
-from filelock import FileLock
 
+from tests.shared_folders import made_once
 from tests.warm_start import warm_programs
 
 ROOT = Path(__file__).parents[2]
@@ -95,18 +95,15 @@ def set_key(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """The whole workflow, run to its end without disturbance by the first worker that asks; tests only read it."""
-    base = tmp_path_factory.getbasetemp()
-    place = Workplace((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished")
-    with FileLock(f"{place.folder}.lock"):
-        if not place.folder.exists():
-            first = Workplace(place.folder.with_name("first"))
-            first.folder.mkdir()
-            first.write_config(tiny_config())
-            done = first.run("--show-failed-logs")
-            assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-            first.folder.rename(place.folder)
-    return place
+    """The whole workflow, run to its end without disturbance; tests only read it."""
+
+    def run(folder: Path) -> None:
+        place = Workplace(folder)
+        place.write_config(tiny_config())
+        done = place.run("--show-failed-logs")
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+    return Workplace(made_once(tmp_path_factory, "finished", run))
 
 
 @pytest.fixture

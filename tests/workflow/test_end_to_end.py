@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -125,30 +126,29 @@ def test_tables_carry_version_settings_and_inputs(finished: Workplace) -> None:
         assert facts["inputs"], name
 
 
-def kill_after(place: Workplace, seconds: float) -> bool:
-    """Start the workflow in its own process group and kill all of it; False if it ended before."""
+def kill_after(place: Workplace, jobs: int) -> None:
+    """Start the workflow in its own process group and kill all of it, in the midst of others, when so many jobs are done."""
     process = subprocess.Popen(
         place.command("--quiet", "all"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        env=environment(warm=False),
+        env=environment(),
     )
-    try:
-        process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return True
-    return False
+    while len(list((place.folder / "benchmarks").rglob("*.tsv"))) < jobs:
+        assert process.poll() is None
+        time.sleep(0.2)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
 
 
 def test_run_killed_again_and_again_ends_with_the_same_tables(finished: Workplace, tmp_path: Path) -> None:
-    place = Workplace(tmp_path, warm=False)
+    place = Workplace(tmp_path)
     place.write_config(tiny_config())
-    kills = [kill_after(place, seconds) for seconds in (9, 14, 19, 24)]
-    assert kills[0]
-    done = place.run("--show-failed-logs")
+    for jobs in (1, 6, 11, 16):
+        kill_after(place, jobs)
+    done = Workplace(tmp_path, warm=False).run("--show-failed-logs")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     expected, found = tables(finished.folder), tables(place.folder)
     assert sorted(expected) == sorted(found)
@@ -158,21 +158,22 @@ def test_run_killed_again_and_again_ends_with_the_same_tables(finished: Workplac
         assert (finished.folder / name).read_bytes() == (place.folder / name).read_bytes(), name
 
 
-def test_orphan_of_a_killed_controller_and_its_successor_do_not_disturb_each_other(finished: Workplace, tmp_path: Path) -> None:
-    place = Workplace(tmp_path, warm=False)
-    place.write_config(tiny_config())
-    command = place.command("pretrain", "--quiet", "all")
+def test_orphan_of_a_killed_controller_and_its_successor_do_not_disturb_each_other(copied: Workplace) -> None:
+    place, name = Workplace(copied.folder, warm=False), "results/pretrain/conditioning/seed0/encoder.safetensors"
+    before = (place.folder / name).read_bytes()
+    for folder in ("results/pretrain", "work/finished/pretrain"):
+        shutil.rmtree(place.folder / folder)
+    command = place.command(name, "--quiet", "all")
     controller = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(warm=False))
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "results").glob("pretrain/*/.seed0.lock")) and time.monotonic() < deadline:
+    while not list((place.folder / "results").glob("pretrain/*/.seed0.lock")) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert controller.poll() is None
     controller.kill()  # the job goes on without its controller
     controller.wait()
-    done = place.run("results/pretrain/conditioning/seed0/encoder.safetensors")
+    done = place.run(name)
     assert done.returncode == 0, done.stderr[-3000:]
-    name = "results/pretrain/conditioning/seed0/encoder.safetensors"
-    assert (finished.folder / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert (place.folder / name).read_bytes() == before
 
 
 def test_deleted_scores_come_back_by_their_second_name(copied: Workplace) -> None:

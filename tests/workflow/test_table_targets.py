@@ -53,8 +53,8 @@ def test_tables_of_the_papers_settings_list_a_complete_job_graph(example_trees: 
         "pretrain_encoder": 6, "prepare_davis": 1, "propagate_labels": 18, "write_table": 3, "table1": 1, "table4": 1, "table8": 1, "total": 417,
     }  # fmt: skip
     assert "results/pretrain/cdg_a3/seed2/encoder.safetensors" in text
-    for clip_set in ("davis", "vip", "jhmdb"):
-        assert f"results/propagation/cdg_a3_seed2/{clip_set}.parquet" in text
+    for evaluation_set in ("davis", "vip", "jhmdb"):
+        assert f"results/propagation/cdg_a3_seed2/{evaluation_set}.parquet" in text
 
 
 def test_the_overlay_of_table_4_brings_all_its_runs_and_the_page_of_costs_counts_them(example_trees: Path) -> None:
