@@ -6,7 +6,7 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check docs gpu-checks clean-demo
+.PHONY: demo test test-fast drills check docs gpu-checks clean-demo
 .DEFAULT_GOAL := demo
 
 # A killed run leaves Snakemake's lock and half-made jobs behind: --nolock and --rerun-incomplete let the next one go on.
@@ -22,6 +22,12 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-docs
 # All but the end-to-end runs, Slurm and browser: minutes less, for the time between two edits.
 test-fast: $(VENV)/.installed-dev
 	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(CORES) --dist loadgroup -m "not slow" --ignore tests/slurm --ignore tests/browser
+
+# The long set of the fault drills (tests/faults): 30 minutes on one core; its table goes into perf/results/faults.md.
+drills: $(VENV)/.installed-dev
+	@rm -f $(VENV)/drills.jsonl
+	@CDGMAE_DRILLS=$(CURDIR)/$(VENV)/drills.jsonl OMP_NUM_THREADS=1 $(BIN)/pytest tests/faults --timeout 7200; code=$$?; \
+	$(BIN)/python -m tests.faults.ledger $(VENV)/drills.jsonl perf/results/faults.md; exit $$code
 
 # What .ci/run checks besides the tests: format, lint, types, layers.
 check: $(VENV)/.installed-dev

@@ -11,6 +11,7 @@ from cdgmae import names
 from cdgmae.config import check_config, check_paths
 from cdgmae.workflow import consistency, pretrain, propagation, shards, views
 from cdgmae.workflow import report as pages  # beside Snakemake's own `report`
+from cdgmae.workflow.damage import force_damaged
 from cdgmae.workflow.environment import export_environment
 from cdgmae.workflow.last_run import changes_since_last_run, remember_run
 from cdgmae.workflow.messages.run_messages import report_place, watch_run
@@ -39,8 +40,8 @@ check_paths(CONFIG)
 # Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
 export_environment(CONFIG)
 
-# A failed job is shown with the end of its log; one that would fail again is not tried again.
-watch_run(workflow)
+# A failed job is shown with the end of its log; one that would fail again is not tried again. What is damaged counts as lost.
+watch_run(workflow, force_damaged(workflow, CONFIG))
 
 
 onstart:

@@ -12,7 +12,15 @@ STAGES = ("shards", "views", "consistency", "pretrain", "propagation", "report")
 
 RESULTS = "results"
 MANIFEST = "manifest.parquet"
+LEFT_OUT = "left_out.csv"
+"""Beside the manifest: every file below the data set's path that was not taken, with its reason."""
+BAD_IMAGES = "bad_images.csv"
+"""Beside the summary of the shards: every image that could not be used, with its reason."""
+REFUSED_IMAGES = "too_many_bad_images.csv"
+"""The same of a data set that fails its check, whose outputs Snakemake removes."""
 DEMO_MARKER = "demo.json"
+RECORD_SUFFIX = ".record.json"
+"""How the name of a result's record ends; see `cdgmae.storage.files.records`."""
 
 
 def shard_names(num_shards: int) -> list[str]:
@@ -96,12 +104,12 @@ def paper_table(table: str, extension: str) -> str:
 
 
 def demo_marker(directory: str) -> str:
-    """The file that says the demo data is whole."""
+    """The file that says the demo data is whole, and which files it has."""
     return f"{directory}/{DEMO_MARKER}"
 
 
 FOLDER_OUTPUTS = ("generators/*", "pretrain/*/*/panels", "propagation/*/strips/*", "report")
-"""Folders below `results/` that are outputs as a whole: a file that is missing in them is not noticed."""
+"""Folders below `results/` that are outputs as a whole."""
 
 
 def output_with(path: Path) -> Path | None:

@@ -14,7 +14,7 @@ from cdgmae.commands.options import (
     parse_settings,
     print_result,
 )
-from cdgmae.names import shard_index, shard_names
+from cdgmae.names import BAD_IMAGES, LEFT_OUT, shard_index, shard_names
 from cdgmae.settings.shards import DatasetSettings
 
 app = typer.Typer(
@@ -37,11 +37,11 @@ def manifest(
     seed: SeedOption = 0,
 ) -> None:
     """List every image once: key, class, size, and the shard it goes to (a seeded shuffle, sizes equal up to one)."""
-    from cdgmae.shards.manifest import LEFT_OUT_NAME, write_manifest
+    from cdgmae.shards.manifest import write_manifest
     from cdgmae.storage.files.publishing import published
 
     dataset = parse_settings(DatasetSettings, settings)
-    with published(output, output.with_name(LEFT_OUT_NAME)):
+    with published(output, output.with_name(LEFT_OUT)):
         result = write_manifest(dataset, seed, output)
     print_result(result)
 
@@ -91,12 +91,12 @@ def summarise(
     ] = None,
 ) -> None:
     """Check all shards together: one row per shard, a list of all bad images, and an error when they are too many."""
-    from cdgmae.shards.shard_summary import BAD_IMAGES_NAME, summarise_shards
+    from cdgmae.shards.shard_summary import summarise_shards
     from cdgmae.storage.files.publishing import published
 
     dataset = parse_settings(DatasetSettings, settings, max_bad_fraction=max_bad_fraction)
     tars = [manifest.with_name(f"{name}.tar") for name in shard_names(dataset.num_shards)]
-    with published(output, output.with_suffix(".csv"), output.with_name(BAD_IMAGES_NAME)):
+    with published(output, output.with_suffix(".csv"), output.with_name(BAD_IMAGES)):
         result = summarise_shards(dataset, tars, output, manifest=manifest)
     print_result(result)
 

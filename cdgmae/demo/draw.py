@@ -21,6 +21,8 @@ from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.demo import DemoSettings
 from cdgmae.storage.files.atomic import atomic_folder, explain_write_errors, write_text
+from cdgmae.storage.files.records import files_of
+from cdgmae.workflow.damage import listing_problem
 
 FOLDERS = ("images", "DAVIS", "VIP", "JHMDB")
 NOTE_NAME = "README.txt"
@@ -38,7 +40,7 @@ def draw_demo(settings: DemoSettings, seed: int) -> dict[str, Any]:
     """Draw the demo data; does nothing if it is there already with the same settings, seed and versions.
 
     Equal settings and seed give equal bytes. Written are `images/{synset}/{name}.JPEG`, `DAVIS`, `VIP`, `JHMDB` in their official
-    layouts and last `demo.json`, which lists what was drawn.
+    layouts and last `demo.json`, which lists what was drawn: every file with its size, by which a plan of the workflow notices one that is gone.
 
     Args:
         settings: Folder, numbers and sizes.
@@ -53,14 +55,14 @@ def draw_demo(settings: DemoSettings, seed: int) -> dict[str, Any]:
     root, marker = Path(settings.directory), Path(demo_marker(settings.directory))
     wanted = _identity(settings, seed)
     if (facts := _drawn_already(root, marker, wanted)) is not None:
-        return {**facts, "drawn": False, "marker": str(marker)}
+        return {**facts, "files": len(facts["files"]), "drawn": False, "marker": str(marker)}
     for name in FOLDERS:
         _refuse_foreign(root / name)
     with explain_write_errors(root):
         marker.unlink(missing_ok=True)
         facts = _draw_all(root, settings, seed)
         write_text(marker, json.dumps({**wanted, **facts}, indent=2) + "\n")
-    return {**facts, "drawn": True, "marker": str(marker)}
+    return {**facts, "files": len(facts["files"]), "drawn": True, "marker": str(marker)}
 
 
 def _draw_all(root: Path, settings: DemoSettings, seed: int) -> dict[str, Any]:
@@ -78,7 +80,7 @@ def _draw_all(root: Path, settings: DemoSettings, seed: int) -> dict[str, Any]:
                 write(folder)
                 (folder / NOTE_NAME).write_text(NOTE, encoding="utf-8")
             meter.advance(note=name)
-    files = {name: _count_files(root / name) for name in FOLDERS}
+    files = {str(file.relative_to(root)): file.stat().st_size for name in FOLDERS for file in files_of(root / name)}
     return {"tiles": settings.num_tiles, "clips": 3 * settings.clips_per_set, "files": files}
 
 
@@ -111,7 +113,7 @@ def _identity(settings: DemoSettings, seed: int) -> dict[str, Any]:
 
 
 def _drawn_already(root: Path, marker: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
-    """The facts in the marker, if it describes what is wanted and no file has gone since."""
+    """The facts in the marker, if it describes what is wanted and every file is there as it was drawn."""
     try:
         found = json.loads(marker.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -119,11 +121,7 @@ def _drawn_already(root: Path, marker: Path, wanted: dict[str, Any]) -> dict[str
     if {name: found.get(name) for name in wanted} != wanted:
         return None
     facts = {name: value for name, value in found.items() if name not in wanted}
-    return facts if facts.get("files") == {name: _count_files(root / name) for name in FOLDERS} else None
-
-
-def _count_files(folder: Path) -> int:
-    return sum(path.is_file() for path in folder.rglob("*"))
+    return facts if listing_problem(root, facts["files"]) is None else None
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.storage.files.atomic import atomic_folder, write_text
+from cdgmae.storage.files.publishing import once_recorded
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import file_sha256, write_table
 from cdgmae.training.accelerator import start_training_compute
@@ -103,7 +105,7 @@ def run_pretrain(
         "last_loss": sum(losses[-window:]) / window,
         "encoder": str(output / "encoder.safetensors"),
     }
-    remove_work(work_dir)
+    once_recorded(partial(remove_work, work_dir))
     return facts
 
 

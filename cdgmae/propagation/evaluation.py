@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from cdgmae.runtime.distribution import is_main_process, rank, world_size
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
+from cdgmae.storage.files.publishing import once_recorded
 from cdgmae.storage.tables import write_table
 
 logger = logging.getLogger("cdgmae")
@@ -102,7 +104,7 @@ def run_propagation(
     if strips is not None:
         collect_strips(clips, work.results, strips)
     scores = _write_rows(output, work, labels, encoder.digest, cost, [(clip, rows[clip.name]) for clip in clips])
-    work.results.remove(clips)
+    once_recorded(partial(work.results.remove, clips))
     return scores
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cdgmae.names import LEFT_OUT
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.listing import list_images
@@ -42,9 +43,6 @@ MANIFEST_SCHEMA = pa.schema(
 )
 """Columns of a manifest. `source_path` is relative to the data set's path; in tars it reads `tar!member`, and `tar_path` with
 `tar_offset` says where the member's `byte_size` bytes lie. Rows are in listing order."""
-
-LEFT_OUT_NAME = "left_out.csv"
-"""Beside the manifest: every file below the data set's path that was not taken, with its reason."""
 
 SHOWN_REASONS = 6
 
@@ -93,13 +91,13 @@ def write_listing(
     table = listing.append_column("shard", pa.array(shard_of))
     facts = {"images": count, "num_shards": num_shards, "layout": settings.layout, "seed": seed}
     with explain_write_errors(output):
-        write_text(output.with_name(LEFT_OUT_NAME), _as_csv(left_out))
+        write_text(output.with_name(LEFT_OUT), _as_csv(left_out))
         write_table(output, table, MANIFEST_SCHEMA, extra=facts)
     if left_out:
         reasons = Counter(re.sub(r" of sample .*", " of its sample", item.reason) for item in left_out).most_common(SHOWN_REASONS)
         logger.warning(
             "%d file(s) of %s were left out (%s); all are listed in %s", len(left_out), settings.path,
-            ", ".join(f"{count} x {reason}" for reason, count in reasons), output.with_name(LEFT_OUT_NAME),
+            ", ".join(f"{count} x {reason}" for reason, count in reasons), output.with_name(LEFT_OUT),
         )  # fmt: skip
     return {
         "images": count,

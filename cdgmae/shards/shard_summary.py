@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdgmae.names import how_to_remake
+from cdgmae.names import BAD_IMAGES, REFUSED_IMAGES, how_to_remake
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.manifest import image_count
 from cdgmae.storage.files.atomic import explain_write_errors, write_text
@@ -21,7 +21,6 @@ from cdgmae.storage.image_shards import BAD, OK, index_path
 from cdgmae.storage.tables import file_sha256, read_table, table_facts, write_csv, write_table
 
 SUMMARY_NAME = "summary.parquet"
-BAD_IMAGES_NAME = "bad_images.csv"
 NUM_EXAMPLES = 5
 
 SUMMARY_SCHEMA = pa.schema(
@@ -89,8 +88,8 @@ def summarise_shards(
 ) -> dict[str, Any]:
     """Check a data set's shards together and write their summary; later stages wait for it.
 
-    The summary is written as CSV too, and last as Parquet. Beside it, `bad_images.csv` lists every unusable image with its reason,
-    also when this fails.
+    The summary is written as CSV too, and last as Parquet. Beside it, `bad_images.csv` lists every unusable image with its reason;
+    if they are too many, `too_many_bad_images.csv` does.
 
     Args:
         settings: `max_bad_fraction` is used.
@@ -117,10 +116,13 @@ def summarise_shards(
     counts = BadImages(settings.max_bad_fraction, total)
     for bad in bad_rows:
         counts.add(bad["source_path"], bad["reason"])
-    table = output.with_name(BAD_IMAGES_NAME)
+    refused = output.with_name(REFUSED_IMAGES)
     with explain_write_errors(output):
-        write_text(table, _as_csv(bad_rows))
-        counts.refuse_too_many("the data set", table)
+        if counts.too_many:
+            write_text(refused, _as_csv(bad_rows))
+            counts.refuse_too_many("the data set", refused)
+        refused.unlink(missing_ok=True)
+        write_text(output.with_name(BAD_IMAGES), _as_csv(bad_rows))
         write_csv(output.with_suffix(".csv"), pa.Table.from_pylist(rows, schema=SUMMARY_SCHEMA))
         write_table(output, rows, SUMMARY_SCHEMA, settings_digest=settings.digest(), extra={"images": total})
     return {

@@ -9,10 +9,11 @@ from typing import Any
 
 from cdgmae import __version__
 from cdgmae.config import Config
+from cdgmae.names import RECORD_SUFFIX
 from cdgmae.settings.base import Settings
 from cdgmae.status.evidence import JobState
 from cdgmae.storage.files.publishing import settings_digest
-from cdgmae.storage.files.records import RECORD_SUFFIX, find_record, read_record
+from cdgmae.storage.files.records import find_record, read_record
 from cdgmae.workflow import consistency, pretrain, propagation, shards, views
 
 LOOKED_AT = 20

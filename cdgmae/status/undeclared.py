@@ -12,10 +12,6 @@ from cdgmae.config import Config
 from cdgmae.status.expected import expected_jobs
 from cdgmae.workflow import consistency, pretrain, propagation, report, shards, views
 
-LISTINGS = ("bad_images.csv", "left_out.csv", names.MANIFEST)
-"""Files beside the shards of a data set that no rule declares, or declares for itself alone."""
-
-
 SHOWN = 10
 
 
@@ -53,8 +49,7 @@ def _declared(config: Config) -> Iterator[str]:
         yield from stage.results(config)
     for job in expected_jobs(config):
         yield from job.outputs
-    for dataset in config.shards.datasets:
-        yield from (f"{names.shards_dir(dataset)}/{name}" for name in LISTINGS)
+    yield from (f"{names.shards_dir(dataset)}/{names.REFUSED_IMAGES}" for dataset in config.shards.datasets)
     yield from map(names.prepared_set, config.propagation.datasets)
     yield f"{names.RESULTS}/tables"  # targets of their own, whichever are named
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 
-from cdgmae.names import output_with
-from cdgmae.storage.files.records import RECORD_SUFFIX, FileSum, find_record, read_record
+from cdgmae.names import RECORD_SUFFIX, output_with
+from cdgmae.storage.files.records import FileSum, find_record, read_record
 from cdgmae.storage.files.tree_listing import find_files
 from cdgmae.storage.image_shards import BAD, INDEX_SCHEMA, LATER_COLUMNS, OK, ImageRow, index_path, with_all_columns
 from cdgmae.storage.tables import file_sha256, read_table, table_facts

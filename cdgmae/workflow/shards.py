@@ -58,9 +58,9 @@ def summary(dataset: str) -> str:
 def results(config: Config) -> list[str]:
     """All files of the stage."""
     datasets = config.shards.datasets
-    manifests = [f"{names.shards_dir(dataset)}/{names.MANIFEST}" for dataset in datasets]
-    tables = [f"{names.shards_dir(dataset)}/summary.csv" for dataset in datasets]
-    return [*manifests, *(file for dataset in datasets for file in shard_files(config, dataset)), *tables, *summaries(config)]
+    tables = (names.MANIFEST, names.LEFT_OUT, names.BAD_IMAGES, "summary.csv")
+    listed = [f"{names.shards_dir(dataset)}/{table}" for table in tables for dataset in datasets]
+    return [*(file for dataset in datasets for file in shard_files(config, dataset)), *listed, *summaries(config)]
 
 
 def summaries(config: Config) -> list[str]:

@@ -52,6 +52,8 @@ def test_drawing_twice_does_nothing_and_a_lost_file_is_drawn_again(tmp_path: Pat
     assert draw_demo(settings(tmp_path), seed=0)["drawn"] is False
     next((tmp_path / "VIP").rglob("*.jpg")).unlink()
     assert draw_demo(settings(tmp_path), seed=0)["drawn"] is True
+    next((tmp_path / "DAVIS").rglob("*.png")).write_bytes(b"cut")
+    assert draw_demo(settings(tmp_path), seed=0)["drawn"] is True
     (tmp_path / "demo.json").unlink()  # stopped before the marker
     assert draw_demo(settings(tmp_path), seed=0)["drawn"] is True
     assert digests(tmp_path) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,8 @@ def test_the_package_says_what_the_citation_says() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == __version__
+    released = re.findall(r"^## \[(\d.*)\] - (\d{4}-\d\d-\d\d)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert released[0] == (__version__, str(citation["date-released"]))
     assert [author["name"] for author in project["authors"]] == [author["name"] for author in citation["authors"]]
     assert project["keywords"] == citation["keywords"]
     assert citation["preferred-citation"]["identifiers"][0]["value"].removeprefix("arXiv:") in project["urls"]["Paper"]

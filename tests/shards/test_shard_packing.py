@@ -96,12 +96,15 @@ def test_the_summary_fails_when_only_all_shards_together_exceed_the_limit(
 ) -> None:
     root, out = make_tree(*GOOD), tmp_path / "out"
     plant_bad_files(root / "bad")
-    with pytest.raises(ValueError, match=r"the data set has 10 bad images.*bad_images\.csv"):
+    with pytest.raises(ValueError, match=r"the data set has 10 bad images.*too_many_bad_images\.csv"):
         write_dataset(dataset(root, max_bad_fraction=0.3), 0, out, num_shards=4)
     assert len(list(out.glob("*.tar"))) == 4
-    assert len((out / "bad_images.csv").read_text().splitlines()) == 11
+    listed = (out / "too_many_bad_images.csv").read_text()
+    assert len(listed.splitlines()) == 11
     assert not (out / "summary.parquet").exists()
     facts = write_dataset(dataset(root, max_bad_fraction=0.4), 0, out, num_shards=4)
+    assert (out / "bad_images.csv").read_text() == listed
+    assert not (out / "too_many_bad_images.csv").exists()
     assert facts["shards_kept"] == 4
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from cdgmae.cli import app
 from cdgmae.consistency.score_tables import SCORE_SCHEMA
 from cdgmae.storage.files.atomic import atomic_folder, write_text
-from cdgmae.storage.files.publishing import published
+from cdgmae.storage.files.publishing import once_recorded, published
 from cdgmae.storage.files.records import find_record, read_record, record_path
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import write_csv, write_table
@@ -184,3 +184,25 @@ def test_a_record_says_where_a_result_comes_from(tmp_path: Path, monkeypatch: py
     assert {"version", "git", "git_dirty", "libraries", "device", "host", "finished", "settings", "seed"} <= set(record.facts)
     assert record.facts["settings"] == manifest.facts["settings"] != ""
     assert record.facts["libraries"]["pyarrow"]
+
+
+def test_finished_work_is_given_up_once_the_result_is_recorded(tmp_path: Path) -> None:
+    table, seen = tmp_path / "results/propagation/a/davis.parquet", []
+
+    def give_up() -> None:
+        seen.append(find_record(table) is not None)
+
+    def publish(*, fails: bool) -> None:
+        with published(table):
+            tables(table)
+            once_recorded(give_up)
+            if fails:
+                raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        publish(fails=True)
+    assert seen == []
+    publish(fails=False)
+    assert seen == [True]
+    once_recorded(give_up)
+    assert seen == [True, True]

@@ -14,8 +14,8 @@ import pytest
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.journal import LINE_SUFFIX
+from tests.faults.forked import ForkedCommand
 from tests.generators.conftest import KEYS, write_shard
-from tests.views.forked import ForkedCommand
 from tests.views.test_view_sampling import pixels_of, rows_of, sample, sampling
 
 SLOW = {"num_inference_steps": 40, "batch_size": 3}

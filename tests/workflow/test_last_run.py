@@ -47,12 +47,22 @@ REASONS = [
         "Changed: 0 -> 1",
     ),
     ("Missing output files: a.parquet", "Missing output files: a.parquet"),
+    ("Updated input files: ; Input files updated by another job: a.tar", "Input files updated by another job: a.tar"),
 ]
 
 
 @pytest.mark.parametrize(("reason", "short"), REASONS)
 def test_a_reason_names_the_keys(reason: str, short: str) -> None:
     assert short_reason(reason) == short
+
+
+def test_a_reason_names_the_parameters_that_are_no_settings() -> None:
+    reason = (
+        "Params have changed since last execution: Union of exclusive params before and now across all output: before: "
+        """'1f2e',0,'{"path":"a","seed":1}' now: '3c4d',1,'{"path":"b","seed":1}' """
+    )
+    params = {"settings": '{"path":"b","seed":1}', "images": "3c4d", "seed": 1, "work": "work/1"}
+    assert short_reason(reason, params) == "Changed: path: a -> b, images: 1f2e -> 3c4d, seed: 0 -> 1"
 
 
 def test_commands_go_by_the_last_run_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """What is planned when a file is lost or broken, a key is changed, or the user's images are others: that, and what must follow.
 
-The tree is one that Snakemake holds for finished; its files are empty, since only names, times and recorded parameters matter to a plan.
+The tree is one that Snakemake holds for finished; its files hold a word, since only names, sizes, times and recorded parameters matter to a plan.
 `BEHIND` says once more, by hand, which jobs read what a job writes.
 """
 
@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -24,6 +24,7 @@ from cdgmae.config import load_config
 from cdgmae.status.evidence import judge
 from cdgmae.status.expected import expected_jobs
 from cdgmae.status.plan import read_plan
+from cdgmae.storage.files.records import record_path, write_record
 from cdgmae.workflow.last_run import RECORD
 from tests.workflow.conftest import ROOT, Workplace, set_key, tiny_config
 from tests.workflow.planning import outputs_of_jobs, planned
@@ -51,6 +52,10 @@ BEHIND = [
     (r"summarise_(consistency|propagation)", [r"write_report"]),
 ]  # fmt: skip
 """Pattern of a job -> patterns of those that read what it writes."""
+
+
+INSIDE = "figures/first.svg"
+"""A file of every output that is a folder."""
 
 
 def photos_config() -> dict[str, Any]:
@@ -88,13 +93,15 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     for name in ("cats/1.jpg", "cats/2.jpg", "dogs/1.jpg"):
         (place.folder / "photos" / name).write_bytes(b"image")
     for outputs in outputs_of_jobs(place).values():
+        by_record: dict[Path, list[Path]] = defaultdict(list)
         for output in outputs:
             path = place.folder / output
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix:
-                path.touch()
-            else:
-                path.mkdir()
+            file = path if path.suffix else path / INSIDE
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("whole")
+            by_record[record_path(path)].append(path)
+        for record, described in by_record.items():
+            write_record(record, described, {})
     done = place.run("--touch", "--forceall", "--quiet", "all")
     assert done.returncode == 0, done.stderr[-3000:]
     assert planned(place) == set()
@@ -161,6 +168,50 @@ def test_every_output_that_is_lost_is_made_again_with_all_that_follows_and_nothi
         if found != expected:
             wrong[output] = {"too many": sorted(found - expected), "missing": sorted(expected - found)}
     assert wrong == {}
+
+
+DAMAGED = [
+    "results/shards/photos/manifest.parquet", "results/shards/photos/left_out.csv", "results/shards/photos/00000.tar",
+    "results/shards/photos/00000.parquet", "results/shards/photos/bad_images.csv", f"results/generators/s_ldm/{INSIDE}",
+    "results/embeddings/near/index.faiss", "results/views/s_ldm/00000.parquet", "results/consistency/s_ldm/00000.parquet",
+    "results/pretrain/cdg/seed0/encoder.safetensors", f"results/pretrain/cdg/seed0/panels/{INSIDE}",
+    f"results/propagation/cdg/strips/davis/{INSIDE}", "results/propagation/summary.csv", f"results/report/{INSIDE}",
+]  # fmt: skip
+"""A file of every kind, alone or in a folder."""
+
+
+def makes(jobs: dict[str, list[str]], file: str) -> str:
+    """The job whose output a file is or lies in."""
+    return next(job for job, outputs in jobs.items() for output in outputs if file == output or file.startswith(f"{output}/"))
+
+
+@pytest.mark.parametrize("damage", ["lost", "cut short"])
+def test_a_file_that_is_damaged_or_lost_in_a_folder_is_made_again_by_its_job(
+    tree: Workplace, jobs: dict[str, list[str]], damage: str
+) -> None:
+    wrong = {}
+    for name in DAMAGED:
+        file = tree.folder / name
+        times = file.stat()
+        if damage == "lost":
+            with set_aside(file):
+                found = planned(tree)
+        else:
+            file.write_text("who")
+            found = planned(tree)
+            file.write_text("whole")
+            os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        expected = with_what_follows({makes(jobs, name)}, jobs)
+        if found != expected:
+            wrong[name] = {"too many": sorted(found - expected), "missing": sorted(expected - found)}
+    assert wrong == {}
+    assert planned(tree) == set()
+
+
+def test_the_file_of_one_run_asks_for_a_lost_shard_of_its_images(tree: Workplace) -> None:
+    target = "results/pretrain/crops/seed0/encoder.safetensors"
+    with set_aside(tree.folder / "results/shards/photos/00001.tar"):
+        assert planned(tree, target) == {"write_shard photos 00001", "summarise_shards photos", "pretrain_encoder crops 0"}
 
 
 CHANGES = {
@@ -347,6 +398,15 @@ def test_the_page_on_what_reruns_says_what_these_tests_hold(jobs: dict[str, list
             for job, outputs in jobs.items()
             if stage_of[job.split()[0]] == stage and not job.endswith("00001")
             for output in outputs
+        ]
+        rows += [
+            Row(
+                stage,
+                f"`{file}` is {'lost or ' * (file.endswith(INSIDE))}cut short",
+                with_what_follows({makes(jobs, file)}, jobs),
+            )
+            for file in DAMAGED
+            if stage_of[makes(jobs, file).split()[0]] == stage
         ]
     for key, (_, patterns) in CHANGES.items():
         section = key.split(".")[0]

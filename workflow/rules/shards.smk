@@ -3,7 +3,8 @@ rule write_manifest:
     input:
         of(shards.dataset_inputs),
     output:
-        "results/shards/{dataset}/manifest.parquet",
+        manifest="results/shards/{dataset}/manifest.parquet",
+        left_out="results/shards/{dataset}/left_out.csv",
     log:
         "logs/write_manifest/{dataset}.log",
     benchmark:
@@ -16,7 +17,7 @@ rule write_manifest:
         runtime=60,
     params:
         settings=of(shards.listing_settings),
-        source=of(shards.source_digest),
+        images=of(shards.source_digest),
         seed=CONFIG.seed,
     message:
         "List the images of {wildcards.dataset}"
@@ -24,7 +25,7 @@ rule write_manifest:
         "cdgmae shards manifest"
         " --settings {params.settings:q}"
         " --seed {params.seed}"
-        " --output {output:q}"
+        " --output {output.manifest:q}"
         " > {log} 2>&1"
 
 
@@ -69,6 +70,7 @@ rule summarise_shards:
             category="Shards",
             labels={"data set": "{dataset}"},
         ),
+        bad_images="results/shards/{dataset}/bad_images.csv",
     log:
         "logs/summarise_shards/{dataset}.log",
     benchmark:

@@ -32,6 +32,7 @@ from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.consistency import CropDrawSettings, ScoringSettings
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
+from cdgmae.storage.files.publishing import once_recorded
 from cdgmae.storage.image_shards import BAD, index_path
 from cdgmae.storage.journal import Journal
 from cdgmae.storage.tables import file_sha256, write_table
@@ -102,7 +103,7 @@ def score_shard(
     check_scores(table)
     write_table(output, table, SCORE_SCHEMA, settings_digest=settings.digest(), inputs=inputs, extra=facts)
     summary = _summary(output, table, found, facts, embed.encoder)
-    journal.remove()
+    once_recorded(journal.remove)
     return summary
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.settings.views import GeneratorTrainingSettings
 from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.atomic import atomic_folder
+from cdgmae.storage.files.publishing import once_recorded
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.tables import file_sha256, write_table
 from cdgmae.training.accelerator import open_accelerator, start_training_compute
@@ -101,7 +103,7 @@ def train_generator(
         "output": str(output), "digest": digest, "steps": len(losses), "images": len(images),
         "parameters": sum(parameter.numel() for parameter in pipeline.unet.parameters()), "final_loss": sum(tail) / len(tail),
     }  # fmt: skip
-    remove_work(work_dir)
+    once_recorded(partial(remove_work, work_dir))
     return facts
 
 

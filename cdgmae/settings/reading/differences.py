@@ -23,10 +23,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             yield from differences(before, after, f"{key}.")
         elif before != after:
-            yield f"{key}: {_shown(before)} -> {_shown(after)}"
+            yield f"{key}: {shown_value(before)} -> {shown_value(after)}"
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """A value for people: texts as they are, all else as JSON, cut where it is long."""
     if value is _ABSENT:
         return "(not there)"
     text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cdgmae.names import RESULTS
-from cdgmae.storage.files.records import RECORD_SUFFIX, Record, find_record, read_record
+from cdgmae.names import RECORD_SUFFIX, RESULTS
+from cdgmae.storage.files.records import Record, find_record, read_record
 
 
 @dataclass(frozen=True, slots=True)

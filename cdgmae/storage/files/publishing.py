@@ -9,8 +9,9 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -21,7 +22,7 @@ from cdgmae import __version__, names
 from cdgmae.storage.files.atomic import explain_write_errors, write_text
 from cdgmae.storage.files.command_line import command_line, influential_words, option_values, paths_of
 from cdgmae.storage.files.locks import exclusive_writer
-from cdgmae.storage.files.records import RECORD_SUFFIX, files_of, known_sha256, read_record, record_path, write_record
+from cdgmae.storage.files.records import files_of, known_sha256, read_record, record_path, write_record
 from cdgmae.storage.tables import stats_digest
 
 LIBRARIES = (
@@ -40,6 +41,20 @@ LIBRARIES = (
 )
 MODULES = {"pillow": "PIL", "faiss-cpu": "faiss"}
 """Modules of libraries that are named otherwise."""
+
+_ONCE_RECORDED: ContextVar[list[Callable[[], object]] | None] = ContextVar("once_recorded", default=None)
+
+
+def once_recorded(action: Callable[[], object]) -> None:
+    """Do what gives up finished work after the results of the surrounding `published` are recorded; at once where there is none.
+
+    A process that is killed before then leaves the work, and the next one has only the results to write.
+    """
+    actions = _ONCE_RECORDED.get()
+    if actions is None:
+        action()
+    else:
+        actions.append(action)
 
 
 @contextmanager
@@ -65,6 +80,8 @@ def published(*outputs: Path, work: Path | None = None, inputs: Sequence[Path] |
         with explain_write_errors(outputs[0]):
             for path in former:
                 path.unlink()
+        actions: list[Callable[[], object]] = []
+        token = _ONCE_RECORDED.set(actions)
         try:
             yield
         except BaseException:
@@ -72,6 +89,8 @@ def published(*outputs: Path, work: Path | None = None, inputs: Sequence[Path] |
                 for path, text in former.items():
                     write_text(path, text)
             raise
+        finally:
+            _ONCE_RECORDED.reset(token)
         facts = facts_of_process(inputs)
         by_record: dict[Path, list[Path]] = {}
         for output in outputs:
@@ -80,6 +99,8 @@ def published(*outputs: Path, work: Path | None = None, inputs: Sequence[Path] |
         with explain_write_errors(outputs[0]):
             for path, described in by_record.items():
                 write_record(path, described, facts)
+        for action in actions:
+            action()
 
 
 def _former_records(outputs: Sequence[Path]) -> dict[Path, str]:
@@ -158,7 +179,7 @@ def _digest(path: Path) -> str:
         return known_sha256(path)
     if not path.is_dir():
         return ""
-    if names.RESULTS not in path.parts and not (path / RECORD_SUFFIX).is_file():
+    if names.RESULTS not in path.parts and not (path / names.RECORD_SUFFIX).is_file():
         return stats_digest(files_of(path))
     sums = [(file.relative_to(path).as_posix(), known_sha256(file)) for file in files_of(path)]
     return hashlib.sha256(json.dumps(sums).encode()).hexdigest()

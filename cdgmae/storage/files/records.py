@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cdgmae.names import how_to_remake
+from cdgmae.names import RECORD_SUFFIX, how_to_remake
 from cdgmae.storage.files.atomic import write_text
 from cdgmae.storage.files.tree_listing import find_files
 from cdgmae.storage.tables import TableError, file_sha256, table_facts
-
-RECORD_SUFFIX = ".record.json"
 
 
 class FileSum(NamedTuple):

@@ -24,6 +24,7 @@ from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.settings.views import DrawingSettings
 from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.atomic import explain_write_errors
+from cdgmae.storage.files.publishing import once_recorded
 from cdgmae.storage.image_shards import OK, ImageRow, ImageShardWriter, index_path
 from cdgmae.storage.journal import Journal, Record
 from cdgmae.storage.tables import file_sha256
@@ -97,7 +98,7 @@ def sample_shard(
     with explain_write_errors(output_tar):
         _write_shard(output_tar, [made[view] for view in wanted], settings, seed, inputs, journal.identity)
     facts = _facts(output_tar, len(images), len(wanted), bad, made=len(wanted) - found, seconds=seconds)
-    journal.remove()
+    once_recorded(journal.remove)
     return facts
 
 

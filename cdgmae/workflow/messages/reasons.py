@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+from collections.abc import Mapping
 from typing import Any
 
-from cdgmae.settings.reading.differences import differences
+from cdgmae.settings.reading.differences import differences, shown_value
 
 PARAMS_CHANGED = "Params have changed since last execution: "
+NO_FILE = re.compile(r"Updated input files: ; ")
+"""What Snakemake says where every one of them is made by another job of the run, which it names next."""
 
 
-def short_reason(reason: str) -> str:
+def short_reason(reason: str, params: Mapping[str, Any] | None = None) -> str:
     """A job's reason with the changed keys of its parameters, e.g. `Changed: sampling.num_views: 3 -> 4`.
 
     Args:
         reason: Parts joined by `; `, as Snakemake gives them. What is not understood stays as it is.
+        params: The job's parameters by name; of those that are no settings, only the values are in the reason.
     """
+    reason = NO_FILE.sub("", reason)
     start = reason.find(PARAMS_CHANGED)
     if start < 0:
         return reason
@@ -25,26 +32,45 @@ def short_reason(reason: str) -> str:
     end = reason.find(" ; ", now)
     tail = "" if end < 0 else reason[end:].strip()
     old, new = reason[before + len("before: ") : now], reason[now + len(" now: ") : end if end >= 0 else None].rstrip()
-    lines = _changed(_settings_in(old), _settings_in(new)) or [f"{old} -> {new}"]
+    lines = _changed(old, new, params or {}) or [f"{old} -> {new}"]
     return f"{reason[:start]}Changed: {', '.join(lines)}{tail}"
 
 
-def _changed(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[str]:
-    """Differences of the settings on both sides, each with the one that shares most keys; nothing if they cannot be paired."""
-    if not old or len(old) != len(new):
-        return []
-    pairs = [(settings, max(new, key=lambda other: len(settings.keys() & other.keys()))) for settings in old]
-    return [line for before, now in pairs for line in differences(before, now)]
-
-
-def _settings_in(text: str) -> list[dict[str, Any]]:
-    """The JSON objects among the printed parameters."""
-    decoder, found, place = json.JSONDecoder(), [], 0
-    while (place := text.find("{", place)) >= 0:
-        try:
-            value, place = decoder.raw_decode(text, place)
-        except ValueError:
-            place += 1
+def _changed(old: str, new: str, params: Mapping[str, Any]) -> list[str]:
+    """Differences of the settings on both sides, each with the one that shares most keys, then the other parameters that are new."""
+    settings, others = _settings_in(old)
+    new_settings, new_others = _settings_in(new)
+    lines: list[str] = []
+    for before in settings:
+        if new_settings:
+            now = max(new_settings, key=lambda other: len(before.keys() & other.keys()))
+            new_settings.remove(now)
+            lines += differences(before, now)
+    for name, value in params.items():
+        if value not in new_others:
             continue
-        found.append(value)
-    return found
+        former = next((other for other in others if type(other) is type(value)), None)
+        if former is not None:
+            others.remove(former)
+            lines.append(f"{name}: {shown_value(former)} -> {shown_value(value)}")
+    return lines
+
+
+def _is_settings(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("{")
+
+
+def _settings_in(text: str) -> tuple[list[dict[str, Any]], list[Any]]:
+    """The printed parameters: the JSON objects among them, and the rest."""
+    try:
+        values = list(ast.literal_eval(f"[{text.replace('<nothing exclusive>', '')}]"))
+    except (ValueError, SyntaxError):
+        return [], []
+    settings, others = [], []
+    for value in values:
+        try:
+            found = json.loads(value) if _is_settings(value) else None
+        except ValueError:
+            found = None
+        settings.append(found) if isinstance(found, dict) else others.append(value)
+    return settings, others

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from cdgmae.settings.runtime import FAILS_AGAIN
-from cdgmae.workflow.messages.reasons import short_reason
+from cdgmae.workflow.messages.reasons import PARAMS_CHANGED, short_reason
 from cdgmae.workflow.messages.slurm_states import correct_job_states
 
 LAST_LINES = 20
 REPORT_PAGE = Path("results/report/index.html")
+FORCED = "Forced execution"
 NOTHING_TO_DO = "Nothing to be done"
 LISTED_FILES = 3
 SLURM_WORDS = ("slurmstepd", "slurmd", "srun: ")
@@ -26,19 +28,22 @@ class RunMessages(logging.Filter):
 
     A failed job is reported with the last lines of its log. One whose log says that it would fail again is not tried again, whatever
     `retries` says; a lost node, a limit or a lack of memory leaves no such word. A warning is said once, not once per job. The reason of
-    a job names the keys that changed instead of all settings before and now, and a run without work ends with the report's place, too.
+    a job names the keys that changed instead of all settings before and now, or what is damaged, and a run without work ends with the
+    report's place, too.
     """
 
-    def __init__(self, workflow: Any) -> None:
-        """Watch a workflow, which need not have a DAG yet."""
+    def __init__(self, workflow: Any, damaged: Mapping[str, str]) -> None:
+        """Watch a workflow, which need not have a DAG yet; `damaged`: output -> what is wrong with it."""
         super().__init__()
         self._workflow = workflow
+        self._damaged = damaged
+        self._jobs: dict[int, Any] = {}
         self._warnings: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is shown; that of a failed job is changed."""
         if getattr(record, "event", None) == LogEvent.JOB_INFO:
-            record.reason = short_reason(record.reason)  # type: ignore[attr-defined]
+            record.reason = self._reason(record)
         elif str(record.msg).startswith(NOTHING_TO_DO):
             record.msg = "\n".join([record.msg, *([place] if (place := report_place()) is not None else [])])
         if getattr(record, "event", None) == LogEvent.JOB_ERROR:
@@ -49,6 +54,16 @@ class RunMessages(logging.Filter):
                 return False
             self._warnings.add(words)
         return True
+
+    def _reason(self, record: Any) -> str:
+        reason = str(record.reason)
+        if not reason.startswith(FORCED) and PARAMS_CHANGED not in reason:
+            return short_reason(reason)
+        if record.jobid not in self._jobs:
+            self._jobs = {self._workflow.dag.jobid(job): job for job in self._workflow.dag.needrun_jobs()}
+        job = self._jobs[record.jobid]
+        damages = [self._damaged[output] for output in job.output if output in self._damaged]
+        return f"Damaged: {damages[0]}" if damages else short_reason(reason, dict(job.params.items()))
 
     def _report(self, record: Any) -> None:
         lines = {log: _lines(Path(log)) for log in record.log}  # the rule's, then Slurm's
@@ -83,10 +98,10 @@ def report_place() -> str | None:
     return f"The report: {REPORT_PAGE}" if REPORT_PAGE.is_file() else None
 
 
-def watch_run(workflow: Any) -> None:
+def watch_run(workflow: Any, damaged: Mapping[str, str]) -> None:
     """Let `RunMessages` see the log of this run; without effect inside a job, whose log is its own."""
     for former in [one for one in logger.filters if isinstance(one, RunMessages)]:
         logger.removeFilter(former)  # of a workflow that this process ran before
     if workflow.is_main_process:
-        logger.addFilter(RunMessages(workflow))
+        logger.addFilter(RunMessages(workflow, damaged))
         correct_job_states()

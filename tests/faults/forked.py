@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from cdgmae.cli import main
 class ForkedCommand:
     """`cdgmae ARGUMENTS` in a child process."""
 
-    def __init__(self, arguments: Sequence[object], log: Path) -> None:
+    def __init__(self, arguments: Sequence[object], log: Path, prepare: Callable[[], object] | None = None) -> None:
+        """Start it; `prepare` is called in the child first: limits, faults, an eye on its work."""
+        self.log = log
         self.pid = os.fork()
         self._code: int | None = None
         if self.pid == 0:
-            _run([str(argument) for argument in arguments], log)
+            _run([str(argument) for argument in arguments], log, prepare)
 
     def poll(self) -> int | None:
         """Exit code, negative for a signal, or None while it runs."""
@@ -50,14 +53,18 @@ class ForkedCommand:
         return code
 
 
-def _run(arguments: Sequence[str], log: Path) -> None:
+def _run(arguments: Sequence[str], log: Path, prepare: Callable[[], object] | None) -> None:
     sys.stdout = sys.stderr = log.open("a", buffering=1)
     sys.argv = ["cdgmae", *arguments]
     code: object = 1
     try:
+        if prepare is not None:
+            prepare()
         main()
         code = 0
     except SystemExit as leaving:
         code = leaving.code
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,118 @@
+"""Results that are there but no longer whole: a plan makes them again as if they were lost.
+
+Snakemake goes by names and times, so it misses neither a file that is gone from a folder nor one that was cut short. The record of every result
+has the size of each of its files, and is compared whenever the workflow is planned (perf/results/dag.md). Bytes are not read: a file that changed
+and kept its size is found by who reads it and by `cdgmae verify`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cdgmae import names
+from cdgmae.config import Config
+from cdgmae.workflow import shards
+
+
+def force_damaged(workflow: Any, config: Config) -> dict[str, str]:
+    """Let the plan of a workflow make again what is damaged, once it is planned.
+
+    Returns:
+        Declared output -> what is wrong, filled when the plan is made; nothing inside a job, which was planned by another process.
+    """
+    damaged: dict[str, str] = {}
+    prepare = getattr(workflow, "_prepare_dag", None)
+    if workflow.is_main_process and prepare is not None:
+
+        def prepare_and_force(*arguments: Any, **options: Any) -> None:
+            prepare(*arguments, **options)
+            damaged.update(damaged_results(config))
+            workflow.dag.forcefiles.update(damaged)
+
+        workflow._prepare_dag = prepare_and_force
+    return damaged
+
+
+def damaged_results(config: Config) -> dict[str, str]:
+    """The declared outputs in the working directory that lack a file or hold one of another size, and what is wrong.
+
+    A data set with a lost shard counts by its summary, through which runs ask for the shards.
+    """
+    found: dict[str, str] = {}
+    for dataset in config.shards.datasets:
+        if lost := _lost_shard(config, dataset):
+            found[shards.summary(dataset)] = f"{lost} is lost"
+    for path, problem in _problems_below(Path(names.RESULTS)):
+        found.setdefault(_declared_with(path), problem)
+    if config.demo is not None:
+        marker = Path(names.demo_marker(config.demo.directory))
+        if (gone := listing_problem(marker.parent, _sizes_in(marker))) is not None:
+            found[str(marker)] = gone
+    return found
+
+
+def listing_problem(folder: Path, sizes: Mapping[str, int]) -> str | None:
+    """What the first file is that is not in a folder with the size that it should have; None if all are."""
+    return next((problem for _, problem in _listing_problems(folder, sizes)), None)
+
+
+def _listing_problems(folder: Path, sizes: Mapping[str, int]) -> Iterator[tuple[Path, str]]:
+    for name, size in sizes.items():
+        path = folder / name
+        try:
+            found = os.stat(path).st_size
+        except OSError:
+            yield path, f"{path} is lost"
+        else:
+            if found != size:
+                yield path, f"{path} has {found:,} bytes instead of {size:,}"
+
+
+def _lost_shard(config: Config, dataset: str) -> str | None:
+    summary = Path(shards.summary(dataset))
+    if not summary.is_file():
+        return None
+    there = set(os.listdir(summary.parent))
+    return next((file for file in shards.shard_files(config, dataset) if os.path.basename(file) not in there), None)
+
+
+def _problems_below(folder: Path) -> Iterator[tuple[Path, str]]:
+    """(file, what is wrong) of a folder with a record of its own, else of files that are newer than their record, and of the folders below."""
+    try:
+        with os.scandir(folder) as found:
+            entries = {entry.name: entry for entry in found}
+    except OSError:
+        return
+    if names.RECORD_SUFFIX in entries:
+        yield from _listing_problems(folder, _sizes_in(folder / names.RECORD_SUFFIX))
+        return
+    for name, entry in entries.items():
+        if name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _problems_below(folder / name)
+            continue
+        record = entries.get(f".{name.rpartition('.')[0]}{names.RECORD_SUFFIX}")
+        if record is not None and entry.stat().st_mtime_ns > record.stat().st_mtime_ns:
+            sizes = _sizes_in(folder / record.name)
+            yield from _listing_problems(folder, {name: sizes[name]} if name in sizes else {})
+
+
+def _sizes_in(record: Path) -> dict[str, int]:
+    """Name -> size of the files in a record or in the demo's listing; nothing if it cannot be read, which `cdgmae verify` says."""
+    try:
+        files = json.loads(record.read_text(encoding="utf-8"))["files"]
+        return {name: facts if isinstance(facts, int) else int(facts[0]) for name, facts in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return {}
+
+
+def _declared_with(path: Path) -> str:
+    """The declared output that a file is or lies in; of a prepared evaluation set its listing."""
+    if len(path.parts) > 3 and path.parts[1] == "evaluation_sets":
+        return names.prepared_listing(path.parts[2])
+    return str(names.output_with(path))
