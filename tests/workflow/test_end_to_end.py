@@ -146,7 +146,7 @@ def kill_after(place: Workplace, jobs: int) -> None:
 def test_run_killed_again_and_again_ends_with_the_same_tables(finished: Workplace, tmp_path: Path) -> None:
     place = Workplace(tmp_path)
     place.write_config(tiny_config())
-    for jobs in (1, 6, 11, 16):
+    for jobs in (2, 9, 17, 26):
         kill_after(place, jobs)
     done = Workplace(tmp_path, warm=False).run("--show-failed-logs")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
