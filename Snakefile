@@ -49,6 +49,7 @@ onstart:
         logger.info(line)
     planned = (file for job in workflow.dag.needrun_jobs() for file in job.output)
     remember_run(config, CONFIG_FILES, workflow.main_snakefile, planned)
+    shards.forget_failed_checks(CONFIG)
 
 
 onsuccess:

@@ -110,6 +110,20 @@ def demo_marker(directory: str) -> str:
 
 FOLDER_OUTPUTS = ("generators/*", "pretrain/*/*/panels", "propagation/*/strips/*", "report")
 """Folders below `results/` that are outputs as a whole."""
+RECORDED_FOLDERS = ("generators/*", "pretrain/*/*", "propagation/*/strips/*", "report", "evaluation_sets/*")
+"""Folders below `results/` that have one record for all their files."""
+
+
+def folder_with(path: Path, patterns: tuple[str, ...]) -> Path | None:
+    """The folder below `results/` that fits one of some patterns and in which a file lies; None if there is none."""
+    parts = path.parts
+    if RESULTS in parts[:-1]:
+        below = len(parts) - parts[::-1].index(RESULTS)
+        for pattern in patterns:
+            end = below + len(Path(pattern).parts)
+            if len(parts) > end and Path(*parts[below:end]).match(pattern):
+                return Path(*parts[:end])
+    return None
 
 
 def output_with(path: Path) -> Path | None:
@@ -118,15 +132,9 @@ def output_with(path: Path) -> Path | None:
     Returns:
         The file itself or one of `FOLDER_OUTPUTS`; None for a path without a folder `results` in it.
     """
-    parts = path.parts
-    if RESULTS not in parts[:-1]:
+    if RESULTS not in path.parts[:-1]:
         return None
-    below = len(parts) - parts[::-1].index(RESULTS)
-    for pattern in FOLDER_OUTPUTS:
-        end = below + len(Path(pattern).parts)
-        if len(parts) > end and Path(*parts[below:end]).match(pattern):
-            return Path(*parts[:end])
-    return path
+    return folder_with(path, FOLDER_OUTPUTS) or path
 
 
 def how_to_remake(path: Path) -> str:

@@ -22,6 +22,8 @@ KEPT_VARIABLES = ("SLURM_CONF", "SLURM_CLUSTERS")
 COMMAND_SECONDS = 60
 RULE_COMMENT = "rule_"
 """How the executor's comment on a job begins; the rule follows, then its wildcards."""
+SUBMITTED = ".snakemake/slurm_logs"
+"""What the executor leaves in a folder from which it submitted jobs."""
 CHUNK = 200
 """Job ids in one command line."""
 
@@ -102,8 +104,9 @@ def jobs_of_folder(folder: Path) -> list[QueuedJob]:
     here = os.path.realpath(folder)
     try:
         return [job for job in own_jobs() if job.comment.startswith(RULE_COMMENT) and os.path.realpath(job.folder) == here]
-    except ValueError as error:
-        logger.warning("the queue is not shown: %s", error)
+    except ValueError:
+        if (folder / SUBMITTED).is_dir():
+            logger.warning("the queue is not shown, since Slurm does not answer here; `squeue --me` says why")
         return []
 
 

@@ -20,6 +20,7 @@ from cdgmae.commands.options import (
     parse_runtime,
     parse_settings,
     print_result,
+    refuse_failed_data_set,
 )
 from cdgmae.names import shard_names
 from cdgmae.settings.consistency import ScoringSettings, SummarySettings
@@ -92,6 +93,7 @@ def score(
     chosen = parse_settings(ScoringSettings, settings, batch_size=batch_size, max_bad_fraction=max_bad_fraction)
     here = parse_runtime(runtime, device, precision, threads)
     limit_threads(here.thread_limit)
+    refuse_failed_data_set(real)
     with published(output, work=work):
         result = score_shard(
             chosen, real, views, parse_encoder(encoder), output, source=source, runtime=here, kind=kind, work_dir=work,

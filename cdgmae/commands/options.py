@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.markup import escape
 
+from cdgmae.names import REFUSED_IMAGES
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
 from cdgmae.settings.reading.plain_values import read_json, read_yaml, read_yaml_text
@@ -160,6 +161,20 @@ def _read_file(name: str, option: str) -> Any:
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
+
+
+def refuse_failed_data_set(shard: Path) -> None:
+    """Refuse a shard of real images whose data set failed its check: hours would be spent on images that do not pass.
+
+    Raises:
+        ValueError: with the list of its bad images, which stands there until the check passes or a run of the workflow begins.
+    """
+    refused = shard.with_name(REFUSED_IMAGES)
+    if refused.is_file():
+        raise ValueError(
+            f"the data set of {shard} failed its check; mend or remove the images in {refused}, or raise its max_bad_fraction, and run the same "
+            "line again (without a workflow: `cdgmae shards summarise`)"
+        )
 
 
 def find_tables(folder: Path, like: Sequence[Path] = ()) -> list[Path]:

@@ -171,7 +171,9 @@ def prepare_davis(
     """
     from cdgmae.propagation.layouts.prepare_davis import prepare_davis as prepare
     from cdgmae.storage.files.publishing import published
+    from cdgmae.storage.files.records import drop_cut_files
 
+    drop_cut_files(output)
     with published(output), stop_if_asked("sequence", "finished sequences are kept") as check_now:
         result = prepare(root, output, check_now)
     print_result(result)

@@ -45,11 +45,34 @@ def status(
 
     Example: cdgmae status --watch 10
     """
+    if not folder.is_dir():
+        raise ValueError(f"--folder {folder}: there is no such folder; give the one in which snakemake was started")
     checked = load_chosen_config(config, folder)
+    if not config and (line := _changed_files(checked, folder)) is not None:
+        typer.echo(line, err=True)
     try:
         _show(checked, folder, watch)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
+
+
+def _changed_files(config: Config, folder: Path) -> str | None:
+    """A line about configuration files that say something else than in the last run; None if they say the same."""
+    from cdgmae.config import ConfigError, load_config
+    from cdgmae.workflow.last_run import changed_keys, read_last_run
+
+    last = read_last_run(folder)
+    if last is None:
+        return None
+    files = [folder / file for file in last.files]
+    try:
+        changes = changed_keys(config, load_config(*files))
+    except ConfigError as error:
+        return f"{', '.join(last.files)} cannot be run as it is now: {error}"
+    if not changes:
+        return None
+    shown = f"{changes[0]}, {len(changes) - 1} more" if len(changes) > 1 else changes[0]
+    return f"the next run goes by {', '.join(last.files)} as it is now ({shown}); `cdgmae config diff` shows what changed"
 
 
 def _show(config: Config, folder: Path, watch: float | None) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from cdgmae.generators.pipeline import LatentDiffusionPipeline
 from cdgmae.models.encoders.by_name import Encoder, weights_digest
 from cdgmae.models.encoders.checkpoint_layouts import check_finite
+from cdgmae.models.encoders.frozen_encoder import given_device
 from cdgmae.models.encoders.projected_encoder import load_conditioning_encoder
 from cdgmae.models.normalisation import normalise
 from cdgmae.names import how_to_remake
@@ -134,7 +135,7 @@ def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") ->
         ValueError: if the folder is no generator folder, names no encoder, its weights or its encoder are not those of
             `cdgmae.json`, or a value among them is not finite.
     """
-    folder, device = Path(folder), torch.device(device)
+    folder, device = Path(folder), given_device(device)
     facts = read_facts(folder)
     disable_progress_bar()  # the library would draw a bar into the job's log
     if facts.encoder is None:

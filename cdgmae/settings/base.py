@@ -58,13 +58,13 @@ class Settings(BaseModel):
 
     @classmethod
     def checked(cls, values: Mapping[str, Any], origin: str) -> Self:
-        """As `from_plain`, with one message for people.
+        """As `from_plain`, with one message for people; numbers of NumPy and torch count as Python's.
 
         Raises:
             ValueError: beginning with `origin`, the option, file or function the values came from, and naming each key, its value and what is
                 allowed.
         """
         try:
-            return cls.from_plain(dict(values))
+            return cls.from_plain({key: value.item() if hasattr(value, "item") else value for key, value in values.items()})
         except ValidationError as error:
             raise ValueError(f"{origin}: " + "; ".join(describe_problems(error, cls))) from None

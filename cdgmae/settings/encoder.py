@@ -161,8 +161,8 @@ def parse_encoder(text: str) -> EncoderSettings:
     try:
         if text.startswith("{"):
             return EncoderSettings.from_plain(read_json(text, "encoder"))
-        if kind == "pixels" and rest.isdecimal():
-            return EncoderSettings(pixels=int(rest))
+        if kind == "pixels" and rest:
+            return EncoderSettings.from_plain({"pixels": int(rest) if rest.isdecimal() else rest})
         if kind == "random" and rest:
             return EncoderSettings.from_plain({"random": read_json(rest, "encoder") if rest.startswith("{") else rest})
         file, question, hints = text.partition("?")

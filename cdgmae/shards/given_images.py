@@ -14,7 +14,8 @@ from cdgmae.shards.keys import safe_key
 from cdgmae.shards.packing import packing_digest
 from cdgmae.shards.reading import encode_image
 from cdgmae.storage.files.atomic import explain_write_errors
-from cdgmae.storage.image_shards import ImageRow, ImageShard, ImageShardWriter
+from cdgmae.storage.files.publishing import published
+from cdgmae.storage.image_shards import ImageRow, ImageShard, ImageShardWriter, index_path
 
 
 def pack_images(
@@ -47,13 +48,16 @@ def pack_images(
     """
     options = {"resize": resize, "image_size": image_size, "jpeg_quality": jpeg_quality}
     settings = DatasetSettings.checked({"path": "", **options}, "pack_images")
+    if not isinstance(images, Mapping) or not isinstance(first_view, int):
+        found = f"{type(images).__name__} of images, first_view = {first_view!r}"
+        raise ValueError(f"pack_images: {found}; give a dict of keys and images, and a whole number")
     if not images or first_view < 0:
         raise ValueError(f"pack_images: {len(images)} images, first_view = {first_view}; give at least one image, and 0 or more")
     tar = Path(folder) / f"{shard_names(1)[0]}.tar"
-    with explain_write_errors(tar), ImageShardWriter(tar) as writer:
+    with published(tar, index_path(tar), inputs=()), explain_write_errors(tar), ImageShardWriter(tar) as writer:
         for key, given in images.items():
-            if safe_key(key) != key:
-                raise ValueError(f"key {key!r}: letters, digits, _ and - only, at most 80; use {safe_key(key)!r}")
+            if not isinstance(key, str) or safe_key(key) != key:
+                raise ValueError(f"key {key!r}: letters, digits, _ and - only, at most 80; use {safe_key(str(key))!r}")
             several = to_images(given, f"image {key!r}")
             if first_view == 0 and len(several) > 1:
                 raise ValueError(f"image {key!r}: {len(several)} images; a real image is one, views are packed with first_view=1")

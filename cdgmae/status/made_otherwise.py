@@ -61,7 +61,7 @@ def _differences(config: Config, state: JobState, root: Path) -> list[str]:
         record = (read_record(folder) if folder.is_file() else None) if output.is_dir() else find_record(output)
     except ValueError:  # `cdgmae verify` says so
         return []
-    if record is None:
+    if record is None or record.facts.get("renewed"):  # what made it is not known
         return []
     facts, found = record.facts, []
     if facts["version"] != __version__:

@@ -25,7 +25,7 @@ from PIL import Image
 
 from cdgmae.names import how_to_remake
 from cdgmae.storage.image_shards import OK, ImageRow, ImageShard, check_bytes, checksums, given_shards, index_path, read_index
-from cdgmae.storage.media.images import ImageError, decode_rgb
+from cdgmae.storage.media.images import MAX_STORED_PIXELS, ImageError, decode_rgb
 from cdgmae.storage.tar_reads import TarReader
 from cdgmae.storage.view_weights import ViewWeights
 
@@ -37,9 +37,6 @@ READING_THREADS = 8
 
 MAX_INDICES = 8
 """Indices kept whole for single rows."""
-
-MAX_PIXELS = 1 << 28
-"""Images in shards were checked when they were packed; this only stops a header that lies about its size."""
 
 
 class Bag(NamedTuple):
@@ -212,7 +209,7 @@ class Bags:
             ImageError: if the index calls the view bad, with its reason, or its bytes cannot be decoded.
         """
         self._refuse_bad(row)
-        return decode_rgb(self.read(row), MAX_PIXELS)
+        return decode_rgb(self.read(row), MAX_STORED_PIXELS)
 
     def images(self, key: str) -> list[Image.Image]:
         """The good images of one bag in RGB, the real image first, then its views.

@@ -16,6 +16,8 @@ from cdgmae.names import how_to_make, how_to_remake
 from cdgmae.storage.files.atomic import atomic_file, write_bytes
 
 METADATA_KEY = b"cdgmae"
+UNCHECKED_ROWS = 1_000_000
+"""A longer table has at least a byte for every row; one that claims more would unfold into all of the memory."""
 
 
 class TableError(ValueError):
@@ -86,6 +88,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     try:
         # `pq.read_table` builds a data set around the file, which takes longer than reading it
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if file.metadata.num_rows > max(UNCHECKED_ROWS, path.stat().st_size):
+                raise pa.ArrowInvalid(f"{file.metadata.num_rows} rows in {path.stat().st_size} bytes")
             if columns is None:
                 return file.read()
             missing = set(columns) - set(file.schema_arrow.names)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import shlex
-import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +23,8 @@ from cdgmae.storage.image_shards import BAD, INDEX_SCHEMA, LATER_COLUMNS, OK, Im
 from cdgmae.storage.tables import file_sha256, read_table, table_facts
 
 READ_BYTES = 1 << 20
+_DAMAGES = (ValueError, OSError, KeyError, TypeError, pa.ArrowException, tarfile.TarError)
+"""What reading a damaged file may raise."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Finding:
     problems: tuple[str, ...] = ()
     recorded: bool = False
     """Whether a record has the SHA-256 of its bytes."""
+    damaged: tuple[str, ...] = ()
+    """Which of the files that were checked are damaged; of a shard its tar, its index or both. Empty: `path`."""
 
     @property
     def ok(self) -> bool:
@@ -45,13 +48,17 @@ class Finding:
     @property
     def repair(self) -> str | None:
         """The command after which the next run of the workflow makes the file again; None for whole files and those not below `results/`."""
-        return None if self.deletes is None else shlex.join(["rm", "-r", str(self.deletes)])
+        if self.kind == "record" and not self.ok:
+            return shlex.join(["cdgmae", "verify", "--repair", self.path])
+        return shlex.join(["rm", "-r", *map(str, self.deletes)]) if self.deletes else None
 
     @property
-    def deletes(self) -> Path | None:
-        """What that command deletes: the declared output that the file is or lies in; of a damaged record itself alone."""
-        path = Path(self.path)
-        return None if self.ok else path if path.name.endswith(RECORD_SUFFIX) else output_with(path)
+    def deletes(self) -> tuple[Path, ...]:
+        """What must be deleted: the declared outputs that the damaged files are or lie in. A record is written anew instead."""
+        if self.ok or self.kind == "record":
+            return ()
+        outputs = (output_with(Path(file)) for file in self.damaged or (self.path,))
+        return tuple(dict.fromkeys(output for output in outputs if output is not None))
 
 
 def verify_paths(paths: Iterable[Path]) -> list[Finding]:
@@ -119,25 +126,20 @@ def verify_file(path: Path) -> Finding:
         )
     try:
         found = check(path) if check is not None else Finding(str(path), path.suffix[1:], f"{path.stat().st_size:,} bytes")
-        problems = (*found.problems, *_changes(path, known))
-        return replace(found, problems=problems, recorded=known is not None)
-    except (ValueError, OSError, KeyError, TypeError, pa.ArrowException, tarfile.TarError) as error:
+        changes = () if check is _verify_shard else tuple(_changes(path, known))
+        return replace(found, problems=(*found.problems, *changes), recorded=known is not None)
+    except _DAMAGES as error:
         return Finding(str(path), path.suffix[1:], "", (f"{type(error).__name__}: {error}",), recorded=known is not None)
 
 
 def _changes(path: Path, known: FileSum | None) -> Iterator[str]:
-    """How a file, and the index of a tar, differ from their record. A tar's bytes are held against its index, whose sum is the record's."""
+    """How a file differs from its record."""
     if known is None:
         return
     if path.stat().st_size != known.size:
         yield f"{path.stat().st_size:,} bytes instead of {known.size:,}"
-    elif path.suffix != ".tar" and file_sha256(path) != known.sha256:
+    elif file_sha256(path) != known.sha256:
         yield "its bytes do not have the sha256 of its record"
-    if path.suffix == ".tar":
-        index = index_path(path)
-        if table_facts(index).get("tar_sha256") != known.sha256:
-            yield "the index gives another sha256 of the tar than the record"
-        yield from (f"{index.name}: {change}" for change in _changes(index, _known_sum(index)))
 
 
 def _verify_record(path: Path) -> Finding:
@@ -148,35 +150,37 @@ def _verify_record(path: Path) -> Finding:
     return Finding(str(path), "record", f"{len(record.files)} files")
 
 
-def repair(findings: Iterable[Finding]) -> list[Path]:
-    """Delete what is damaged, so that the next run of the workflow makes it again.
-
-    Returns:
-        What was deleted; files that no workflow makes stay.
-    """
-    outputs = dict.fromkeys(finding.deletes for finding in findings if finding.deletes is not None)
-    deleted = [output for output in outputs if output.exists()]
-    for output in deleted:
-        shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
-    return deleted
-
-
 def _verify_shard(path: Path) -> Finding:
     """Index there and consistent; tar size and SHA-256; every member's name, place and SHA-256; no member without a row."""
-    if not index_path(path).is_file():
+    index = index_path(path)
+    if not index.is_file():
         return Finding(str(path), "shard", "", ("no index beside it: the shard is incomplete",))
-    index = with_all_columns(read_table(index_path(path)), index_path(path))
-    problems: list[str] = []
-    if index.schema.remove_metadata() != INDEX_SCHEMA:
-        problems.append(f"index columns differ from {INDEX_SCHEMA.names}")
-        return Finding(str(path), "shard", "", tuple(problems))
-    rows = [ImageRow(**row) for row in index.to_pylist()]
+    known = _known_sum(path)
+    of_index = [f"{index.name}: {change}" for change in _changes(index, _known_sum(index))]
+    rows: list[ImageRow] = []
+    wanted = known.sha256 if known is not None else None
+    try:
+        rows, facts = _index_rows(index)
+        of_index += _row_problems(rows)
+        wanted = wanted or facts.get("tar_sha256")
+    except _DAMAGES as error:
+        of_index.append(f"{index.name}: {error}")
     good = [row for row in rows if row.status == OK]
-    problems.extend(_row_problems(rows))
-    problems.extend(_byte_problems(path, good))
-    problems.extend(_member_problems(path, good))
-    bad = len(rows) - len(good)
-    return Finding(str(path), "shard", f"{len(good)} images, {bad} bad rows, {path.stat().st_size:,} bytes", tuple(problems))
+    detail = f"{len(good)} images, {len(rows) - len(good)} bad rows, {path.stat().st_size:,} bytes"
+    problems = [*of_index, *(() if of_index else _image_problems(path, good))]
+    tar_changed = bool(problems) and wanted is not None and file_sha256(path) != wanted
+    if of_index and tar_changed:
+        problems.append("the tar does not have the sha256 with which it was written")
+    # What does not fit is the index's fault if the tar is as it was written.
+    damaged = [str(path)] * tar_changed + [str(index)] * bool(of_index or (problems and not tar_changed))
+    return Finding(str(path), "shard", detail, tuple(problems), damaged=tuple(damaged))
+
+
+def _index_rows(index: Path) -> tuple[list[ImageRow], dict[str, Any]]:
+    table = with_all_columns(read_table(index), index)
+    if table.schema.remove_metadata() != INDEX_SCHEMA:
+        raise ValueError(f"index columns differ from {INDEX_SCHEMA.names}")
+    return [ImageRow(**row) for row in table.to_pylist()], table_facts(index)
 
 
 def _row_problems(rows: list[ImageRow]) -> Iterator[str]:
@@ -192,6 +196,14 @@ def _row_problems(rows: list[ImageRow]) -> Iterator[str]:
             yield f"{name}: ok, but offset, length, sha256 or extension is empty"
         if row.status == BAD and not row.reason:
             yield f"{name}: bad without a reason"
+
+
+def _image_problems(path: Path, rows: list[ImageRow]) -> Iterator[str]:
+    try:
+        yield from _byte_problems(path, rows)
+        yield from _member_problems(path, rows)
+    except _DAMAGES as error:
+        yield f"{type(error).__name__}: {error}"
 
 
 def _byte_problems(path: Path, rows: list[ImageRow]) -> Iterator[str]:

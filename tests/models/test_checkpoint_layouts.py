@@ -8,6 +8,7 @@ import json
 import logging
 import pathlib
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,29 @@ def test_code_in_a_checkpoint_is_not_run_and_no_message_advises_to(
         load_encoder(EncoderSettings(checkpoint="hostile.pth"), device=CPU)
     assert "weights_only" not in str(refused.value)
     assert not Path("executed").exists()
+
+
+CLAIMS = {
+    "repeated.pth": lambda path: torch.save({"w": torch.zeros(1).expand(1 << 20, 1 << 20)}, path),
+    "sparse.pth": lambda path: torch.save({"w": torch.zeros(8, 8).to_sparse()}, path),
+    "unfolding.pth": lambda path: compress(path),
+}
+
+
+def compress(path: Path) -> None:
+    torch.save({"w": torch.zeros(1 << 20)}, path)
+    with zipfile.ZipFile(path) as stored:
+        entries = {name: stored.read(name) for name in stored.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_small_file_that_stands_for_more_than_it_holds_is_refused(tmp_path: Path, name: str) -> None:
+    CLAIMS[name](tmp_path / name)
+    with pytest.raises(CheckpointError, match=rf"{name}(: a tensor of shape .* is sparse or repeats| is compressed)"):
+        load_encoder(EncoderSettings(checkpoint=str(tmp_path / name)), device=CPU)
 
 
 NO_CHECKPOINTS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +79,13 @@ def recoloured(path: Path) -> None:
     image.save(path)
 
 
+def claim(path: Path, side: int) -> None:
+    """Write another width and height into a PNG's header."""
+    data = path.read_bytes()
+    header = data[12:16] + side.to_bytes(4, "big") * 2 + data[24:29]
+    path.write_bytes(data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:])
+
+
 DAVIS_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "list missing": (lambda root: (root / "ImageSets/2017/val.txt").unlink(), r"val\.txt: missing"),
     "list empty": (lambda root: (root / "ImageSets/2017/val.txt").write_text("\n"), "lists no sequence"),
@@ -104,6 +112,16 @@ DAVIS_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no object": (lambda root: save_ids(root / "Annotations/480p/one/00000.png", GREY), r"one/00000\.png: no object"),
     "not an image": (lambda root: (root / "JPEGImages/480p/one/00001.jpg").write_bytes(b"text"), r"00001\.jpg: cannot be read"),
+    "annotation that another program would draw": (
+        lambda root: (root / "Annotations/480p/one/00001.png").write_bytes(
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 96 64\n"
+        ),
+        r"00001\.png: cannot be read as an image \(not an image of a known format",
+    ),
+    "annotation of four billion pixels": (
+        lambda root: claim(root / "Annotations/480p/one/00001.png", 65_000),
+        r"00001\.png: cannot be read as an image \(too many pixels",
+    ),
     "odd name": (
         lambda root: (root / "JPEGImages/480p/one/00001.jpg").rename(root / "JPEGImages/480p/one/first.jpg"),
         r"first\.jpg: frames are named by five digits",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -204,6 +205,20 @@ def test_faults_of_the_files_are_named(tmp_path: Path, fault: str) -> None:
     root = write_points(tmp_path, ("one",))
     content, words = FAULTS[fault]
     (root / "points/one.json").write_text(json.dumps(content))
+    with pytest.raises(LayoutError, match=words):
+        TapVid().read(TapVidProtocol(root=str(root)))
+
+
+@pytest.mark.parametrize(
+    ("column", "words"), [("point", "text of more than"), ("x", "text of more than"), ("rows", "rows, at most")]
+)
+def test_a_small_table_of_points_that_unfolds_without_end_is_refused(tmp_path: Path, column: str, words: str) -> None:
+    root, rows = write_points(tmp_path, ("one",)), 3_000_000 if column == "rows" else 100_000
+    (root / "points/one.json").unlink()
+    plain = {"frame": pa.repeat(0, rows), "point": pa.repeat("p", rows), "x": pa.repeat(1.0, rows), "y": pa.repeat(1.0, rows)}
+    text = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows), ["p" * 1_000_000])
+    table = pa.table({**plain, "visible": pa.repeat(True, rows), **({column: text} if column != "rows" else {})})
+    pq.write_table(table, root / "points/one.parquet", store_schema=False, compression="zstd")
     with pytest.raises(LayoutError, match=words):
         TapVid().read(TapVidProtocol(root=str(root)))
 

@@ -119,6 +119,11 @@ def test_the_set_goes_through_summary_page_and_command_as_clips_do(tmp_path: Pat
     assert (folder / "floor/overlays/cat.gif").is_file()
 
 
+def annotate(root: Path, **changed: Any) -> None:
+    path = root / "PairAnnotation/test/000000-bus_b-bus_a:bus.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+
+
 FAULTS = {
     "a missing annotation": (lambda root: next((root / "PairAnnotation/test").iterdir()).unlink(), r"000000-cat_a-cat_b:cat\.json: missing|missing"),
     "a missing image": (lambda root: (root / "JPEGImages/cat/cat_a.jpg").unlink(), r"cat_a\.jpg: missing"),
@@ -131,6 +136,13 @@ FAULTS = {
             json.dumps({"src_kps": [[1, 2]], "trg_kps": [], "trg_bndbox": [0, 0, 1, 1]})
         ),
         r"1 source and 0 target key points",
+    ),
+    "a name that leads elsewhere": (lambda root: annotate(root, src_imname="../bus/bus_a.jpg"), r"is no name of a file"),
+    "an absolute name": (lambda root: annotate(root, src_imname="/etc/hostname"), r"is no name of a file"),
+    "a name longer than any": (lambda root: annotate(root, src_imname="a" * 5000), r"is no name of a file"),
+    "a box without end": (lambda root: annotate(root, trg_bndbox=[0, 0, 1e999, 1]), r"no finite positions"),
+    "nested without end": (
+        lambda root: (root / "PairAnnotation/test/000000-bus_b-bus_a:bus.json").write_text("[" * 100_000), r"RecursionError",
     ),
     "no list": (lambda root: (root / "Layout/large/test.txt").unlink(), r"Layout/large/test\.txt: missing"),
 }  # fmt: skip

@@ -200,8 +200,8 @@ def test_tars_put_together_with_cat_are_read_to_their_end(tmp_path: Path, datase
         list_images(dataset(both.parent, layout="webdataset"))
 
 
-def _pax(size_field: bytes, name: bytes = b"x") -> bytes:
-    """A tar header of an extended header (kind x) whose size field is given."""
+def _pax(size_field: bytes, name: bytes = b"x", kind: bytes = b"x") -> bytes:
+    """A tar header, of an extended header if not said otherwise, whose size field is given."""
     header = bytearray(
         name.ljust(100, b"\0")
         + b"0000644\0"
@@ -210,7 +210,7 @@ def _pax(size_field: bytes, name: bytes = b"x") -> bytes:
         + b"0" * 11
         + b"\0"
         + b" " * 8
-        + b"x"
+        + kind
     )
     header += bytes(512 - len(header))
     header[257:265] = b"ustar\x0000"
@@ -230,6 +230,7 @@ HOSTILE_TARS = {
             bytes(355),
         ]
     ),
+    "a negative size": _pax((-512 & (1 << 96) - 1).to_bytes(12, "big"), b"a.jpg", b"0") * 2 + bytes(1024),
     "pax without equals": _pax(b"00000000010") + b"5 abcdef".ljust(512, b"\0") + bytes(1024),
 }
 

@@ -18,6 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
+from cdgmae.cluster.queue import jobs_of_folder
 from cdgmae.config import Config, ConfigError, load_config
 from cdgmae.runtime.progress import last_progress
 from cdgmae.status.evidence import REMOTE_QUIET_SECONDS, SILENT_END, JobState, judge
@@ -97,6 +98,21 @@ def test_jobs_that_wait_or_run_in_slurm_are_listed_with_their_numbers(tmp_path: 
     assert re.search(r"18 +RUNNING +write_report +.* ago", shown)
     assert "other" not in shown
     assert "20 " not in shown
+
+
+def test_a_queue_that_does_not_answer_is_told_in_a_line_where_jobs_were_submitted_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    command = tmp_path / "bin/squeue"
+    command.parent.mkdir()
+    command.write_text("#!/bin/sh\necho 'squeue: fatal: no source' >&2\nexit 1\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
+    (tmp_path / ".snakemake").mkdir()
+    assert (jobs_of_folder(tmp_path), caplog.messages) == ([], [])
+    (tmp_path / ".snakemake/slurm_logs").mkdir()
+    assert jobs_of_folder(tmp_path) == []
+    assert caplog.messages == ["the queue is not shown, since Slurm does not answer here; `squeue --me` says why"]
 
 
 def test_outputs_that_come_and_go_change_the_counts(config: Config, tmp_path: Path) -> None:

@@ -77,6 +77,16 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_in_a_folder_s_place_is_replaced_and_what_it_leads_to_stays(tmp_path: Path, there: bool) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / ("other" if there else "gone"))
+    with atomic_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
+    assert not (tmp_path / "out").is_symlink()
+
+
 def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     with atomic_folder(tmp_path / "out") as folder:
         (folder / "a").write_text("old")

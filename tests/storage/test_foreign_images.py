@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,26 @@ def test_results_are_bounded_and_an_encoder_s_refusal_is_no_disk_error() -> None
         fit_image(Image.new("RGB", (50, 4000)), "shorter_side", 4096)
     with pytest.raises(ImageError, match=r"cannot be encoded as JPEG \(70000x1"):
         encode_jpeg(Image.new("RGB", (70_000, 1)), 90)
+
+
+def test_what_a_small_jpeg_claims_is_refused_before_it_is_decoded() -> None:
+    data = saved(Image.new("RGB", (4000, 4000)), "JPEG", progressive=True)
+    scan = data[data.rfind(b"\xff\xda") : -2]
+    with pytest.raises(ImageError, match="too many scans"):
+        decode_rgb(data[:-2] + scan * 300 + data[-2:])
+    plain = saved(Image.new("RGB", (64, 64)), "JPEG")
+    size = plain.index(b"\xff\xc0") + 5
+    huge = plain[:size] + b"\xff\xdc\xff\xdc" + plain[size + 4 :]  # 65500 x 65500: 12 GB of pixels
+    with pytest.raises(ImageError, match=r"too many pixels \(65500x65500"):
+        decode_pixels(huge)
+
+
+def test_deep_images_are_scaled_without_a_copy_in_double_precision() -> None:
+    data = saved(Image.fromarray(np.zeros((4000, 4000), np.uint16)), "PNG")
+    tracemalloc.start()
+    decode_rgb(data)
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
 
 
 def test_one_orientation_rule_holds_for_pixels_headers_and_frames(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -14,8 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
-from cdgmae.storage.files.locks import exclusive_writer
+from cdgmae.storage.files.atomic import temporary_name, write_text
+from cdgmae.storage.files.locks import exclusive_writer, is_held
 from cdgmae.storage.files.publishing import published
+from cdgmae.storage.files.records import find_record
 from cdgmae.storage.verify import verify_paths
 from tests.consistency.test_consistency_summary import write_source
 
@@ -64,6 +67,25 @@ def test_who_is_waited_for_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert first.wait() == 0
     assert f"waiting for process {first.pid} on {socket.gethostname()} since 20" in caplog.text
     assert f"writing {tmp_path / 'seed0'}" in caplog.text
+
+
+@pytest.mark.parametrize("code", [errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS])
+def test_without_locks_the_work_goes_on_with_a_warning_and_leaves_files_that_others_may_be_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    def impossible(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", impossible)
+    output = tmp_path / "table.parquet"
+    of_another = temporary_name(output)
+    of_another.write_text("half")
+    with published(output):
+        assert not is_held(output)
+        write_text(output, "whole")
+    assert f"{tmp_path} is on a file system without locks ({os.strerror(code)})" in caplog.text
+    assert (output.read_text(), of_another.read_text()) == ("whole", "half")
+    assert find_record(output) is not None
 
 
 def test_two_runs_on_one_work_folder_come_one_after_the_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
+import cdgmae
 from cdgmae.cli import app
+from cdgmae.storage.files.atomic import write_text
+from cdgmae.storage.files.command_line import note_command_line
+from cdgmae.storage.files.publishing import published
+from cdgmae.storage.verify import verify_paths
 from tests.shards.drawn_images import image_bytes
 
 FOLDER = "results/shards/photos"
@@ -67,7 +74,8 @@ def test_the_way_back_ends_at_the_images(place: Path) -> None:
         (1, "results/consistency/crops/00001.parquet"), (2, f"{FOLDER}/00001.tar"), (3, f"{FOLDER}/manifest.parquet"),
     ]  # fmt: skip
     assert found[4]["record"] is None
-    assert all(step["record"]["version"] and step["digest"] for step in found[1:4])
+    assert all(step["record"]["version"] for step in found[1:4])
+    assert all(len(step["digest"]) == 64 for step in found[1:])
     text = run("provenance", "results/consistency/summary.parquet")
     assert f"{place}/photos" in text
     assert "no record: not made here" in text
@@ -86,3 +94,22 @@ def test_a_file_of_nobody_has_no_past_and_an_absent_one_is_an_error(place: Path)
     assert [step["record"] for step in steps("photos/0.jpg")] == [None]
     done = CliRunner().invoke(app, ["provenance", "results/nothing"])
     assert "no such file" in str(done.exception)
+
+
+def test_a_folder_has_the_way_back_of_its_record_or_names_its_results(place: Path) -> None:
+    shutil.rmtree("results/consistency/crops")
+    (place / "results/consistency/crops").mkdir()
+    with published(Path("results/report"), inputs=[]):
+        write_text(Path("results/report/figures/a.svg"), "x")
+    assert [step["path"] for step in steps("results/report/figures")] == ["results/report/figures"]
+    assert steps("results/report/figures")[0]["record"]["version"]
+    with pytest.raises(ValueError, match=r"is a folder of .* results.*`cdgmae provenance results/consistency/summary.csv`"):
+        CliRunner().invoke(app, ["provenance", "results"], catch_exceptions=False)
+
+
+def test_images_packed_from_python_have_a_record(place: Path) -> None:
+    note_command_line([])  # no command runs, unlike in the tests before
+    cdgmae.pack_images({"a": Image.new("RGB", (8, 8))}, "packed")
+    (step,) = steps("packed/00000.tar")
+    assert step["record"]["command"][0] == "python"
+    assert [finding.recorded for finding in verify_paths([Path("packed")])] == [True]

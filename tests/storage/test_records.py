@@ -20,8 +20,9 @@ from cdgmae.storage.files.atomic import atomic_folder, write_text
 from cdgmae.storage.files.publishing import once_recorded, published
 from cdgmae.storage.files.records import find_record, read_record, record_path
 from cdgmae.storage.image_shards import index_path
+from cdgmae.storage.repair import repair
 from cdgmae.storage.tables import write_csv, write_table
-from cdgmae.storage.verify import repair, verify_paths
+from cdgmae.storage.verify import verify_paths
 from cdgmae.training.metrics import METRICS_SCHEMA
 from tests.generators.conftest import KEYS, write_shard
 from tests.shards.drawn_images import image_bytes
@@ -137,9 +138,48 @@ def test_repair_deletes_what_the_workflow_makes_again_and_nothing_else(whole: Pa
     assert done.exit_code == 1
     gone = before - set(tmp_path.rglob("*"))
     report = {path for path in gone if results / "report" in path.parents}
-    assert gone - report == {results / "pretrain/r/seed0/config.json", results / "consistency/s/.00000.record.json"}
+    assert gone - report == {results / "pretrain/r/seed0/config.json"}
     assert not (results / "report").exists()
-    assert repair(verify_paths([results])) == []
+    told = done.output.splitlines()
+    assert not any("ok" in line.split() for line in told)
+    assert [line.split()[0] for line in told[-4:]] == ["deleted", "deleted", "written", "Next,"]
+    assert "snakemake --cores all" in told[-1]
+    assert repair(verify_paths([results])) == ([], [], [])
+
+
+def test_a_lost_or_damaged_record_is_written_anew(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(whole, "results")
+    records = ["consistency/s/.00000.record.json", "shards/demo/.bad_images.record.json", "pretrain/r/seed0/.record.json"]
+    former = {name: Path("results", name).read_text() for name in records}
+    kept = Path("work/finished/consistency/s/00000.parquet", "0" * 32, "record.json")
+    write_text(kept, json.dumps({"files": {}, "records": {".00000.record.json": former[records[0]]}}))
+    Path("results", records[0]).write_text("{")
+    for name in records[1:]:
+        Path("results", name).unlink()
+    done = CliRunner().invoke(app, ["verify", "--repair", "results"])
+    assert done.output.count("written anew") == len(records)
+    assert Path("results", records[0]).read_text() == former[records[0]]
+    for name in records[1:]:
+        assert json.loads(Path("results", name).read_text())["files"] == json.loads(former[name])["files"]
+    assert all(finding.ok and finding.recorded for finding in verify_paths([Path("results")]))
+    told = CliRunner().invoke(app, ["provenance", "results/pretrain/r/seed0/encoder.safetensors"]).output
+    assert "its record was lost and written anew on" in told
+
+
+def test_what_nothing_can_make_again_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    table = Path("results/consistency/s/00000.parquet")
+    with published(table, inputs=[Path("photos")]):
+        tables(table)
+    table.write_bytes(b"cut")
+    Path("photos").rename("elsewhere")
+    done = CliRunner().invoke(app, ["verify", "--repair", "results"])
+    assert f"kept {table}: nothing can make it again, since photos is gone." in done.output
+    assert table.read_bytes() == b"cut"
+    Path("elsewhere").rename("photos")
+    assert f"deleted {table}" in CliRunner().invoke(app, ["verify", "--repair", "results"]).output
 
 
 def test_a_failed_attempt_keeps_the_record_of_what_it_did_not_touch(tmp_path: Path) -> None:

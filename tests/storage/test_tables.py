@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cdgmae import __version__
@@ -48,6 +49,16 @@ def test_missing_truncated_and_foreign_files_are_named(tmp_path: Path) -> None:
     for action in (read_table, table_facts):
         with pytest.raises(TableError, match=r"t\.parquet"):
             action(path)
+
+
+def test_a_small_file_that_claims_a_billion_rows_is_not_read(tmp_path: Path) -> None:
+    path, schema = tmp_path / "t.parquet", pa.schema([("key", pa.string())])
+    rows = pa.table({"key": pa.repeat("a", 1 << 20)}, schema=schema)
+    with pq.ParquetWriter(path, schema) as writer:
+        for _ in range(2):
+            writer.write_table(rows)
+    with pytest.raises(TableError, match=r"t\.parquet cannot be read as a table: 2097152 rows in \d+ bytes"):
+        read_table(path)
 
 
 def test_csv_is_for_people(tmp_path: Path) -> None:

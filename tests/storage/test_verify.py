@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
+from cdgmae.storage.files.records import record_path, write_record
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter, index_path
 from cdgmae.storage.tables import write_table
 from cdgmae.storage.verify import Finding, files_to_verify, verify_file, verify_paths
@@ -87,6 +88,31 @@ def test_half_a_shard_is_found_from_either_side(shard: Path) -> None:
     index.write_bytes(kept)
     shard.unlink()
     assert "without its tar" in verify_file(index).problems[0]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "recorded"), [("tar", True), ("parquet", True), ("tar parquet", True), ("tar", False), ("parquet", False)]
+)
+def test_of_a_shard_exactly_what_is_damaged_is_deleted(shard: Path, damaged: str, recorded: bool) -> None:
+    place = shard.parent / "results/shards/a"
+    place.mkdir(parents=True)
+    tar = place / "00000.tar"
+    shard.replace(tar)
+    index_path(shard).replace(index_path(tar))
+    if recorded:
+        write_record(record_path(tar), [tar, index_path(tar)], {})
+    assert verify_file(tar).ok
+    if "tar" in damaged:
+        content = bytearray(tar.read_bytes())
+        content[content.index(b"CCCC") + 5] ^= 1
+        tar.write_bytes(content)
+    if "parquet" in damaged:
+        if recorded:
+            index_path(tar).write_bytes(index_path(tar).read_bytes()[:-20])
+        else:
+            change_index(tar, "length", 5)
+    finding = verify_file(tar)
+    assert [path.suffix[1:] for path in finding.deletes] == damaged.split(), finding
 
 
 def test_folders_are_walked_and_each_shard_counts_once(shard: Path) -> None:

@@ -247,6 +247,10 @@ def test_only_safetensors_and_no_foreign_code(variations: Path, tmp_path: Path) 
     with pytest.raises(ValueError, match=r"brings code of its own \(unet\)"):
         PipelineRecipe(variation_settings(foreign)).open(CPU)
     (foreign / "model_index.json").write_text(json.dumps(index))
+    (foreign / "unet" / "model_index.json").write_text(json.dumps({"vae": ["antigravity", "X"]}))
+    with pytest.raises(ValueError, match=r"brings code of its own \(unet/model_index\.json\)"):
+        PipelineRecipe(variation_settings(foreign)).open(CPU)
+    (foreign / "unet" / "model_index.json").unlink()
     (foreign / "unet" / "own.py").write_text("")
     with pytest.raises(ValueError, match=r"brings code of its own \(\.py files\)"):
         PipelineRecipe(variation_settings(foreign)).open(CPU)

@@ -88,6 +88,13 @@ def test_commands_go_by_the_last_run_and_say_so(tmp_path: Path, monkeypatch: pyt
     assert said("config", "diff")[0].startswith("no key differs from mine.yaml (last run")
     (tmp_path / "mine.yaml").write_text("propagation: {datasets: {davis: {root: b}}, encoders: {floor: {pixels: 8}}}\n")
     assert said("config", "diff")[0] == "propagation.datasets.davis.root: a -> b\n"
+    assert (
+        said("status")[1]
+        .splitlines()[1]
+        .startswith("the next run goes by mine.yaml as it is now (propagation.datasets.davis.root: a -> b); `cdgmae config diff`")
+    )
+    with pytest.raises(ValueError, match="--folder /nope: there is no such folder"):
+        CliRunner().invoke(app, ["status", "--folder", "/nope"], catch_exceptions=False)
     (tmp_path / "other.yaml").write_text("propagation: {datasets: {davis: {root: b}}, encoders: {floor: {pixels: 16}}}\n")
     assert said("config", "diff", "mine.yaml", "other.yaml")[0] == "propagation.encoders.floor.pixels: 8 -> 16\n"
     assert json.loads(said("config", "diff", "other.yaml", "--json")[0].splitlines()[-1])["changed"] == [

@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 
 from cdgmae.config import load_config
+from cdgmae.demo.draw import draw_demo
+from cdgmae.settings.demo import DemoSettings
 from cdgmae.status.evidence import judge
 from cdgmae.status.expected import expected_jobs
 from cdgmae.status.plan import read_plan
@@ -212,6 +214,29 @@ def test_the_file_of_one_run_asks_for_a_lost_shard_of_its_images(tree: Workplace
     target = "results/pretrain/crops/seed0/encoder.safetensors"
     with set_aside(tree.folder / "results/shards/photos/00001.tar"):
         assert planned(tree, target) == {"write_shard photos 00001", "summarise_shards photos", "pretrain_encoder crops 0"}
+
+
+@pytest.mark.parametrize("kind", ["images/*/*.JPEG", "DAVIS/**/*.jpg", "JHMDB/**/*.mat"])
+def test_a_file_of_the_demo_data_that_is_gone_is_drawn_again(drawn: Workplace, kind: str) -> None:
+    manifest = "results/shards/demo/manifest.parquet"
+    with set_aside(next((drawn.folder / "data/demo").glob(kind))):
+        assert planned(drawn, manifest) == {"draw_demo_data", "write_manifest demo"}
+    assert planned(drawn, manifest) == set()
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """The demo data, and a manifest that is held for made of it."""
+    place = Workplace(tmp_path_factory.mktemp("demo"))
+    config = tiny_config()
+    place.write_config(config)
+    draw_demo(DemoSettings.checked(config["demo"] | {"directory": str(place.folder / "data/demo")}, "test"), config["seed"])
+    for name in ("manifest.parquet", "left_out.csv"):
+        (place.folder / "results/shards/demo").mkdir(parents=True, exist_ok=True)
+        (place.folder / "results/shards/demo" / name).touch()
+    done = place.run("--touch", "--forceall", "--quiet", "all", "results/shards/demo/manifest.parquet")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return place
 
 
 CHANGES = {

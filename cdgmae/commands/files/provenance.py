@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 def provenance(
-    file: Annotated[Path, typer.Argument(help="A result, e.g. results/pretrain/cdg/seed0/encoder.safetensors.")],
+    file: Annotated[Path, typer.Argument(help="A result, file or folder, e.g. results/pretrain/cdg/seed0.")],
 ) -> None:
     """Say where a result comes from: the command that made it and its inputs, back to the source images.
 
     Each step shows when, by which version (git revision, + for changed files), with which settings, seed, libraries and on which machine it
-    was made, told by the records that lie beside results. An input that was made anew since is marked.
+    was made, told by the records that lie beside results. An input that was made anew since is marked. Source images are told from others by
+    their names and sizes; the sha256 of each packed one stands in its shard's index.
 
     Example: cdgmae provenance results/propagation/cdg/davis.parquet
     """
@@ -48,6 +49,8 @@ def _lines(origin: Origin) -> list[str]:
     if facts is None:
         known = f", as read: {origin.digest[:12]}" if origin.digest else ""
         return [head, f"  no record: not made here{known}"]
+    if facts.get("renewed"):
+        return [head, f"  how it was made is not known: its record was lost and written anew on {facts['finished']}"]
     revision = f" (git {facts['git'][:12]}{'+' if facts['git_dirty'] else ''})" if facts.get("git") else ""
     libraries = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
     return [

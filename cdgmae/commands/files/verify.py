@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from cdgmae.commands.options import json_wanted, print_result
 from cdgmae.names import RESULTS
@@ -15,7 +15,10 @@ from cdgmae.status.undeclared import Undeclared, removal_lines, undeclared_resul
 from cdgmae.workflow.last_run import read_last_run
 
 if TYPE_CHECKING:
+    from cdgmae.storage.repair import Repair
     from cdgmae.storage.verify import Finding
+
+SHOWN_UNRECORDED = 3
 
 
 def verify(
@@ -25,12 +28,13 @@ def verify(
     """Re-check results from their bytes: every file against the sha256 that was recorded when it was written.
 
     Folders are walked and links followed. Shards, tables, safetensors and JSON are checked by their form too, which says what is damaged
-    in them and serves files that no record knows (of earlier versions). Ends with exit code 1 and the list of problems if any file is not
-    whole, and with the commands that delete what is damaged, so that the next run of the workflow makes it again; --repair runs them.
+    in them and serves files that no record knows (of earlier versions). Prints what is not whole and ends with exit code 1 then, and with the
+    commands that delete it, so that the next run of the workflow makes it again; --repair runs them, and writes records anew that are damaged
+    or lost. What cannot be made again, since its source is gone, is kept.
     """
     from cdgmae.runtime.progress import ProgressMeter
+    from cdgmae.storage.repair import repair as repair_damaged
     from cdgmae.storage.verify import files_to_verify, verify_file
-    from cdgmae.storage.verify import repair as delete_damaged
 
     files = files_to_verify(paths)
     if not files:
@@ -40,28 +44,33 @@ def verify(
         for path in files:
             findings.append(verify_file(path))
             meter.advance()
-    problems = [f"{finding.path}: {problem}" for finding in findings for problem in finding.problems]
-    repairs = list(dict.fromkeys(finding.repair for finding in findings if finding.repair is not None))
+    bad = [finding for finding in findings if not finding.ok]
+    unrecorded = [finding.path for finding in findings if not finding.recorded and finding.kind not in ("missing", "record")]
+    done = repair_damaged(findings, paths) if repair else None
     if json_wanted():
-        bad_files = sum(not finding.ok for finding in findings)
-        unrecorded = [finding.path for finding in findings if not finding.recorded]
-        facts = {
-            "files": len(findings),
-            "bad_files": bad_files,
-            "problems": problems,
-            "repairs": repairs,
-            "unrecorded": unrecorded,
-        }
-        print_result(facts)
+        _print_facts(findings, bad, unrecorded, done)
     else:
-        _show_findings(findings, repairs)
-        for line in removal_lines(_undeclared(paths)):
+        for line in [*removal_lines(_undeclared(paths)), *_finding_lines(findings, bad, unrecorded), *_next_lines(bad, done)]:
             typer.echo(line)
-    if repair:
-        for deleted in delete_damaged(findings):
-            typer.echo(f"deleted {deleted}", err=json_wanted())
-    if problems:
+    if bad:
         raise typer.Exit(1)
+
+
+def _print_facts(findings: list[Finding], bad: list[Finding], unrecorded: list[str], done: Repair | None) -> None:
+    print_result(
+        {
+            "files": len(findings),
+            "bad_files": len(bad),
+            "problems": [f"{finding.path}: {problem}" for finding in bad for problem in finding.problems],
+            "repairs": _repairs(bad),
+            "unrecorded": unrecorded,
+            **({"repaired": done._asdict()} if done is not None else {}),
+        }
+    )
+
+
+def _repairs(bad: list[Finding]) -> list[str]:
+    return list(dict.fromkeys(finding.repair for finding in bad if finding.repair is not None))
 
 
 def _undeclared(paths: list[Path]) -> list[Undeclared]:
@@ -71,23 +80,28 @@ def _undeclared(paths: list[Path]) -> list[Undeclared]:
     return [entry for folder, run in runs if run is not None for entry in undeclared_results(run.config, folder)]
 
 
-def _show_findings(findings: list[Finding], repairs: list[str]) -> None:
-    console = Console(soft_wrap=True)
-    for finding in findings:
-        mark = "[green]ok [/green]" if finding.ok else "[red]bad[/red]"
-        console.print(
-            f"  {mark} {escape(finding.path)}  [dim]{escape(finding.kind)}: {escape(finding.detail)}[/dim]", highlight=False
-        )
-        for problem in finding.problems:
-            console.print(f"        {escape(problem)}", highlight=False)
-    bad = sum(not finding.ok for finding in findings)
-    unrecorded = sum(not finding.recorded and finding.kind not in ("missing", "record") for finding in findings)
-    by_form = f"; {unrecorded} checked by their form alone, as no record has their sha256" if unrecorded else ""
-    console.print(f"{len(findings)} file(s) checked, {bad} with problems{by_form}", highlight=False)
-    if repairs:
-        console.print(
-            "Delete what is damaged (--repair does it), and the same run of the workflow again makes it and what follows:",
-            highlight=False,
-        )
-        for command in repairs:
-            console.print(f"    {escape(command)}", highlight=False)
+def _finding_lines(findings: list[Finding], bad: list[Finding], unrecorded: list[str]) -> Iterator[str]:
+    for finding in bad:
+        yield f"  bad {finding.path} ({finding.kind})"
+        yield from (f"        {problem}" for problem in finding.problems)
+    yield f"{len(findings)} file(s) checked, " + (f"{len(bad)} with problems" if bad else "all whole")
+    if unrecorded:
+        some = ", ".join(unrecorded[:SHOWN_UNRECORDED]) + (", ..." if len(unrecorded) > SHOWN_UNRECORDED else "")
+        yield f"{len(unrecorded)} of them checked by their form alone, as no record has their sha256 (--repair records it): {some}"
+
+
+def _next_lines(bad: list[Finding], done: Repair | None) -> Iterator[str]:
+    """What to do about damage; of a repair what was done, and how to go on."""
+    if done is None:
+        if repairs := _repairs(bad):
+            yield "Delete what is damaged (--repair does it), and the same run of the workflow again makes it and what follows:"
+            yield from (f"    {command}" for command in repairs)
+        return
+    yield from (f"deleted {path}" for path in done.deleted)
+    yield from (f"written anew {path}" for path in done.renewed)
+    for path, source in done.kept:
+        yield f"kept {path}: nothing can make it again, since {source} is gone. Bring that back, and repair again."
+    if done.deleted:
+        last = read_last_run()
+        files = ["--configfile", *last.files] if last is not None and last.files != ("config.yaml",) else []
+        yield f"Next, the same run again: {shlex.join(['snakemake', '--cores', 'all', *files])}"

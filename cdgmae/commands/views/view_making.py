@@ -19,6 +19,7 @@ from cdgmae.commands.options import (
     parse_runtime,
     print_result,
     read_values,
+    refuse_failed_data_set,
 )
 from cdgmae.settings.reading.messages import did_you_mean
 from cdgmae.views.sources.view_kinds import KINDS
@@ -67,6 +68,7 @@ def make(
 
     views = parse_views(settings, batch_size=batch_size, max_bad_fraction=max_bad_fraction)
     given = parse_inputs(inputs or [])
+    refuse_failed_data_set(shard)
     job = ViewJob(
         seed=seed, shard=shard, all_shards=find_shards(given.get("shards", shard.parent)), output=output,
         work=work or output.parent / f".work-{output.stem}", inputs=given, runtime=parse_runtime(runtime, device, precision, threads),

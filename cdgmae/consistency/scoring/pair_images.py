@@ -13,9 +13,9 @@ from PIL import Image
 from cdgmae.models.normalisation import square
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.consistency import CropDrawSettings
-from cdgmae.storage.bags import MAX_PIXELS, Bags
+from cdgmae.storage.bags import Bags
 from cdgmae.storage.media.crop_boxes import SamplePlan, plan_crop_pair
-from cdgmae.storage.media.images import ImageError, decode_rgb
+from cdgmae.storage.media.images import MAX_STORED_PIXELS, ImageError, decode_rgb
 
 CROP_STREAM = "consistency/crops"
 
@@ -128,7 +128,7 @@ class CropBags:
     def load(self, key: str) -> LoadedBag:
         """See `BagLoader`."""
         try:
-            image = decode_rgb(self._images.read_checked(self._images.position(key)), MAX_PIXELS)
+            image = decode_rgb(self._images.read_checked(self._images.position(key)), MAX_STORED_PIXELS)
         except ImageError as error:
             return LoadedBag(key, [BagImage(index, reason=f"real image: {error}") for index in self.view_indices(key)])
         crops: list[Image.Image] = []
@@ -148,7 +148,7 @@ def prepare_image(data: bytes, image_size: int) -> Image.Image:
     Raises:
         ImageError: if the bytes are no whole image.
     """
-    return square(decode_rgb(data, MAX_PIXELS), image_size)
+    return square(decode_rgb(data, MAX_STORED_PIXELS), image_size)
 
 
 def cut_crops(image: Image.Image, plan: SamplePlan, image_size: int) -> list[Image.Image]:

@@ -110,6 +110,12 @@ def _check_kind(path: Path) -> None:
 def _load_inert(path: Path) -> Any:
     """`torch.load` with `weights_only=True`, objects of known packages replaced by placeholders."""
     zipped = zipfile.is_zipfile(path)
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise CheckpointError(
+                    f"{path} is compressed, which torch never writes and which may unfold without end; save it anew"
+                )
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipped else list(LEGACY_NAMES)
     foreign = [name for name in names if name.split(".")[0] not in INERT_PACKAGES and name not in INERT_NAMES]
     if foreign:
@@ -120,7 +126,27 @@ def _load_inert(path: Path) -> Any:
         (_plain_dict if name == "collections.defaultdict" else type("Inert", (_Inert,), {}), name) for name in names
     ]
     with torch.serialization.safe_globals(placeholders):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    _refuse_claims(path, content)
+    return content
+
+
+def _refuse_claims(path: Path, content: Any) -> None:
+    """Refuse tensors that are more than the file holds: a few bytes repeated without end, or sparse."""
+    pending, seen = [content], set[int]()
+    while pending:
+        value = pending.pop()
+        if id(value) in seen:  # containers may hold themselves
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict | list | tuple):
+            pending += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, torch.Tensor) and (
+            value.layout != torch.strided or value.nbytes > value.untyped_storage().nbytes()
+        ):
+            raise CheckpointError(
+                f"{path}: a tensor of shape {list(value.shape)} is sparse or repeats its values; save dense weights"
+            )
 
 
 def _first_line(error: Exception) -> str:

@@ -11,10 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from cdgmae.storage.media.clips import temporal_key
-from cdgmae.storage.media.images import upright_size
+from cdgmae.storage.media.images import ImageError, open_image, upright_size
 
 FRAME_ENDINGS = (".jpg", ".jpeg", ".png")
 TAIL_BYTES = 4096
@@ -96,7 +94,7 @@ def read_headers(files: Iterable[Path], problems: list[str]) -> dict[Path, Heade
     headers: dict[Path, Header] = {}
     for path in files:
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 palette = image.getpalette("RGB") if image.mode == "P" else None
                 width, height = upright_size(image)
                 headers[path] = Header((height, width), image.mode, bytes(palette or ()))
@@ -105,10 +103,8 @@ def read_headers(files: Iterable[Path], problems: list[str]) -> dict[Path, Heade
                 problems.append(
                     f"{path}: ends too early, only a part of it was copied; copy it again from the data set's archive"
                 )
-        except OSError as error:
-            problems.append(
-                f"{path}: cannot be read as an image ({type(error).__name__}); copy it again from the data set's archive"
-            )
+        except (OSError, ImageError) as error:
+            problems.append(f"{path}: cannot be read as an image ({error}); copy it again from the data set's archive")
     return headers
 
 

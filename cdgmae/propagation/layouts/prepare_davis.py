@@ -20,7 +20,7 @@ from cdgmae.propagation.layouts.image_files import show_size
 from cdgmae.propagation.layouts.labelled_clip import LabelledClip
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.storage.files.atomic import explain_write_errors, write_bytes, write_text
-from cdgmae.storage.media.images import upright
+from cdgmae.storage.media.images import ImageError, open_image, upright
 
 PREPARED_SIZE = (480, 880)
 JPEG_QUALITY = 75
@@ -126,9 +126,9 @@ def resized_bytes(path: Path, ending: str) -> bytes:
     """
     buffer = io.BytesIO()
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             resized = upright(image).resize((PREPARED_SIZE[1], PREPARED_SIZE[0]), Image.Resampling.NEAREST)
-    except OSError as error:
+    except (OSError, ImageError) as error:
         raise ValueError(f"{path} cannot be read ({error}); copy it again from the data set's archive") from None
     if ending == ".jpg":
         resized.convert("RGB").save(buffer, format="JPEG", quality=JPEG_QUALITY)

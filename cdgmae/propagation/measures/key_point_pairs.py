@@ -29,6 +29,7 @@ from cdgmae.propagation.engine.frames import embed_frames, grid_of, input_sides
 from cdgmae.propagation.layouts.image_files import read_headers, show_size
 from cdgmae.propagation.layouts.labelled_clip import check_root, listed_names, raise_problems
 from cdgmae.propagation.tracks.tracking import sample_features
+from cdgmae.storage.media.images import decode_rgb
 
 logger = logging.getLogger("cdgmae")
 
@@ -39,6 +40,8 @@ COLON_SUBSTITUTES = (":", "_", "-", "\uf03a", "")
 """What stands for the colon in the names of annotation files; some file systems have none."""
 
 WHITE = (255, 255, 255)
+LONGEST_NAME = 255
+SHOWN = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ def read_pairs(root: Path, layout: str, split: str) -> list[PairGroup]:
         path, category = _annotation(folder, name, ending), name.rpartition(":")[2]
         try:
             pair = _read_pair(root / "JPEGImages" / category, path, name)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             problems.append(
                 f"{path}: {type(error).__name__}: {error}" if not isinstance(error, FileNotFoundError) else f"{path}: missing"
             )
@@ -126,6 +129,12 @@ def _annotation(folder: Path, name: str, ending: str) -> Path:
     return folder / f"{ending.join(name.rsplit(':', 1))}.json"
 
 
+def _image_file(images: Path, name: object) -> Path:
+    if not isinstance(name, str) or Path(name).name != name or len(name.encode()) > LONGEST_NAME:
+        raise ValueError(f"image name {str(name)[:SHOWN]!r} is no name of a file in {images}")
+    return images / name
+
+
 def _read_pair(images: Path, path: Path, name: str) -> ImagePair:
     values = json.loads(path.read_text(encoding="utf-8"))
     points = [np.asarray(values[key], dtype=np.float64).reshape(-1, 2) for key in ("src_kps", "trg_kps")]
@@ -134,10 +143,10 @@ def _read_pair(images: Path, path: Path, name: str) -> ImagePair:
             f"{len(points[0])} source and {len(points[1])} target key points; equal numbers, at least one, are needed"
         )
     x1, y1, x2, y2 = (float(value) for value in values["trg_bndbox"])
-    if not (np.isfinite(points).all() and x2 > x1 and y2 > y1):
+    if not (np.isfinite([*points[0].flat, *points[1].flat, x1, y1, x2, y2]).all() and x2 > x1 and y2 > y1):
         raise ValueError("key points or the box of the target are no finite positions")
     source_size, target_size = ((int(values[key][1]), int(values[key][0])) for key in ("src_imsize", "trg_imsize"))
-    source, target = (images / str(values[key]) for key in ("src_imname", "trg_imname"))
+    source, target = (_image_file(images, values[key]) for key in ("src_imname", "trg_imname"))
     return ImagePair(name, source, target, source_size, target_size, points[0], points[1], max(x2 - x1, y2 - y1))
 
 
@@ -237,8 +246,7 @@ class PairPredictions:
         pair, height = self.group.pairs[index], longer_side // 2
         halves, scales = [], []
         for path in (pair.source, pair.target):
-            with Image.open(path) as image:
-                half = image.convert("RGB")
+            half = decode_rgb(path.read_bytes())
             scales.append(min(height / half.width, height / half.height))
             halves.append(half.resize((max(1, round(half.width * scales[-1])), max(1, round(half.height * scales[-1])))))
         canvas = Image.new("RGB", (2 * height, height))

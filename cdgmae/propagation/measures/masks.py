@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from cdgmae.propagation.engine.resizing import resize_bilinear, resize_nearest
-from cdgmae.storage.media.images import upright
+from cdgmae.storage.media.images import ImageError, open_image, upright
 
 Ids = npt.NDArray[np.uint8]
 INDEXED_MODES = ("P", "L")
@@ -49,10 +49,10 @@ def read_annotation(path: Path) -> Annotation:
         ValueError: if the file is missing, broken, or holds colours instead of ids.
     """
     try:
-        with Image.open(path) as stored:
+        with open_image(path) as stored:
             stored.load()
             image = upright(stored)
-    except OSError as error:
+    except (OSError, ImageError) as error:
         raise ValueError(f"annotation {path} cannot be read ({error}); copy it again from the data set's archive") from None
     return to_annotation(image, f"annotation {path}")
 

@@ -21,7 +21,7 @@ from cdgmae.propagation.layouts.labelled_clip import LabelledClip
 from cdgmae.propagation.measures.joints import BOX_SHARE, JOINT_NAMES, LIMBS, Coordinates
 from cdgmae.propagation.measures.masks import VOID, Ids, read_annotation
 from cdgmae.storage.files.atomic import atomic_file
-from cdgmae.storage.media.images import upright
+from cdgmae.storage.media.images import decode_rgb
 
 FORMATS = ("gif", "mp4")
 LONGER_SIDE = 640
@@ -151,11 +151,10 @@ def dot(
 
 def canvas(path: Path, longer_side: int) -> Image.Image:
     """A frame with its longer side at `longer_side` and even sides, as video codecs want them."""
-    with Image.open(path) as stored:
-        image = upright(stored)
-        factor = longer_side / max(image.size)
-        width, height = (max(2, 2 * round(side * factor / 2)) for side in image.size)
-        return image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+    image = decode_rgb(path.read_bytes())
+    factor = longer_side / max(image.size)
+    width, height = (max(2, 2 * round(side * factor / 2)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def _fit(ids_HW: Ids, size: tuple[int, int]) -> Ids:

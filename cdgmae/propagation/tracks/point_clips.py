@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -25,6 +26,7 @@ LAYOUT = (
     '{"frame": 0, "point": "left paw", "x": 10.5, "y": 20, "visible": true}, optionally with "size"'
 )
 POINT_COLUMNS = ("frame", "point", "x", "y", "visible")
+MAX_ROWS, MAX_TEXT_BYTES = 2_000_000, 1000
 ENDINGS = (".json", ".parquet")
 
 
@@ -127,13 +129,28 @@ def read_tracks(clip: LabelledClip) -> PointTracks:
 def _read_rows(path: Path) -> list[Any]:
     try:
         if path.suffix == ".parquet":
-            return list(pq.read_table(path).to_pylist())
+            return _bounded_rows(path)
         rows = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, pa.ArrowException) as error:
         raise ValueError(f"{path}: cannot be read ({error})") from None
     if not isinstance(rows, list):
         raise ValueError(f"{path}: holds {type(rows).__name__}, expected a list of points")
     return rows
+
+
+def _bounded_rows(path: Path) -> list[Any]:
+    """The rows of a Parquet file, which in a few bytes can claim gigabytes of rows or of text: text is looked at before it is repeated."""
+    columns = [name for name in (*POINT_COLUMNS, "size") if name in pq.read_schema(path).names]
+    with pq.ParquetFile(path, read_dictionary=columns) as file:
+        if file.metadata.num_rows > MAX_ROWS:
+            raise ValueError(f"{file.metadata.num_rows} rows, at most {MAX_ROWS} are read")
+        table = file.read(columns=columns)
+    for column in table.columns:
+        for chunk in column.chunks:
+            text = chunk.dictionary if pa.types.is_dictionary(chunk.type) else None
+            if text is not None and (pc.max(pc.binary_length(text)).as_py() or 0) > MAX_TEXT_BYTES:
+                raise ValueError(f"text of more than {MAX_TEXT_BYTES} bytes")
+    return list(table.to_pylist())
 
 
 def _checked_rows(path: Path, rows: list[Any], num_frames: int) -> Iterator[tuple[int, str, float, float, bool, float]]:

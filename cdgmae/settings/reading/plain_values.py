@@ -14,9 +14,24 @@ MAX_VALUES = 100_000
 """Most values that settings may unfold to; a file of 460 bytes can refer to itself into billions."""
 
 MAX_DEPTH = 50
+MAX_TEXT = 2_000_000
+"""Most characters of YAML, of which a few hundred thousand are read per second."""
 
 ENCODINGS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 """Marks at the start of a file -> its encoding; Windows' shells write UTF-16."""
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, in which mappings merged by `<<` cannot double without end."""
+
+    merged = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Write merged mappings out."""
+        super().flatten_mapping(node)
+        self.merged += len(node.value)
+        if self.merged > MAX_VALUES:
+            raise yaml.YAMLError(f"more than {MAX_VALUES:,} values, merged by <<")
 
 
 def read_yaml(path: Path) -> Any:
@@ -41,9 +56,11 @@ def read_yaml_text(text: str, origin: str) -> Any:
     Raises:
         ValueError: if it is no YAML, or unfolds to more than settings can be.
     """
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"{origin} has {len(text):,} characters; settings have at most {MAX_TEXT:,}")
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        values = yaml.load(text, _PlainLoader)
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{origin} is not valid YAML: {error}") from None
     except RecursionError:
         raise ValueError(f"{origin} is nested too deep; settings have at most {MAX_DEPTH} levels") from None
@@ -59,7 +76,7 @@ def read_json(text: str, origin: str) -> Any:
     """
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{origin} is not valid JSON: {error}") from None
     except RecursionError:
         raise ValueError(f"{origin} is nested too deep; settings have at most {MAX_DEPTH} levels") from None

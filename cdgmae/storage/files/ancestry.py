@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cdgmae.names import RECORD_SUFFIX, RESULTS
+from cdgmae.names import RECORD_SUFFIX, RECORDED_FOLDERS, RESULTS, folder_with
 from cdgmae.storage.files.records import Record, find_record, read_record
+
+SHOWN_RESULTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +36,21 @@ class Origin:
 
 
 def ancestry(file: Path) -> Iterator[Origin]:
-    """The steps from a file back to what nothing here made, each input below what was made from it; what was shown is not followed again.
+    """The steps from a file or folder back to what nothing here made, each input below what was made from it; what was shown is not followed again.
 
     Raises:
-        ValueError: if there is no such file, or a record on the way is damaged.
+        ValueError: if there is no such file, it is a folder of several results, or a record on the way is damaged.
     """
     if not file.exists():
         raise ValueError(
             f"{file}: there is no such file or folder; give a result, e.g. results/pretrain/NAME/seed0/encoder.safetensors"
         )
+    if file.is_dir() and _record_and_others(file)[0] is None and (records := sorted(file.rglob(f".*{RECORD_SUFFIX}"))):
+        results = dict.fromkeys(
+            path.parent if path.name == RECORD_SUFFIX else path.parent / next(iter(read_record(path).files)) for path in records
+        )
+        named = ", ".join(f"`{shlex.join(['cdgmae', 'provenance', str(path)])}`" for path in list(results)[:SHOWN_RESULTS])
+        raise ValueError(f"{file} is a folder of {len(results)} results, each with its own way back; ask for one: {named}")
     yield from _follow(file, 0, "", _root_of(file), set())
 
 
@@ -59,11 +68,12 @@ def _follow(path: Path, depth: int, digest: str, root: Path, seen: set[Path]) ->
 
 
 def _record_and_others(path: Path) -> tuple[Record | None, int]:
-    """The record of a file or folder; of a folder of results that has none itself that of its first shard, and how many more there are."""
+    """The record of a file or folder; of a folder of shards, which has none itself, that of the first, and how many more there are."""
     if not path.is_dir():
         return (find_record(path) if path.exists() else None), 0
-    if (path / RECORD_SUFFIX).is_file():
-        return read_record(path / RECORD_SUFFIX), 0
+    around = folder_with(path / "any", RECORDED_FOLDERS) or path
+    if (around / RECORD_SUFFIX).is_file():
+        return read_record(around / RECORD_SUFFIX), 0
     records = sorted(path.glob(f".[0-9]*{RECORD_SUFFIX}"))
     return (read_record(records[0]), len(records) - 1) if records else (None, 0)
 

@@ -37,8 +37,15 @@ def remove_leftovers(output: Path) -> None:
         for name in os.listdir(folder):
             target, mark, _ = name[1:].rpartition("~")
             if name[:1] == "." and mark and name.endswith(TEMPORARY_SUFFIX) and (folder == output or target in siblings):
-                path = folder / name
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                remove(folder / name)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder as far as that is possible, or a link, whatever it leads to; nothing may be there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -109,11 +116,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 sync_file(file)
         old = temporary_name(path)
-        if path.exists():
+        if path.exists() or path.is_symlink():
             os.replace(path, old)
         os.replace(temporary, path)
         sync_folder(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
+        remove(old)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -1,7 +1,12 @@
-"""One writer per artifact: a kernel lock that dies with its process."""
+"""One writer per artifact: a kernel lock that dies with its process.
+
+Some file systems have no locks (Lustre mounted without `flock`, NFS without its lock service): there the work goes on with a warning, and
+only Snakemake's own lock stands against a second run.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -14,6 +19,9 @@ from pathlib import Path
 from cdgmae.storage.files.atomic import explain_write_errors, remove_leftovers
 
 logger = logging.getLogger("cdgmae")
+
+NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS)
+"""Errors that say that a file system has no locks."""
 
 
 def lock_path(output: Path) -> Path:
@@ -43,6 +51,8 @@ def is_held(output: Path) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:  # without locks nobody holds one
+        return False
     finally:
         os.close(descriptor)
     return False
@@ -54,7 +64,8 @@ def exclusive_writer(output: Path) -> Iterator[None]:
 
     A job whose controller was killed may still be running when the workflow is started again: the second job waits for the
     first instead of writing the same files beside it. The lock file lies beside the output, is released by the kernel when its
-    process ends however it ends, and is removed afterwards. Temporary files that killed writers of this output left are removed.
+    process ends however it ends, and is removed afterwards. Temporary files that killed writers of this output left are removed, but where
+    the file system has no locks: there they may be those of a living one.
 
     Raises:
         ValueError: if the output's folder cannot be made or written.
@@ -62,8 +73,9 @@ def exclusive_writer(output: Path) -> Iterator[None]:
     path = lock_path(output)
     with explain_write_errors(output):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _acquire(path)
-        remove_leftovers(output)
+        descriptor, alone = _acquire(path)
+        if alone:
+            remove_leftovers(output)
     try:
         yield
     finally:
@@ -71,7 +83,8 @@ def exclusive_writer(output: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(path: Path) -> int:
+def _acquire(path: Path) -> tuple[int, bool]:
+    """The open lock file, and whether it is locked: not where the file system has no locks."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -84,6 +97,16 @@ def _acquire(path: Path) -> int:
                 path.parent / path.name[1:].removesuffix(".lock"),
             )
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                os.close(descriptor)
+                raise
+            logger.warning(
+                "%s is on a file system without locks (%s): nothing stops a second process from writing the same, so start the workflow "
+                "only once there",
+                path.parent, error.strerror,
+            )  # fmt: skip
+            return descriptor, False
         if _is_current(descriptor, path):
             try:
                 os.truncate(descriptor, 0)
@@ -92,7 +115,7 @@ def _acquire(path: Path) -> int:
             except OSError:  # a full disk: an open descriptor would hold the lock
                 os.close(descriptor)
                 raise
-            return descriptor
+            return descriptor, True
         os.close(descriptor)  # the former owner removed the file while we waited: lock the new one
 
 

@@ -31,6 +31,7 @@ from typing import Any
 import pyarrow as pa
 
 from cdgmae import __version__
+from cdgmae.names import RESULTS
 from cdgmae.storage.files.atomic import atomic_file, atomic_folder, explain_write_errors, write_text
 from cdgmae.storage.files.command_line import influential_words, paths_of
 from cdgmae.storage.files.records import find_record
@@ -107,6 +108,19 @@ def earlier_outputs(output: Path) -> list[Path]:
     """The kept copies of a first output, whatever they were made from, newest first."""
     records = sorted(_copies_of(output).glob(f"*/{RECORD}"), key=lambda record: record.stat().st_mtime, reverse=True)
     return [record.with_name(output.name) for record in records]
+
+
+def kept_record(record: Path) -> str | None:
+    """The text of a result's record as the newest kept copy of the result has it; None if there is none."""
+    parts = record.parts
+    root = Path(*parts[: len(parts) - 1 - parts[::-1].index(RESULTS)])
+    kept = sorted((root / FINISHED).rglob(RECORD), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in kept:
+        beside = root / RESULTS / path.parents[2].relative_to(root / FINISHED)
+        for name, text in json.loads(path.read_text(encoding="utf-8")).get("records", {}).items():
+            if os.path.normpath(beside / name) == os.path.normpath(record):
+                return str(text)
+    return None
 
 
 def _copies_of(output: Path) -> Path:

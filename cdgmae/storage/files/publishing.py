@@ -23,7 +23,7 @@ from cdgmae.storage.files.atomic import explain_write_errors, write_text
 from cdgmae.storage.files.command_line import command_line, influential_words, option_values, paths_of
 from cdgmae.storage.files.locks import exclusive_writer
 from cdgmae.storage.files.records import files_of, known_sha256, read_record, record_path, write_record
-from cdgmae.storage.tables import stats_digest
+from cdgmae.storage.tables import read_table, stats_digest
 
 LIBRARIES = (
     "torch",
@@ -129,7 +129,7 @@ def facts_of_process(inputs: Sequence[Path] | None = None) -> dict[str, Any]:
     """Where a result of this process comes from: command, settings and their digest, inputs and theirs, seed, versions, machine."""
     words = command_line()
     facts: dict[str, Any] = {
-        "command": ["cdgmae", *words],
+        "command": ["cdgmae", *words] if words else ["python", *sys.argv],
         "settings": settings_digest(option_values(words, "--settings")),
         "seed": next(iter(option_values(words, "--seed")), ""),
         "inputs": _named_inputs(words) if inputs is None else {str(path): _digest(path) for path in inputs},
@@ -157,11 +157,20 @@ def settings_digest(given: Sequence[str]) -> str:
 
 
 def _named_inputs(words: Sequence[str]) -> dict[str, str]:
-    """What the command line names, and its digest. Source images have none: the manifest, which is made of them, lists them all."""
+    """What the command line names, and its digest. That of source images is over the manifest's list of them, which is made of them."""
     images = set(_source_images(words)) if words[:1] == ["shards"] else set()
     named = [path for word in influential_words(words) for path in paths_of(word) if str(path) not in images]
     made_of_images = "--manifest" not in words
-    return {str(path): _digest(path) for path in named} | (dict.fromkeys(sorted(images), "") if made_of_images else {})
+    found = {str(path): _digest(path) for path in named}
+    return found | (dict.fromkeys(sorted(images), _listing_digest(words)) if images and made_of_images else {})
+
+
+def _listing_digest(words: Sequence[str]) -> str:
+    """SHA-256 over the names and sizes of the source images, as the manifest that a command wrote lists them."""
+    output = Path(option_values(words, "--output")[0])
+    listed = read_table(output if output.suffix == ".parquet" else output / names.MANIFEST, ["source_path", "byte_size"])
+    lines = (f"{path} {size}\n" for path, size in zip(*(column.to_pylist() for column in listed.columns), strict=True))
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def _source_images(words: Sequence[str]) -> Iterator[str]:

@@ -78,10 +78,21 @@ def read_record(path: Path) -> Record:
         files = {name: FileSum(*found) for name, found in content["files"].items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(
-            f"{path} is a damaged record ({error}); `cdgmae verify --repair {shlex.quote(str(path.parent))}` deletes it, and its files are then "
-            "checked by their form alone"
+            f"{path} is a damaged record ({error}); `cdgmae verify --repair {shlex.quote(str(path.parent))}` checks its files by their form and "
+            "writes it anew"
         ) from None
     return Record(path, content["facts"], files)
+
+
+def describes(path: Path, outputs: Sequence[Path]) -> bool:
+    """Whether a record is whole and has all files of some results as they are."""
+    try:
+        record = read_record(path)
+    except ValueError:
+        return False
+    return record.files == {
+        file.relative_to(path.parent).as_posix(): _sum_of(file) for output in outputs for file in files_of(output)
+    }
 
 
 def find_record(file: Path) -> Record | None:
@@ -97,6 +108,17 @@ def find_record(file: Path) -> Record | None:
             if record.sum_of(file) is not None:
                 return record
     return None
+
+
+def drop_cut_files(folder: Path) -> None:
+    """Remove the files of a folder that do not have the size in its record, for a job that keeps the files which are there."""
+    try:
+        files = read_record(folder / RECORD_SUFFIX).files
+    except ValueError:
+        return
+    for name, known in files.items():
+        if (folder / name).is_file() and (folder / name).stat().st_size != known.size:
+            (folder / name).unlink()
 
 
 def refuse_changed(file: Path) -> None:

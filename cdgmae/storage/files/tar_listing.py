@@ -99,6 +99,8 @@ def _list_members(tar: tarfile.TarFile, extensions: frozenset[str], content: Tar
     inner_tars = 0
     while (member := tar.next()) is not None:
         tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
+        if member.size < 0:  # tarfile would go back to where it was
+            raise tarfile.ReadError(f"{member.name} has {member.size} bytes")
         name = os.path.basename(member.name)
         if member.isdir():
             continue

@@ -12,6 +12,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 DEFAULT_MAX_PIXELS = 89_478_485
+MAX_STORED_PIXELS = 1 << 28
+"""Images in shards were checked when they were packed; this only stops a header that lies about its size."""
+
 READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 """Formats that Pillow reads by itself, without another program or a file beside the image; of several pages or frames the first counts."""
 
@@ -35,6 +38,13 @@ DEEP_NOTE = "more than 8 bits: scaled by the range of its own values"
 
 MAX_ASPECT_RATIO = 100
 """Longer by shorter side; a strip beyond it would become huge when its shorter side is scaled up."""
+
+START_OF_SCAN = b"\xff\xda"
+MAX_SCANNED_PIXELS = 20 * DEFAULT_MAX_PIXELS
+"""Pixels of a JPEG times its scans, each of which goes over all of them; progressive JPEGs have about ten, and more cost minutes."""
+
+ROWS_AT_ONCE = 256
+"""Rows of a deep image that are scaled together, in float64."""
 
 TURNED = frozenset({5, 6, 7, 8})
 """EXIF orientations that swap width and height."""
@@ -92,30 +102,35 @@ def _read_exactly(descriptor: int, offset: int, length: int) -> bytes:
     return b"".join(pieces)
 
 
-def open_image(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
+def open_image(data: bytes | Path, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
     """Read an image's header and refuse what cannot or must not be decoded.
 
     Args:
-        data: The file's bytes, of one of `READABLE_FORMATS`.
+        data: The file's bytes, of one of `READABLE_FORMATS`, or the file itself, of which only the header is read.
         max_pixels: Largest allowed width * height.
 
     Raises:
-        ImageError: empty file, not an image, another format, a broken header, more than `max_pixels` pixels, or a strip beyond
-            `MAX_ASPECT_RATIO`.
+        OSError: if the file cannot be read.
+        ImageError: empty file, not an image, another format, a broken header, more than `max_pixels` pixels, a strip beyond
+            `MAX_ASPECT_RATIO`, or a JPEG of more scans than `MAX_SCANNED_PIXELS` allows.
     """
     if not data:
         raise ImageError("empty file")
     try:
-        image = Image.open(io.BytesIO(data), formats=READABLE_FORMATS)
+        image = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=READABLE_FORMATS)
     except UnidentifiedImageError:
         raise ImageError(f"not an image of a known format ({NAMED_FORMATS})") from None
     except Exception as error:  # recognised by its first bytes, but the header ends early or contradicts itself
+        if isinstance(error, OSError) and error.errno is not None:  # of the file system
+            raise
         raise ImageError(f"corrupt or truncated image ({type(error).__name__} in the header)") from None
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(f"too many pixels ({width}x{height}, the limit is {max_pixels})")
     if max(width, height) > MAX_ASPECT_RATIO * max(1, min(width, height)):
         raise ImageError(f"too narrow ({width}x{height}, one side may be {MAX_ASPECT_RATIO} times the other)")
+    if isinstance(data, bytes) and image.format == "JPEG" and data.count(START_OF_SCAN) * width * height > MAX_SCANNED_PIXELS:
+        raise ImageError(f"too many scans ({data.count(START_OF_SCAN)} over {width}x{height} pixels)")
     return image
 
 
@@ -163,11 +178,15 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     if image.mode not in DEEP_MODES:
         return image
-    values_HW = np.asarray(image, dtype=np.float64)
+    values_HW = np.asarray(image)
     low, high = float(values_HW.min()), float(values_HW.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError("pixels are NaN or infinite")
-    return Image.fromarray(np.round((values_HW - low) * (255 / ((high - low) or 1))).astype(np.uint8))
+    eight_HW = np.empty(values_HW.shape, np.uint8)
+    for row in range(0, len(values_HW), ROWS_AT_ONCE):
+        rows_HW = values_HW[row : row + ROWS_AT_ONCE].astype(np.float64)
+        eight_HW[row : row + ROWS_AT_ONCE] = np.round((rows_HW - low) * (255 / ((high - low) or 1)))
+    return Image.fromarray(eight_HW)
 
 
 def image_extension(image: Image.Image) -> str:

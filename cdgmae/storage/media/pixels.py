@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from cdgmae.storage.media.images import decode_rgb
+from cdgmae.storage.media.images import MAX_STORED_PIXELS, decode_rgb
 
 JPEG_START = b"\xff\xd8"
 START_OF_SCAN = 0xDA
@@ -23,10 +23,13 @@ def decode_pixels(data: bytes) -> npt.NDArray[np.uint8]:
     """
     if data.startswith(JPEG_START) and not _may_be_rotated(data):
         try:
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+            if height * width > MAX_STORED_PIXELS:
+                raise ValueError
             return np.asarray(simplejpeg.decode_jpeg(data, colorspace="RGB"))
-        except ValueError:  # CMYK, or damaged: Pillow converts or says what is wrong
+        except ValueError:  # CMYK, huge or damaged: Pillow converts or says what is wrong
             pass
-    return np.asarray(decode_rgb(data))
+    return np.asarray(decode_rgb(data, MAX_STORED_PIXELS))
 
 
 def _may_be_rotated(data: bytes) -> bool:

@@ -28,7 +28,7 @@ from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.runtime import DEFAULT_RUNTIME, RuntimeSettings
 from cdgmae.storage.image_shards import OK, ImageRow, ImageShard, index_path
-from cdgmae.storage.media.images import ImageError, center_crop, decode_rgb, resize_shorter_side
+from cdgmae.storage.media.images import MAX_STORED_PIXELS, ImageError, center_crop, decode_rgb, resize_shorter_side
 from cdgmae.storage.tables import file_sha256, read_table, write_table
 from cdgmae.views.sources.knn import EmbeddingSettings
 
@@ -155,7 +155,7 @@ def _embed_batch(
 ) -> Iterator[dict[str, Any]]:
     def prepare(row: ImageRow) -> Image.Image | str:
         try:
-            return center_crop(resize_shorter_side(decode_rgb(shard.read(row)), image_size), image_size)
+            return center_crop(resize_shorter_side(decode_rgb(shard.read(row), MAX_STORED_PIXELS), image_size), image_size)
         except ImageError as error:
             return str(error)
 

@@ -205,6 +205,7 @@ def check_parts(folder: Path) -> None:
     ]
     if not isinstance(index.get("_class_name"), str):
         foreign.append("_class_name")
+    foreign += [str(nested.relative_to(folder)) for nested in folder.glob("*/**/model_index.json")]  # a pipeline as a part
     if foreign or list(folder.rglob("*.py")):
         raise ValueError(
             f"{folder} brings code of its own ({', '.join(foreign) or '.py files'}), which is not run; only parts of diffusers and "
