@@ -80,7 +80,9 @@ def note_pytest() -> None:
 
 @functools.cache
 def warm_programs() -> Path:
-    """The folder with the programs, whose server the first worker that asks starts."""
+    """The folder with the programs, whose server the first worker that asks starts; outside Linux that of the installed ones."""
+    if not hasattr(os, "pidfd_open"):
+        return Path(sys.executable).parent
     note_pytest()
     folder = Path(tempfile.gettempdir()) / f"warm-start-{os.environ[PYTEST_VARIABLE]}"  # short: it is in the name of a socket
     with FileLock(f"{folder}.lock"):
