@@ -313,9 +313,11 @@ def check_paths(config: Config) -> None:
     sources = config.views.sources.items()
     named |= {f"views.sources.{name}.{key}": path for name, source in sources for key, path in source.paths.items()}
     named |= {
-        f"views.generators.{name}.train.autoencoder.path": generator.train.autoencoder.path
+        f"views.generators.{name}.train.{key}": path
         for name, generator in config.views.generators.items()
-        if generator.train and generator.train.autoencoder.path
+        if (training := generator.train) is not None
+        for key, path in (("autoencoder.path", training.autoencoder.path), ("start_from", training.start_from))
+        if path
     }
     named |= {f"{key}.checkpoint": encoder.checkpoint for key, encoder in config.encoders() if encoder.checkpoint}
     named |= {f"{key}.timm": folder for key, encoder in config.encoders() if (folder := encoder.local_folder) is not None}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from snakemake.utils import update_config
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
@@ -181,7 +182,7 @@ def test_generator_training_overlay_is_ldm4_at_full_size() -> None:
     train = config.views.generators["gen_sis"].train
     assert train is not None
     assert train.unet == UNetSettings()
-    assert views.first_stage_folders(config, "gen_sis") == [train.autoencoder.path]
+    assert views.first_weights(config, "gen_sis") == [train.autoencoder.path]
     with pytest.raises(ConfigError, match=r"views\.generators\.gen_sis\.train\.autoencoder\.path"):
         check_paths(config)
 
@@ -241,3 +242,18 @@ def test_dag_time_modules_import_nothing_heavy() -> None:
     heavy = "('torch', 'pandas', 'pyarrow', 'numpy', 'PIL')"
     code = f"import sys, cdgmae.workflow.report, cdgmae.workflow.environment; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_demos_larger_generator_is_an_overlay_of_the_demo() -> None:
+    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    overlay = yaml.safe_load((ROOT / "workflow/experiments/demo_generator.yaml").read_text())
+    update_config(values, overlay)
+    train = views.generator_training(check_config(values), "s_ldm")
+    assert (train.target_crops, train.unet.block_out_channels, train.unet.cross_attention_dim) == (5, [48, 64, 64], 96)
+    values["views"]["generators"]["s_ldm"]["train"]["whiten_condition"] = False
+    values["views"]["generators"]["s_ldm"]["train"]["start_from"] = "data/demo/generator"
+    config = check_config(values)
+    assert views.first_weights(config, "s_ldm") == ["data/demo/demo.json"]
+    values["views"]["generators"]["s_ldm"]["train"]["start_from"] = "nowhere/generator"
+    with pytest.raises(ConfigError, match=r"views\.generators\.s_ldm\.train\.start_from = 'nowhere/generator'"):
+        check_paths(check_config(values))
