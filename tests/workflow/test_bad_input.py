@@ -26,7 +26,7 @@ def test_missing_data_path_is_told_before_any_job(tmp_path: Path) -> None:
     code, words = attempt(tmp_path, own_images(tmp_path / "nowhere"))
     assert code != 0
     assert "shards.datasets.demo.path" in words
-    assert "do not exist" in words
+    assert "does not exist" in words
     assert "Traceback" not in words
     assert not (tmp_path / "results").exists()
 

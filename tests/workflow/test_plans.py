@@ -29,7 +29,7 @@ from cdgmae.status.plan import read_plan
 from cdgmae.storage.files.records import record_path, write_record
 from cdgmae.workflow.last_run import RECORD
 from tests.workflow.conftest import ROOT, Workplace, set_key, tiny_config
-from tests.workflow.planning import outputs_of_jobs, planned
+from tests.workflow.planning import outputs_of_jobs, planned, stand_in_set
 from tests.workflow.what_reruns import Row, page
 
 BEHIND = [
@@ -90,8 +90,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     place = Workplace(tmp_path_factory.mktemp("plans"))
     config = photos_config()
     place.write_config(config)
-    for folder in ("photos/cats", "photos/dogs", *config["propagation"]["datasets"]):
+    for folder in ("photos/cats", "photos/dogs"):
         (place.folder / folder).mkdir(parents=True)
+    for name in config["propagation"]["datasets"]:
+        stand_in_set(place.folder / name, name)
     for name in ("cats/1.jpg", "cats/2.jpg", "dogs/1.jpg"):
         (place.folder / "photos" / name).write_bytes(b"image")
     for outputs in outputs_of_jobs(place).values():
@@ -234,7 +236,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     for name in ("manifest.parquet", "left_out.csv"):
         (place.folder / "results/shards/demo").mkdir(parents=True, exist_ok=True)
         (place.folder / "results/shards/demo" / name).touch()
-    done = place.run("--touch", "--forceall", "--quiet", "all", "results/shards/demo/manifest.parquet")
+    done = place.run("results/shards/demo/manifest.parquet", "--touch", "--forceall", "--quiet", "all")
     assert done.returncode == 0, done.stderr[-3000:]
     return place
 
@@ -353,6 +355,7 @@ def status_of(tree: Workplace) -> list[Any]:
         (None, "seed", 0),
         ("results/views/s_ldm/00001.tar", "seed", 0),
         ("results/pretrain/cdg/seed0/panels", "seed", 0),
+        (f"results/report/{INSIDE}", "seed", 0),
         (None, "views.sources.s_ldm.sampling.guidance_scale", 2.0),
         ("results/shards/photos/00000.tar", "consistency.image_size", 32),
     ],

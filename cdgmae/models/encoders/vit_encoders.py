@@ -20,6 +20,7 @@ from cdgmae.models.encoders.frozen_encoder import Encoder, weights_digest
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from cdgmae.models.positions import resize_positions
 from cdgmae.settings.encoder import HUB_PREFIXES
+from cdgmae.settings.reading.messages import did_you_mean
 from cdgmae.storage.hub import FETCH_ADVICE, use_cache_without_network
 
 HEAD_PREFIXES = ("head.", "head_dist.", "attn_pool.", "mask_token", "decoder", "fc_norm.")
@@ -147,6 +148,12 @@ def timm_model_encoder(model: Any, name: str = "", *, trained: bool = True) -> E
 
 
 def _create(name: str, pretrained: bool) -> Any:
+    architecture = name.partition(".")[0]
+    if not name.startswith(HUB_PREFIXES) and not timm.is_model(architecture):
+        raise ValueError(
+            f"encoder {name!r} is neither a file nor a timm model{did_you_mean(architecture, timm.list_models('*vit*'))}; "
+            "timm.list_models() in Python lists them"
+        )
     if pretrained or name.startswith(HUB_PREFIXES):
         use_cache_without_network()
     try:
