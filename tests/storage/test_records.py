@@ -125,6 +125,15 @@ def test_linked_folders_are_checked_and_a_link_back_ends(whole: Path, tmp_path: 
     assert bad([tmp_path / "results"]) == [str(tmp_path / "results/consistency/s/00000.parquet")]
 
 
+def test_files_that_are_gone_from_a_folder_are_missed_whatever_is_left_in_it(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "results")
+    report = tmp_path / "results/report"
+    (report / "index.html").unlink()
+    assert bad([tmp_path / "results"]) == [str(report / "index.html")]
+    shutil.rmtree(report / "pages")
+    assert bad([tmp_path / "results"]) == [str(report / "index.html"), str(report / "pages/data.js")]
+
+
 def test_repair_deletes_what_the_workflow_makes_again_and_nothing_else(whole: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(whole, results)

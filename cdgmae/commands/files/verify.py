@@ -84,7 +84,7 @@ def _undeclared(paths: list[Path]) -> list[Undeclared]:
 
 def _finding_lines(findings: list[Finding], bad: list[Finding], unrecorded: list[str]) -> Iterator[str]:
     for finding in bad:
-        yield f"  bad {finding.path} ({finding.kind})"
+        yield f"  bad {' and '.join(finding.damaged or (finding.path,))} ({finding.kind})"
         yield from (f"        {problem}" for problem in finding.problems)
     yield f"{len(findings)} file(s) checked, " + (f"{len(bad)} with problems" if bad else "all whole")
     if unrecorded:
