@@ -54,11 +54,11 @@ class ResultTable(Table):
 
     def _at_least(self, options: ConsoleOptions) -> ConsoleOptions:
         """Options of a width that no word exceeds."""
-        _, right, _, left = self.padding
-        for column in self.columns:
+        needed = self._extra_width
+        for place, column in enumerate(self.columns):
             texts = [str(cell) for cell in (column.header, *column.cells)]
             pieces = texts if column.no_wrap else [word for text in texts for word in text.split()]
             column.min_width = max(map(cell_len, pieces), default=0)
             column.overflow = "fold"
-        needed = 1 + sum((column.min_width or 0) + left + right + 1 for column in self.columns)
+            needed += column.min_width + self._get_padding_width(place)
         return options.update(width=max(options.max_width, needed))

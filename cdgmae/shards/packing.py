@@ -23,11 +23,11 @@ from cdgmae.shards.reading import PreparedImage, prepare_frame, prepare_image
 from cdgmae.shards.shard_summary import SUMMARY_NAME, BadImages, summarise_shards
 from cdgmae.storage.files.atomic import explain_write_errors
 from cdgmae.storage.files.publishing import facts_of_process
-from cdgmae.storage.files.records import record_path, write_record
+from cdgmae.storage.files.records import find_record, record_path, write_record
 from cdgmae.storage.files.tree_listing import LeftOut
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path
 from cdgmae.storage.media.images import DEEP_NOTE, ImageError
-from cdgmae.storage.tables import TableError, file_sha256, read_table, table_facts
+from cdgmae.storage.tables import file_sha256, read_table, table_facts
 from cdgmae.storage.verify import verify_file
 
 logger = logging.getLogger("cdgmae")
@@ -184,12 +184,13 @@ def is_current(tar: Path, settings: DatasetSettings, manifest: Path) -> bool:
     """Whether a shard is whole, which all its bytes are read for, and was made from this manifest with these settings."""
     try:
         facts = table_facts(index_path(tar))
+        find_record(tar)  # raises if it is damaged: it is made again with the shard
         return (
             facts.get("settings") == packing_digest(settings)
             and facts.get("inputs", {}).get("manifest") == file_sha256(manifest)
             and verify_file(tar).ok
         )
-    except (TableError, OSError):
+    except (ValueError, OSError):
         return False
 
 
