@@ -8,13 +8,13 @@ from snakemake.logging import logger
 from snakemake.utils import min_version
 
 from cdgmae import names
-from cdgmae.config import check_config, check_paths
 from cdgmae.workflow import consistency, pretrain, propagation, shards, views
 from cdgmae.workflow import report as pages  # beside Snakemake's own `report`
 from cdgmae.workflow.damage import force_damaged
 from cdgmae.workflow.environment import export_environment
 from cdgmae.workflow.last_run import changes_since_last_run, remember_run
 from cdgmae.workflow.messages.run_messages import report_place, watch_run
+from cdgmae.workflow.named_files import check_run
 from cdgmae.paper import PAPER_TABLES
 
 min_version("9.20")
@@ -34,8 +34,7 @@ container: "cdgmae.sif"
 
 
 CONFIG_FILES = workflow.config_settings.configfiles or ["config.yaml"]
-CONFIG = check_config(config, origin=", ".join(map(str, CONFIG_FILES)))
-check_paths(CONFIG)
+CONFIG = check_run(config, ", ".join(map(str, CONFIG_FILES)), CONFIG_FILES)
 
 # Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
 export_environment(CONFIG)
@@ -49,6 +48,7 @@ onstart:
         logger.info(line)
     planned = (file for job in workflow.dag.needrun_jobs() for file in job.output)
     remember_run(config, CONFIG_FILES, workflow.main_snakefile, planned)
+    shards.forget_failed_checks(CONFIG)
 
 
 onsuccess:

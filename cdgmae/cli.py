@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from cdgmae import __version__
 from cdgmae.cluster.ranks import take_place
@@ -31,12 +31,14 @@ from cdgmae.commands import (
 from cdgmae.commands.files import export
 from cdgmae.commands.files.provenance import provenance
 from cdgmae.commands.files.verify import verify
-from cdgmae.commands.options import AS_JSON
+from cdgmae.commands.options import AS_JSON, Command, print_result
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group, may_pass
 from cdgmae.runtime.logs import log_job_header, start_logging
 from cdgmae.settings.runtime import FAILS_AGAIN, RUN_VARIABLE
 from cdgmae.storage.files.command_line import note_command_line
+from cdgmae.storage.files.publishing import AlreadyMade
 from cdgmae.storage.hub import keep_slurm_jobs_offline
+from cdgmae.terminal import open_console
 
 GROUPS = {
     "shards": shards.app,
@@ -84,9 +86,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="CDG-MAE: dense correspondences from still images.\n\n"
-    "Stages, in order: [bold]shards[/bold] -> [bold]views[/bold] -> [bold]consistency[/bold] -> [bold]pretrain[/bold] -> "
-    "[bold]propagation[/bold] -> [bold]report[/bold]. Each stage reads the files of the ones before it and can be run alone; "
-    "`snakemake --cores 2` runs them all.\n\n"
+    "Stages, in order: shards -> views -> consistency -> pretrain -> propagation -> report. Each stage reads the files of the ones before it and can "
+    "be run alone; `snakemake --cores 2` runs them all.\n\n"
     f"Exit codes: 0 done, 1 bad input or failure (the message says what to do), {EXIT_INTERRUPTED} stopped early with its state saved: "
     f"run the same command again and it continues, {EXIT_OUT_OF_MEMORY} the GPU's memory does not suffice (the message names the setting).",
 )
@@ -94,6 +95,17 @@ for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
 for _name, _command in SINGLE_COMMANDS.items():
     app.command(_name)(_command)
+
+
+def _flow(text: str) -> str:
+    """A help text whose paragraphs flow to the terminal's width, and whose brackets are no markup."""
+    return "\n\n".join(" ".join(escape(paragraph).split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
+
+
+for _typer in (app, *GROUPS.values()):
+    for _info in _typer.registered_commands:
+        _info.cls = Command if _info.cls is TyperCommand else _info.cls
+        _info.help = _flow(_info.help or (_info.callback.__doc__ if _info.callback else "") or "")
 
 
 def _show_version(value: bool) -> None:
@@ -125,8 +137,11 @@ def main() -> None:
             start_logging()
             log_job_header()
         app()
+    except AlreadyMade as made:
+        print_result({"output": str(made.output), "made": "meanwhile, by the process that was waited for"})
+        raise
     except Interrupted as interruption:
-        Console(stderr=True).print(f"[yellow]stopped early:[/yellow] {escape(str(interruption))}", highlight=False)
+        _say("stopped early:", "yellow", str(interruption))
         sys.exit(leave_group(EXIT_INTERRUPTED))
     except (ValueError, OSError, RuntimeError) as error:
         failure = _user_failure(error)
@@ -135,7 +150,7 @@ def main() -> None:
         code, message = failure
         of_launcher = arguments[:1] == ["cluster"]  # what it starts speaks for itself
         will_fail_again = RUN_VARIABLE in os.environ and not of_launcher and not may_pass(error)
-        _say_error(f"{message}\n{FAILS_AGAIN}" if will_fail_again else message)
+        _say("error:", "bold red", f"{message}\n{FAILS_AGAIN}" if will_fail_again else message)
         sys.exit(code)
 
 
@@ -153,9 +168,10 @@ def _user_failure(error: Exception) -> tuple[int, str] | None:
     return EXIT_OUT_OF_MEMORY, text
 
 
-def _say_error(message: str) -> None:
-    Console(stderr=True).print("[bold red]error:[/bold red]", end=" ")
-    Console(stderr=True, soft_wrap=True).print(message, highlight=False, markup=False)
+def _say(head: str, style: str, message: str) -> None:
+    console = open_console(stderr=True)
+    console.print(head, style=style, end=" ")
+    console.print(message, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ Import-light (pydantic and yaml only): the Snakefile calls `check_config` before
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,7 +29,20 @@ from cdgmae.views.sources.view_kinds import ViewsSettings
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be run; the message names every offending key, its value and what is allowed."""
+    """The configuration cannot be run; the message names every offending key, its value and what is allowed.
+
+    Attributes:
+        problems: One sentence each.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+    @classmethod
+    def of(cls, origin: str, problems: Sequence[str]) -> Self:
+        """The error of all problems of a file."""
+        return cls(f"{origin} cannot be run:\n" + "\n".join(f"  - {problem}" for problem in problems), problems)
 
 
 class Config(Settings):
@@ -58,6 +70,7 @@ class Config(Settings):
             *self._reference_problems(),
             *self._source_problems(),
             *self._bag_problems(),
+            *self._patch_problems(),
             *self._cycle_problems(),
             *self._score_cycle_problems(),
             *self._seed_name_problems(),
@@ -159,7 +172,10 @@ class Config(Settings):
                 yield f"{key}.seed = {encoder.seed}: not trained; allowed: pretrain.seeds = {self.pretrain.seeds}"
 
     def _source_problems(self) -> Iterator[str]:
-        """Sources whose data set cannot fill their bags."""
+        """Sources whose data set cannot fill their bags, and the demo's images in more shards than there are."""
+        for name, drawn in self.shards.datasets.items():
+            if self.demo is not None and self.draws(drawn.path) and drawn.num_shards > self.demo.num_tiles:
+                yield f"shards.datasets.{name}.num_shards = {drawn.num_shards}, but the demo has only {self.demo.num_tiles} images (demo.num_tiles)"
         for name, source in self.views.sources.items():
             dataset = self.shards.datasets.get(source.dataset)
             if dataset is None:
@@ -196,6 +212,38 @@ class Config(Settings):
                 f"consistency.crop_run = {self.consistency.crop_run!r} has pretext {crop_run.pretext} and draws no crop pairs; name a "
                 "run with pretext crops, or leave it out for CropMAE's crops"
             )
+
+    def _patch_problems(self) -> Iterator[str]:
+        """Sides in pixels that the patches of an encoder, where its settings say how large they are, do not divide."""
+        sides: list[tuple[str, int | Sequence[int], str, EncoderSettings]] = [
+            (f"propagation.datasets.{name}.input_size", protocol.input_size, f"propagation.encoders.{judged}", encoder)
+            for name, protocol in self.propagation.datasets.items()
+            for judged, encoder in self.propagation.encoders.items()
+        ]
+        if self.consistency.sources:
+            sides.append(("consistency.image_size", self.consistency.image_size, "consistency.encoder", self.consistency.encoder))
+        for name, generator in self.views.generators.items():
+            if (train := generator.train) is not None:
+                key = f"views.generators.{name}.train"
+                sides.append((f"{key}.encoder_image_size", train.encoder_image_size, f"{key}.encoder", train.encoder))
+        for name, source in self.views.sources.items():
+            if source.encoder_settings is not None:
+                size = getattr(source, "image_size", 0)
+                sides.append((f"views.sources.{name}.image_size", size, f"views.sources.{name}.encoder", source.encoder_settings))
+        refused: dict[tuple[str, int], list[str]] = {}
+        for key, size, named, encoder in sides:
+            patch = self._patch_size(encoder)
+            if patch is not None and any(side % patch for side in ([size] if isinstance(size, int) else size)):
+                refused.setdefault((f"{key} = {size}", patch), []).append(named)
+        given = {f"{key} = {size}": [size] if isinstance(size, int) else list(size) for key, size, *_ in sides}
+        for (written, patch), encoders in refused.items():
+            below, above = ([max(1, way * (way * side // patch)) * patch for side in given[written]] for way in (1, -1))
+            fits = " or ".join(dict.fromkeys(str(fit if len(fit) > 1 else fit[0]) for fit in (below, above)))
+            yield f"{written}: no multiple of {patch}, the patch size of {', '.join(encoders)}; write {fits}, or leave that encoder out"
+
+    def _patch_size(self, encoder: EncoderSettings) -> int | None:
+        run = self.pretrain.runs.get(encoder.run or encoder.random_like or "")
+        return run.patch_size if run is not None else encoder.named_patch_size
 
     def _cycle_problems(self) -> Iterator[str]:
         """What a view source is made of must not need a run that trains on that source: it could never start."""
@@ -259,11 +307,9 @@ def check_config(values: Mapping[str, Any], origin: str = "config.yaml") -> Conf
         prepared = {"pretrain": with_run_defaults, "propagation": with_kinds}
         return Config.from_plain(given | {name: fill(given[name]) for name, fill in prepared.items() if name in given})
     except ValidationError as error:
-        raise ConfigError(
-            f"{origin} cannot be run:\n" + "\n".join(f"  - {line}" for line in describe_problems(error, Config))
-        ) from None
+        raise ConfigError.of(origin, describe_problems(error, Config)) from None
     except ValueError as error:
-        raise ConfigError(f"{origin} cannot be run:\n  - {error}") from None
+        raise ConfigError.of(origin, [str(error)]) from None
 
 
 def load_config(path: Path, *overlays: Path) -> Config:
@@ -272,10 +318,19 @@ def load_config(path: Path, *overlays: Path) -> Config:
     Raises:
         ConfigError: if a file is missing or is not a YAML mapping, or together they do not pass `check_config`.
     """
+    return check_config(read_files(path, *overlays), origin=", ".join(map(str, (path, *overlays))))
+
+
+def read_files(*files: Path) -> dict[str, Any]:
+    """The plain values of YAML files, laid over each other in order.
+
+    Raises:
+        ConfigError: if a file is missing or is not a YAML mapping.
+    """
     values: dict[str, Any] = {}
-    for file in (path, *overlays):
+    for file in files:
         _lay_over(values, _read_mapping(file))
-    return check_config(values, origin=", ".join(map(str, (path, *overlays))))
+    return values
 
 
 def _lay_over(values: dict[str, Any], overlay: Mapping[str, Any]) -> None:
@@ -291,52 +346,14 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         values = read_yaml(path)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}); give an existing file, e.g. --config config.yaml") from None
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}); give an existing file; `cdgmae config new` writes one"
+        ) from None
     except ValueError as error:
         raise ConfigError(str(error)) from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no mapping of sections; start from the shipped config.yaml")
     return values
-
-
-def check_paths(config: Config) -> None:
-    """Check that the data and checkpoints named in the configuration exist; what the DAG itself makes is left out.
-
-    Raises:
-        ConfigError: one message that lists every missing path with its key and what to do.
-    """
-    named = {f"shards.datasets.{name}.path": dataset.path for name, dataset in config.shards.datasets.items()}
-    named |= {f"propagation.datasets.{name}.root": protocol.root for name, protocol in config.propagation.datasets.items()}
-    named |= {
-        f"views.generators.{name}.path": generator.path for name, generator in config.views.generators.items() if generator.path
-    }
-    sources = config.views.sources.items()
-    named |= {f"views.sources.{name}.{key}": path for name, source in sources for key, path in source.paths.items()}
-    named |= {
-        f"views.generators.{name}.train.autoencoder.path": generator.train.autoencoder.path
-        for name, generator in config.views.generators.items()
-        if generator.train and generator.train.autoencoder.path
-    }
-    named |= {f"{key}.checkpoint": encoder.checkpoint for key, encoder in config.encoders() if encoder.checkpoint}
-    named |= {f"{key}.timm": folder for key, encoder in config.encoders() if (folder := encoder.local_folder) is not None}
-    if config.demo is not None:
-        named["demo.directory"] = config.demo.directory
-    odd = [f"  - {key} = {path!r}" for key, path in named.items() if not path or re.search(r"[{}\x00-\x1f]", path)]
-    if odd:
-        raise ConfigError(
-            "These paths of the configuration cannot be used:\n"
-            + "\n".join(odd)
-            + "\nThey are empty, or hold a brace, which Snakemake "
-            "reads as a wildcard, or a control character. Rename the folder, or make a link of another name to it."
-        )
-    missing = [f"  - {key} = {path!r}" for key, path in named.items() if not config.draws(path) and not Path(path).exists()]
-    if missing:
-        raise ConfigError(
-            "These paths of the configuration do not exist:\n"
-            + "\n".join(missing)
-            + "\nCorrect them, or make the data available there; "
-            "relative paths start at the folder in which snakemake runs."
-        )
 
 
 def json_schema() -> str:

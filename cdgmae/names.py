@@ -22,6 +22,11 @@ DEMO_MARKER = "demo.json"
 RECORD_SUFFIX = ".record.json"
 """How the name of a result's record ends; see `cdgmae.storage.files.records`."""
 
+IMAGE_EXTENSIONS = frozenset(
+    {".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".avif"}
+)
+"""File endings that count as images, in lower case; compared without regard to case."""
+
 
 def shard_names(num_shards: int) -> list[str]:
     """Shard names in order: zero-padded to five digits, `00000` first."""

@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
 from cdgmae.config import ConfigError, json_schema
 from cdgmae.runtime.environment import PackageState, package_states
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
+from cdgmae.workflow.last_run import remember_run
+from tests.docs.test_pages_say_what_is import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,6 +67,68 @@ def test_config_check_accepts_the_shipped_file_and_names_faults(tmp_path: Path) 
     broken.write_text((ROOT / "config.yaml").read_text().replace("num_shards: 2", "num_shard: 2"))
     with pytest.raises(ConfigError, match=r"num_shard: unknown key.*did you mean 'num_shards'"):
         invoke("config", "check", "--config", str(broken))
+
+
+BY_CONFIGURATION = (
+    "status", "fetch", "config check", "report write", "report table table1", "views plan --seconds-per-view 1",
+    "export hub --bags x --output y",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", BY_CONFIGURATION)
+def test_a_command_that_finds_no_configuration_says_how_to_get_one(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"holds no config\.yaml.*`cdgmae init FOLDER`.*`cdgmae config new`"):
+        invoke(*command.split())
+    with pytest.raises(ConfigError, match=r"none\.yaml cannot be read .*`cdgmae config new` writes one"):
+        invoke(*command.split(), "--config", "none.yaml")
+
+
+def test_commands_go_by_the_last_run_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    values["pretrain"]["runs"]["mine"] = values["pretrain"]["runs"].pop("cdg")
+    values["propagation"] = None
+    values["report"] = {}
+    remember_run(values, [Path("mine.yaml")])
+    assert "mine" in json.loads(invoke("pretrain", "flops", "--json")[1].splitlines()[-1])["runs"]
+    assert json.loads(invoke("fetch", "--json")[1].splitlines()[-1])["networks"] == []
+    with pytest.raises(ValueError, match=r"--run min: .* it has conditioning, crops, mine \(did you mean 'mine'\?\)"):
+        invoke("pretrain", "flops", "--run", "min")
+
+
+PASSED_OVER = (
+    ("doctor --config none.yaml", "--config says what is tried on a cluster.* give --cluster, too"),
+    ("doctor --wait 3", "--wait says what is tried on a cluster"),
+    ("pretrain flops --settings num_anchors=1 --run cdg", "--settings and --run do not go together"),
+    ("report table table1 --config a.yaml --settings rows=x", "--config and --settings do not go together"),
+    ("report write --config a.yaml --settings title=x", "--config and --settings do not go together"),
+    ("consistency query nps>0 --csv --output a.json", "--csv and --output do not go together"),
+    ("consistency query nps>0 --csv --json", "--csv and --json do not go together"),
+)
+
+
+@pytest.mark.parametrize(("command", "message"), PASSED_OVER)
+def test_no_option_is_passed_over(command: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        invoke(*command.split())
+
+
+def test_a_configuration_that_stands_alone_is_told_how_to_be_given() -> None:
+    done = CliRunner().invoke(app, ["status", "my.yaml"], env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert "given with --config my.yaml" in done.stderr
+
+
+def test_help_texts_flow_and_show_their_brackets() -> None:
+    for words, command in COMMANDS.items():
+        lines = CliRunner().invoke(app, [*words.split(), "--help"], env={"COLUMNS": "80"}).stdout.splitlines()
+        first, *others = command.help.split("\n\n")
+        assert first.endswith("."), words
+        shown = " ".join(" ".join(lines).split())
+        assert all(paragraph.replace("\\[", "[") in shown for paragraph in (first, *others)), words
 
 
 def test_config_schema_is_printed_or_written(tmp_path: Path) -> None:

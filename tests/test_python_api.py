@@ -50,7 +50,7 @@ def test_the_examples_of_the_page_run_and_show_what_it_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("results/generators").mkdir(parents=True)
-    Path("results/generators/demo").symlink_to(generator_dir)
+    Path("results/generators/s_ldm").symlink_to(generator_dir)
     seen: dict[str, Any] = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     for block in blocks:
@@ -143,6 +143,11 @@ def test_masks_are_those_of_the_stage(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[1:], expected[1:])
     as_tensors = cdgmae.propagate(pixels_to_tensor(frames), torch.from_numpy(np.array(mask)), encoder, queue_length=3, radius=4.0)
     assert (as_tensors != found).float().mean() < 0.01  # without a palette, ties are decided by number
+    marked = [Image.fromarray(np.array(mask) > 0), torch.from_numpy(np.array(mask) > 0)]
+    of_image, of_tensor = (cdgmae.propagate(frames, one, encoder, queue_length=np.int64(3), radius=4.0) for one in marked)
+    assert marked[0].mode == "1"
+    assert of_image.equal(of_tensor)
+    assert of_image.unique().tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -173,6 +178,10 @@ IMAGE = Image.new("RGB", (32, 32), "red")
 PIXELS = cdgmae.load_encoder("pixels:8")
 
 
+def small_model(**changed: Any) -> cdgmae.CrossViewMAE:
+    return cdgmae.CrossViewMAE(img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=2, **changed)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -181,6 +190,13 @@ PIXELS = cdgmae.load_encoder("pixels:8")
         (lambda: cdgmae.score_pairs(IMAGE, [np.zeros((8, 8, 3))], PIXELS), r"images_b: found ndarray.*PIL.Image.fromarray"),
         (lambda: cdgmae.score_pairs([IMAGE] * 2, [IMAGE] * 3, PIXELS), "2 images_a and 3 images_b"),
         (lambda: cdgmae.score_pairs(IMAGE, [], PIXELS), "images_b: no image given"),
+        (lambda: cdgmae.score_pairs(None, IMAGE, PIXELS), "images_a: found NoneType; allowed are"),
+        (lambda: cdgmae.score_pairs("cat.jpg", IMAGE, PIXELS), "images_a: found str; allowed are"),
+        (lambda: cdgmae.score_pairs(Image.new("RGB", (0, 8)), IMAGE, PIXELS), "images_a: found an image without pixels"),
+        (lambda: cdgmae.score_pairs(torch.zeros(3, 8, 8, dtype=torch.complex64), IMAGE, PIXELS), "images_a: a tensor of torch.complex64"),
+        (lambda: cdgmae.score_pairs(IMAGE, IMAGE, "pixels:8"), r"encoder: found str; give what load_encoder returns"),
+        (lambda: cdgmae.score_pairs(IMAGE, IMAGE, PIXELS, image_size=224.5), "score_pairs: image_size = 224.5: input should be a valid int"),
+        (lambda: cdgmae.score_pairs(IMAGE, IMAGE, PIXELS, batch_size=0), "score_pairs: batch_size = 0: input should be greater"),
         (lambda: cdgmae.score_pairs(IMAGE, IMAGE, PIXELS, image_size=30), "multiples of the patch size 8"),
         (lambda: cdgmae.propagate([IMAGE], Image.new("L", (32, 16)), PIXELS), "the mask has 32x16 pixels, frame 0 has 32x32"),
         (lambda: cdgmae.propagate([IMAGE, IMAGE.resize((8, 8))], IMAGE.convert("L"), PIXELS), "frame 1 has 8x8 pixels"),
@@ -188,14 +204,30 @@ PIXELS = cdgmae.load_encoder("pixels:8")
         (lambda: cdgmae.propagate([IMAGE], torch.zeros(32, 32), PIXELS), r"the mask is torch.float32 of shape \(32, 32\)"),
         (lambda: cdgmae.propagate([IMAGE], torch.full((32, 32), 256), PIXELS), "ids from 256 to 256; allowed: 0..255"),
         (lambda: cdgmae.propagate([IMAGE], IMAGE.convert("L"), PIXELS, top_k=0), "propagate: top_k = 0: input should be greater"),
+        (lambda: cdgmae.propagate([IMAGE], IMAGE.convert("L"), PIXELS, input_size=0), "input_size = 0: sides must be at least 8"),
+        (lambda: cdgmae.propagate([IMAGE], IMAGE.convert("L"), None), "encoder: found NoneType"),
         (lambda: cdgmae.propagate([IMAGE], IMAGE.convert("L"), PIXELS, input_size=(30, 32)), "not a multiple of the encoder's patch"),
         (lambda: cdgmae.pack_images({"a/b": IMAGE}, "x"), "key 'a/b': letters.*use 'a_b'"),
         (lambda: cdgmae.pack_images({"a": [IMAGE] * 2}, "x"), "views are packed with first_view=1"),
         (lambda: cdgmae.pack_images({}, "x"), "at least one image"),
+        (lambda: cdgmae.pack_images([IMAGE], "x"), "list of images, .* give a dict of keys and images"),
+        (lambda: cdgmae.pack_images({3: IMAGE}, "x"), "key 3: letters.*use '3'"),
         (lambda: cdgmae.pack_images({"a": IMAGE}, "x", resize="crop"), "pack_images: resize = 'crop': input should be"),
         (lambda: cdgmae.Bags("x"), "x holds no .tar shards"),
         (lambda: cdgmae.load_generator("x"), "x is no generator folder"),
+        (lambda: cdgmae.sample_views(IMAGE, "x"), "generator: found str; give what load_generator returns"),
         (lambda: cdgmae.load_encoder("none.pth"), "no such file"),
+        (lambda: cdgmae.load_encoder(Path("none.pth")), "no such file"),
+        (lambda: cdgmae.load_encoder(8), "encoder: found int; give a file, a timm name"),
+        (lambda: cdgmae.load_encoder("pixels:x"), "pixels = 'x': input should be a valid integer"),
+        (lambda: cdgmae.load_encoder("vit_gigantic"), "timm has no model of that name"),
+        (lambda: cdgmae.load_encoder("pixels:8", device="gpu"), "device 'gpu' cannot be used .*; give cpu, cuda or cuda:N"),
+        (lambda: PIXELS.tokens(torch.zeros(3, 32, 32)), r"torch.float32 of shape \(3, 32, 32\); an encoder takes"),
+        (lambda: PIXELS.tokens(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), "torch.uint8 of shape .* an encoder takes"),
+        (lambda: cdgmae.CrossViewMAE(img_size=30, patch_size=8), "CrossViewMAE: image_size = 30 is not a multiple of patch_size = 8"),
+        (lambda: cdgmae.CrossViewMAE(decoder_num_heads=5), "CrossViewMAE's decoder: embed_dim = 256 is not a multiple of num_heads = 5"),
+        (lambda: small_model()(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), "images: found torch.uint8; give normalised images"),
+        (lambda: small_model(target_masking_ratio=2.0)(torch.zeros(1, 3, 32, 32)), "target_masking_ratio = 2.0; allowed: 0..1"),
     ],
 )  # fmt: skip
 def test_errors_say_what_is_wrong_and_what_is_allowed(

@@ -30,7 +30,10 @@ def snakemake_line(python: str, arguments: Sequence[str]) -> list[str]:
     profile = []
     if not any(argument.split("=")[0] == "--workflow-profile" for argument in arguments):
         if not PROFILE.is_dir():
-            raise ValueError(f"there is no {PROFILE} here; run this command in the workflow's folder, or give --workflow-profile")
+            raise ValueError(
+                f"there is no {PROFILE} here; run this command in the workflow's folder, or give --workflow-profile; "
+                "`cdgmae init FOLDER` makes a folder with one"
+            )
         profile = ["--workflow-profile", str(PROFILE)]
     return [python, "-m", "snakemake", *profile, *arguments]
 

@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from cdgmae import __version__
-from cdgmae.commands.options import RuntimeOption, json_wanted, parse_runtime, print_result
+from cdgmae.commands.options import DEFAULT_CONFIG, RuntimeOption, json_wanted, parse_runtime, print_result
 from cdgmae.settings.runtime import RUNTIME_VARIABLE
-from cdgmae.terminal import ResultTable, open_console
+from cdgmae.terminal import ResultTable, key_column, open_console
+from cdgmae.workflow.last_run import read_last_run
 
 if TYPE_CHECKING:
     from cdgmae.runtime.environment import PackageState
 
 
 def doctor(
+    context: typer.Context,
     folder: Annotated[Path, typer.Option("--folder", help="Where results will lie; its disk space is shown.")] = Path("."),
     cluster: Annotated[
         bool, typer.Option("--cluster", help="Test a Slurm cluster instead, with one short job per class.")
@@ -30,7 +31,9 @@ def doctor(
     config: Annotated[
         list[Path] | None,
         typer.Option(
-            "--config", help="With --cluster: the configuration whose networks are tried; default: config.yaml in FOLDER."
+            "--config",
+            help="With --cluster: the configuration whose networks are tried. Left out: as the last run in FOLDER had it, else config.yaml "
+            "there.",
         ),
     ] = None,
     wait: Annotated[
@@ -40,20 +43,26 @@ def doctor(
 ) -> None:
     """Say what is installed, which devices exist, and which optional parts are missing and how to get them.
 
-    With [bold]--cluster[/bold]: submit one job of less than ten minutes for the profile's default resources and for each
+    With --cluster: submit one job of less than ten minutes for the profile's default resources and for each
     different set of resources of its rules, and say what it found: node, GPUs, memory, torch and NCCL, how fast the working folder
     is written, whether the tasks of a job with several find each other, and whether the networks of the hub that the configuration
     names load there without network (if not, `cdgmae fetch` fetches them).
 
-    With [bold]--runtime[/bold] '{"compile": true}' a C compiler is among what must be there.
+    With --runtime '{"compile": true}' a C compiler is among what must be there.
 
     Ends with exit code 1 if a package that is always needed is missing or too old, or a class of jobs does not work.
     """
     here = parse_runtime(runtime)
+    given = (name for name in ("profile", "config", "wait") if str(context.get_parameter_source(name)).endswith("COMMANDLINE"))
+    if not cluster and (option := next(given, None)) is not None:
+        raise ValueError(
+            f"--{option} says what is tried on a cluster, and `cdgmae doctor` alone looks at this machine: give --cluster, too"
+        )
     if cluster:
         os.environ[RUNTIME_VARIABLE] = here.canonical_json()  # sbatch hands it to the jobs
-        default = folder / "config.yaml"
-        _doctor_cluster(profile, folder, config or ([default] if default.is_file() else []), wait)
+        last = read_last_run(folder)
+        default = [folder / file for file in (last.files if last is not None else (DEFAULT_CONFIG,))]
+        _doctor_cluster(profile, folder, config or [file for file in default if file.is_file()], wait)
         return
     from cdgmae.runtime.environment import compiler_problem, describe_machine, package_states
 
@@ -67,7 +76,7 @@ def doctor(
     else:
         _show_machine(machine, states)
         if problem is not None:
-            Console(soft_wrap=True).print(f"problem: {problem}", style="red", highlight=False)
+            open_console().print(f"problem: {problem}", style="red", soft_wrap=True)
     if broken or problem is not None:
         raise typer.Exit(1)
 
@@ -79,7 +88,7 @@ def _doctor_cluster(profile: Path, folder: Path, config: list[Path], wait: float
     if config:
         load_config(*config)  # what is wrong with it is said here, and not by every job
 
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = open_console()
     result = probe_cluster(profile, folder, config, wait, say=(lambda line: None) if json_wanted() else console.print)
     if json_wanted():
         print_result(result)
@@ -100,13 +109,15 @@ def _doctor_cluster(profile: Path, folder: Path, config: list[Path], wait: float
 
 def _show_machine(machine: dict[str, str], states: list[PackageState]) -> None:
     console = open_console()
-    console.print(f"[bold]cdgmae {__version__}[/bold]", highlight=False)
+    console.print(f"cdgmae {__version__}", style="bold")
     for name, value in machine.items():
-        console.print(f"  [bold]{name}[/bold]  {escape(value)}", highlight=False, soft_wrap=True)
-    table = ResultTable("package", "needed", "installed", "part", "how to get it", title="Packages", title_justify="left")
+        console.print(Text.assemble("  ", (name, "bold"), f"  {value}"), soft_wrap=True)
+    table = ResultTable(
+        "package", "needed", "installed", "part", key_column("how to get it"), title="Packages", title_justify="left"
+    )
     for state in states:
         colour = "green" if state.ok else "yellow" if state.extra else "red"
-        installed = f"[{colour}]{escape(state.installed or 'missing')}[/{colour}]"
-        table.add_row(state.name, escape(state.needed), installed, state.extra or "core", escape(state.remedy))
+        installed = Text(state.installed or "missing", style=colour)
+        table.add_row(state.name, state.needed, installed, state.extra or "core", state.remedy)
     console.print(table)
-    console.print("Parts other than core are optional: the remedy installs the whole part.", highlight=False)
+    console.print("Parts other than core are optional: the remedy installs the whole part.")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from cdgmae.commands.options import RuntimeOption, json_wanted, parse_runtime, print_result
+from cdgmae.terminal import open_console
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -83,7 +83,7 @@ def sweep(
 
 
 def _show_sweep(result: dict[str, Any], cancel: bool) -> None:
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = open_console()
     for run in result["runs"]:
         if run["controller"] in SILENT:
             console.print(f"{run['jobs']} job(s) of {run['run']}: " + SILENT[run["controller"]].format(**run))
@@ -169,5 +169,5 @@ def probe(
     from cdgmae.storage.hub import OFFLINE_VARIABLE
 
     os.environ.setdefault(OFFLINE_VARIABLE, "1")  # as the workflow's jobs do
-    networks = partial(load_networks, load_config(*config)) if config else None
+    networks = partial(load_networks, load_config(*config), config) if config else None
     print_result(probe_node(folder, reports, compiles=parse_runtime(runtime).compile, load_networks=networks))

@@ -20,6 +20,8 @@ from cdgmae.commands.options import (
     parse_runtime,
     parse_settings,
     print_result,
+    refuse_both,
+    refuse_failed_data_set,
 )
 from cdgmae.names import shard_names
 from cdgmae.settings.consistency import ScoringSettings, SummarySettings
@@ -37,7 +39,7 @@ OutputOption = Annotated[
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="How well generated views agree with their real image.\n\n"
+    help="Score how well generated views agree with their real image, and look at the scores.\n\n"
     "GS: cosine of the CLS tokens. LS: mean cosine of patch tokens at equal positions. NPS: mean over the real image's patches of the "
     "best cosine to any patch of the view; nps_reverse is the other direction. Good views for learning correspondence keep GS and NPS "
     "high while LS drops: the same content, moved.",
@@ -84,6 +86,9 @@ def score(
 
     Every image is embedded once. An image that cannot be read becomes a row with status `bad` and the reason. Killed at any
     moment and started again, it goes on from its last finished part and ends with the same table.
+
+    Example: cdgmae consistency score --real results/shards/photos/00000.tar --views results/views/s_ldm/00000.tar --source s_ldm
+    --encoder vit_base_patch16_224.mae --output 00000.parquet
     """
     from cdgmae.consistency.scoring.score_shard import score_shard
     from cdgmae.runtime.devices import limit_threads
@@ -92,6 +97,7 @@ def score(
     chosen = parse_settings(ScoringSettings, settings, batch_size=batch_size, max_bad_fraction=max_bad_fraction)
     here = parse_runtime(runtime, device, precision, threads)
     limit_threads(here.thread_limit)
+    refuse_failed_data_set(real)
     with published(output, work=work):
         result = score_shard(
             chosen, real, views, parse_encoder(encoder), output, source=source, runtime=here, kind=kind, work_dir=work,
@@ -106,7 +112,7 @@ def summarise(
     results: ResultsOption = Path("results/consistency"),
     settings: SettingsOption = None,
 ) -> None:
-    """One row per view source: pairs, bad ones, mean, deviation and quantiles of every score.
+    """Write one row per view source: pairs, bad ones, mean, deviation and quantiles of every score.
 
     Tables are named one by one, or by --settings '{"num_shards": {"s_ldm": 128}}' as those of --results: a command line does not hold the
     names of thousands.
@@ -200,12 +206,15 @@ def query(
     """Find view pairs by their scores, over all score tables.
 
     Columns: key, view_a (0 = the real image), view_b, gs, ls, nps, nps_reverse, status (ok or bad), reason, source, encoder, class_name.
+
+    Example: cdgmae consistency query 'nps < 0.5 and gs > 0.95' --source s_ldm --sort nps
     """
     from cdgmae.consistency.query import SHOWN, Query, write_strips
     from cdgmae.consistency.score_display import render_matches
     from cdgmae.consistency.score_tables import QUERY_SCHEMA
     from cdgmae.storage.row_files import write_csv_rows, write_json_rows, write_rows
 
+    refuse_both("--csv", as_csv, "--output" if output else "--json", output or json_wanted())
     column = sort.removeprefix("-") if sort is not None else None
     asked = Query(results, expression, source, column, sort != column)
     if limit is None and images is None and (as_csv or json_wanted() or output is not None):
@@ -242,7 +251,12 @@ def keep(
     num_anchors: Annotated[int, typer.Option("--num-anchors", help="Views that a bag needs besides its target.")] = 1,
     results: ResultsOption = Path("results/consistency"),
 ) -> None:
-    """Say how many bags and views a run's `view_filter` would keep, before anyone trains."""
+    """Say how many bags and views a run's `view_filter` would keep, before anyone trains.
+
+    A bag is kept if --num-anchors of its views meet the condition. `views_meeting` counts all views that do, `kept_views` those in kept bags.
+
+    Example: cdgmae consistency keep 'nps >= 0.6 and gs >= 0.9' --source s_ldm --num-anchors 3
+    """
     from cdgmae.consistency.score_display import render_rows
     from cdgmae.consistency.view_selection import count_kept, sweep_threshold
 

@@ -13,7 +13,7 @@ from cdgmae.settings.demo import DemoSettings
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="The embedded demo: images and labelled clips made from photographs inside installed packages, without any download.",
+    help="Draw the embedded demo: images and labelled clips made from photographs inside installed packages, without any download.",
 )
 
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from cdgmae.commands.options import json_wanted, print_result
+from cdgmae.commands.options import ConfigOption, json_wanted, load_chosen_config, print_result
 
 if TYPE_CHECKING:
     from cdgmae.config import Config
 
 
-def fetch(
-    config: Annotated[
-        list[Path], typer.Option("--config", help="The configuration; given several times: laid over each other in order.")
-    ] = [Path("config.yaml")],  # noqa: B006
-) -> None:
+def fetch(config: ConfigOption = None) -> None:
     """Fetch all weights that a configuration takes from the hub: encoders, scoring and conditioning encoders, pipelines that draw views.
 
     Run it where there is network, e.g. on a cluster's login node: jobs on Slurm read the cache alone (`HF_HOME` says where it lies; the nodes
@@ -29,9 +25,7 @@ def fetch(
     """
     from huggingface_hub import constants
 
-    from cdgmae.config import load_config
-
-    result: dict[str, Any] = {"cache": constants.HF_HUB_CACHE, **load_networks(load_config(*config))}
+    result: dict[str, Any] = {"cache": constants.HF_HUB_CACHE, **load_networks(load_chosen_config(config), config or ())}
     if not json_wanted():
         result["networks"] = ", ".join(result["networks"]) or "none"
     problems = result.pop("problems")
@@ -40,8 +34,12 @@ def fetch(
         raise ValueError("\n".join(problems))
 
 
-def load_networks(config: Config) -> dict[str, list[str]]:
+def load_networks(config: Config, files: Sequence[Path] = ()) -> dict[str, list[str]]:
     """Load every network of the hub that a configuration names.
+
+    Args:
+        config: The configuration.
+        files: What `--config` named, for the command in a message.
 
     Returns:
         `networks`: the names of those that are there; `problems`: in words, what is missing and which keys name it.
@@ -54,5 +52,6 @@ def load_networks(config: Config) -> dict[str, list[str]]:
             network.load()
             loaded.append(network.name)
         except ValueError as error:
-            problems.append(f"{', '.join(network.keys)}: {error}")
+            command = shlex.join(["cdgmae", "fetch", *(word for file in files for word in ("--config", str(file)))])
+            problems.append(f"{', '.join(network.keys)}: {error}".replace("`cdgmae fetch`", f"`{command}`"))
     return {"networks": loaded, "problems": problems}

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.markup import escape
+from rich.text import Text
+from typer.core import TyperCommand
 
+from cdgmae.names import REFUSED_IMAGES
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
 from cdgmae.settings.reading.plain_values import read_json, read_yaml, read_yaml_text
@@ -65,6 +67,20 @@ PrecisionOption = Annotated[str | None, typer.Option("--precision", help="auto, 
 ThreadsOption = Annotated[int | None, typer.Option("--threads", help="CPU threads; all cores if left out.")]
 
 
+class Command(TyperCommand):
+    """Every command: a condition may begin with a minus sign, and a configuration without `--config` is told."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """A blank before such a condition, which its reader passes over, keeps it from being read as an option."""
+        options = {name for parameter in self.params for name in parameter.opts}
+        if "--config" in options and not any(parameter.param_type_name == "argument" for parameter in self.params):
+            for before, word in zip(["", *args], args, strict=False):
+                if word.endswith((".yaml", ".yml")) and not (before.startswith("-") or word.startswith("-")):
+                    raise typer.BadParameter(f"{word} stands alone; a configuration is given with --config {word}", ctx)
+        condition = re.compile("-(?!-).*[<>=!]") if "expression" in options else None
+        return super().parse_args(ctx, [f" {word}" if condition and condition.match(word) else word for word in args])
+
+
 def parse_settings(kind: type[AnySettings], texts: Sequence[str] | None = None, **overrides: Any) -> AnySettings:
     """Build settings from what `--settings` says, with flags laid over it.
 
@@ -90,8 +106,9 @@ def parse_runtime(
     """
     from_environment = os.environ.get(RUNTIME_VARIABLE)
     values, origin = read_values([*([from_environment] if from_environment else []), *(texts or [])], "--runtime")
-    by_hand = {"device": device, "precision": precision, "threads": threads}
-    return RuntimeSettings.checked({**values, **_given(by_hand)}, origin)
+    by_hand = _given({"device": device, "precision": precision, "threads": threads})
+    RuntimeSettings.checked(by_hand, "on the command line")
+    return RuntimeSettings.checked({**values, **by_hand}, origin)
 
 
 def read_values(texts: Sequence[str] | None, option: str) -> tuple[dict[str, Any], str]:
@@ -134,9 +151,40 @@ def load_chosen_config(files: Sequence[Path] | None, folder: Path = Path()) -> C
     from cdgmae.workflow.last_run import read_last_run
 
     last = None if files else read_last_run(folder)
+    chosen = chosen_files(files, folder)
     if is_main_process() and not files:
-        typer.echo(f"configuration: {last.name if last is not None else DEFAULT_CONFIG}", err=True)
-    return last.config if last is not None else load_config(*(files or (DEFAULT_CONFIG,)))
+        typer.echo(f"configuration: {last.name if last is not None else chosen[0]}", err=True)
+    return last.config if last is not None else load_config(*chosen)
+
+
+def chosen_files(files: Sequence[Path] | None, folder: Path = Path()) -> list[Path]:
+    """What `--config` names, else the files of the last run in a working directory, else its config.yaml.
+
+    Raises:
+        ValueError: if there is none of them.
+    """
+    from cdgmae.workflow.last_run import read_last_run
+
+    last = None if files else read_last_run(folder)
+    if files or last is not None:
+        return list(files or map(Path, last.files if last is not None else ()))
+    if not (folder / DEFAULT_CONFIG).is_file():
+        raise ValueError(
+            f"{folder.absolute()} holds no {DEFAULT_CONFIG}, and no workflow ran there: go to the folder of your run, or name its "
+            "configuration with --config FILE. `cdgmae init FOLDER` makes a folder to work in, `cdgmae config new` writes a configuration "
+            "for your images and clips"
+        )
+    return [folder / DEFAULT_CONFIG]
+
+
+def refuse_both(first: str, is_first: object, second: str, is_second: object) -> None:
+    """Refuse two options of which the one would be passed over.
+
+    Raises:
+        ValueError: if both are given.
+    """
+    if is_first and is_second:
+        raise ValueError(f"{first} and {second} do not go together: one of them would be passed over; leave one out")
 
 
 def _plain_value(text: str, origin: str) -> Any:
@@ -160,6 +208,20 @@ def _read_file(name: str, option: str) -> Any:
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
+
+
+def refuse_failed_data_set(shard: Path) -> None:
+    """Refuse a shard of real images whose data set failed its check: hours would be spent on images that do not pass.
+
+    Raises:
+        ValueError: with the list of its bad images, which stands there until the check passes or a run of the workflow begins.
+    """
+    refused = shard.with_name(REFUSED_IMAGES)
+    if refused.is_file():
+        raise ValueError(
+            f"the data set of {shard} failed its check; mend or remove the images in {refused}, or raise its max_bad_fraction, and run the same "
+            "line again (without a workflow: `cdgmae shards summarise`)"
+        )
 
 
 def find_tables(folder: Path, like: Sequence[Path] = ()) -> list[Path]:
@@ -201,4 +263,4 @@ def print_result(result: dict[str, Any]) -> None:
     console = open_console()
     for name, value in result.items():
         shown = f"{value:.4f}" if isinstance(value, float) else str(value)
-        console.print(f"  [bold]{name}[/bold]  {escape(shown)}", highlight=False)
+        console.print(Text.assemble("  ", (name, "bold"), f"  {shown}"), soft_wrap=True)

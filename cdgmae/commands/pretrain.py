@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cdgmae.commands.options import (
+    ConfigOption,
     DeviceOption,
     PrecisionOption,
     RuntimeOption,
@@ -18,12 +19,19 @@ from cdgmae.commands.options import (
     ThreadsOption,
     find_tables,
     json_wanted,
+    load_chosen_config,
     parse_runtime,
     parse_settings,
     print_result,
+    refuse_both,
 )
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.terminal import ResultTable, open_console
+from cdgmae.settings.reading.messages import did_you_mean
+from cdgmae.terminal import ResultTable, key_column, open_console
+from cdgmae.workflow.last_run import read_last_run
+
+if TYPE_CHECKING:
+    from cdgmae.config import Config
 
 app = typer.Typer(no_args_is_help=True, help="Pre-train a cross-view masked autoencoder on bags of views.")
 
@@ -57,6 +65,8 @@ def run(
     The settings are those of one entry of `pretrain.runs` in config.yaml; without any they are the paper's CDG-MAE-a1. On several
     GPUs or nodes start it with a launcher, e.g. `accelerate launch --num_processes 8 -m cdgmae pretrain run ...` or `torchrun`: the
     global batch is shared out and the result is the same within rounding.
+
+    Example: cdgmae pretrain run --shards results/shards/imagenet --views results/views/s_ldm --output cdg_a3 --settings num_anchors=3
     """
     from cdgmae.pretrain.run import run_pretrain
     from cdgmae.runtime.devices import limit_threads
@@ -89,8 +99,8 @@ def run(
 
 @app.command("flops")
 def flops(
-    config: Annotated[Path | None, typer.Option("--config", help="A config.yaml: all its runs are counted.")] = None,
-    run_name: Annotated[str | None, typer.Option("--run", help="Only this run of --config.")] = None,
+    config: ConfigOption = None,
+    run_name: Annotated[str | None, typer.Option("--run", help="Only this run of the configuration.")] = None,
     settings: SettingsOption = None,
     images: Annotated[
         int | None,
@@ -102,24 +112,27 @@ def flops(
     ] = 400.0,
     table8: Annotated[bool, typer.Option("--table8", help="The paper's Table 8 beside the same counts here.")] = False,
 ) -> None:
-    """What runs cost: GFLOPs per sample, parameters, GPU hours per seed, and the GPU memory of a training.
+    """Say what runs cost: GFLOPs per sample, parameters, GPU hours per seed, and the GPU memory of a training.
 
     `paper_gflops` follows the paper's Table 8 (multiply-accumulates of linear layers, layer norms, no attention products);
     `true_gflops` counts both operations of every multiply-accumulate, attention included, and `true_gflops_per_step` the
     backward pass with it. `micro_batch_80gb` is the number of samples that a card of 80 GB takes at once in bf16 if one GPU has the
-    whole batch, `memory_gib_80gb` what they need. Without --config the one run of --settings is counted; without either, the
-    paper's CDG-MAE-a1.
+    whole batch, `memory_gib_80gb` what they need. Counted are the runs of --config, else of the last run here; with --settings
+    the one run that they describe, e.g. --settings num_anchors=3. What is left out, or all where nothing ran, is the paper's CDG-MAE-a1.
+
+    Example: cdgmae pretrain flops --config my.yaml --images 1281167
     """
-    from cdgmae.config import load_config
     from cdgmae.pretrain.flops import describe_run, table_8
     from cdgmae.pretrain.run_memory import describe_memory
 
+    refuse_both("--settings", settings, "--config" if config else "--run", config or run_name)
     if table8:
         rows = table_8()
         _print_rows({"rows": rows}, rows)
         return
-    runs = _configured_runs(config, run_name, settings, images)
-    limit = load_config(config).runtime.micro_batch_size if config is not None else None
+    checked = load_chosen_config(config) if config or not (settings or read_last_run() is None) else None
+    runs = _configured_runs(checked, run_name, settings, images)
+    limit = checked.runtime.micro_batch_size if checked is not None else None
     described = {
         name: {**describe_run(run, number, tflops), **describe_memory(run, limit)} for name, (run, number) in runs.items()
     }
@@ -143,24 +156,25 @@ def export(
 
 
 def _configured_runs(
-    config: Path | None, run_name: str | None, settings: list[str] | None, images: int | None
+    config: Config | None, run_name: str | None, settings: list[str] | None, images: int | None
 ) -> dict[str, tuple[PretrainRunSettings, int | None]]:
     """Runs to count by name, each with the number of images of its data set."""
     from cdgmae import names
-    from cdgmae.config import load_config
     from cdgmae.pretrain.flops import count_images
 
     if config is None:
         if run_name is not None:
-            raise ValueError(f"--run {run_name} needs --config FILE, which defines the runs")
+            raise ValueError(f"--run {run_name} is one of a configuration, and no workflow ran here: name it with --config FILE")
         return {"settings": (parse_settings(PretrainRunSettings, settings), images)}
-    if settings:
-        raise ValueError("give --config or --settings, not both")
-    checked = load_config(config)
-    if run_name is not None and run_name not in checked.pretrain.runs:
-        raise ValueError(f"--run {run_name}: {config} has no such run; it has {', '.join(checked.pretrain.runs)}")
-    chosen = {name: run for name, run in checked.pretrain.runs.items() if run_name in (None, name)}
-    datasets = {name: checked.views.sources[run.source].dataset for name, run in chosen.items()}
+    known = config.pretrain.runs
+    if not known or (run_name is not None and run_name not in known):
+        raise ValueError(
+            f"--run {run_name}: the configuration has no such run; it has {', '.join(known)}{did_you_mean(run_name, known)}"
+            if run_name is not None and known
+            else "the configuration has no runs (pretrain.runs); describe one with --settings, e.g. --settings num_anchors=1"
+        )
+    chosen = {name: run for name, run in known.items() if run_name in (None, name)}
+    datasets = {name: config.views.sources[run.source].dataset for name, run in chosen.items()}
     return {name: (run, images or count_images(Path(names.shards_dir(datasets[name])))) for name, run in chosen.items()}
 
 
@@ -170,10 +184,10 @@ def _print_rows(result: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> No
         print_result(result)
         return
     first, *others = rows[0]
-    table = ResultTable(first, *(_cell(row[first]) for row in rows), box=None, header_style="bold")
+    table = ResultTable(key_column(first), *(_cell(row[first]) for row in rows), box=None, header_style="bold")
     for name in others:
         table.add_row(name, *(_cell(row[name]) for row in rows))
-    open_console().print(table, highlight=False)
+    open_console().print(table)
 
 
 def _cell(value: object) -> str:

@@ -121,6 +121,8 @@ def run(
     Prints the measures of the kind, in percent; the table holds a row per sequence and object, part or joint with everything the scores are
     made of and the protocol. The data folder is checked first and every problem listed; nothing is written into it. An interrupted run
     continues with the missing clips. Under `cdgmae cluster launch` each process takes a share of the clips.
+
+    Example: cdgmae propagation run davis --root data/DAVIS --encoder vit_small_patch16_224.dino --output dino
     """
     from cdgmae.propagation.evaluation import run_propagation
     from cdgmae.runtime.devices import limit_threads
@@ -171,7 +173,9 @@ def prepare_davis(
     """
     from cdgmae.propagation.layouts.prepare_davis import prepare_davis as prepare
     from cdgmae.storage.files.publishing import published
+    from cdgmae.storage.files.records import drop_cut_files
 
+    drop_cut_files(output)
     with published(output), stop_if_asked("sequence", "finished sequences are kept") as check_now:
         result = prepare(root, output, check_now)
     print_result(result)
@@ -196,7 +200,7 @@ def summarise(
     tables: Annotated[list[Path], typer.Argument(help="Tables of one or more encoders and evaluation sets.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", help="Summary to write (.parquet); a .csv is written beside it.")],
 ) -> None:
-    """All measures of all encoders and evaluation sets: a row each, and as CSV a row per encoder."""
+    """Write all measures of all encoders and evaluation sets: a row each, and as CSV a row per encoder."""
     from cdgmae.propagation.measures.encoder_summary import summarise as summarise_tables
     from cdgmae.storage.files.publishing import published
 

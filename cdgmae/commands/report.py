@@ -14,6 +14,7 @@ from cdgmae.commands.options import (
     load_chosen_config,
     parse_settings,
     print_result,
+    refuse_both,
 )
 from cdgmae.names import STAGES
 from cdgmae.paper import PAPER_TABLES
@@ -23,10 +24,9 @@ from cdgmae.settings.report import ReportJobSettings, TableSettings
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="What people look at. `write`: static pages about all stages: an overview (bags of views with their scores, loss curves, "
-    "propagation scores beside the paper's, unusable images with reasons, configuration and versions) and the consistency explorer. "
-    "`table`: a table of the paper with ours beside it. `attention`, `reconstructions` and `strips`: figures of encoders and models on your "
-    "images. All of it opens from the file system, without network.",
+    help="Write what people look at: pages about all stages, tables of the paper with ours beside them, figures on your images.\n\n"
+    "The pages are an overview (bags of views with their scores, loss curves, propagation scores beside the paper's, unusable images with "
+    "reasons, configuration and versions), one per stage, and the consistency explorer. All of it opens from the file system, without network.",
 )
 
 
@@ -54,6 +54,7 @@ def write(
     from cdgmae.storage.files.publishing import published
     from cdgmae.workflow.report import report_settings
 
+    refuse_both("--config", config, "--settings", settings)
     chosen = (
         parse_settings(ReportJobSettings, settings) if settings else report_settings(load_chosen_config(config, results.parent))
     )
@@ -82,11 +83,14 @@ def table(
 
     What fills each row is said by `report.tables` of --config, or by --settings: a view source (table1, table9) or encoders, one per seed,
     e.g. '{"rows": {"a1": ["cdg_a1", "cdg_a1_seed1"]}}'. Rows that are not named are shown as not configured.
+
+    Example: cdgmae report table table5 --config my.yaml
     """
     from cdgmae.report.table_files import check_table_name, write_paper_table
     from cdgmae.storage.files.publishing import published
     from cdgmae.workflow.report import table_settings
 
+    refuse_both("--config", config, "--settings", settings)
     check_table_name(name)
     chosen = (
         parse_settings(TableSettings, settings) if settings else table_settings(load_chosen_config(config, results.parent), name)

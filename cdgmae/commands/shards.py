@@ -20,7 +20,7 @@ from cdgmae.settings.shards import DatasetSettings
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Pack images into tar files with a Parquet index ([bold]image shards[/bold]).\n\n"
+    help="Pack images into tar files with a Parquet index (image shards).\n\n"
     "Input is a tree of images (JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, AVIF) of any depth, ILSVRC's class tars, WebDataset tars, or clips "
     "(video files and folders of frames; each gives one drawn frame). Every image is "
     "decoded once: what cannot be used becomes a row with its reason, and files that are no images stand in "
@@ -90,7 +90,7 @@ def summarise(
         float | None, typer.Option(help="Fail when a larger share of the images is unusable; default 0.001.")
     ] = None,
 ) -> None:
-    """Check all shards together: one row per shard, a list of all bad images, and an error when they are too many."""
+    """Check all shards of a data set together: one row per shard, a list of all bad images, and an error when they are too many."""
     from cdgmae.shards.shard_summary import summarise_shards
     from cdgmae.storage.files.publishing import published
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Column
 from rich.text import Text
 
 from cdgmae.commands.options import ConfigOption, json_wanted, load_chosen_config, print_result
 from cdgmae.status.undeclared import Undeclared, removal_lines
-from cdgmae.terminal import ResultTable, open_console
+from cdgmae.terminal import ResultTable, key_column, open_console
 
 if TYPE_CHECKING:
     from cdgmae.config import Config
@@ -105,7 +104,7 @@ def _print(facts: dict[str, Any]) -> None:
     if json_wanted():
         print_result(facts)
     else:
-        open_console().print(_page(facts), highlight=False)
+        open_console().print(_page(facts))
 
 
 def _page(facts: dict[str, Any]) -> RenderableType:
@@ -121,15 +120,15 @@ def _page(facts: dict[str, Any]) -> RenderableType:
     for error in facts["errors"]:
         parts.append(_error_text(error))
     for made in facts["made_otherwise"][:SHOWN_RUNNING]:
-        parts.append(Text(f"{made['rule']} {made['name']} was made by {made['by']}", style="yellow"))
-    parts.extend(map(Text, removal_lines([Undeclared(found["path"], found["bytes"]) for found in facts["undeclared"]])))
+        parts.append(_line(f"{made['rule']} {made['name']} was made by {made['by']}", "yellow"))
+    parts.extend(map(_line, removal_lines([Undeclared(found["path"], found["bytes"]) for found in facts["undeclared"]])))
     shown = ", ".join(f"{count} {state}" for state, count in facts["jobs"].items() if count and state != "done")
     parts.append(Text(f"{facts['jobs']['done']} of {total} jobs done" + (f", {shown}" if shown else "")))
     return Group(*parts)
 
 
 def _groups_table(groups: list[dict[str, Any]]) -> ResultTable:
-    words = [Column(name) for name in ("stage", "")]
+    words = [key_column(name) for name in ("stage", "")]
     numbers = [Column(name, justify="right") for name in ("done", "running", "failed", "waiting", "to do", "jobs/h", "left")]
     table = ResultTable(*words, *numbers, box=None, header_style="bold", padding=(0, 1, 0, 0))
     former = None
@@ -137,8 +136,8 @@ def _groups_table(groups: list[dict[str, Any]]) -> ResultTable:
         colour = "red" if group["failed"] else "green" if group["done"] == group["total"] else "default"
         rate = group["jobs_per_hour"]
         table.add_row(
-            "" if group["stage"] == former else group["stage"], escape(group["group"]),
-            f"[{colour}]{group['done']}/{group['total']}[/{colour}]",
+            "" if group["stage"] == former else group["stage"], group["group"],
+            Text(f"{group['done']}/{group['total']}", style=colour),
             *(str(group[state] or "-") for state in ("running", "failed", "waiting", "to do")),
             f"{rate:.3g}" if rate is not None else "-", _duration(group["seconds_left"]),
         )  # fmt: skip
@@ -147,20 +146,24 @@ def _groups_table(groups: list[dict[str, Any]]) -> ResultTable:
 
 
 def _running_table(running: list[dict[str, Any]]) -> ResultTable:
-    table = ResultTable("running", "progress", "per second", "left", "log", box=None, header_style="bold", padding=(0, 1, 0, 0))
+    table = ResultTable(
+        key_column("running"), "progress", "per second", "left", "log", box=None, header_style="bold", padding=(0, 1, 0, 0)
+    )
     for job in running[:SHOWN_RUNNING]:
         line = f"{job['done']}/{job['total']} {job['unit']}" if job["total"] is not None else None
         progress = ", ".join(found for found in (job["kept"], line) if found) or "starting"
         rate = f"{job['per_second']:.3g}" if job["per_second"] is not None else "-"
-        table.add_row(escape(f"{job['rule']} {job['name']}"), progress, rate, _duration(job["seconds_left"]), escape(job["log"]))
+        table.add_row(f"{job['rule']} {job['name']}", progress, rate, _duration(job["seconds_left"]), job["log"])
     return table
 
 
 def _queue_table(queue: list[dict[str, Any]]) -> ResultTable:
-    table = ResultTable("Slurm job", "state", "of", "submitted", "reason", box=None, header_style="bold", padding=(0, 1, 0, 0))
+    table = ResultTable(
+        "Slurm job", "state", key_column("of"), "submitted", "reason", box=None, header_style="bold", padding=(0, 1, 0, 0)
+    )
     for job in queue[:SHOWN_RUNNING]:
         reason = job["reason"] if job["reason"] != "None" else ""
-        table.add_row(job["job"], job["state"], escape(job["what"]), f"{_duration(60 * job['minutes'])} ago", escape(reason))
+        table.add_row(job["job"], job["state"], job["what"], f"{_duration(60 * job['minutes'])} ago", reason)
     if len(queue) > SHOWN_RUNNING:
         table.add_row("", "", f"and {len(queue) - SHOWN_RUNNING} more", "", "")
     return table
@@ -171,9 +174,14 @@ def _error_text(error: dict[str, Any]) -> Text:
     message = error["message"] if len(error["message"]) <= LONGEST_MESSAGE else error["message"][:LONGEST_MESSAGE] + " ..."
     kept = f"; {error['kept']} kept" if error["kept"] else ""
     head = "failed" if error["state"] == "failed" else "waiting to continue"
-    text = Text(f"{head} {_duration(error['seconds_ago'])} ago{kept}: ", style="red" if error["state"] == "failed" else "yellow")
+    text = _line(f"{head} {_duration(error['seconds_ago'])} ago{kept}: ", "red" if error["state"] == "failed" else "yellow")
     text.append(f"{error['rule']} {error['name']}: {message} ", style="default")
     return text.append(f"({error['log']})", style="bold")
+
+
+def _line(text: str, style: str = "") -> Text:
+    """A text with paths or commands to copy: one line at any width."""
+    return Text(text, style=style, no_wrap=True, overflow="ignore")
 
 
 def _duration(seconds: float | None) -> str:

@@ -9,6 +9,7 @@ import pyarrow.dataset as ds
 
 from cdgmae.consistency.score_tables import SCORE_SCHEMA
 from cdgmae.storage.tables import table_facts
+from cdgmae.workflow.last_run import how_to_run
 
 logger = logging.getLogger("cdgmae")
 
@@ -32,7 +33,7 @@ def score_tables(results: Path, source: str | None = None) -> list[Path]:
         known = ", ".join(sorted({path.parent.name for path in results.glob("*/*.parquet")})) or "none"
         raise ValueError(
             f"{results} has no score tables of {f'source {source!r}' if source else 'any source'} (scored sources: {known}); "
-            "run `snakemake --cores all consistency`, or give --results"
+            f"{how_to_run('consistency')}, or give --results"
         )
     summary = results / "summary.parquet"
     named = {Path(name).parts[-2:] for name in table_facts(summary).get("inputs", {})} if summary.is_file() else set()

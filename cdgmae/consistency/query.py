@@ -36,10 +36,12 @@ class Matches:
 
     Attributes:
         total: Pairs that meet the condition.
+        of: Pairs that were looked at.
         rows: The first of them in the asked order: `QUERY_COLUMNS` and the file each row is from.
     """
 
     total: int
+    of: int
     rows: pa.Table
 
     def shown(self) -> list[dict[str, Any]]:
@@ -82,7 +84,8 @@ class Query:
                 kept = pa.concat_tables([kept, pa.Table.from_batches([batch])])
                 if self.sort is None or kept.num_rows > 2 * limit + ROWS_AT_ONCE:
                     kept = self._first(kept, limit)
-        return Matches(total, self._first(kept, limit))
+        tables = score_tables(self.results, self.source)
+        return Matches(total, open_scores(tables).count_rows(), self._first(kept, limit))
 
     def all(self) -> Iterator[pa.Table]:
         """All rows with `QUERY_COLUMNS`, part by part. Without `sort` one table is held at a time; an order holds all that match.

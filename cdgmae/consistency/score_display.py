@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 
 from cdgmae.consistency.consistency_summary import SUMMARY_SCHEMA, paper_distance
 from cdgmae.consistency.query import Matches
@@ -21,6 +20,7 @@ from cdgmae.consistency.source_comparison import SourceComparison
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.storage.tables import read_table
 from cdgmae.terminal import ResultTable, open_console
+from cdgmae.workflow.last_run import how_to_run
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 NUM_BINS = 48
@@ -57,7 +57,7 @@ def read_display(results: Path, metric: str = "nps") -> ConsistencyDisplay:
         raise ValueError(f"--metric {metric}: no such score; allowed: {', '.join(METRICS)}")
     if not (results / "summary.parquet").is_file():
         raise ValueError(
-            f"{results / 'summary.parquet'} does not exist; run `snakemake --cores all consistency` or `cdgmae consistency summarise` first"
+            f"{results / 'summary.parquet'} does not exist; {how_to_run('consistency')}, or `cdgmae consistency summarise`"
         )
     rows = read_table(results / "summary.parquet", SUMMARY_SCHEMA.names).to_pylist()
     rows.sort(key=lambda row: (row["distance"] is None, row["distance"], row["source"]))
@@ -75,31 +75,35 @@ def render_display(display: ConsistencyDisplay, console: Console | None = None) 
     console = console or open_console()
     console.print(_summary_table(display.rows))
     console.print(
-        "[dim]Paper: ViT-B/16 MAE on ImageNet-1K. Scores from different encoders live on different scales: compare sources scored by one "
-        "encoder with each other, and only their order with the paper. To video: distance of the mean (GS, LS, NPS) to the video source's.[/dim]"
+        "Paper: ViT-B/16 MAE on ImageNet-1K. Scores from different encoders live on different scales: compare sources scored by one "
+        "encoder with each other, and only their order with the paper. To video: distance of the mean (GS, LS, NPS) to the video source's.",
+        style="dim",
     )
     for source, counts in display.histograms.items():
-        console.print(f"\n{display.metric} of [bold]{source}[/bold]", highlight=False)
-        console.print(histogram_line(counts), highlight=False)
+        console.print(f"\n{display.metric} of {source}", style="bold")
+        console.print(histogram_line(counts))
         low, high = f"{display.bin_edges[0]:.3f}", f"{display.bin_edges[-1]:.3f}"
-        console.print(f"{low}{high:>{NUM_BINS - len(low)}}", style="dim", highlight=False)
+        console.print(f"{low}{high:>{NUM_BINS - len(low)}}", style="dim")
 
 
 def render_matches(matches: Matches, strips: Sequence[str], console: Console | None = None) -> None:
     """Print the found pairs as a table, and where their strips are."""
     console = console or open_console()
     rows = matches.shown()
-    hidden = [
-        name
-        for name in ("status", "encoder", "reason", "class_name")
-        if name in ("status", "encoder") or not any(row[name] for row in rows)
-    ]
+    if not rows:
+        console.print(f"No row of {matches.of:,} matches the condition.")
+        return
+    equal = [name for name in ("source", "view_a", "reason", "class_name") if len({row[name] for row in rows}) == 1]
+    hidden = ["status", "encoder", *(name for name in equal if len(rows) > 1 or not rows[0][name])]
     shown = [{name: value for name, value in row.items() if name not in hidden} for row in rows]
     render_rows(f"{matches.total:,} pairs match, {len(rows)} shown", shown, ("source", "key", "class_name", "reason"), console)
+    told = [f"{name} {rows[0][name]}" for name in hidden[2:] if rows[0][name] is not None]
+    if told:
+        console.print(f"Of all that are shown: {', '.join(told)}.", style="dim")
     if len(rows) < matches.total:
-        console.print("[dim]--limit N shows more; --csv, --json and --output FILE give all of them.[/dim]", highlight=False)
+        console.print("--limit N shows more; --csv, --json and --output FILE give all of them.", style="dim")
     for path in strips:
-        console.print(path, highlight=False, soft_wrap=True)
+        console.print(path, soft_wrap=True)
 
 
 def render_comparison(compared: SourceComparison, first: str, second: str) -> None:
@@ -115,10 +119,10 @@ def render_comparison(compared: SourceComparison, first: str, second: str) -> No
     ]  # fmt: skip
     render_rows(f"{first} and {second} on {compared.bags:,} real images that both have views of", rows, ("score",))
     open_console().print(
-        f"[dim]Left out, scored in one alone: {compared.only_first:,} of {first}, {compared.only_second:,} of {second}. One value per bag. "
+        f"Left out, scored in one alone: {compared.only_first:,} of {first}, {compared.only_second:,} of {second}. One value per bag. "
         f"Higher: bags that score higher in {first} / in {second}. Interval: bootstrap over bags. "
-        "r, rank r: correlation by Pearson and Spearman.[/dim]",
-        highlight=False,
+        "r, rank r: correlation by Pearson and Spearman.",
+        style="dim",
     )
 
 
@@ -128,15 +132,15 @@ def render_rows(title: str, rows: Sequence[Mapping[str, Any]], text: Sequence[st
     Args:
         title: What they are.
         rows: Rows of equal keys, which are the headings; floats get four digits.
-        text: Columns of words, aligned left.
+        text: Columns of names, aligned left; each stays in one line.
         console: Where to.
     """
     table = ResultTable(title=title, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True)
     for name in rows[0] if rows else ():
-        table.add_column(name, justify="left" if name in text else "right")
+        table.add_column(name, justify="left" if name in text else "right", no_wrap=name in text and name != "reason")
     for row in rows:
-        table.add_row(*(escape(_cell(value)) for value in row.values()))
-    (console or open_console()).print(table, highlight=False)
+        table.add_row(*(_cell(value) for value in row.values()))
+    (console or open_console()).print(table)
 
 
 def histogram_line(counts: list[int]) -> str:
@@ -160,7 +164,7 @@ def _summary_table(rows: list[dict[str, Any]]) -> ResultTable:
         box=SIMPLE_HEAD,
         collapse_padding=True,
     )
-    table.add_column("pairs of views")
+    table.add_column("pairs of views", no_wrap=True)
     for name in ("pairs", "bad", "GS", "LS", "NPS", "NPS reverse", "to video"):
         table.add_column(name, justify="right")
     for row in rows:

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from diffusers.utils.logging import disable_progress_bar
-from torch import Tensor
+from torch import Tensor, nn
 
 from cdgmae.generators.pipeline import LatentDiffusionPipeline
 from cdgmae.models.encoders.by_name import Encoder, weights_digest
 from cdgmae.models.encoders.checkpoint_layouts import check_finite
+from cdgmae.models.encoders.frozen_encoder import given_device
 from cdgmae.models.encoders.projected_encoder import load_conditioning_encoder
 from cdgmae.models.normalisation import normalise
 from cdgmae.names import how_to_remake
@@ -84,6 +85,7 @@ def write_generator(
     image_size: int,
     encoder_image_size: int,
     provenance: Mapping[str, Any],
+    half: bool = False,
 ) -> GeneratorFacts:
     """Fill an empty folder with a generator.
 
@@ -95,8 +97,13 @@ def write_generator(
         image_size: Side of a generated view in pixels.
         encoder_image_size: Side in pixels at which the encoder sees an image.
         provenance: Where the generator came from.
+        half: Save denoiser and projector in fp16; the pipeline's are rounded alike.
     """
+    for part in (pipeline.unet, pipeline.projector) if half else ():
+        nn.Module.to(part, torch.float16)
     pipeline.save_pretrained(folder)
+    for part in (pipeline.unet, pipeline.projector):
+        nn.Module.to(part, torch.float32)  # as it is read again, and as the digest counts it
     encoder = _copied_into(folder, encoder) if encoder is not None else None
     digest = generator_digest(pipeline, encoder_digest)
     facts = GeneratorFacts(digest, encoder, encoder_digest, encoder_image_size, image_size, dict(provenance))
@@ -134,32 +141,42 @@ def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") ->
         ValueError: if the folder is no generator folder, names no encoder, its weights or its encoder are not those of
             `cdgmae.json`, or a value among them is not finite.
     """
-    folder, device = Path(folder), torch.device(device)
+    folder, device = Path(folder), given_device(device)
     facts = read_facts(folder)
-    disable_progress_bar()  # the library would draw a bar into the job's log
     if facts.encoder is None:
         raise ValueError(
             f"{folder} has no conditioning encoder, so nothing can be sampled from images; import the checkpoint again with "
             "--encoder, the encoder that it was trained with"
         )
     encoder = load_conditioning_encoder(_found_in(folder, facts.encoder), device=device)
+    _check_digest(folder, "conditioning encoder", encoder.digest, facts.encoder_digest)
+    return Generator(load_pipeline(folder, facts).to(device), encoder, facts)
+
+
+def load_pipeline(folder: Path, facts: GeneratorFacts) -> LatentDiffusionPipeline:
+    """The generator of a folder without its conditioning encoder, on the CPU in fp32, its weights checked; `facts` are the folder's.
+
+    Raises:
+        ValueError: as `load_generator`, whatever the encoder.
+    """
+    disable_progress_bar()  # the library would draw a bar into the job's log
     try:
         pipeline = LatentDiffusionPipeline.from_pretrained(folder)
     except (OSError, RuntimeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"{folder} cannot be loaded as a generator ({error}); {how_to_remake(folder / FACTS_FILE)}") from None
-    for name, found, wanted in (
-        ("conditioning encoder", encoder.digest, facts.encoder_digest),
-        ("generator", generator_digest(pipeline, encoder.digest), facts.digest),
-    ):
-        if found != wanted:
-            raise ValueError(
-                f"{folder}: the {name}'s weights have digest {found}, {FACTS_FILE} says {wanted}; {how_to_remake(folder / FACTS_FILE)}"
-            )
+    _check_digest(folder, "generator", generator_digest(pipeline, facts.encoder_digest), facts.digest)
     for name in ("unet", "projector", "autoencoder"):
         if (module := getattr(pipeline, name)) is not None:
             check_finite(f"{folder}, {name}", module.state_dict())
     pipeline.set_progress_bar_config(disable=True)
-    return Generator(pipeline.to(device), encoder, facts)
+    return pipeline
+
+
+def _check_digest(folder: Path, name: str, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise ValueError(
+            f"{folder}: the {name}'s weights have digest {found}, {FACTS_FILE} says {wanted}; {how_to_remake(folder / FACTS_FILE)}"
+        )
 
 
 def read_facts(folder: Path) -> GeneratorFacts:

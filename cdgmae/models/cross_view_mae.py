@@ -21,6 +21,7 @@ from cdgmae.models.encoders.checkpoints import KeyReport, load_weights
 from cdgmae.models.masking import PatchMask, count_visible, draw_mask
 from cdgmae.models.positions import sincos_positions
 from cdgmae.models.sample_dropout import SampleDropout
+from cdgmae.settings.encoder import VitSettings
 from cdgmae.settings.pretrain import PretrainRunSettings
 
 LayerNorm = partial(nn.LayerNorm, eps=1e-6)
@@ -67,6 +68,10 @@ class CrossViewMAE(nn.Module):
         anchor_cls_in_memory: bool = True,
     ) -> None:
         super().__init__()
+        common = {"image_size": img_size, "patch_size": patch_size}
+        VitSettings.checked({**common, "embed_dim": embed_dim, "depth": depth, "num_heads": num_heads}, "CrossViewMAE")
+        decoder = {"embed_dim": decoder_embed_dim, "depth": decoder_depth, "num_heads": decoder_num_heads}
+        VitSettings.checked({**common, **decoder}, "CrossViewMAE's decoder")
         self.img_size, self.patch_size, self.norm_pix_loss = img_size, patch_size, norm_pix_loss
         self.target_masking_ratio, self.anchor_masking_ratio = target_masking_ratio, anchor_masking_ratio
         self.anchor_positions, self.anchor_cls_in_memory = anchor_positions, anchor_cls_in_memory
@@ -182,6 +187,11 @@ class CrossViewMAE(nn.Module):
         return cells.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, p * p * channels)
 
     def _check_views(self, target_BCHW: Tensor, anchors_BACHW: Tensor | None) -> None:
+        for name, images in (("images", target_BCHW), ("anchors", anchors_BACHW)):
+            if images is not None and not (isinstance(images, Tensor) and images.is_floating_point()):
+                raise ValueError(
+                    f"{name}: found {getattr(images, 'dtype', type(images).__name__)}; give normalised images as float tensor"
+                )
         side = self.img_size
         if target_BCHW.ndim != 4 or tuple(target_BCHW.shape[1:]) != (3, side, side):
             raise ValueError(
@@ -207,6 +217,9 @@ class CrossViewMAE(nn.Module):
         dropout_seeds_B: Tensor | None,
     ) -> None:
         patches = (self.img_size // self.patch_size) ** 2
+        for name in ("target_masking_ratio", "anchor_masking_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} = {getattr(self, name)}; allowed: 0..1")
         if count_visible(patches, self.target_masking_ratio) >= patches:
             raise ValueError(
                 f"target_masking_ratio = {self.target_masking_ratio} masks none of {patches} patches, so there is nothing to "

@@ -5,7 +5,7 @@ Shapes: B batch, C = 3 channels (RGB), H W image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -53,7 +53,7 @@ def to_images(given: Images, what: str) -> list[Image.Image]:
     Raises:
         ValueError: if there is none, or one has another type, shape or range than `Images` allows.
     """
-    if isinstance(given, Image.Image) or (isinstance(given, Tensor) and given.ndim != 4):
+    if not isinstance(given, Iterable) or isinstance(given, str) or (isinstance(given, Tensor) and given.ndim != 4):
         given = [given]
     images = [_to_image(one, what) for one in given]
     if not images:
@@ -62,19 +62,23 @@ def to_images(given: Images, what: str) -> list[Image.Image]:
 
 
 def _to_image(given: Any, what: str) -> Image.Image:
-    if isinstance(given, Image.Image):
+    if isinstance(given, Image.Image) and 0 not in given.size:
         return to_rgb(given)
     allowed = "PIL images, or tensors (3, H, W) of floats in 0..1 or of bytes"
     if not isinstance(given, Tensor):
+        found = "an image without pixels" if isinstance(given, Image.Image) else type(given).__name__
         hint = "; PIL.Image.fromarray makes an image of an array" if isinstance(given, np.ndarray) else ""
-        raise ValueError(f"{what}: found {type(given).__name__}; allowed are {allowed}{hint}")
+        raise ValueError(f"{what}: found {found}; allowed are {allowed}{hint}")
     if given.ndim != 3 or given.shape[0] != 3 or 0 in given.shape:
         raise ValueError(f"{what}: a tensor of shape {tuple(given.shape)}; allowed are {allowed}")
     if given.dtype != torch.uint8:
-        if not given.is_floating_point() or not bool(((given >= 0) & (given <= 1)).all()):
+        if not given.is_floating_point():
+            raise ValueError(f"{what}: a tensor of {given.dtype}; allowed are {allowed}")
+        if not bool(((given >= 0) & (given <= 1)).all()):
             low, high = given.min().item(), given.max().item()
             raise ValueError(
-                f"{what}: {given.dtype} values from {low:g} to {high:g}; allowed are {allowed}. Undo a normalisation before"
+                f"{what}: {given.dtype} values from {low:g} to {high:g}; allowed are {allowed}. Undo a normalisation before, or "
+                "divide by 255"
             )
         given = (given.detach().float() * 255).round().to(torch.uint8)
     return Image.fromarray(given.permute(1, 2, 0).cpu().numpy())

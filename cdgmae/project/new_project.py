@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from cdgmae.storage.files.atomic import explain_write_errors, write_text
+
 FILES = Path(__file__).parent / "files"
 
 COPIED = ("config.yaml", "workflow/experiments", "workflow/profiles", "workflow/schemas")
@@ -29,6 +31,23 @@ rule everything:
 def snakefile() -> str:
     """The Snakefile of the repository or of the installed package."""
     return str(FILES / "Snakefile")
+
+
+SNAKEFILE_PLACES = ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefile")
+"""Where snakemake looks for one."""
+
+
+def write_missing_snakefile(folder: Path) -> Path | None:
+    """Write the Snakefile of `write_project` into a folder where snakemake would find none.
+
+    Returns:
+        What was written; None if there is one.
+    """
+    if any((folder / place).is_file() for place in SNAKEFILE_PLACES):
+        return None
+    with explain_write_errors(written := folder / "Snakefile"):
+        write_text(written, ENTRY)
+    return written
 
 
 def write_project(folder: Path) -> list[str]:

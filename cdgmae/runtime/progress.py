@@ -82,12 +82,12 @@ class ProgressMeter:
         self._bar: Progress | None = None
         if sys.stderr.isatty() and not silent:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
             )
             self._bar = Progress(*columns, console=Console(stderr=True))
             self._bar.start()

@@ -7,17 +7,26 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from cdgmae.settings.reading.messages import describe_problems
+from cdgmae.settings.reading.messages import NAME_PATTERN, describe_problems
 from cdgmae.settings.reading.plain_values import check_plain
-
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """A dataset, source, run or encoder name: it becomes a folder name, so letters, digits, _ and - only."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def _each_once(values: list[Any]) -> list[Any]:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(map(str, twice))} stands twice; name each once")
+    return values
+
+
+EachOnce = AfterValidator(_each_once)
+"""Of a list: nothing stands twice in it."""
 
 Ratio = Annotated[float, Field(ge=0.0, lt=1.0)]
 """A share of a whole, 0 included and 1 excluded."""
@@ -34,6 +43,9 @@ class Settings(BaseModel):
 
     removed_keys: ClassVar[Mapping[str, str]] = {}
     """Keys of earlier versions -> what became of them, as the end of a sentence."""
+
+    example: ClassVar[str] = ""
+    """What stands in a configuration where something else was written, if that helps."""
 
     def canonical_json(self, *, include: set[str] | None = None, exclude: set[str] | None = None) -> str:
         """JSON with sorted keys and no spaces, of all fields or some: equal settings give equal text."""
@@ -58,13 +70,13 @@ class Settings(BaseModel):
 
     @classmethod
     def checked(cls, values: Mapping[str, Any], origin: str) -> Self:
-        """As `from_plain`, with one message for people.
+        """As `from_plain`, with one message for people; numbers of NumPy and torch count as Python's.
 
         Raises:
             ValueError: beginning with `origin`, the option, file or function the values came from, and naming each key, its value and what is
                 allowed.
         """
         try:
-            return cls.from_plain(dict(values))
+            return cls.from_plain({key: value.item() if hasattr(value, "item") else value for key, value in values.items()})
         except ValidationError as error:
             raise ValueError(f"{origin}: " + "; ".join(describe_problems(error, cls))) from None

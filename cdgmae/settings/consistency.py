@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cdgmae.settings.base import Name, Ratio, Settings
+from cdgmae.settings.base import EachOnce, Name, Ratio, Settings
 from cdgmae.settings.crops import CropPairSettings
 from cdgmae.settings.encoder import EncoderSettings
 
@@ -43,7 +43,9 @@ class _CommonSettings(Settings):
 class ConsistencySettings(_CommonSettings):
     """Section `consistency`."""
 
-    sources: list[Name] = Field(default=[], description="View sources (section `views`) whose bags are scored.")
+    sources: Annotated[list[Name], EachOnce] = Field(
+        default=[], description="View sources (section `views`) whose bags are scored."
+    )
     encoder: EncoderSettings = Field(
         default=EncoderSettings(timm="vit_base_patch16_224.mae"), description="The scoring encoder. Paper: ViT-B/16 MAE."
     )

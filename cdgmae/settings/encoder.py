@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import parse_qsl
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
@@ -44,6 +45,9 @@ class VitSettings(Settings):
         return self
 
 
+PATCH_IN_NAME = re.compile(r"^(?:hf[-_]hub:timm/)?vit_.*_patch(\d+)_")
+"""Of timm's Vision Transformers, e.g. `vit_small_patch16_224`."""
+
 WAYS = ("run", "timm", "checkpoint", "random_like", "random", "pixels")
 """The fields of `EncoderSettings` that name an encoder."""
 
@@ -67,6 +71,8 @@ class EncoderSettings(Settings):
     Dumped, it holds only what was given. `run` and `random_like` are names of a configuration, which the workflow turns into a file and
     into dimensions before any command sees them.
     """
+
+    example: ClassVar[str] = "{timm: NAME}, {checkpoint: FILE} or {run: NAME}"
 
     run: Name | None = Field(default=None, description="A run of section `pretrain`: its encoder, trained in this DAG.")
     seed: int = Field(default=0, ge=0, description="Which seed of that run; one of `pretrain.seeds`.")
@@ -132,6 +138,14 @@ class EncoderSettings(Settings):
         return "pixels" if self.pixels is not None else "random" if (self.random or self.random_like) is not None else "trained"
 
     @property
+    def named_patch_size(self) -> int | None:
+        """The side of a patch in pixels, where the settings alone say it, as timm's names do."""
+        if isinstance(self.random, VitSettings):
+            return self.random.patch_size
+        found = PATCH_IN_NAME.search(self.timm or self.random or "")
+        return int(found[1]) if found else self.pixels
+
+    @property
     def text(self) -> str:
         """The short form, for people: in tables, messages and provenance."""
         if self.pixels is not None:
@@ -154,7 +168,7 @@ def parse_encoder(text: str) -> EncoderSettings:
     - `pixels:P`: raw pixels of patches of side P.
 
     Raises:
-        ValueError: if the JSON is none, or names no encoder.
+        ValueError: if the JSON is none, or names no encoder, or what follows a colon or question mark does not fit.
     """
     kind, _, rest = text.partition(":")
     architecture, at, weights = text.partition("@")
@@ -162,8 +176,12 @@ def parse_encoder(text: str) -> EncoderSettings:
         if text.startswith("{"):
             return EncoderSettings.from_plain(read_json(text, "encoder"))
         if kind == "pixels" and rest.isdecimal():
-            return EncoderSettings(pixels=int(rest))
-        if kind == "random" and rest:
+            return EncoderSettings.from_plain({"pixels": int(rest)})
+        if kind == "pixels":
+            raise ValueError(f"encoder {text!r}: behind the colon stands the side of a patch in pixels, e.g. pixels:16")
+        if kind == "random" and not rest:
+            raise ValueError(f"encoder {text!r}: behind the colon stands a timm name, e.g. random:vit_small_patch16_224")
+        if kind == "random":
             return EncoderSettings.from_plain({"random": read_json(rest, "encoder") if rest.startswith("{") else rest})
         file, question, hints = text.partition("?")
         if question and not Path(text).exists():

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cdgmae.settings.base import Name, Ratio, Seed, Settings
+from cdgmae.settings.base import EachOnce, Name, Ratio, Seed, Settings
 from cdgmae.settings.crops import CropPairSettings, Fraction, ShownRegion, check_range
 from cdgmae.settings.encoder import ARCHITECTURES, VitSettings
+from cdgmae.settings.reading.expression_bounds import can_be
 from cdgmae.settings.reading.expressions import parse_expression
 
 SCORE_COLUMNS = ("gs", "ls", "nps", "nps_reverse")
 """Scores of a view against its real image that `view_filter` and `view_weight` may name; see stage `consistency`."""
+
+SCORE_RANGE = (-1.0, 1.0)
+"""They are means of cosines."""
 
 
 class PretrainRunSettings(VitSettings, CropPairSettings):
@@ -92,7 +96,7 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
     )
     min_learning_rate: float = Field(default=0.0, ge=0, description="End of the cosine. Paper: 0.")
     weight_decay: float = Field(default=0.05, ge=0, description="AdamW's decay of matrices (not biases, not norms). Paper: 0.05.")
-    betas: Fraction = Field(default=(0.9, 0.95), description="AdamW's momentum terms. Paper: 0.9, 0.95.")
+    betas: Fraction = Field(default=(0.9, 0.95), description="AdamW's two momentum terms. Paper: 0.9, 0.95.")
     clip_grad_norm: float | None = Field(default=None, gt=0, description="Clip the global gradient norm to this. Paper: none.")
     ema_decay: Ratio | None = Field(
         default=None,
@@ -151,9 +155,13 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
     def _check_scores(self) -> None:
         if self.view_filter is not None:
             try:
-                parse_expression(self.view_filter, SCORE_COLUMNS)
+                passes = can_be(
+                    parse_expression(self.view_filter, SCORE_COLUMNS), True, dict.fromkeys(SCORE_COLUMNS, SCORE_RANGE)
+                )
             except ValueError as error:
                 raise ValueError(f"view_filter: {error}") from None
+            if not passes:
+                raise ValueError(f"view_filter = {self.view_filter!r}: no view can pass; scores lie between -1 and 1")
         if self.needs_scores and self.pretext != "cross_view":
             key = "view_filter" if self.view_filter is not None else "view_weight"
             raise ValueError(
@@ -184,7 +192,9 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
 class PretrainSettings(Settings):
     """Section `pretrain`."""
 
-    seeds: list[Seed] = Field(default=[0], min_length=1, description="Every run is trained once per seed. Paper: 3 seeds.")
+    seeds: Annotated[list[Seed], EachOnce] = Field(
+        default=[0], min_length=1, description="Every run is trained once per seed. Paper: 3 seeds."
+    )
     defaults: dict[str, Any] = Field(default={}, description="Keys of a run that all runs share; a run's own keys win.")
     runs: dict[Name, PretrainRunSettings] = Field(default={}, description="Pre-training runs by name.")
 

@@ -126,6 +126,11 @@ class GeneratorTrainingSettings(Settings):
     image_size: int = Field(default=256, ge=8, description="Side of the generated views in pixels. Paper: 256.")
     autoencoder: AutoencoderSettings = Field(default=AutoencoderSettings(), description="First stage.")
     unet: UNetSettings = Field(default=UNetSettings(), description="Denoiser.")
+    start_from: str | None = Field(
+        default=None,
+        description="Folder of a generator to train on: its denoiser, condition projector and first stage are the first weights, and its sizes "
+        "must be the ones given here. Its conditioning encoder is not read. Left out: random weights.",
+    )
     prediction_type: Literal["epsilon", "v_prediction", "sample"] = Field(
         default="epsilon",
         description="Training target of the denoiser: the noise, the velocity, or the latents themselves. Gen-SIS's siblings: epsilon. "
@@ -190,6 +195,18 @@ class GeneratorTrainingSettings(Settings):
     ema_decay: Ratio = Field(
         default=0.9999, description="Decay of the exponential moving average that is saved and sampled from."
     )
+    weights_precision: Literal["fp32", "fp16"] = Field(
+        default="fp32",
+        description="Precision in which denoiser and projector are saved; they are read as fp32. fp16: half the space, weights rounded to 11 bits.",
+    )
+
+    @model_validator(mode="after")
+    def _starts_in_one_way(self) -> Self:
+        if self.start_from is not None and self.whiten_condition:
+            raise ValueError(
+                "whiten_condition replaces the projector that start_from brings; set it to false, or leave start_from out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:

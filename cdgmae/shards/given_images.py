@@ -48,13 +48,16 @@ def pack_images(
     """
     options = {"resize": resize, "image_size": image_size, "jpeg_quality": jpeg_quality}
     settings = DatasetSettings.checked({"path": "", **options}, "pack_images")
+    if not isinstance(images, Mapping) or not isinstance(first_view, int):
+        found = f"{type(images).__name__} of images, first_view = {first_view!r}"
+        raise ValueError(f"pack_images: {found}; give a dict of keys and images, and a whole number")
     if not images or first_view < 0:
         raise ValueError(f"pack_images: {len(images)} images, first_view = {first_view}; give at least one image, and 0 or more")
     tar = Path(folder) / f"{shard_names(1)[0]}.tar"
     with published(tar, index_path(tar), inputs=()), explain_write_errors(tar), ImageShardWriter(tar) as writer:
         for key, given in images.items():
-            if safe_key(key) != key:
-                raise ValueError(f"key {key!r}: letters, digits, _ and - only, at most 80; use {safe_key(key)!r}")
+            if not isinstance(key, str) or safe_key(key) != key:
+                raise ValueError(f"key {key!r}: letters, digits, _ and - only, at most 80; use {safe_key(str(key))!r}")
             several = to_images(given, f"image {key!r}")
             if first_view == 0 and len(several) > 1:
                 raise ValueError(f"image {key!r}: {len(several)} images; a real image is one, views are packed with first_view=1")

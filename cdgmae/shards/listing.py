@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from cdgmae.names import IMAGE_EXTENSIONS
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.keys import distinct_keys, safe_key
 from cdgmae.storage.files.paths import path_to_text
 from cdgmae.storage.files.tar_listing import TarImage, list_tar
 from cdgmae.storage.files.tree_listing import LeftOut, find_files
 from cdgmae.storage.media.clips import VIDEO_EXTENSIONS
-from cdgmae.storage.media.images import IMAGE_EXTENSIONS
 
 logger = logging.getLogger("cdgmae")
 

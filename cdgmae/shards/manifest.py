@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdgmae.names import LEFT_OUT
+from cdgmae.names import LEFT_OUT, how_to_remake
 from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.listing import list_images
@@ -158,7 +158,7 @@ def shard_rows(manifest: Path, settings: DatasetSettings, shard_index: int) -> l
         if facts[name] != getattr(settings, name):
             raise ValueError(
                 f"{manifest} was made with {name} = {facts[name]!r}, the settings say {getattr(settings, name)!r}; "
-                "make the manifest again (`cdgmae shards manifest`) or correct the settings"
+                f"correct the settings, or {how_to_remake(manifest)}"
             )
     if not 0 <= shard_index < settings.num_shards:
         raise ValueError(f"{manifest} has shards 0 to {settings.num_shards - 1}, there is no shard {shard_index}")
@@ -170,5 +170,5 @@ def shard_rows(manifest: Path, settings: DatasetSettings, shard_index: int) -> l
 def _facts(manifest: Path) -> dict[str, Any]:
     facts = table_facts(manifest)
     if not {"images", "num_shards", "layout", "seed"} <= facts.keys():
-        raise ValueError(f"{manifest} is not a manifest of this package; make one with `cdgmae shards manifest`")
+        raise ValueError(f"{manifest} is not a manifest of this package; {how_to_remake(manifest)}")
     return facts

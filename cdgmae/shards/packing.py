@@ -22,10 +22,13 @@ from cdgmae.shards.manifest import IMAGES_PER_SHARD, image_count, manifest_seed,
 from cdgmae.shards.reading import PreparedImage, prepare_frame, prepare_image
 from cdgmae.shards.shard_summary import SUMMARY_NAME, BadImages, summarise_shards
 from cdgmae.storage.files.atomic import explain_write_errors
+from cdgmae.storage.files.publishing import facts_of_process
+from cdgmae.storage.files.records import find_record, record_path, write_record
 from cdgmae.storage.files.tree_listing import LeftOut
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path
 from cdgmae.storage.media.images import DEEP_NOTE, ImageError
-from cdgmae.storage.tables import TableError, file_sha256, read_table, table_facts
+from cdgmae.storage.tables import file_sha256, read_table, table_facts
+from cdgmae.storage.verify import verify_file
 
 logger = logging.getLogger("cdgmae")
 
@@ -162,21 +165,32 @@ def write_dataset(
     with ProgressMeter("pack images", num_images, done=already, unit="images") as meter:
         for index, tar in enumerate(tars):
             if tar not in kept:
-                write_shard(settings, manifest, index, tar, threads=threads, meter=meter)
+                _write_recorded(settings, manifest, index, tar, threads, meter)
     summary = summarise_shards(settings, tars, output / SUMMARY_NAME, manifest=manifest)
     return {**facts, **summary, "shards_kept": len(kept), "output": str(output)}
 
 
+def _write_recorded(
+    settings: DatasetSettings, manifest: Path, index: int, tar: Path, threads: int | None, meter: ProgressMeter
+) -> None:
+    """A shard with a record of its own: the run that goes on after an interruption holds it against that. Whoever calls holds the folder."""
+    with explain_write_errors(tar):
+        record_path(tar).unlink(missing_ok=True)
+        write_shard(settings, manifest, index, tar, threads=threads, meter=meter)
+        write_record(record_path(tar), [tar, index_path(tar)], facts_of_process([manifest]))
+
+
 def is_current(tar: Path, settings: DatasetSettings, manifest: Path) -> bool:
-    """Whether a shard is whole and was made from this manifest with these settings."""
+    """Whether a shard is whole, which all its bytes are read for, and was made from this manifest with these settings."""
     try:
         facts = table_facts(index_path(tar))
+        find_record(tar)  # raises if it is damaged: it is made again with the shard
         return (
             facts.get("settings") == packing_digest(settings)
             and facts.get("inputs", {}).get("manifest") == file_sha256(manifest)
-            and tar.stat().st_size == facts.get("tar_bytes")
+            and verify_file(tar).ok
         )
-    except (TableError, OSError):
+    except (ValueError, OSError):
         return False
 
 

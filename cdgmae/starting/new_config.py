@@ -10,13 +10,12 @@ from typing import Any, Literal, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cdgmae.config import check_config, check_paths
-from cdgmae.names import STAGES
+from cdgmae.names import IMAGE_EXTENSIONS, STAGES
 from cdgmae.settings.reading.messages import did_you_mean
 from cdgmae.settings.reading.plain_values import read_yaml_text
 from cdgmae.storage.files.atomic import explain_write_errors, write_text
 from cdgmae.storage.files.tree_listing import find_files
-from cdgmae.storage.media.images import IMAGE_EXTENSIONS
+from cdgmae.workflow.named_files import check_run
 
 Size = Literal["demo", "small", "paper"]
 NEEDED = {"views": ["shards"], "consistency": ["views", "shards"], "pretrain": ["shards"]}
@@ -59,7 +58,7 @@ def write_new_config(
         stages: The stages to write; all that the folders allow if None. What a stage cannot do without is added.
 
     Returns:
-        The file, its size, stages and images.
+        The file, its size, stages and images, and which protocol evaluates.
 
     Raises:
         ValueError: if a folder is missing or holds no images, the stages do not fit the folders, or `output` exists.
@@ -78,10 +77,15 @@ def write_new_config(
         epochs=max(2, round(STEPS * BATCH_SIZE / max(1, values["num_images"]))),
         sets={key: _protocol(key, root, scale) for key, root in sets.items()} if "propagation" in wanted else {},
     )  # fmt: skip
-    check_paths(check_config(read_yaml_text(text, str(output)), str(output)))
+    check_run(read_yaml_text(text, str(output)), str(output))
     with explain_write_errors(output):
         write_text(output, text)
-    return {"config": str(output), "size": size, "stages": ", ".join(wanted), "images": values["num_images"]}
+    made = {"config": str(output), "size": size, "stages": ", ".join(wanted), "images": values["num_images"]}
+    if "propagation" in wanted:
+        made["protocol"] = PROTOCOL_NOTES[scale] + (
+            "" if judged else " It holds at every --size: nothing is trained that it could follow."
+        )
+    return made if values["num_images"] else {key: value for key, value in made.items() if key not in ("size", "images")}
 
 
 def _stages(asked: Sequence[str] | None, have_images: bool, have_sets: bool) -> list[str]:

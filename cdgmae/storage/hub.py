@@ -13,7 +13,10 @@ logger = logging.getLogger("cdgmae")
 OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
 REACH_SECONDS = 5.0
 
-FETCH_ADVICE = "`cdgmae fetch --config FILE` on a machine with network (a cluster's login node) puts all weights of a configuration into the cache"
+FETCH_ADVICE = (
+    "in the workflow's folder, `cdgmae fetch` on a machine with network (a cluster's login node) puts all weights of its configuration into "
+    "the cache"
+)
 
 
 def keep_slurm_jobs_offline() -> None:

@@ -20,7 +20,7 @@ class Repair(NamedTuple):
 
     deleted: list[Path]
     renewed: list[Path]
-    kept: list[tuple[Path, Path]]
+    kept: dict[Path, Path]
 
 
 def repair(findings: Sequence[Finding], paths: Iterable[Path] = ()) -> Repair:
@@ -30,24 +30,25 @@ def repair(findings: Sequence[Finding], paths: Iterable[Path] = ()) -> Repair:
         findings: What the check gave.
         paths: Where results without a record get one.
     """
-    done = Repair([], [], [])
+    done = Repair([], [], beyond_repair(findings))
     for output in dict.fromkeys(output for finding in findings for output in finding.deletes):
-        if not output.exists():
-            continue
-        if (source := lost_source(output)) is not None:
-            done.kept.append((output, source))
-            continue
-        shutil.rmtree(output) if output.is_dir() and not output.is_symlink() else output.unlink()
-        done.deleted.append(output)
+        if output.exists() and output not in done.kept:
+            shutil.rmtree(output) if output.is_dir() and not output.is_symlink() else output.unlink()
+            done.deleted.append(output)
     broken = [Path(finding.path) for finding in findings if finding.kind == "record" and not finding.ok]
     for record in broken:
         record.unlink(missing_ok=True)
-    damaged = {output for output, _ in done.kept}
-    lost = [_record_of(file) for path in paths if path.exists() for file in unrecorded(path) if file not in damaged]
+    lost = [_record_of(file) for path in paths if path.exists() for file in unrecorded(path) if file not in done.kept]
     for record in dict.fromkeys([*broken, *lost]):
         if _renew(record):
             done.renewed.append(record)
     return done
+
+
+def beyond_repair(findings: Iterable[Finding]) -> dict[Path, Path]:
+    """The damaged outputs that nothing can make again, and what is gone of what they were made from."""
+    sources = {output: lost_source(output) for finding in findings for output in finding.deletes if output.exists()}
+    return {output: source for output, source in sources.items() if source is not None}
 
 
 def lost_source(output: Path) -> Path | None:

@@ -78,7 +78,7 @@ def files_to_verify(paths: Iterable[Path]) -> list[Path]:
     chosen: dict[Path, None] = {}
     for path in paths:
         files = [path / file.path for file in find_files(path)] if path.is_dir() else [path]
-        for record in _records_of([path, *(file.parent for file in files)] if path.is_dir() else []):
+        for record in _records_below(path, files) if path.is_dir() else []:
             chosen.update(dict.fromkeys(_missing(record)))
         for file in files:
             if file.suffix == ".parquet" and file.with_suffix(".tar").exists():
@@ -88,9 +88,13 @@ def files_to_verify(paths: Iterable[Path]) -> list[Path]:
     return list(chosen)
 
 
-def _records_of(folders: Iterable[Path]) -> Iterator[Path]:
-    for folder in dict.fromkeys(folders):
-        yield from sorted(folder.glob(f".*{RECORD_SUFFIX.removeprefix('.')}"))
+def _records_below(root: Path, files: list[Path]) -> Iterator[Path]:
+    """The records in a folder and all folders below it, those behind links, too, as far as they hold a file."""
+    folders = {folder for file in files for folder in file.parents if folder.is_relative_to(root)} | {root}
+    pattern = f".*{RECORD_SUFFIX.removeprefix('.')}"
+    yield from dict.fromkeys(
+        [*(path for folder in sorted(folders) for path in sorted(folder.glob(pattern))), *root.rglob(pattern)]
+    )
 
 
 def _missing(path: Path) -> list[Path]:

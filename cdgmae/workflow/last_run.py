@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,14 @@ def read_last_run(folder: Path = Path()) -> LastRun | None:
         return LastRun(tuple(record["files"]), record["values"], record["started"], record["snakefile"], tuple(record["planned"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def how_to_run(stage: str) -> str:
+    """What to do where results of a stage are not there, as a part of a sentence; with the configuration files of the last run here."""
+    last = read_last_run()
+    files = ["--configfile", *last.files] if last is not None else []
+    command = shlex.join(["snakemake", "--cores", "all", stage, *files])
+    return f"run `{command}`{'' if files else ', with the --configfile of your run'}"
 
 
 def remember_run(

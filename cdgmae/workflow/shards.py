@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
 from cdgmae import names
 from cdgmae.config import Config
 from cdgmae.workflow import encoders, source_state
@@ -53,6 +56,13 @@ def shard_files(config: Config, dataset: str) -> list[str]:
 def summary(dataset: str) -> str:
     """The summary that exists only if the data set passed its checks."""
     return f"{names.shards_dir(dataset)}/summary.parquet"
+
+
+def forget_failed_checks(config: Config) -> None:
+    """Remove the lists by which jobs refuse the images of data sets that failed their check, before they are checked again."""
+    for dataset in config.shards.datasets:
+        with suppress(OSError):
+            Path(names.shards_dir(dataset), names.REFUSED_IMAGES).unlink()
 
 
 def results(config: Config) -> list[str]:

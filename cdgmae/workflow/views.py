@@ -53,10 +53,11 @@ def conditioning_files(config: Config, generator: str) -> list[str]:
     return encoders.encoder_files(generator_training(config, generator).encoder)
 
 
-def first_stage_folders(config: Config, generator: str) -> list[str]:
-    """The folder of a generator's learned first stage, if it has one."""
-    path = generator_training(config, generator).autoencoder.path
-    return [path] if path is not None else []
+def first_weights(config: Config, generator: str) -> list[str]:
+    """What a training starts from: a learned first stage and another generator, where it has them; of the demo's own the marker."""
+    training = generator_training(config, generator)
+    given = [path for path in (training.autoencoder.path, training.start_from) if path is not None]
+    return [file for path in given for file in encoders.demo_inputs(config, path) or [path]]
 
 
 def dataset_of(config: Config, source: str) -> str:

@@ -25,6 +25,9 @@ os.environ["JUPYTER_PATH"] = str(Path(__file__).parent / "jupyter")  # the kerne
 REPOSITORY_PAGES = {"contributing": "CONTRIBUTING.md", "releasing": "RELEASING.md", "changelog": "CHANGELOG.md"}
 """Pages below `project/` that are files of the repository's root."""
 
+DRILLS = ROOT / "perf/results/faults.md"
+"""What `make drills` wrote: counts, no measurement."""
+
 REPORT_IMAGES = ("bag_of_views.jpg", "explorer.png")
 """Images of workflow/report that pages show as `images/NAME`."""
 
@@ -37,6 +40,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/paper_tables.md": table_costs_page(),
         "reference/python.md": python_page(),
         "reference/numbers.md": numbers_page(ROOT / "perf/results"),
+        "reference/fault_drills.md": DRILLS.read_text(),
     }
     pages |= {f"project/{name}.md": repository_page(ROOT / file) for name, file in REPOSITORY_PAGES.items()}
     for path, text in pages.items():
@@ -52,6 +56,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
     def here(link: re.Match[str]) -> str:
         text, file = link.groups()
+        if ROOT / file == DRILLS:
+            return f"[{text}]({'../' * depth}reference/fault_drills.md)"
         if file.startswith("perf/results/"):
             return f"[{text}]({'../' * depth}reference/numbers.md)"
         return text if file in text else f"{text} (`{file}`)"
@@ -76,6 +82,6 @@ def numbers_page(folder: Path) -> str:
         "# Numbers\n\nWhat was measured, each time as a ratio against a stated baseline in one run, by a script of `perf/` that repeats it. "
         "What nobody has measured yet is said where it belongs.\n"
     ]
-    for file in sorted(folder.glob("*.md")):
+    for file in sorted({*folder.glob("*.md")} - {DRILLS}):
         parts.append(re.sub(r"^(#+ )", r"#\1", file.read_text(), flags=re.MULTILINE))
     return "\n".join(parts)

@@ -22,6 +22,9 @@ VIEW_BYTES = 40_000
 TFLOPS = 400.0
 """Sustained by an H100: 40 % of its bf16 peak."""
 
+SECONDS_PER_VIEW = 0.05
+"""What an H100 shall need per view (docs/gpu.md)."""
+
 HEAD = f"""\
 # What the paper's tables cost
 
@@ -29,9 +32,11 @@ A table is a target: the command makes what is missing for it, and a second tabl
 trained with each of the paper's three seeds. `-n` at the end shows the plan, `--workflow-profile workflow/profiles/slurm` sends it to a cluster.
 
 GPU hours are those of the trainings, counted from their operations at {TFLOPS:.0f} TFLOP/s, which is 40 % of an H100's bf16 peak; they have not been
-measured. Those of the views depend on the generator: `cdgmae views plan --measure` says them. Bytes are those of views drawn for {IMAGES:,}
-images at about {VIEW_BYTES // 1000} kB each, the same ones for every table that names their source. What the settings are, and what proves them:
-[Reproducing the paper](../reproducing_the_paper.md).
+measured. Those of the views depend on the generator: `cdgmae views plan --measure` says them; at {SECONDS_PER_VIEW} s per view of LDM-4 with 50 DDIM
+steps, the goal for an H100 ([On a GPU](../gpu.md)), four views of every image take {4 * IMAGES * SECONDS_PER_VIEW / 3600:.0f} GPU hours.
+
+Bytes are those of views drawn for {IMAGES:,} images at about {VIEW_BYTES // 1000} kB each, the same ones for every table that names their
+source. What the settings are, and what proves them: [Reproducing the paper](../reproducing_the_paper.md).
 """
 
 

@@ -123,7 +123,7 @@ def _training_of_generator(config: Config, generator: str) -> Job:
     folder = names.generator_dir(generator)
     inputs = [
         views.training_summary(config, generator), *views.training_shards(config, generator), *views.conditioning_files(config, generator),
-        *views.first_stage_folders(config, generator),
+        *views.first_weights(config, generator),
     ]  # fmt: skip
     return _job(
         f"train_generator {generator}", 2, inputs, [folder],

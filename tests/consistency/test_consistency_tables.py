@@ -169,9 +169,8 @@ def test_show_is_whole_in_a_pipe_and_at_80_columns(tmp_path: Path, columns: str 
         .stdout
     )
     assert "\u2026" not in shown
-    letters = "".join(shown.split())
-    for text in ("reverse", "tovideo", "0.417±", "0.118", "Video", "0.991", "0.5000"):
-        assert text in letters, text
+    words = {"a_source_with_a_long_name", "reverse", "video", "0.417", "±", "0.118", "Video", "0.991", "0.5000"}
+    assert words <= set(shown.split())
     if columns is None:
         assert any({"a_source_with_a_long_name", "0.417", "±", "0.118"} <= set(line.split()) for line in shown.splitlines())
 

@@ -80,6 +80,25 @@ def test_tables_that_a_larger_number_of_shards_left_behind_do_not_count(
     assert f"was not made from are left out, e.g. {tables[1]}" in caplog.text
 
 
+def test_no_match_is_said_and_a_condition_may_begin_with_a_minus_sign(results: Path) -> None:
+    def said(*words: str) -> str:
+        return CliRunner().invoke(app, ["consistency", *words, "--results", str(results)], catch_exceptions=False).stdout
+
+    assert said("query", "nps > 5") == f"No row of {4 * NUM_BAGS * NUM_VIEWS} matches the condition.\n"
+    assert said("query", "-nps < -0.5", "--sort", "-nps") == said("query", "nps > 0.5", "--sort", "-nps")
+    assert "kept_bags" in said("keep", "-nps < -0.5", "--source", "knn")
+
+
+@pytest.mark.parametrize(
+    "words", [("query", "nps > 0.5", "--limit", "3"), ("classes", "knn"), ("keep", "--sweep", "nps", "--source", "knn")]
+)
+def test_keys_and_headings_are_whole_at_80_columns(results: Path, words: tuple[str, ...]) -> None:
+    line = ["consistency", *words, "--results", str(results)]
+    narrow, wide = (CliRunner().invoke(app, line, env={"COLUMNS": columns}).stdout for columns in ("80", "400"))
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert sorted(narrow.split()) == sorted(wide.split())
+
+
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("limit", [1, 7, 1000])
 def test_query_gives_what_pandas_gives(results: Path, frame: pd.DataFrame, descending: bool, limit: int) -> None:

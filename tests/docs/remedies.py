@@ -12,9 +12,10 @@ ROOT = Path(__file__).parents[2]
 COMMAND = re.compile(r"`((?:cdgmae|snakemake|rm) [^`]+)`")
 WRITTEN = {
     "how_to_remake": "delete it with `rm -r RESULT`, and the same run of the workflow again makes it anew",
+    "how_to_run": "run `snakemake --cores all STAGE`, with the --configfile of your run",
     "how_to_make": "make it with `snakemake --cores all RESULT`, with the --configfile of your run",
 }
-"""Functions of `cdgmae.names` that write the end of a message, and what they write for a result of the workflow."""
+"""Functions of `cdgmae.names` and `cdgmae.workflow.last_run` that write the end of a message, and what they write for a result of the workflow."""
 
 TITLES = {
     "shards": "Shards", "views": "Views", "generators": "Generators", "consistency": "Consistency", "pretrain": "Pre-training",

@@ -21,6 +21,8 @@ from cdgmae.propagation.layouts.prepare_davis import check_prepared
 from cdgmae.report.training_curves import read_runs
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.storage.bags import Bags
+from cdgmae.storage.files.publishing import published
+from cdgmae.storage.files.records import record_path
 from cdgmae.storage.image_shards import ImageShard, read_index
 from cdgmae.storage.tables import read_table, write_table
 from cdgmae.training.metrics import METRICS_SCHEMA
@@ -52,7 +54,7 @@ def test_a_named_command_exists_with_its_options(command: str) -> None:
                 r"^rule (\w+):", "".join(path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk")), re.MULTILINE
             )
         )
-        targets = [word for word in words if not word.startswith("-") and word not in ("2", "all", "RESULT")]
+        targets = [word for word in words if not word.startswith("-") and word not in ("2", "all", "RESULT", "STAGE")]
         assert set(targets) <= rules | set(PAPER_TABLES), command
         assert "--cores" in words, f"snakemake asks for --cores: {command}"
     elif words != ["VERB"]:  # the command that was given
@@ -114,6 +116,23 @@ def test_the_remedy_in_a_message_deletes_what_the_workflow_makes_again(
 
 def write_other_table(path: Path) -> None:
     write_table(path, METRICS_SCHEMA.empty_table(), METRICS_SCHEMA)
+
+
+def test_what_a_message_of_provenance_names_has_a_way_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with published(Path(TAR), Path(INDEX)):
+        write_shard(Path(TAR), KEYS[:3])
+
+    def run(command: str) -> None:
+        CliRunner().invoke(app, shlex.split(command)[1:], catch_exceptions=False)
+
+    command = remedy(lambda: run("cdgmae provenance results"))
+    assert command == f"cdgmae provenance '{INDEX}'"
+    record_path(Path(TAR)).write_text("{")
+    mend = remedy(lambda: run(command))
+    assert mend == "cdgmae verify --repair 'results/shards/a b'"
+    CliRunner().invoke(app, shlex.split(mend)[1:])  # ends with 1, as something was damaged
+    run(command)
 
 
 def test_the_copy_that_a_message_asks_for_is_the_one_that_is_taken(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from tests.settings.test_table_settings import paper
 from tests.workflow.conftest import RESUME, ROOT, SNAKEMAKE, environment
+from tests.workflow.planning import stand_in_data
 
 ROWS = [
     [cell.strip() for cell in line.strip("|\n").split(" | ")]
@@ -61,8 +62,8 @@ def test_every_row_names_a_proof_that_exists_and_none_differs() -> None:
 
 
 def test_the_plan_lists_the_runs_of_four_anchors_and_the_longer_ones(tmp_path: Path) -> None:
-    for tree in ("data/imagenet/train", "data/generators/gen_sis", "data/DAVIS", "data/VIP", "data/JHMDB"):
-        (tmp_path / tree).mkdir(parents=True)
+    stand_in_data(tmp_path, ROOT / "workflow/experiments/paper.yaml")
+    (tmp_path / "data/generators/gen_sis").mkdir(parents=True)
     configs = [str(ROOT / f"workflow/experiments/{name}.yaml") for name in ("paper", "table8", "figure9")]
     command = [*SNAKEMAKE, "--directory", str(tmp_path), *RESUME, "table8", "figure9", "-n", "-p", "--configfile", *configs]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment())

@@ -5,22 +5,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import time
-from dataclasses import dataclass
 
 import pytest
 import torch
 
 import cdgmae
 from cdgmae.storage.files.publishing import git_state
+from tests.faults.rounds import Straight
 from tests.faults.stages import STAGES, Place, Stage, build_place, contents
-
-
-@dataclass(frozen=True)
-class Straight:
-    """How an undisturbed run ends, and how long it takes."""
-
-    contents: dict[str, str]
-    seconds: float
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -55,5 +47,5 @@ def straight(stage: Stage, place: Place, straights: dict[str, Straight], tmp_pat
         folder, started = tmp_path_factory.mktemp("straight") / "out", time.monotonic()
         command = stage.start(place, folder)
         assert command.end_with() == 0, command.log.read_text()
-        straights[stage.name] = Straight(contents(folder), time.monotonic() - started)
+        straights[stage.name] = Straight(folder, contents(folder), time.monotonic() - started)
     return straights[stage.name]

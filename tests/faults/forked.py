@@ -38,7 +38,11 @@ class ForkedCommand:
             assert time.monotonic() < deadline, "nothing happened"
             time.sleep(0.003)
 
-    def end_with(self, number: signal.Signals | None = None, seconds: float = 60.0) -> int:
+    def wait_until_or_end(self, condition: Callable[[], bool]) -> None:
+        while self.poll() is None and not condition():
+            time.sleep(0.003)
+
+    def end_with(self, number: signal.Signals | None = None, seconds: float = 600.0) -> int:
         """Send a signal, if any, and wait for the exit code."""
         if number is not None and self.poll() is None:
             os.kill(self.pid, number)

@@ -60,7 +60,7 @@ class Trace:
             setattr(owner, name, watched)
 
         after(JournalWriter, "append", lambda _, records: [f"done {record.name}" for record in records])
-        after(packing, "write_shard", lambda _settings, _manifest, index, *_: [f"done shard {index}"])
+        after(packing, "_write_recorded", lambda _settings, _manifest, index, *_: [f"done shard {index}"])
         after(latent_cache, "_write_part", lambda _folder, first, _arrays: [f"done latents {first}"])
         after(session, "save_state", lambda _folder, state, *_: [f"saved {state.step}"])
         after(loop, "_take_step", lambda _session, step, *_: [f"step {step}"])

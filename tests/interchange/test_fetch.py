@@ -54,7 +54,7 @@ def test_what_is_fetched_once_loads_without_network_and_the_rest_is_named(tmp_pa
         code, said, _ = run(tmp_path, NOWHERE, "fetch", HF_HUB_OFFLINE=offline)
         assert (code, said.count("Retry")) == (1, 0)
         assert f"networks  {NETWORK}\n" in said
-        assert "`cdgmae fetch --config FILE` on a machine with network" in said
+        assert "in the workflow's folder, `cdgmae fetch` on a machine with network" in said
         assert "encoder0" not in said
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(names(NETWORK)))
     assert run(tmp_path, NOWHERE, "fetch")[0] == 0

@@ -66,6 +66,8 @@ def test_what_is_dumped_is_what_was_given() -> None:
     ("text", "message"),
     [
         ("pixels:0", r"greater than or equal to 1"),
+        ("pixels:x", r"behind the colon stands the side of a patch in pixels, e\.g\. pixels:16"),
+        ("random:", r"behind the colon stands a timm name, e\.g\. random:vit_small"),
         ("{}", r"name exactly one of run, timm, checkpoint, .*found none"),
         ('{"checkpoint": "a.pth", "pixels": 8}', r"found checkpoint, pixels"),
         ('{"chekpoint": "a.pth"}', r"chekpoint: unknown key; .*did you mean 'checkpoint'"),

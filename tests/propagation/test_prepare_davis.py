@@ -80,6 +80,14 @@ def test_the_command_prints_what_it_made(tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout.splitlines()[-1])["size"] == "880x480"
+    frame = next((tmp_path / "copy/JPEGImages").rglob("*.jpg"))
+    whole = frame.read_bytes()
+    frame.write_bytes(whole[:-9])  # cut short afterwards: written anew, the others are kept
+    again = CliRunner().invoke(
+        app, ["propagation", "prepare-davis", "--root", str(root), "--output", str(tmp_path / "copy"), "--json"]
+    )
+    assert json.loads(again.stdout.splitlines()[-1])["written"] == 1
+    assert frame.read_bytes() == whole
 
 
 def test_the_published_protocol_is_scored_on_the_copy_only(tmp_path: Path) -> None:

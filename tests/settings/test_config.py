@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 import yaml
+from snakemake.utils import update_config
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
-from cdgmae.config import ConfigError, check_config, check_paths, json_schema, load_config
+from cdgmae.config import ConfigError, check_config, json_schema, load_config, read_files
+from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS
 from cdgmae.settings.views import UNetSettings
 from cdgmae.workflow import pretrain, views
+from cdgmae.workflow.named_files import check_run, load_run
 
 ROOT = Path(__file__).parents[2]
 DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -75,7 +78,7 @@ REFUSED = [
     ("propagation.datasets.kinetics", {"root": "x"}, r"propagation\.datasets\.kinetics\.kind: required and not given; one of davis, vip, jhmdb"),
     ("propagation.encoders", {}, r"propagation\.encoders is empty, so nothing can be measured: name one, or leave section propagation out"),
     ("pretrain.runs.cdg.betas", [0.9, 1.0], r"betas = \[0\.9, 1\.0\]: AdamW's momentum terms are from 0 to below 1"),
-    ("pretrain.runs.cdg.betas", 1.0, r"betas = 1\.0: input should be a valid array"),
+    ("pretrain.runs.cdg.betas", 1.0, r"betas = 1\.0: a list is needed, in brackets: \[1\.0\]"),
     ("pretrain.runs.cdg.base_learning_rate", float("inf"), r"base_learning_rate = inf: input should be a finite number"),
     ("pretrain.runs.cdg.view_filter", "nps >= '0.6'", r"view_filter: expression .* compares a number with a text"),
     ("pretrain.seeds", [-1], r"seeds.*-1: input should be greater than or equal to 0"),
@@ -84,6 +87,25 @@ REFUSED = [
     ("views.sources.s_ldm.kind", "s_lm", r"s_ldm\.kind = 's_lm': no such kind; .*did you mean 's_ldm'"),
     ("views.sources.x", {"kind": "folde", "dataset": "demo", "root": 3, "bogus": 1}, r"x\.bogus: .*\n.*x\.kind = 'folde': .*\n.*x\.root = 3: "),
     ("sed", 0, r"sed: unknown key; .*did you mean 'seed'"),
+    ("runtime.device", "gpu", r"device = 'gpu': allowed: `auto`, `cpu`, `cuda` or `cuda:N`"),
+    ("shards.datasets.bad/name", {"path": "x"}, r"bad/name = 'bad/name': names hold letters, digits, _ and - alone"),
+    ("pretrain.seeds", 0, r"seeds = 0: a list is needed, in brackets: \[0\]"),
+    ("propagation.datasets.davis.input_size", "480x880", r"input_size = '480x880': allowed: \[height, width\] in pixels, or one number"),
+    ("propagation.datasets.davis.input_size", [480], r"input_size = \[480\]: allowed: \[height, width\] in pixels"),
+    ("pretrain.runs.cdg.betas", [0.9], r"betas = \[0\.9\]: allowed: AdamW's two momentum terms"),
+    ("propagation.encoders", "x", r"encoders = 'x': keys with values are needed below it"),
+    ("propagation.encoders.x", {"pixels": 48}, r"jhmdb\.input_size = \(160, 160\): no multiple of 48, .*write \[144, 144\] or \[192, 192\]"),
+    ("propagation.datasets.davis.input_size", [140, 192], r"input_size = \(140, 192\): no multiple of 8, .*write \[136, 192\] or \[144, 192\]"),
+    ("propagation.encoders.x", {"timm": "vit_small_patch14_dinov2"}, r"vip\.input_size = 192: no multiple of 14, .*encoders\.x; write 182 or 196"),
+    ("consistency.image_size", 50, r"consistency\.image_size = 50: no multiple of 8, the patch size of consistency\.encoder; write 48 or 56"),
+    ("views.generators.s_ldm.train.encoder_image_size", 33, r"encoder_image_size = 33: no multiple of 8"),
+    ("views.sources.x", {"kind": "knn", "dataset": "demo", "encoder": {"pixels": 5}}, r"views\.sources\.x\.image_size = 224: no multiple of 5"),
+    ("pretrain.seeds", [0, 0], r"pretrain\.seeds: 0 stands twice; name each once"),
+    ("consistency.sources", ["s_ldm", "s_ldm"], r"consistency\.sources: s_ldm stands twice"),
+    ("shards.datasets.demo.num_shards", "4", r"in quotes it is a text: write 4"),
+    ("propagation.encoders.x", "dino", r"encoders\.x = 'dino': keys with values are needed below it, e\.g\. \{timm: NAME\}"),
+    ("shards.datasets.demo.num_shards", 999, r"num_shards = 999, but the demo has only 240 images"),
+    ("SED", 0, r"SED: unknown key; allowed: seed, "),
 ]  # fmt: skip
 
 
@@ -91,6 +113,87 @@ REFUSED = [
 def test_config_that_cannot_run_is_refused_with_key_and_remedy(key: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_config(changed(key, value))
+
+
+NO_VIEW = (
+    "nps >= 5", "gs < -1", "nps > 0.6 and nps < 0.5", "not nps <= 1", "0.7 < gs < 0.6", "gs + ls > 2", "-nps > 1", "gs == 2 or ls / 2 > 0.6",
+    "nps >= 1/0.5", "gs * ls > 1 and nps > 0",
+)  # fmt: skip
+SOME_VIEW = (
+    "nps >= 1",
+    "nps > 0.5 and nps < 0.6",
+    "gs / ls > 3",
+    "not nps > 0.5",
+    "gs != 0.5",
+    "ls == 0.3",
+    "nps >= 0.6 or gs > 4",
+    "2 * gs > 1.9",
+)
+
+
+@pytest.mark.parametrize("condition", [*NO_VIEW, *SOME_VIEW])
+def test_a_filter_that_no_view_can_pass_is_refused(condition: str) -> None:
+    values = changed("pretrain.runs.cdg.view_filter", condition)
+    if condition in SOME_VIEW:
+        check_config(values)
+        return
+    with pytest.raises(ConfigError, match=r"view_filter = .*: no view can pass; scores lie between -1 and 1"):
+        check_config(values)
+
+
+def test_dividing_by_zero_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"view_filter: '1 / 0' divides by zero"):
+        check_config(changed("pretrain.runs.cdg.view_filter", "nps < 0.5 or gs >= 1/0"))
+
+
+def test_a_key_that_stands_twice_is_refused_wherever_it_stands(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text((ROOT / "config.yaml").read_text() + "\nseed: 3\n")
+    with pytest.raises(
+        ConfigError, match=r"my\.yaml is not valid YAML: key 'seed' stands twice in one mapping, first in line \d+; keep one"
+    ):
+        load_config(file)
+    with pytest.raises(
+        ConfigError, match="stands twice"
+    ):  # as the Snakefile checks it, which Snakemake gave the last value alone
+        check_run(DEMO, "my.yaml", [file])
+    file.write_text("base: &all {a: 1}\nchanged: {<<: *all, a: 2}\n")
+    assert read_files(file)["changed"] == {"a": 2}
+
+
+LAYOUTS = {"davis": "DAVIS", "jhmdb": "JHMDB", "vip": "VIP"}
+
+
+def test_a_folder_of_another_kind_one_level_off_or_empty_is_refused_and_the_right_one_named(tmp_path: Path) -> None:
+    for kind, name in LAYOUTS.items():
+        for part in BENCHMARKS[kind].layout:
+            (tmp_path / name / part).mkdir(parents=True)
+    (tmp_path / "few/a").mkdir(parents=True)
+    (tmp_path / "few/a/1.JPG").touch()
+    (tmp_path / "few/note.txt").touch()
+    roots = {"davis": "JHMDB", "vip": "", "mine": "DAVIS/Annotations", "jhmdb": "few", "right": "VIP"}
+    kinds = {"mine": "davis", "right": "vip"}
+    values = {
+        "shards": {"datasets": {"few": {"path": str(tmp_path / "few"), "num_shards": 2}, "none": {"path": str(tmp_path / "VIP")}}},
+        "propagation": {
+            "datasets": {name: {"root": str(tmp_path / root), "kind": kinds.get(name, name)} for name, root in roots.items()},
+            "encoders": {"floor": {"pixels": 16}},
+        },
+    }  # fmt: skip
+    with pytest.raises(ConfigError) as caught:
+        check_run(values, "my.yaml")
+    said = str(caught.value)
+    for text in (
+        f"shards.datasets.few.num_shards = 2, but {tmp_path}/few holds only 1 image(s); write at most 1",
+        "VIP': holds no image (.avif, ",
+        "JHMDB': holds no JPEGImages, Annotations, ImageSets/2017/val.txt, as DAVIS-2017 (kind davis) does; it is laid out as kind jhmdb",
+        f"vip.root = '{tmp_path}': holds no Images, Annotations/Category_ids, as VIP (kind vip) does; {tmp_path}/VIP does: write that",
+        f"mine.root = '{tmp_path}/DAVIS/Annotations': holds no JPEGImages, Annotations, ImageSets/2017/val.txt, as DAVIS-2017",
+        f"{tmp_path}/DAVIS does: write that",
+        "few': holds no Rename_Images, joint_positions, as JHMDB (kind jhmdb) does\n",
+    ):
+        assert text in f"{said}\n"
+    assert "right" not in said
 
 
 def test_all_problems_are_told_at_once() -> None:
@@ -181,33 +284,38 @@ def test_generator_training_overlay_is_ldm4_at_full_size() -> None:
     train = config.views.generators["gen_sis"].train
     assert train is not None
     assert train.unet == UNetSettings()
-    assert views.first_stage_folders(config, "gen_sis") == [train.autoencoder.path]
-    with pytest.raises(ConfigError, match=r"views\.generators\.gen_sis\.train\.autoencoder\.path"):
-        check_paths(config)
+    assert views.first_weights(config, "gen_sis") == [train.autoencoder.path]
+    with pytest.raises(ConfigError, match=r"views\.generators\.gen_sis\.train\.autoencoder\.path = "):
+        check_run(values, "paper.yaml")
 
 
 def test_missing_data_is_named_with_its_key() -> None:
-    config = load_config(ROOT / "workflow/experiments/paper.yaml")
+    paper = ROOT / "workflow/experiments/paper.yaml"
     with pytest.raises(
-        ConfigError, match=r"(?s)shards\.datasets\.imagenet\.path = .*propagation\.datasets\.davis\.root"
-    ) as caught:
-        check_paths(config)
-    assert "views.generators.gen_sis.path" in str(caught.value)
+        ConfigError, match=r"(?s)paper\.yaml cannot.*shards\.datasets\.imagenet\.path = .*propagation\.datasets\.davis\.root"
+    ):
+        load_run(paper)
+    values = read_files(paper) | {"sed": 1}
+    with pytest.raises(ConfigError, match=r"(?s)sed: unknown key.*views\.generators\.gen_sis\.path"):
+        check_run(values, "paper.yaml")
 
 
 @pytest.mark.parametrize("key", ["shards.datasets.demo.path", "propagation.datasets.davis.root", "demo.directory"])
 @pytest.mark.parametrize("path", ["data/{x}", "a}", "", "a\nb"])
 def test_paths_that_snakemake_reads_otherwise_are_refused(key: str, path: str) -> None:
-    with pytest.raises(ConfigError, match=f"{re.escape(f'{key} = {path!r}')}(?s:.*)a brace, which Snakemake reads as a wildcard"):
-        check_paths(check_config(changed(key, path)))
+    with pytest.raises(
+        ConfigError, match=f"{re.escape(f'{key} = {path!r}')}(?s:.*)a brace \\(which Snakemake reads as a wildcard"
+    ):
+        check_run(changed(key, path), "config.yaml")
 
 
 def test_markup_in_a_path_is_printed_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "[bold]mine"
     folder.mkdir()
+    (folder / "a.jpg").touch()
     monkeypatch.chdir(tmp_path)
     path = folder.relative_to(tmp_path) / "my.yaml"
-    path.write_text(f"shards: {{datasets: {{mine: {{path: '{folder.name}'}}}}}}\n")
+    path.write_text(f"shards: {{datasets: {{mine: {{path: '{folder.name}', num_shards: 1}}}}}}\n")
     done = CliRunner().invoke(app, ["config", "check", "--config", str(path)], catch_exceptions=False)
     assert str(path) in done.stdout
     path.write_text("shards: {datasets: {mine: {path: '[bold]none'}}}\n")
@@ -216,14 +324,23 @@ def test_markup_in_a_path_is_printed_as_it_is(tmp_path: Path, monkeypatch: pytes
 
 
 def test_demo_paths_need_not_exist_before_they_are_drawn() -> None:
-    check_paths(check_config(changed("demo.directory", "data/demo")))
-    with pytest.raises(ConfigError, match="do not exist"):
-        check_paths(check_config(changed("shards.datasets.demo.path", "data/other/images")))
+    check_run(changed("demo.directory", "data/demo"), "config.yaml")
+    with pytest.raises(ConfigError, match="does not exist"):
+        check_run(changed("shards.datasets.demo.path", "data/other/images"), "config.yaml")
 
 
 def test_seeds_of_two_roots_never_meet() -> None:
     first, second = check_config(changed("seed", 1)), check_config(changed("seed", 2))
     assert len({pretrain.run_seed(jobs, str(seed)) for jobs in (first, second) for seed in range(100)}) == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"), [("a:\n\tb: 1", "blanks, never with tabs"), ("a: b: c", "in quotes"), ("a:\n  b 1\n  c: 1", "KEY: VALUE")]
+)
+def test_what_is_usually_meant_by_a_yaml_error_is_said(text: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=f"(?s)my.yaml is not valid YAML: .*{hint}"):
+        load_config(tmp_path / "my.yaml")
 
 
 def test_unreadable_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -241,3 +358,18 @@ def test_dag_time_modules_import_nothing_heavy() -> None:
     heavy = "('torch', 'pandas', 'pyarrow', 'numpy', 'PIL')"
     code = f"import sys, cdgmae.workflow.report, cdgmae.workflow.environment; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_demos_larger_generator_is_an_overlay_of_the_demo() -> None:
+    values = yaml.safe_load((ROOT / "config.yaml").read_text())
+    overlay = yaml.safe_load((ROOT / "workflow/experiments/demo_generator.yaml").read_text())
+    update_config(values, overlay)
+    train = views.generator_training(check_config(values), "s_ldm")
+    assert (train.target_crops, train.unet.block_out_channels, train.unet.cross_attention_dim) == (5, [48, 64, 64], 96)
+    values["views"]["generators"]["s_ldm"]["train"]["whiten_condition"] = False
+    values["views"]["generators"]["s_ldm"]["train"]["start_from"] = "data/demo/generator"
+    config = check_config(values)
+    assert views.first_weights(config, "s_ldm") == ["data/demo/demo.json"]
+    values["views"]["generators"]["s_ldm"]["train"]["start_from"] = "nowhere/generator"
+    with pytest.raises(ConfigError, match=r"views\.generators\.s_ldm\.train\.start_from = 'nowhere/generator'"):
+        check_run(values, "config.yaml")

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cdgmae.config import ConfigError, check_config, check_paths
+from cdgmae.config import ConfigError, check_config
 from cdgmae.workflow import encoders, pretrain, views
+from cdgmae.workflow.named_files import check_run
 
 ROOT = Path(__file__).parents[2]
 DEMO: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -121,9 +122,9 @@ def test_the_overlay_of_table_1_fits_the_papers_settings() -> None:
 
 
 def test_a_pipeline_folder_must_exist_and_a_name_on_the_hub_need_not(tmp_path: Path) -> None:
-    check_paths(check_config(config_with()))
+    check_run(config_with(), "config.yaml")
     with pytest.raises(ConfigError, match=r"views\.sources\.svd\.path = 'data/svd'"):
-        check_paths(check_config(config_with("svd", hub=None, path="data/svd")))
+        check_run(config_with("svd", hub=None, path="data/svd"), "config.yaml")
 
 
 def test_each_job_gets_the_settings_that_change_its_result() -> None:

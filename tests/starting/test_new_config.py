@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
-from cdgmae.config import check_paths, load_config
+from cdgmae.cli import app
+from cdgmae.config import load_config
 from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS
 from cdgmae.starting.new_config import SIZES, write_new_config
-from tests.workflow.conftest import Workplace
-from tests.workflow.planning import planned
+from cdgmae.workflow.named_files import load_run
+from tests.workflow.conftest import Workplace, environment
+from tests.workflow.planning import planned, stand_in_set
 
 SETS = ("davis", "vip", "jhmdb", "clips")
 
@@ -27,7 +33,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 30), (number, 2, 3)).save(image)
     for name in SETS:
-        (tmp_path / name).mkdir()
+        stand_in_set(tmp_path / name, "davis" if name == "clips" else name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -42,8 +48,7 @@ def test_every_choice_of_stages_passes_the_check_and_is_planned_without_an_edit(
     for number, stages in enumerate(choices):
         workplace.config_file.unlink(missing_ok=True)
         made = write_new_config(workplace.config_file, IMAGES, dict(zip(SETS, SETS, strict=True)), size, stages)  # type: ignore[arg-type]
-        config = load_config(workplace.config_file)
-        check_paths(config)
+        config = load_run(workplace.config_file)
         text = workplace.config_file.read_text()
         assert "\n\n\n" not in text
         assert not re.search(r"[ \t]$|\{\{|\{%", text, re.MULTILINE)
@@ -76,6 +81,22 @@ def test_encoders_from_elsewhere_are_judged_by_the_papers_protocol(place: Path) 
     write_new_config(place / "my.yaml", None, {"davis": "davis", "jhmdb": "jhmdb"}, "small")
     sets = load_config(place / "my.yaml").propagation.datasets
     assert [protocol.input_size for protocol in sets.values()] == [(480, 880), (320, 320)]
+
+
+def test_where_there_is_no_workflow_one_is_written_and_the_protocol_is_said(place: Path) -> None:
+    for output, words in (
+        ("a.yaml", ["--davis", "davis"]),
+        ("b.yaml", ["--images", IMAGES, "--davis", "davis", "--size", "demo"]),
+    ):
+        done = CliRunner().invoke(app, ["config", "new", *words, "--output", output, "--json"], catch_exceptions=False)
+        result = json.loads(done.stdout.splitlines()[-1])
+        assert ("snakefile" in result) == (output == "a.yaml")
+        assert result["protocol"].startswith("The paper's protocol. It holds at" if output == "a.yaml" else "Small frames")
+        assert ("size" in result) == (output == "b.yaml")
+    assert "include: snakefile()" in (place / "Snakefile").read_text()
+    command = [sys.executable, "-m", "snakemake", "--configfile", "a.yaml", "--cores", "1", "--dry-run", "--quiet", "all"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, env=environment(), timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def _sides(size: tuple[int, int] | int) -> tuple[int, ...]:

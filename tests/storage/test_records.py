@@ -125,6 +125,15 @@ def test_linked_folders_are_checked_and_a_link_back_ends(whole: Path, tmp_path: 
     assert bad([tmp_path / "results"]) == [str(tmp_path / "results/consistency/s/00000.parquet")]
 
 
+def test_files_that_are_gone_from_a_folder_are_missed_whatever_is_left_in_it(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "results")
+    report = tmp_path / "results/report"
+    (report / "index.html").unlink()
+    assert bad([tmp_path / "results"]) == [str(report / "index.html")]
+    shutil.rmtree(report / "pages")
+    assert bad([tmp_path / "results"]) == [str(report / "index.html"), str(report / "pages/data.js")]
+
+
 def test_repair_deletes_what_the_workflow_makes_again_and_nothing_else(whole: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(whole, results)
@@ -144,7 +153,7 @@ def test_repair_deletes_what_the_workflow_makes_again_and_nothing_else(whole: Pa
     assert not any("ok" in line.split() for line in told)
     assert [line.split()[0] for line in told[-4:]] == ["deleted", "deleted", "written", "Next,"]
     assert "snakemake --cores all" in told[-1]
-    assert repair(verify_paths([results])) == ([], [], [])
+    assert repair(verify_paths([results])) == ([], [], {})
 
 
 def test_a_lost_or_damaged_record_is_written_anew(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +185,8 @@ def test_what_nothing_can_make_again_is_kept(tmp_path: Path, monkeypatch: pytest
     table.write_bytes(b"cut")
     Path("photos").rename("elsewhere")
     done = CliRunner().invoke(app, ["verify", "--repair", "results"])
-    assert f"kept {table}: nothing can make it again, since photos is gone." in done.output
+    assert f"{table}: nothing can make it again, since photos is gone" in done.output
+    assert "rm -r" not in CliRunner().invoke(app, ["verify", "results"]).output
     assert table.read_bytes() == b"cut"
     Path("elsewhere").rename("photos")
     assert f"deleted {table}" in CliRunner().invoke(app, ["verify", "--repair", "results"]).output

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,39 +41,6 @@ def test_a_write_that_fails_anywhere_costs_nothing_but_itself(size: int, case: C
     assert_no_result(case)
     run(case)
     assert_whole(case, 0)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", folder], capture_output=True, check=False
-    )
-    if not mounted or mounted.returncode:
-        pytest.skip("mounting a small tmpfs is not allowed here")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
-@pytest.mark.parametrize("what", ["views", "work-00000.tar"])
-def test_a_full_disk(what: str, case: Case, small_disk: Path) -> None:
-    (case.folder / what).symlink_to(small_disk)
-    with pytest.raises(ValueError, match="No space left"):
-        run(case)
-    assert_no_result(case)
-    (case.folder / what).unlink()
-    run(case)
-    assert_whole(case, 0)
-
-
-@pytest.mark.parametrize("what", ["views", "work-00000.tar"])
-def test_a_disk_that_was_mounted_read_only(what: str, case: Case, small_disk: Path) -> None:
-    (case.folder / what).symlink_to(small_disk)
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    with pytest.raises(ValueError, match="Read-only file system"):
-        run(case)
-    assert_no_result(case)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not bind the superuser")

@@ -19,10 +19,11 @@ from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
+from cdgmae.names import IMAGE_EXTENSIONS
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.bags import Bags
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShard
-from cdgmae.storage.media.images import IMAGE_EXTENSIONS, decode_rgb
+from cdgmae.storage.media.images import decode_rgb
 from cdgmae.views.gathering.folder_files import key_of, natural_order
 from cdgmae.views.sources.folder import FolderViews
 from cdgmae.views.sources.view_source import ViewJob

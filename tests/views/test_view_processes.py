@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED
-from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.journal import LINE_SUFFIX
 from tests.faults.forked import ForkedCommand
 from tests.generators.conftest import KEYS, write_shard
@@ -62,20 +61,6 @@ def test_batches_of_one_three_and_eight_and_two_shards_give_the_same_views(
         both.update({(row.key, row.view_index): row.sha256 for row in rows_of(tmp_path / f"half{n}.tar")})
     assert both == {(row.key, row.view_index): row.sha256 for row in rows}  # equal batch shape: equal bytes
     assert worst <= 2  # another batch shape: rounding, then JPEG
-
-
-def test_three_kills_end_with_the_bytes_of_a_straight_run(
-    shard_tar: Path, generator_dir: Path, tmp_path: Path, straight: Path
-) -> None:
-    for kill in range(3):
-        child = ForkedCommand(command(shard_tar, generator_dir, tmp_path, **SLOW), tmp_path / "log")
-        child.wait_until(lambda kill=kill: finished_batches(tmp_path) > kill)
-        assert child.end_with(signal.SIGKILL) == -signal.SIGKILL
-        assert not (tmp_path / "00000.tar").exists()
-        assert not index_path(tmp_path / "00000.tar").exists()
-    assert sample(shard_tar, generator_dir, tmp_path, **SLOW)["found_finished"] >= 9
-    assert (tmp_path / "00000.tar").read_bytes() == straight.read_bytes()
-    assert index_path(tmp_path / "00000.tar").read_bytes() == index_path(straight).read_bytes()
 
 
 @pytest.mark.slow

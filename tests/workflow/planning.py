@@ -13,8 +13,28 @@ from snakemake.dag import DAG
 from snakemake.jobs import Job
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, PrintDag, Quietness, ResourceSettings
 
+from cdgmae.config import load_config
+from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS
 from cdgmae.workflow.source_state import source_state
 from tests.workflow.conftest import ROOT, Workplace
+
+
+def stand_in_data(folder: Path, *files: Path) -> None:
+    """Data folders that a configuration names, as far as a plan looks into them: the images are empty files."""
+    config = load_config(*files)
+    for dataset in config.shards.datasets.values():
+        root = folder / dataset.path
+        root.mkdir(parents=True, exist_ok=True)
+        for number in range(dataset.num_shards):
+            (root / f"{number}.jpg").touch()
+    for protocol in config.propagation.datasets.values():
+        stand_in_set(folder / protocol.root, protocol.kind)
+
+
+def stand_in_set(root: Path, kind: str) -> None:
+    """The folders by which a kind of evaluation set is known."""
+    for part in BENCHMARKS[kind].layout:
+        (root / part).mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager

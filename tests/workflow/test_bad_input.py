@@ -26,7 +26,7 @@ def test_missing_data_path_is_told_before_any_job(tmp_path: Path) -> None:
     code, words = attempt(tmp_path, own_images(tmp_path / "nowhere"))
     assert code != 0
     assert "shards.datasets.demo.path" in words
-    assert "do not exist" in words
+    assert "does not exist" in words
     assert "Traceback" not in words
     assert not (tmp_path / "results").exists()
 
@@ -56,6 +56,34 @@ def test_empty_folder_and_folder_of_corrupt_files(tmp_path: Path) -> None:
     assert code != 0
     assert "not an image of a known format" in words
     assert not (tmp_path / "b/results/shards/demo/summary.parquet").exists()
+
+
+@pytest.mark.slow
+def test_a_data_set_that_fails_its_check_stops_what_is_made_of_it_alone(tmp_path: Path) -> None:
+    for name in ("good", "poor"):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            Image.new("RGB", (40, 40), (number, 2, 3)).save(tmp_path / name / f"{number}.png")
+    (tmp_path / "poor/bad.png").write_bytes(b"not an image")
+    place = Workplace(tmp_path)
+    names = ("poor", "good")
+    config = {
+        "shards": {"datasets": {name: {"path": name, "num_shards": 1} for name in names}},
+        "views": {"sources": {name: {"kind": "crops", "dataset": name} for name in names}},
+        "consistency": {"sources": list(names), "encoder": {"pixels": 8}, "image_size": 32},
+        "runtime": {"device": "cpu", "threads": 1},
+    }
+    place.write_config(config)
+    line = ("shards", "consistency", "--keep-going", "--cores", "1")  # the check comes first
+    done = place.run(*line)
+    assert done.returncode != 0
+    assert (tmp_path / "results/consistency/good/00000.parquet").is_file()
+    assert not (tmp_path / "results/consistency/poor/00000.parquet").exists()
+    assert "the data set of results/shards/poor/00000.tar failed its check" in done.stdout + done.stderr
+    place.write_config(set_key(config, "shards.datasets.poor.max_bad_fraction", 0.5))
+    done = place.run(*line)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not (tmp_path / "results/shards/poor/too_many_bad_images.csv").exists()
 
 
 @pytest.mark.slow

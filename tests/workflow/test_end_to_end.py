@@ -22,6 +22,7 @@ from cdgmae.status.status_summary import workflow_status
 from cdgmae.storage.files.records import find_record, read_record, record_path
 from cdgmae.storage.verify import verify_paths
 from cdgmae.training.metrics import MACHINE_COLUMNS
+from tests.docs.remedies import COMMAND
 from tests.workflow.conftest import ROOT, Workplace, environment, set_key, tiny_config
 
 pytestmark = pytest.mark.slow
@@ -124,22 +125,57 @@ def test_memory_is_what_the_page_says(finished: Workplace) -> None:
     assert {rule: megabytes for rule, megabytes in measured.items() if megabytes > 1.25 * stated[rule]} == {}
 
 
-def test_verify_finds_a_flipped_byte_and_its_remedy_and_the_same_run_again_mend_it(copied: Workplace) -> None:
-    command = [sys.executable, "-m", "cdgmae.cli", "verify", str(copied.folder / "results")]
-    assert subprocess.run(command, capture_output=True, env=environment()).returncode == 0
-    tar = copied.folder / "results/views/s_ldm/00000.tar"
-    data = bytearray(tar.read_bytes())
-    data[700] ^= 0xFF
-    tar.write_bytes(bytes(data))
-    broken = subprocess.run(command, capture_output=True, text=True, env=environment())
-    assert broken.returncode == 1
-    remedy = next(line for line in broken.stdout.splitlines() if line.strip().startswith("rm -r"))
-    assert str(tar) in remedy
-    subprocess.run(remedy, shell=True, check=True)
-    done = copied.run()
+FLIPPED = [
+    "results/shards/demo/00000.tar", "results/views/s_ldm/00001.parquet", "results/consistency/s_ldm/00000.parquet",
+    "results/pretrain/crops/seed0/encoder.safetensors", "results/propagation/random/davis.parquet",
+]  # fmt: skip
+
+
+def test_flipped_bytes_are_found_and_the_remedies_in_the_messages_bring_the_run_to_its_end(copied: Workplace) -> None:
+    verify = [sys.executable, "-m", "cdgmae.cli", "verify", "results"]
+
+    def verified() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(verify, capture_output=True, text=True, env=environment(), cwd=copied.folder)
+
+    assert verified().returncode == 0
+    for name in FLIPPED:
+        content = bytearray((copied.folder / name).read_bytes())
+        content[700] ^= 0xFF
+        (copied.folder / name).write_bytes(content)
+    found = verified()
+    assert found.returncode == 1
+    assert [line.strip() for line in found.stdout.splitlines() if line.startswith("    rm -r")] == [
+        f"rm -r {name}" for name in sorted(FLIPPED)
+    ]
+    done, remedies = copied.run("--keep-going"), set[str]()
+    while done.returncode and len(remedies) <= len(FLIPPED):
+        new = {command for command in COMMAND.findall(done.stdout + done.stderr) if command.startswith("rm")} - remedies
+        assert new, done.stderr[-4000:]
+        for command in new:
+            subprocess.run(command, shell=True, check=True, cwd=copied.folder)
+        remedies |= new
+        done = copied.run("--keep-going")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert subprocess.run(command, capture_output=True, env=environment()).returncode == 0
+    assert len(remedies) > 2
+    assert {command.removeprefix("rm -r ") for command in remedies} <= set(FLIPPED)
+    assert verified().returncode == 0
     assert copied.planned_jobs() == {}
+
+
+def test_a_summary_that_is_lost_comes_by_the_command_of_the_message(copied: Workplace) -> None:
+    show = [sys.executable, "-m", "cdgmae.cli", "consistency", "show"]
+
+    def shown() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(show, capture_output=True, text=True, env=environment(), cwd=copied.folder)
+
+    (copied.folder / "results/consistency/summary.parquet").unlink()
+    words = " ".join((message := shown()).stderr.split())
+    assert message.returncode == 1
+    command = COMMAND.findall(words)[0].split()
+    assert command[0] == "snakemake"
+    done = copied.run(*command[1:])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert shown().returncode == 0
 
 
 def test_summary_has_three_encoders_and_the_papers_columns(finished: Workplace) -> None:

@@ -21,13 +21,15 @@ from typing import Any
 import pytest
 
 from cdgmae.config import load_config
+from cdgmae.demo.draw import draw_demo
+from cdgmae.settings.demo import DemoSettings
 from cdgmae.status.evidence import judge
 from cdgmae.status.expected import expected_jobs
 from cdgmae.status.plan import read_plan
 from cdgmae.storage.files.records import record_path, write_record
 from cdgmae.workflow.last_run import RECORD
 from tests.workflow.conftest import ROOT, Workplace, set_key, tiny_config
-from tests.workflow.planning import outputs_of_jobs, planned
+from tests.workflow.planning import outputs_of_jobs, planned, stand_in_set
 from tests.workflow.what_reruns import Row, page
 
 BEHIND = [
@@ -88,8 +90,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     place = Workplace(tmp_path_factory.mktemp("plans"))
     config = photos_config()
     place.write_config(config)
-    for folder in ("photos/cats", "photos/dogs", *config["propagation"]["datasets"]):
+    for folder in ("photos/cats", "photos/dogs"):
         (place.folder / folder).mkdir(parents=True)
+    for name in config["propagation"]["datasets"]:
+        stand_in_set(place.folder / name, name)
     for name in ("cats/1.jpg", "cats/2.jpg", "dogs/1.jpg"):
         (place.folder / "photos" / name).write_bytes(b"image")
     for outputs in outputs_of_jobs(place).values():
@@ -214,6 +218,29 @@ def test_the_file_of_one_run_asks_for_a_lost_shard_of_its_images(tree: Workplace
         assert planned(tree, target) == {"write_shard photos 00001", "summarise_shards photos", "pretrain_encoder crops 0"}
 
 
+@pytest.mark.parametrize("kind", ["images/*/*.JPEG", "DAVIS/**/*.jpg", "JHMDB/**/*.mat"])
+def test_a_file_of_the_demo_data_that_is_gone_is_drawn_again(drawn: Workplace, kind: str) -> None:
+    manifest = "results/shards/demo/manifest.parquet"
+    with set_aside(next((drawn.folder / "data/demo").glob(kind))):
+        assert planned(drawn, manifest) == {"draw_demo_data", "write_manifest demo"}
+    assert planned(drawn, manifest) == set()
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """The demo data, and a manifest that is held for made of it."""
+    place = Workplace(tmp_path_factory.mktemp("demo"))
+    config = tiny_config()
+    place.write_config(config)
+    draw_demo(DemoSettings.checked(config["demo"] | {"directory": str(place.folder / "data/demo")}, "test"), config["seed"])
+    for name in ("manifest.parquet", "left_out.csv"):
+        (place.folder / "results/shards/demo").mkdir(parents=True, exist_ok=True)
+        (place.folder / "results/shards/demo" / name).touch()
+    done = place.run("results/shards/demo/manifest.parquet", "--touch", "--forceall", "--quiet", "all")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return place
+
+
 CHANGES = {
     "seed": (1, [r"write_manifest photos", r"train_generator s_ldm"]),
     "shards.datasets.photos.resize": ("center_crop", [r"write_shard photos \d+"]),
@@ -327,6 +354,7 @@ def status_of(tree: Workplace) -> list[Any]:
         (None, "seed", 0),
         ("results/views/s_ldm/00001.tar", "seed", 0),
         ("results/pretrain/cdg/seed0/panels", "seed", 0),
+        (f"results/report/{INSIDE}", "seed", 0),
         (None, "views.sources.s_ldm.sampling.guidance_scale", 2.0),
         ("results/shards/photos/00000.tar", "consistency.image_size", 32),
     ],

@@ -7,8 +7,12 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
+import pandas as pd
 import pytest
+from PIL import Image, ImageOps
+from skimage import data
 
 from tests.docs.test_pages_say_what_is import shell_lines
 from tests.workflow.conftest import ROOT, Workplace, environment
@@ -16,7 +20,7 @@ from tests.workflow.conftest import ROOT, Workplace, environment
 pytestmark = pytest.mark.slow
 
 START_PAGES = ("README.md", "docs/start.md", "docs/your_own_data.md")
-ON_A_CLUSTER = ("cdgmae doctor --cluster", "cdgmae cluster")
+ON_A_CLUSTER = ("cdgmae doctor --cluster", "cdgmae cluster", "squeue")
 """Run by tests/slurm; their options are held by tests/docs."""
 
 
@@ -40,14 +44,38 @@ def runnable(line: str) -> list[str] | None:
     return None
 
 
+def run_lines(text: str, folder: Path) -> None:
+    """Run the shell lines of a page, one after the other, in a folder."""
+    lines = [line for line in shell_lines(text) if not line.strip().startswith(ON_A_CLUSTER)]
+    assert lines
+    for command in filter(None, map(runnable, lines)):
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(), timeout=300, check=False)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
 @pytest.mark.parametrize("page", START_PAGES)
 def test_every_command_line_of_a_start_page_works(page: str, copied: Workplace) -> None:
     for name, demo in FOLDERS.items():
         (copied.folder / name).symlink_to(copied.folder / "data/demo" / demo)
-    lines = [line for line in shell_lines((ROOT / page).read_text()) if not line.strip().startswith(ON_A_CLUSTER)]
-    assert lines
-    for command in filter(None, map(runnable, lines)):
-        done = subprocess.run(
-            command, cwd=copied.folder, capture_output=True, text=True, env=environment(), timeout=300, check=False
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    run_lines((ROOT / page).read_text(), copied.folder)
+
+
+def test_views_of_another_tool_are_packed_shown_and_scored_by_their_page(tmp_path: Path) -> None:
+    cat = Image.fromarray(data.chelsea())
+    for name, image in {
+        "photos/cat.png": cat,
+        "edited/cat.1.jpg": ImageOps.mirror(cat),
+        "edited/cat/grey.webp": cat.convert("L"),
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / name)
+    run_lines((ROOT / "docs/your_views.md").read_text(), tmp_path)
+    assert Image.open(tmp_path / "bag.png").width > 2 * 100
+    scores = pd.read_parquet(tmp_path / "scores.parquet")
+    assert scores["key"].tolist() == ["cat"] * len(scores)
+    assert scores["status"].tolist() == ["ok"] * 2
+
+
+def test_what_the_page_on_clusters_says_outside_slurm_works(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("propagation: {datasets: {davis: {root: DAVIS}}, encoders: {floor: {pixels: 16}}}")
+    run_lines((ROOT / "docs/on_a_cluster.md").read_text(), tmp_path)

@@ -4,7 +4,7 @@ rule train_generator:
         gate=of(views.training_summary),
         shards=of(views.training_shards),
         encoder=of(views.conditioning_files),
-        first_stage=of(views.first_stage_folders),
+        first_weights=of(views.first_weights),
     output:
         report(
             directory("results/generators/{generator}"),

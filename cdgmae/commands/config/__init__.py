@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cdgmae.commands.options import DEFAULT_CONFIG, ConfigOption, json_wanted, print_result
+from cdgmae.commands.options import ConfigOption, chosen_files, json_wanted, print_result
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Write a configuration for your own folders, check one without running anything, or print its JSON schema.",
+    help="Write a configuration for your own folders, check one without running anything, say what changed in it, or print its JSON schema.",
 )
 
 _FOLDERS = "Your folders"
@@ -35,7 +36,8 @@ def new(
         str,
         typer.Option(
             "--size",
-            help="demo (minutes on two cores), small (a quarter of an hour for few images) or paper (the paper's values, a cluster).",
+            help="Of what is trained: demo (minutes on two cores), small (a quarter of an hour for few images) or paper (the paper's "
+            "values, a cluster).",
         ),
     ] = "small",
     stages: Annotated[
@@ -44,10 +46,13 @@ def new(
     ] = None,
     output: Annotated[Path, typer.Option("--output", help="The file to write; it must not exist.")] = Path("my.yaml"),
 ) -> None:
-    """Write a commented configuration for your own images and evaluation sets that runs as it is.
+    """Write a commented configuration for your own images and evaluation sets that runs as it is; where there is no Snakefile, one, too.
+
+    Without --images encoders that exist are judged, by the paper's protocol whatever the size.
 
     Example: cdgmae config new --images photos --davis data/DAVIS --size small
     """
+    from cdgmae.project.new_project import write_missing_snakefile
     from cdgmae.starting.new_config import SIZES, write_new_config
 
     chosen = next((known for known in SIZES if known == size), None)
@@ -57,19 +62,20 @@ def new(
     sets = {name: folder for name, folder in folders.items() if folder is not None}
     asked = [stage.strip() for stage in stages.split(",")] if stages is not None else None
     result = write_new_config(output, images, sets, chosen, asked)
-    print_result({**result, "next": f"snakemake --configfile {output} --cores 2"})
+    if (snakefile := write_missing_snakefile(Path())) is not None:
+        result["snakefile"] = f"{snakefile}: the installed package's workflow, to be started in this folder"
+    print_result({**result, "next": f"snakemake --configfile {shlex.quote(str(output))} --cores 2"})
 
 
 @app.command()
 def check(
     config: ConfigOption = None,
 ) -> None:
-    """Check a configuration: unknown keys, wrong types, impossible combinations and names that do not exist, all in one message; then paths."""
-    from cdgmae.config import check_paths, load_config
+    """Check a configuration and the files and folders that it names, without running anything: every problem is listed at once."""
+    from cdgmae.workflow.named_files import load_run
 
-    files = _chosen_files(config)
-    checked = load_config(*files)
-    check_paths(checked)
+    files = chosen_files(config)
+    checked = load_run(*files)
     result: dict[str, Any] = {
         "config": ", ".join(map(str, files)),
         "stages": checked.stages,
@@ -89,14 +95,15 @@ def diff(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="The configuration now, and before it another one to compare it with.",
-            metavar="[[OLD] NEW]",
+            help="One file is compared with the last run, two with each other, the old one first; without any the last run's own, as they "
+            "are now.",
+            metavar="FILE",
         ),
     ] = None,
 ) -> None:
-    """Say which keys differ from the last run, as `key: old -> new`, with defaults filled in.
+    """Say which keys differ from the last run, or between two files, as `key: old -> new`, with defaults filled in.
 
-    Without files: what those of the last run say now. One file: that against the last run. Two: the second against the first.
+    Example: cdgmae config diff my.yaml
     """
     from cdgmae.config import load_config
     from cdgmae.workflow.last_run import changed_keys, read_last_run
@@ -105,11 +112,11 @@ def diff(
     if len(given) > 2:
         raise ValueError(f"config diff takes at most two files, found {len(given)}")
     if len(given) < 2 and last is None:
-        raise ValueError("nothing was run in this folder; give two files to compare")
+        raise ValueError("nothing was run in this folder; give two files to compare, the old one first")
     if len(given) == 2 or last is None:
         name, old, new = str(given[0]), load_config(given[0]), load_config(given[1])
     else:
-        name, old, new = last.name, last.config, load_config(*(given or _chosen_files(None)))
+        name, old, new = last.name, last.config, load_config(*(given or chosen_files(None)))
     lines = changed_keys(old, new)
     if json_wanted():
         print_result({"old": name, "changed": lines})
@@ -117,19 +124,11 @@ def diff(
         typer.echo("\n".join(lines) or f"no key differs from {name}")
 
 
-def _chosen_files(config: list[Path] | None) -> list[Path]:
-    """What `--config` names, else the files of the last run here, else config.yaml."""
-    from cdgmae.workflow.last_run import read_last_run
-
-    last = read_last_run()
-    return config or (list(map(Path, last.files)) if last is not None else [DEFAULT_CONFIG])
-
-
 @app.command()
 def schema(
     output: Annotated[Path | None, typer.Option("--output", help="File to write; printed if left out.")] = None,
 ) -> None:
-    """The JSON schema of the configuration, with every key described; editors use it for completion."""
+    """Print the JSON schema of the configuration, with every key described; editors use it for completion."""
     from cdgmae.config import json_schema
     from cdgmae.storage.files.atomic import explain_write_errors, write_text
 

@@ -44,6 +44,8 @@ def hub(
     An encoder opens with timm.create_model("local-dir:FOLDER", pretrained=True); its scores are those of the propagation tables that were
     measured with exactly these weights. Bags open with datasets.load_dataset("FOLDER", "views"); their shards are linked, not copied,
     where the file system allows it.
+
+    Example: cdgmae export hub --encoder results/pretrain/cdg/seed0 --output my-encoder
     """
     if (encoder is None) == (bags is None):
         raise ValueError("give exactly one of --encoder RUN_FOLDER and --bags SOURCE")

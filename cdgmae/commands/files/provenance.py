@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from cdgmae.commands.options import json_wanted, print_result
+from cdgmae.terminal import open_console
 
 if TYPE_CHECKING:
     from cdgmae.storage.files.ancestry import Origin
@@ -36,10 +36,10 @@ def provenance(
         ]
         print_result({"steps": steps})
         return
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = open_console()
     for origin in origins:
         for line in _lines(origin):
-            console.print("    " * origin.depth + line)
+            console.print("    " * origin.depth + line, soft_wrap=True)
 
 
 def _lines(origin: Origin) -> list[str]:

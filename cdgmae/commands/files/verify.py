@@ -23,7 +23,9 @@ SHOWN_UNRECORDED = 3
 
 def verify(
     paths: Annotated[list[Path], typer.Argument(help="Files or folders of any stage, e.g. results/shards.")],
-    repair: Annotated[bool, typer.Option("--repair", help="Delete what is damaged; the next run makes it again.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Delete what is damaged, for the next run to make again; write lost records anew.")
+    ] = False,
 ) -> None:
     """Re-check results from their bytes: every file against the sha256 that was recorded when it was written.
 
@@ -31,8 +33,11 @@ def verify(
     in them and serves files that no record knows (of earlier versions). Prints what is not whole and ends with exit code 1 then, and with the
     commands that delete it, so that the next run of the workflow makes it again; --repair runs them, and writes records anew that are damaged
     or lost. What cannot be made again, since its source is gone, is kept.
+
+    Example: cdgmae verify results
     """
     from cdgmae.runtime.progress import ProgressMeter
+    from cdgmae.storage.repair import beyond_repair
     from cdgmae.storage.repair import repair as repair_damaged
     from cdgmae.storage.verify import files_to_verify, verify_file
 
@@ -46,31 +51,28 @@ def verify(
             meter.advance()
     bad = [finding for finding in findings if not finding.ok]
     unrecorded = [finding.path for finding in findings if not finding.recorded and finding.kind not in ("missing", "record")]
+    kept = beyond_repair(bad)
+    repairs = list(dict.fromkeys(finding.repair for finding in bad if finding.repair and kept.keys().isdisjoint(finding.deletes)))
     done = repair_damaged(findings, paths) if repair else None
     if json_wanted():
-        _print_facts(findings, bad, unrecorded, done)
+        problems = [f"{finding.path}: {problem}" for finding in bad for problem in finding.problems]
+        facts = {
+            "files": len(findings),
+            "bad_files": len(bad),
+            "problems": problems,
+            "repairs": repairs,
+            "unrecorded": unrecorded,
+        }
+        print_result(facts | ({"repaired": done._asdict()} if done is not None else {}))
     else:
-        for line in [*removal_lines(_undeclared(paths)), *_finding_lines(findings, bad, unrecorded), *_next_lines(bad, done)]:
+        for line in [
+            *removal_lines(_undeclared(paths)), *_finding_lines(findings, bad, unrecorded),
+            *(_command_lines(repairs) if done is None else _done_lines(done)),
+            *(f"{path}: nothing can make it again, since {source} is gone; bring that back first" for path, source in kept.items()),
+        ]:  # fmt: skip
             typer.echo(line)
     if bad:
         raise typer.Exit(1)
-
-
-def _print_facts(findings: list[Finding], bad: list[Finding], unrecorded: list[str], done: Repair | None) -> None:
-    print_result(
-        {
-            "files": len(findings),
-            "bad_files": len(bad),
-            "problems": [f"{finding.path}: {problem}" for finding in bad for problem in finding.problems],
-            "repairs": _repairs(bad),
-            "unrecorded": unrecorded,
-            **({"repaired": done._asdict()} if done is not None else {}),
-        }
-    )
-
-
-def _repairs(bad: list[Finding]) -> list[str]:
-    return list(dict.fromkeys(finding.repair for finding in bad if finding.repair is not None))
 
 
 def _undeclared(paths: list[Path]) -> list[Undeclared]:
@@ -82,7 +84,7 @@ def _undeclared(paths: list[Path]) -> list[Undeclared]:
 
 def _finding_lines(findings: list[Finding], bad: list[Finding], unrecorded: list[str]) -> Iterator[str]:
     for finding in bad:
-        yield f"  bad {finding.path} ({finding.kind})"
+        yield f"  bad {' and '.join(finding.damaged or (finding.path,))} ({finding.kind})"
         yield from (f"        {problem}" for problem in finding.problems)
     yield f"{len(findings)} file(s) checked, " + (f"{len(bad)} with problems" if bad else "all whole")
     if unrecorded:
@@ -90,17 +92,16 @@ def _finding_lines(findings: list[Finding], bad: list[Finding], unrecorded: list
         yield f"{len(unrecorded)} of them checked by their form alone, as no record has their sha256 (--repair records it): {some}"
 
 
-def _next_lines(bad: list[Finding], done: Repair | None) -> Iterator[str]:
-    """What to do about damage; of a repair what was done, and how to go on."""
-    if done is None:
-        if repairs := _repairs(bad):
-            yield "Delete what is damaged (--repair does it), and the same run of the workflow again makes it and what follows:"
-            yield from (f"    {command}" for command in repairs)
-        return
+def _command_lines(repairs: list[str]) -> Iterator[str]:
+    if repairs:
+        yield "Delete what is damaged (--repair does it), and the same run of the workflow again makes it and what follows:"
+        yield from (f"    {command}" for command in repairs)
+
+
+def _done_lines(done: Repair) -> Iterator[str]:
+    """What a repair did, and how to go on."""
     yield from (f"deleted {path}" for path in done.deleted)
     yield from (f"written anew {path}" for path in done.renewed)
-    for path, source in done.kept:
-        yield f"kept {path}: nothing can make it again, since {source} is gone. Bring that back, and repair again."
     if done.deleted:
         last = read_last_run()
         files = ["--configfile", *last.files] if last is not None and last.files != ("config.yaml",) else []

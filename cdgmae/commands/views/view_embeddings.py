@@ -18,6 +18,7 @@ from cdgmae.commands.options import (
     parse_runtime,
     parse_settings,
     print_result,
+    refuse_failed_data_set,
 )
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.views.sources.knn import EmbeddingSettings, IndexSettings
@@ -49,6 +50,7 @@ def embed(
 
     parsed, here = parse_settings(EmbeddingSettings, settings), parse_runtime(runtime, device, threads=threads)
     limit_threads(here.thread_limit)
+    refuse_failed_data_set(shard)
     with published(output):
         result = embed_images(parsed, shard, parse_encoder(encoder), output, runtime=here)
     print_result(result)

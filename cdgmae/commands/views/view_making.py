@@ -19,6 +19,7 @@ from cdgmae.commands.options import (
     parse_runtime,
     print_result,
     read_values,
+    refuse_failed_data_set,
 )
 from cdgmae.settings.reading.messages import did_you_mean
 from cdgmae.views.sources.view_kinds import KINDS
@@ -56,17 +57,20 @@ def make(
 ) -> None:
     """Fill the bags of one shard with the views of a source of any kind.
 
-    The settings are kind and keys of the view source, e.g. --settings kind=random --settings num_views=4; in config.yaml those of
+    The settings are kind and keys of the view source; in config.yaml those of
     `views.sources.NAME` that its views depend on: for `s_ldm` and `rcg` those of
     `sampling`, for `video` also path, resize and image_size of the data set. View k of image x depends on (seed, key, k) alone.
     Kinds that draw views keep them as they are made: killed at any moment and started again, with any number of processes and any
     batch size, only what is missing is made.
+
+    Example: cdgmae views make --shard shards/00000.tar --output views/00000.tar --settings kind=random --settings num_views=4
     """
     from cdgmae.storage.files.publishing import published
     from cdgmae.storage.image_shards import find_shards
 
     views = parse_views(settings, batch_size=batch_size, max_bad_fraction=max_bad_fraction)
     given = parse_inputs(inputs or [])
+    refuse_failed_data_set(shard)
     job = ViewJob(
         seed=seed, shard=shard, all_shards=find_shards(given.get("shards", shard.parent)), output=output,
         work=work or output.parent / f".work-{output.stem}", inputs=given, runtime=parse_runtime(runtime, device, precision, threads),

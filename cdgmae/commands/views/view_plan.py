@@ -17,6 +17,7 @@ from cdgmae.commands.options import (
     parse_runtime,
     print_result,
 )
+from cdgmae.workflow.last_run import how_to_run
 
 if TYPE_CHECKING:
     from cdgmae.config import Config
@@ -116,7 +117,7 @@ def _measured(
 
     if not tars:
         raise ValueError(
-            f"no shard of {views.dataset_of(config, source)} exists yet, so there is nothing to measure with; run `snakemake --cores all shards`"
+            f"no shard of {views.dataset_of(config, source)} exists yet, so there is nothing to measure with; {how_to_run('shards')}"
         )
     generator, settings = views.generator_folder(config, source), views.generator_source(config, source).sampling
     compute = start_compute(runtime)

@@ -9,8 +9,9 @@ from torch import Tensor
 from cdgmae.consistency.score_tables import METRICS
 from cdgmae.consistency.scoring.bag_embedding import Embedder
 from cdgmae.consistency.scoring.similarities import pair_similarities
-from cdgmae.models.encoders.frozen_encoder import Encoder
+from cdgmae.models.encoders.frozen_encoder import Encoder, given_encoder
 from cdgmae.models.normalisation import Images, square, to_images
+from cdgmae.settings.consistency import ScoringSettings
 
 
 def score_pairs(
@@ -41,13 +42,16 @@ def score_pairs(
         One row per pair, columns `gs`, `ls`, `nps` and `nps_reverse` (from `images_b` to `images_a`), cosines in -1..1.
 
     Raises:
-        ValueError: if an image is none (`Images` says what is), the numbers do not fit, or `image_size` does not fit the encoder.
+        ValueError: if an image is none (`Images` says what is), the numbers do not fit, a setting is out of range, or `image_size` does not fit the
+            encoder.
     """
     first, second = to_images(images_a, "images_a"), to_images(images_b, "images_b")
     if len(first) not in (1, len(second)):
         raise ValueError(
             f"{len(first)} images_a and {len(second)} images_b; give as many of both, or one of images_a for all pairs"
         )
+    settings = ScoringSettings.checked({"image_size": image_size, "batch_size": batch_size}, "score_pairs")
+    image_size, batch_size, encoder = settings.image_size, settings.batch_size, given_encoder(encoder)
     embed = Embedder(encoder, final_norm=final_norm, device=encoder.device, precision=precision)
     x_1TD = embed([square(first[0], image_size)]) if len(first) == 1 else None
     scores: list[Tensor] = []

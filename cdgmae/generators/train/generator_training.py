@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from cdgmae import __version__
-from cdgmae.generators.build import build_pipeline, component_weights
-from cdgmae.generators.generator_folder import write_generator
+from cdgmae.generators.build import component_weights
+from cdgmae.generators.generator_folder import read_facts, write_generator
 from cdgmae.generators.pipeline import LatentDiffusionPipeline
 from cdgmae.generators.train.denoising_task import Denoiser, GeneratorTask
-from cdgmae.generators.train.generator_batches import embeddings_to_whiten_with, make_first_stage, split
+from cdgmae.generators.train.first_weights import first_pipeline
+from cdgmae.generators.train.generator_batches import embeddings_to_whiten_with, split
 from cdgmae.generators.train.latent_cache import fill_cache
 from cdgmae.generators.train.monitor import Monitor, copy_findings
 from cdgmae.models.encoders.by_name import Encoder, weights_digest
@@ -69,9 +70,10 @@ def train_generator(
     """
     start_training_compute(runtime)
     inputs = {str(index_path(path)): file_sha256(index_path(path)) for path in shard_tars}
+    started = {folder: read_facts(Path(folder)).digest for folder in (settings.start_from,) if folder is not None}
     device = open_accelerator(runtime).device  # under a launcher each process has its own
     images, encoder = Bags(shard_tars).usable(), load_conditioning_encoder(encoder_settings, device=device)
-    pipeline = build_pipeline(settings, encoder.embed_dim, make_first_stage(images, settings), seed)
+    pipeline = first_pipeline(settings, encoder.embed_dim, images, seed)
     if pipeline.autoencoder is not None:
         pipeline.autoencoder.to(device)
     cache = fill_cache(
@@ -87,7 +89,7 @@ def train_generator(
     monitor = Monitor(task, pipeline, images, settings.monitoring, work_dir) if settings.monitoring else None
     result = train(
         task, _loop_settings(settings), seed=seed, work_dir=work_dir, runtime=runtime, tracker_dir=tracker_dir, label="generator", observe=monitor,
-        identity=f"{settings.digest()}|{encoder.digest}|{sorted(inputs.values())}",
+        identity=f"{settings.digest()}|{encoder.digest}|{sorted(inputs.values())}|{sorted(started.values())}",
     )  # fmt: skip
     if not is_main_process():
         return {}
@@ -95,16 +97,19 @@ def train_generator(
     if monitor is not None:
         model.to(device)
         monitor.look(settings.num_steps, "averaged", "averaged")
-    provenance = {"version": __version__, "seed": seed, "settings": settings.model_dump(mode="json"), "inputs": inputs}
+    made_from = {"inputs": {**inputs, **started}, "settings": settings.model_dump(mode="json")}
+    provenance = {"version": __version__, "seed": seed, **made_from}
     digest = _write(output, pipeline.to("cpu"), result, settings, encoder_settings, encoder.digest, provenance, work_dir)
+    once_recorded(partial(remove_work, work_dir))
+    return {"output": str(output), "digest": digest, "images": len(images), **_outcome(pipeline, result)}
+
+
+def _outcome(pipeline: LatentDiffusionPipeline, result: TrainingResult) -> dict[str, Any]:
+    """Steps, parameters of the denoiser, and the mean loss of the last tenth."""
     losses = result.metrics["loss"].to_pylist()
     tail = losses[-max(1, len(losses) // 10) :]
-    facts = {
-        "output": str(output), "digest": digest, "steps": len(losses), "images": len(images),
-        "parameters": sum(parameter.numel() for parameter in pipeline.unet.parameters()), "final_loss": sum(tail) / len(tail),
-    }  # fmt: skip
-    once_recorded(partial(remove_work, work_dir))
-    return facts
+    parameters = sum(parameter.numel() for parameter in pipeline.unet.parameters())
+    return {"steps": len(losses), "parameters": parameters, "final_loss": sum(tail) / len(tail)}
 
 
 def _latents_identity(
@@ -139,7 +144,7 @@ def _write(
     with atomic_folder(output) as folder:
         facts = write_generator(
             folder, pipeline, encoder_settings, encoder_digest, image_size=settings.image_size,
-            encoder_image_size=settings.encoder_image_size, provenance=provenance,
+            encoder_image_size=settings.encoder_image_size, provenance=provenance, half=settings.weights_precision == "fp16",
         )  # fmt: skip
         write_table(folder / METRICS_FILE, result.metrics, METRICS_SCHEMA, settings_digest=settings.digest())
         copy_findings(work_dir, folder, settings)

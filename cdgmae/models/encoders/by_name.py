@@ -11,7 +11,7 @@ from torch import nn
 
 from cdgmae.models.encoders.checkpoint_layouts import check_finite, read_weights
 from cdgmae.models.encoders.checkpoints import load_encoder_file
-from cdgmae.models.encoders.frozen_encoder import Encoder, PixelEncoder, weights_digest
+from cdgmae.models.encoders.frozen_encoder import Encoder, PixelEncoder, given_device, weights_digest
 from cdgmae.models.encoders.vit_encoders import VitEncoder, timm_encoder, timm_model_encoder
 from cdgmae.models.vit import build_vit
 from cdgmae.names import how_to_make
@@ -21,7 +21,7 @@ from cdgmae.storage.files.records import refuse_changed
 __all__ = ["Encoder", "load_encoder", "weights_digest"]
 
 
-def load_encoder(encoder: EncoderSettings | str | nn.Module, *, device: torch.device | str = "cpu") -> Encoder:
+def load_encoder(encoder: EncoderSettings | str | Path | nn.Module, *, device: torch.device | str = "cpu") -> Encoder:
     """Load a frozen encoder, whose `tokens` turns images into a CLS token and one token per patch.
 
     Args:
@@ -31,15 +31,19 @@ def load_encoder(encoder: EncoderSettings | str | nn.Module, *, device: torch.de
         device: Where to put it.
 
     Raises:
-        ValueError: if nothing known is named, the file does not hold a complete encoder, or a weight is not finite.
+        ValueError: if nothing known is named, the file does not hold a complete encoder, a weight is not finite, or there is no such device.
     """
     if isinstance(encoder, nn.Module):
         name, loaded = type(encoder).__name__, timm_model_encoder(deepcopy(encoder))
     else:
-        settings = parse_encoder(encoder) if isinstance(encoder, str) else encoder
+        if not isinstance(encoder, EncoderSettings | str | Path):
+            raise ValueError(
+                f"encoder: found {type(encoder).__name__}; give a file, a timm name, 'pixels:16', or a model of timm"
+            )
+        settings = encoder if isinstance(encoder, EncoderSettings) else parse_encoder(str(encoder))
         name, loaded = settings.text, _load(settings)
     check_finite(f"encoder {name}", loaded.state_dict())
-    return loaded.to(torch.device(device)).eval()
+    return loaded.to(given_device(device)).eval()
 
 
 def _load(settings: EncoderSettings) -> Encoder:

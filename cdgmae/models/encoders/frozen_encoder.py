@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
 
 class Encoder(nn.Module):
     """A frozen encoder in eval mode.
@@ -46,8 +48,13 @@ class Encoder(nn.Module):
                 a norm has only one kind.
 
         Raises:
-            ValueError: if H or W is not a multiple of the patch size, or the features are not finite.
+            ValueError: if these are no such images, H or W is not a multiple of the patch size, or the features are not finite.
         """
+        if images_BCHW.ndim != 4 or images_BCHW.shape[1] != 3 or images_BCHW.dtype not in FLOATS:
+            raise ValueError(
+                f"{images_BCHW.dtype} of shape {tuple(images_BCHW.shape)}; an encoder takes ImageNet-normalised images (B, 3, H, W) of "
+                f"{' or '.join(map(str, FLOATS))}"
+            )
         height, width = images_BCHW.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(f"image of {height}x{width} pixels: sides must be multiples of the patch size {self.patch_size}")
@@ -95,6 +102,35 @@ class PixelEncoder(Encoder):
     def _tokens(self, images_BCHW: Tensor, final_norm: bool) -> Tensor:
         patches = F.unfold(images_BCHW, self.patch_size, stride=self.patch_size).transpose(1, 2)
         return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
+
+
+def given_encoder(encoder: object) -> Encoder:
+    """What a caller of the Python interface gave as encoder.
+
+    Raises:
+        ValueError: if it is not loaded.
+    """
+    if not isinstance(encoder, Encoder):
+        raise ValueError(
+            f"encoder: found {type(encoder).__name__}; give what load_encoder returns, e.g. load_encoder('pixels:16')"
+        )
+    return encoder
+
+
+def given_device(device: torch.device | str) -> torch.device:
+    """The device that a caller of the Python interface named.
+
+    Raises:
+        ValueError: if it is none, or torch cannot use it here.
+    """
+    if not isinstance(device, torch.device):
+        try:
+            device = torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError, TypeError) as error:
+            raise ValueError(
+                f"device {device!r} cannot be used ({str(error).splitlines()[0]}); give cpu, cuda or cuda:N"
+            ) from None
+    return device
 
 
 def weights_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:

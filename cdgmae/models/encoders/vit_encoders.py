@@ -20,6 +20,7 @@ from cdgmae.models.encoders.frozen_encoder import Encoder, weights_digest
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from cdgmae.models.positions import resize_positions
 from cdgmae.settings.encoder import HUB_PREFIXES
+from cdgmae.settings.reading.messages import did_you_mean
 from cdgmae.storage.hub import FETCH_ADVICE, use_cache_without_network
 
 HEAD_PREFIXES = ("head.", "head_dist.", "attn_pool.", "mask_token", "decoder", "fc_norm.")
@@ -147,6 +148,12 @@ def timm_model_encoder(model: Any, name: str = "", *, trained: bool = True) -> E
 
 
 def _create(name: str, pretrained: bool) -> Any:
+    architecture = name.partition(".")[0]
+    if not name.startswith(HUB_PREFIXES) and not timm.is_model(architecture):
+        raise ValueError(
+            f"encoder {name!r} is neither a file nor a timm model{did_you_mean(architecture, timm.list_models('*vit*'))}; "
+            "timm.list_models() in Python lists them"
+        )
     if pretrained or name.startswith(HUB_PREFIXES):
         use_cache_without_network()
     try:
@@ -156,9 +163,14 @@ def _create(name: str, pretrained: bool) -> Any:
             f"timm model {name!r} takes images of one size only; choose a Vision Transformer, e.g. vit_small_patch16_224"
         ) from None
     except Exception as error:  # timm and the hub raise many kinds
-        raise ValueError(
-            f"encoder {name!r} is neither a file nor a timm model that can be loaded here ({type(error).__name__}: {error}). "
+        known = timm.is_model(name) or name.startswith(HUB_PREFIXES)
+        remedy = (
             f"Weights come from the hub: {FETCH_ADVICE}; or give {name}@FILE for a file of them."
+            if known
+            else ("timm has no model of that name; timm.list_models('vit*', pretrained=True) lists those with weights.")
+        )
+        raise ValueError(
+            f"encoder {name!r} is neither a file nor a timm model that can be loaded here ({type(error).__name__}: {error}). {remedy}"
         ) from None
     return model
 

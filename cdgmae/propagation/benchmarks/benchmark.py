@@ -121,6 +121,7 @@ class Benchmark(ABC, Generic[AnyProtocol, AnySequence]):
         kind: Its name in the configuration.
         title: The data set's name.
         label: A short name for headings.
+        layout: Files and folders in the root of such a set, by which it is known.
         protocol: Settings of a set of this kind; the defaults are the paper's.
         rules: Name of the published evaluation that is reproduced; another one as soon as any of its rules changes.
         measures: What it is measured by, the headline measure first.
@@ -132,6 +133,7 @@ class Benchmark(ABC, Generic[AnyProtocol, AnySequence]):
     kind: ClassVar[str]
     title: ClassVar[str]
     label: ClassVar[str]
+    layout: ClassVar[tuple[str, ...]]
     protocol: type[AnyProtocol]
     rules: ClassVar[str]
     measures: ClassVar[tuple[Measure, ...]]

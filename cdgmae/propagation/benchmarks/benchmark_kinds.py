@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -44,6 +45,11 @@ def benchmark_of(kind: str) -> Benchmark[Any, Any]:
     if kind not in BENCHMARKS:
         raise ValueError(f"kind {kind!r} of evaluation set is unknown; allowed: {', '.join(BENCHMARKS)}")
     return BENCHMARKS[kind]
+
+
+def kinds_laid_out_as(root: Path) -> list[str]:
+    """The kinds whose layout a folder has, as far as its first folders tell."""
+    return [kind for kind, benchmark in BENCHMARKS.items() if all((root / part).exists() for part in benchmark.layout)]
 
 
 def set_label(name: str, kind: str) -> str:

@@ -52,6 +52,7 @@ class Davis(ClipBenchmark[DavisProtocol]):
     kind = "davis"
     title = "DAVIS-2017"
     label = "DAVIS"
+    layout = ("JPEGImages", "Annotations", "ImageSets/2017/val.txt")
     protocol = DavisProtocol
     measures = (
         Measure("J&F", "the mean of region overlap J and contour accuracy F over objects"),

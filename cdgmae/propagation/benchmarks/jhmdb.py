@@ -39,6 +39,7 @@ class Jhmdb(ClipBenchmark[JhmdbProtocol]):
     kind = "jhmdb"
     title = "JHMDB"
     label = "JHMDB"
+    layout = ("Rename_Images", "joint_positions")
     protocol = JhmdbProtocol
     measures = tuple(map(_measure, ALPHAS))
     columns = {**dict.fromkeys(PCK_COLUMNS, float), **dict.fromkeys(("visible", *HITS), int)}

@@ -41,6 +41,7 @@ class Spair(Benchmark[SpairProtocol, "PairGroup"]):
     kind = "spair"
     title = "SPair-71k"
     label = "SPair"
+    layout = ("JPEGImages", "PairAnnotation", "Layout")
     protocol = SpairProtocol
     rules = "spair nearest patch"
     measures = tuple(

@@ -26,6 +26,7 @@ POINT_PAINTING = (
 class TrackBenchmark(LabelledClipBenchmark[AnyClipProtocol]):
     """A kind whose clips hold points, in the layout of `cdgmae.propagation.tracks.point_clips`."""
 
+    layout = ("frames", "points")
     painting = POINT_PAINTING
 
     def read(self, protocol: AnyClipProtocol) -> list[LabelledClip]:

@@ -29,6 +29,7 @@ class Vip(ClipBenchmark[VipProtocol]):
     kind = "vip"
     title = "VIP"
     label = "VIP"
+    layout = ("Images", "Annotations/Category_ids")
     protocol = VipProtocol
     measures = (Measure("mIoU", "the mean over classes of their overlap in all frames of all sequences together"),)
     columns = {"IoU": float, "intersection": int, "union": int}

@@ -56,14 +56,11 @@ def grid_of(sides: tuple[int, int], patch_size: int, origin: str) -> tuple[int, 
         below = "x".join(str(max(1, side // patch_size) * patch_size) for side in sides)
         above = "x".join(str(max(1, -(-side // patch_size)) * patch_size) for side in sides)
         choices = above if above == below else f"{below} or {above}"
-        hint = (
-            f"; the shorter side is rounded down to a multiple of {SHORTER_SIDE_STEP}, give a larger number"
-            if not min(sides)
-            else ""
-        )
+        if not min(sides):
+            choices = f"a larger number: the shorter side is rounded down to a multiple of {SHORTER_SIDE_STEP}"
         raise ValueError(
             f"input size {sides[0]}x{sides[1]} (height x width) of {origin} is not a multiple of the encoder's patch size {patch_size}; "
-            f"set input_size (--settings input_size=...) to {choices}{hint}"
+            f"set input_size (--settings input_size=...) to {choices}"
         )
     return sides[0] // patch_size, sides[1] // patch_size
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cdgmae.models.encoders.frozen_encoder import Encoder
+from cdgmae.models.encoders.frozen_encoder import Encoder, given_encoder
 from cdgmae.models.normalisation import Images, to_images
 from cdgmae.propagation.engine.frames import grid_of, input_sides
 from cdgmae.propagation.engine.resizing import resize_nearest
@@ -36,8 +36,8 @@ def propagate(
 
     Args:
         frames: A clip, in order; all frames of one size.
-        mask: Ids of the first frame's pixels, of its size: a palette or grey image, or a tensor (H, W) of whole numbers in 0..255 or of
-            truth values. 0 is the background; 255 belongs to nobody and comes back as 0.
+        mask: Ids of the first frame's pixels, of its size: a palette, grey or black-and-white image, or a tensor (H, W) of whole
+            numbers in 0..255 or of truth values. 0 is the background; 255 belongs to nobody and comes back as 0.
         encoder: What sees the frames; `load_encoder` gives one.
         input_size: (height, width) at which frames are embedded, or one number for the longer side as in section `propagation`; None takes
             the frames' own sides, brought to the nearest multiples of the patch size.
@@ -61,11 +61,11 @@ def propagate(
             raise ValueError(
                 f"{what} has {show_size(found)} pixels, frame 0 has {show_size((height, width))}; give all in one size"
             )
-    patch = encoder.patch_size
+    patch = given_encoder(encoder).patch_size
     sides = _whole_patches(height, patch), _whole_patches(width, patch)
     rules = {
-        "input_size": input_size or sides, "top_k": top_k, "queue_length": queue_length, "radius": radius, "temperature": temperature,
-        "precision": precision,
+        "input_size": sides if input_size is None else input_size, "top_k": top_k, "queue_length": queue_length, "radius": radius,
+        "temperature": temperature, "precision": precision,
     }  # fmt: skip
     protocol = ClipProtocol.checked({"root": "", **rules}, "propagate")
     sides = input_sides(protocol.input_size, height, width)
@@ -87,6 +87,8 @@ def _whole_patches(side: int, patch: int) -> int:
 
 
 def _annotation(mask: Image.Image | Tensor) -> Annotation:
+    if isinstance(mask, Image.Image) and mask.mode == "1":
+        mask = torch.from_numpy(np.array(mask))
     if isinstance(mask, Image.Image):
         return to_annotation(mask, "the mask")
     if not isinstance(mask, Tensor) or mask.ndim != 2 or mask.is_floating_point() or mask.is_complex():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cdgmae.propagation.benchmarks.benchmark_kinds import kinds_laid_out_as
 from cdgmae.propagation.layouts.image_files import check_modes, common_size, read_headers, show_size, unmatched
 from cdgmae.propagation.measures.masks import INDEXED_MODES
 
@@ -80,6 +81,8 @@ def check_root(root: Path, folder: str, title: str) -> None:
     hint = next((path for path in near if (path / folder).is_dir()), None)
     if hint is not None:
         raise LayoutError(f"{root}: holds no {folder}, but {hint} does; give --root {hint}")
+    if laid_out := kinds_laid_out_as(root):
+        raise LayoutError(f"{root}: holds no {folder}, as {title} does; it is laid out as kind {' or '.join(laid_out)}")
 
 
 def raise_problems(problems: Sequence[str], root: Path, title: str, layout: str) -> None:

@@ -14,7 +14,8 @@ from rich.console import Console
 from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of
 from cdgmae.propagation.measures.encoder_summary import conditions_of, read_rows
 from cdgmae.propagation.measures.intervals import Interval, ResampledScores, Tables, resample, sequence_scores
-from cdgmae.terminal import ResultTable, open_console
+from cdgmae.terminal import ResultTable, key_column, open_console
+from cdgmae.workflow.last_run import how_to_run
 
 OF_SEED = re.compile(r"_seed\d+")
 """What the name of another seed of an encoder ends in (`NAME_seedN`)."""
@@ -79,7 +80,10 @@ def encoder_tables(results: Path, encoder: str) -> dict[str, Tables]:
         tables.setdefault(path.stem, []).append(read_rows(path))
     if not tables:
         there = sorted({path.parent.name for path in results.glob("*/*.parquet")})
-        raise ValueError(f"{results} holds no tables of encoder {encoder!r}; there are: {', '.join(there) or 'none'}")
+        raise ValueError(
+            f"{results} holds no tables of encoder {encoder!r}; there are: {', '.join(there) or 'none'}; {how_to_run('propagation')}, or "
+            "give --results"
+        )
     return dict(tables)
 
 
@@ -164,7 +168,7 @@ def render_comparison(comparison: SetComparison, first: str, second: str, consol
     console.print(measures)
     wins = comparison.wins
     console.print(f"{comparison.headline}: {first} wins {wins['first']}, {second} wins {wins['second']}, ties {wins['tie']}")
-    sequences = ResultTable("sequence", first, second, "difference")
+    sequences = ResultTable(key_column("sequence"), first, second, "difference")
     for name, (ours, others) in sorted(comparison.sequences.items(), key=lambda item: item[1][1] - item[1][0]):
         sequences.add_row(name, f"{ours:.1f}", f"{others:.1f}", f"{ours - others:+.1f}")
     console.print(sequences)

@@ -15,6 +15,7 @@ from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of, column_o
 from cdgmae.propagation.measures.encoder_summary import SUMMARY_SCHEMA, wide_rows
 from cdgmae.storage.tables import read_table
 from cdgmae.terminal import ResultTable, open_console
+from cdgmae.workflow.last_run import how_to_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,7 @@ def read_display(results: Path) -> PropagationDisplay:
     """
     path = results if results.suffix == ".parquet" else results / "summary.parquet"
     if not path.is_file():
-        raise ValueError(
-            f"{path} does not exist; run `snakemake --cores all propagation` or `cdgmae propagation summarise` first"
-        )
+        raise ValueError(f"{path} does not exist; {how_to_run('propagation')}, or `cdgmae propagation summarise`")
     return PropagationDisplay(read_table(path, SUMMARY_SCHEMA.names).to_pylist())
 
 
@@ -70,7 +69,7 @@ def render_display(display: PropagationDisplay, console: Console | None = None) 
     console = console or open_console()
     columns = display.columns
     table = ResultTable(title="Frozen encoders, percent", title_justify="left")
-    table.add_column("encoder")
+    table.add_column("encoder", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right")
     for row in wide_rows(display.summary):
@@ -81,7 +80,7 @@ def render_display(display: PropagationDisplay, console: Console | None = None) 
         table.add_row(f"paper: {' '.join(paper.labels[:2])}", *values, style="dim")
     console.print(table)
     for name, conditions in display.conditions.items():
-        console.print(f"{name}: {conditions}", style="dim", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{name}: {conditions}", style="dim", soft_wrap=True)
 
 
 def describe_conditions(row: Mapping[str, Any]) -> str:

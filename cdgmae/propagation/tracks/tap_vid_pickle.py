@@ -104,7 +104,17 @@ def read_pickled_videos(path: Path) -> dict[str, dict[str, NDArray[Any]]]:
     try:
         with path.open("rb") as file:
             content = _ArrayUnpickler(file).load()
-    except (OSError, pickle.UnpicklingError, EOFError, MemoryError, AttributeError, TypeError, ValueError, LookupError) as error:
+    except (
+        OSError,
+        pickle.UnpicklingError,
+        EOFError,
+        MemoryError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        LookupError,
+        OverflowError,
+    ) as error:
         raise ValueError(f"{path}: cannot be read as TAP-Vid's pickle ({type(error).__name__}: {error})") from None
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path}: holds {type(content).__name__}, expected TAP-Vid-DAVIS: video name -> video, points, occluded")

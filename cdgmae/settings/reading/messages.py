@@ -6,9 +6,13 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, get_args
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+"""Of names, which become names of folders."""
 
 SHOWN_CHARACTERS = 200
 """Longest value that a message repeats."""
@@ -25,27 +29,38 @@ def describe_problems(error: ValidationError, root: type[BaseModel]) -> list[str
 
 
 def _describe(item: dict[str, Any], root: type[BaseModel]) -> list[str]:
-    kind, message = item["type"], str(item["msg"]).removeprefix("Value error, ")
-    parts, annotation = _walk(item["loc"][:-1] if kind == "extra_forbidden" else item["loc"], root)
+    kind, message, given = item["type"], str(item["msg"]).removeprefix("Value error, "), item.get("input")
+    place = _walk(item["loc"][:-1] if kind == "extra_forbidden" else item["loc"], root)
+    key, word = ".".join(place.parts), str((item["loc"] or [""])[-1])
+    if kind == "default_factory_not_called":  # of a default that waits for a value which is refused itself
+        return []
     if kind == "extra_forbidden":
-        word = str(item["loc"][-1])
-        model = _model_in(annotation)
-        allowed = list(model.model_fields) if model is not None else []
-        key = ".".join([*parts, word])
-        removed: Mapping[str, str] = getattr(model, "removed_keys", {})
-        if word in removed:
-            return [f"{key} {removed[word]}"]
-        return [f"{key}: unknown key; allowed: {', '.join(allowed)}{did_you_mean(word, allowed)}"]
-    key = ".".join(parts)
-    if kind == "missing":
+        return [f"{'.'.join([*place.parts, word])}{_unknown_key(word, _model_in(place.annotation))}"]
+    if kind == "missing" and not word.isdecimal():
         return [f"{key}: required and not given"]
     if kind.startswith("union_tag"):
-        return _describe_tag(key, item, annotation)
+        return _describe_tag(key, item, place.annotation)
     if kind == "value_error":
         return [f"{key}: {line}" if key else line for line in message.splitlines()]
-    given = item.get("input")
     shown = repr(given) if len(repr(given)) <= SHOWN_CHARACTERS else f"{repr(given)[:SHOWN_CHARACTERS]}..."
-    return [f"{key} = {shown}: {message[0].lower()}{message[1:]}{_yaml_hint(given, kind)}"]
+    if kind == "string_pattern_mismatch" and item["ctx"]["pattern"] == NAME_PATTERN:
+        message = "Names hold letters, digits, _ and - alone, and begin with a letter or digit"
+    elif kind in ("string_pattern_mismatch", "missing") or place.is_choice:
+        message = f"Allowed: {place.description}"
+    elif kind in ("list_type", "tuple_type"):
+        message = f"A list is needed, in brackets{'' if isinstance(given, dict | None) else f': [{given}]'}"
+    elif kind in ("model_type", "dict_type"):
+        example = getattr(_model_in(place.annotation), "example", "")
+        message = "Keys with values are needed below it" + (f", e.g. {example}" if example else "")
+    return [f"{key} = {shown}: {message[:1].lower()}{message[1:]}{_yaml_hint(given, kind)}"]
+
+
+def _unknown_key(word: str, model: type[BaseModel] | None) -> str:
+    removed: Mapping[str, str] = getattr(model, "removed_keys", {})
+    if word in removed:
+        return f" {removed[word]}"
+    allowed = list(model.model_fields) if model is not None else []
+    return f": unknown key; allowed: {', '.join(allowed)}{did_you_mean(word, allowed)}"
 
 
 def _yaml_hint(given: Any, kind: str) -> str:
@@ -55,6 +70,8 @@ def _yaml_hint(given: Any, kind: str) -> str:
     if kind == "string_type" and isinstance(given, int | float):
         return f"; YAML reads it as a number: put it in quotes, '{given}'"
     number = re.fullmatch(r"([+-]?)(\d+)(\.\d*)?[eE]([+-]?)(\d+)", given) if isinstance(given, str) else None
+    if kind in ("float_type", "int_type") and isinstance(given, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?", given):
+        return f"; in quotes it is a text: write {given}"
     if kind in ("float_type", "int_type") and number:
         sign, whole, rest, exponent_sign, exponent = number.groups()
         return f"; YAML reads {given} as text: write {sign}{whole}{rest or '.0'}e{exponent_sign or '+'}{exponent}"
@@ -83,24 +100,40 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _walk(location: tuple[Any, ...], root: Any) -> tuple[list[str], Any]:
-    """The key at `location` and its annotation; the kinds that the checker puts between the keys of a union are left out."""
+class _Place(NamedTuple):
+    """Where a problem is: the key's parts, its annotation and description, and whether it may be of one of several plain types."""
+
+    parts: list[str]
+    annotation: Any
+    description: str
+    is_choice: bool
+
+
+def _walk(location: tuple[Any, ...], root: Any) -> _Place:
+    """The key at `location`; what the checker puts between keys (kinds and types of a union, the place in a pair) is left out."""
     parts: list[str] = []
-    annotation = root
+    annotation, description, is_choice = root, "", False
     for part in location:
         members, model = _members(annotation), _model_in(annotation)
         if members:
             annotation = members.get(str(part))
-            continue
-        parts.append(str(part))
-        if model is not None:
-            field = model.model_fields.get(str(part))
-            annotation = (
-                None if field is None else Annotated[field.annotation, field] if field.discriminator else field.annotation
-            )
-        else:
+        elif model is not None and part in model.model_fields:
+            field = model.model_fields[part]
+            parts.append(part)
+            description, is_choice = field.description or "", False
+            annotation = Annotated[field.annotation, field] if field.discriminator else field.annotation
+        elif model is not None:
+            annotation = model if part == model.__name__ else None
+        elif isinstance(annotation, UnionType) and str(part) in map(_type_name, get_args(annotation)):
+            is_choice = True
+        elif part != "[key]" and not is_choice and not (isinstance(part, int) and get_origin(annotation) is tuple):
+            parts.append(str(part))
             annotation = next((arg for arg in get_args(annotation) if _members(arg) or _model_in(arg)), None)
-    return parts, annotation
+    return _Place(parts, annotation, description, is_choice)
+
+
+def _type_name(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
 
 
 def _members(annotation: Any) -> dict[str, type[BaseModel]]:

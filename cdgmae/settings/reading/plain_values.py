@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,46 @@ MAX_DEPTH = 50
 MAX_TEXT = 2_000_000
 """Most characters of YAML, of which a few hundred thousand are read per second."""
 
+YAML_HINTS = {
+    "a tab character": "; lines are indented with blanks, never with tabs",
+    "cannot start any token": "; lines are indented with blanks, never with tabs, and a text that begins with @, ` or % stands in quotes",
+    "could not find expected ':'": "; every key is followed by a colon and a blank: KEY: VALUE",
+    "mapping values are not allowed": "; every key is followed by a colon and a blank (KEY: VALUE), keys of one level begin in one column, and "
+    "a text with a colon and a blank in it stands in quotes",
+}
+"""Words of the parser -> what is usually meant by them."""
+
 ENCODINGS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 """Marks at the start of a file -> its encoding; Windows' shells write UTF-16."""
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, in which mappings merged by `<<` cannot double without end."""
+    """PyYAML's safe loader, in which mappings merged by `<<` cannot double without end, and no key stands twice in one."""
 
     merged = 0
 
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._seen: set[int] = set()
+
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Write merged mappings out."""
+        if id(node) not in self._seen:
+            self._seen.add(id(node))
+            self._check_keys(node)
         super().flatten_mapping(node)
         self.merged += len(node.value)
         if self.merged > MAX_VALUES:
             raise yaml.YAMLError(f"more than {MAX_VALUES:,} values, merged by <<")
+
+    @staticmethod
+    def _check_keys(node: yaml.MappingNode) -> None:
+        places: dict[str, yaml.ScalarNode] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and (first := places.setdefault(key.value, key)) is not key:
+                line = first.start_mark.line + 1 if first.start_mark else "?"
+                said = f"key {key.value!r} stands twice in one mapping, first in line {line}; keep one of them"
+                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
 
 
 def read_yaml(path: Path) -> Any:
@@ -60,8 +86,10 @@ def read_yaml_text(text: str, origin: str) -> Any:
         raise ValueError(f"{origin} has {len(text):,} characters; settings have at most {MAX_TEXT:,}")
     try:
         values = yaml.load(text, _PlainLoader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{origin} is not valid YAML: {error}") from None
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:  # the latter of `!!bool x` and the like
+        said = str(error).replace('"<unicode string>", ', "")
+        hint = next((hint for words, hint in YAML_HINTS.items() if words in said), "")
+        raise ValueError(f"{origin} is not valid YAML: {said}{hint}") from None
     except RecursionError:
         raise ValueError(f"{origin} is nested too deep; settings have at most {MAX_DEPTH} levels") from None
     check_plain(values, origin)
@@ -100,6 +128,10 @@ def _unfolded(value: Any, origin: str, sizes: dict[int, int], depth: int) -> int
     """Number of values behind `value` with every reference written out; each is walked once."""
     if isinstance(value, str) and not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
         raise ValueError(f"{origin}: {value!r} holds halves of characters, which are no text")
+    if isinstance(value, (date, bytes, set)):
+        raise ValueError(
+            f"{origin}: {value!r} is a {type(value).__name__}, which no setting takes; put it in quotes if it is a text"
+        )
     if not isinstance(value, (Mapping, list, tuple)):
         return 1
     if depth > MAX_DEPTH:

@@ -59,8 +59,8 @@ def is_held(output: Path) -> bool:
 
 
 @contextmanager
-def exclusive_writer(output: Path) -> Iterator[None]:
-    """Hold the right to write `output`; wait while another process holds it.
+def exclusive_writer(output: Path) -> Iterator[bool]:
+    """Hold the right to write `output`; wait while another process holds it. Gives whether it was waited for.
 
     A job whose controller was killed may still be running when the workflow is started again: the second job waits for the
     first instead of writing the same files beside it. The lock file lies beside the output, is released by the kernel when its
@@ -73,18 +73,19 @@ def exclusive_writer(output: Path) -> Iterator[None]:
     path = lock_path(output)
     with explain_write_errors(output):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, alone = _acquire(path)
+        descriptor, alone, waited = _acquire(path)
         if alone:
             remove_leftovers(output)
     try:
-        yield
+        yield waited
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def _acquire(path: Path) -> tuple[int, bool]:
-    """The open lock file, and whether it is locked: not where the file system has no locks."""
+def _acquire(path: Path) -> tuple[int, bool, bool]:
+    """The open lock file, whether it is locked (not where the file system has no locks), and whether it was waited for."""
+    waited = False
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -97,6 +98,7 @@ def _acquire(path: Path) -> tuple[int, bool]:
                 path.parent / path.name[1:].removesuffix(".lock"),
             )
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            waited = True
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 os.close(descriptor)
@@ -106,7 +108,7 @@ def _acquire(path: Path) -> tuple[int, bool]:
                 "only once there",
                 path.parent, error.strerror,
             )  # fmt: skip
-            return descriptor, False
+            return descriptor, False, False
         if _is_current(descriptor, path):
             try:
                 os.truncate(descriptor, 0)
@@ -115,7 +117,7 @@ def _acquire(path: Path) -> tuple[int, bool]:
             except OSError:  # a full disk: an open descriptor would hold the lock
                 os.close(descriptor)
                 raise
-            return descriptor, True
+            return descriptor, True, waited
         os.close(descriptor)  # the former owner removed the file while we waited: lock the new one
 
 

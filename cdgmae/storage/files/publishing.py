@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cache
@@ -42,6 +43,9 @@ LIBRARIES = (
 MODULES = {"pillow": "PIL", "faiss-cpu": "faiss"}
 """Modules of libraries that are named otherwise."""
 
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors of a disk, whatever was written."""
+
 _ONCE_RECORDED: ContextVar[list[Callable[[], object]] | None] = ContextVar("once_recorded", default=None)
 
 
@@ -57,6 +61,14 @@ def once_recorded(action: Callable[[], object]) -> None:
         actions.append(action)
 
 
+class AlreadyMade(SystemExit):
+    """Another process made the same results by the same command while this one waited for it: there is nothing left to do."""
+
+    def __init__(self, output: Path) -> None:
+        super().__init__(0)
+        self.output = output
+
+
 @contextmanager
 def published(*outputs: Path, work: Path | None = None, inputs: Sequence[Path] | None = None) -> Iterator[None]:
     """Hold the right to write results; once they are whole, record them (`records`).
@@ -69,10 +81,13 @@ def published(*outputs: Path, work: Path | None = None, inputs: Sequence[Path] |
         inputs: What they are made from; left out: what the command line names.
 
     Raises:
-        ValueError: if the outputs' folder cannot be written.
+        ValueError: if the outputs' folder cannot be written, or the disk is full or read-only.
+        AlreadyMade: if another process made them while this one waited.
     """
     with ExitStack() as locks:
-        locks.enter_context(exclusive_writer(outputs[0]))
+        waited = locks.enter_context(exclusive_writer(outputs[0]))
+        if waited and _is_made(outputs[0], inputs):
+            raise AlreadyMade(outputs[0])
         if work is not None:
             locks.enter_context(exclusive_writer(work))
         former = _former_records(outputs)
@@ -84,11 +99,13 @@ def published(*outputs: Path, work: Path | None = None, inputs: Sequence[Path] |
         token = _ONCE_RECORDED.set(actions)
         try:
             yield
-        except BaseException:
-            if _states(outputs) == before:
+        except BaseException as error:
+            full = isinstance(error, OSError) and error.errno in DISK_ERRORS
+            if _states(outputs) == before and not full:
                 for path, text in former.items():
                     write_text(path, text)
-            raise
+            with explain_write_errors(outputs[0]) if full else nullcontext():
+                raise
         finally:
             _ONCE_RECORDED.reset(token)
         facts = facts_of_process(inputs)
@@ -101,6 +118,21 @@ def published(*outputs: Path, work: Path | None = None, inputs: Sequence[Path] |
                 write_record(path, described, facts)
         for action in actions:
             action()
+
+
+def _is_made(output: Path, inputs: Sequence[Path] | None) -> bool:
+    """Whether results stand there that this very command made of the same inputs. Processes of one training all go on."""
+    words = command_line()
+    if not words or os.environ.get("WORLD_SIZE", "1") != "1":
+        return False
+    try:
+        record = read_record(record_path(output))
+    except ValueError:
+        return False
+    facts = facts_of_process(inputs)
+    same = all(record.facts.get(name) == facts[name] for name in ("command", "settings", "inputs", "version"))
+    files = {record.path.parent / name: known for name, known in record.files.items()}
+    return same and all(file.is_file() and file.stat().st_size == known.size for file, known in files.items())
 
 
 def _former_records(outputs: Sequence[Path]) -> dict[Path, str]:

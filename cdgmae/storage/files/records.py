@@ -118,6 +118,17 @@ def find_record(file: Path) -> Record | None:
     return None
 
 
+def drop_cut_files(folder: Path) -> None:
+    """Remove the files of a folder that do not have the size in its record, for a job that keeps the files which are there."""
+    try:
+        files = read_record(folder / RECORD_SUFFIX).files
+    except ValueError:
+        return
+    for name, known in files.items():
+        if (folder / name).is_file() and (folder / name).stat().st_size != known.size:
+            (folder / name).unlink()
+
+
 def refuse_changed(file: Path) -> None:
     """Refuse a file whose bytes are not those of its record; what has no record passes.
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 
-from cdgmae.storage.media.images import DEFAULT_MAX_PIXELS, IMAGE_EXTENSIONS, ImageError, decode_rgb
+from cdgmae.names import IMAGE_EXTENSIONS
+from cdgmae.storage.media.images import DEFAULT_MAX_PIXELS, ImageError, decode_rgb
 
 VIDEO_EXTENSIONS = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
 """File endings that count as video, in lower case; compared without regard to case."""

@@ -18,11 +18,6 @@ MAX_STORED_PIXELS = 1 << 28
 READABLE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 """Formats that Pillow reads by itself, without another program or a file beside the image; of several pages or frames the first counts."""
 
-IMAGE_EXTENSIONS = frozenset(
-    {".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".avif"}
-)
-"""File endings that count as images, in lower case; compared without regard to case."""
-
 FORMAT_EXTENSIONS = {
     "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tif", "BMP": "bmp", "GIF": "gif", "PPM": "ppm", "AVIF": "avif",
 }  # fmt: skip

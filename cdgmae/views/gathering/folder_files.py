@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cdgmae.names import IMAGE_EXTENSIONS
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.storage.files.atomic import write_text
 from cdgmae.storage.files.paths import path_to_text
@@ -25,7 +26,6 @@ from cdgmae.storage.files.tar_listing import list_tar
 from cdgmae.storage.files.tree_listing import find_files
 from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, ImageShardWriter, index_path, read_index
 from cdgmae.storage.media.images import (
-    IMAGE_EXTENSIONS,
     ImageError,
     decode_rgb,
     image_extension,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdgmae.names import how_to_remake
+from cdgmae.names import how_to_make, how_to_remake, shard_names
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import integer_seed, numpy_generator
 from cdgmae.storage.files.atomic import atomic_file
@@ -133,7 +133,8 @@ class NeighbourSearch:
             ValueError: if there is none of its name.
         """
         if shard_tar.stem not in self._tables:
-            raise ValueError(f"{shard_tar} has no embedding table; run `cdgmae views embed` for every shard first")
+            table = next(iter(self._tables.values())).with_name(f"{shard_tar.stem}.parquet")
+            raise ValueError(f"{shard_tar} has no embedding table; {how_to_make(table)}")
         return EmbeddingTable(self._tables[shard_tar.stem])
 
     def views(self, table: EmbeddingTable) -> Iterator[Taken]:
@@ -245,7 +246,7 @@ def embedding_tables(folder: Path) -> list[Path]:
     """
     tables = sorted(folder.glob("*.parquet"))
     if not tables:
-        raise ValueError(f"{folder} holds no embedding tables; run `cdgmae views embed` for every shard first")
+        raise ValueError(f"{folder} holds no embedding tables; {how_to_make(folder / f'{shard_names(1)[0]}.parquet')}")
     embedded = [Path(name) for name in table_facts(tables[0]).get("inputs", {}) if name.endswith(".parquet")]
     if not embedded or not index_path(embedded[0].with_suffix(".tar")).is_file():
         return tables  # the shards lie elsewhere now

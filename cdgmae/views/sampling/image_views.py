@@ -73,6 +73,8 @@ def sample_views(
         ValueError: if an image is none, keys are repeated or too few, a setting is out of range, or a view cannot be drawn even from a second
             seed.
     """
+    if not isinstance(generator, Generator):
+        raise ValueError(f"generator: found {type(generator).__name__}; give what load_generator returns")
     given = to_images(images, "images")
     names = [str(position) for position in range(len(given))] if keys is None else list(keys)
     if len(names) != len(given) or len(set(names)) != len(names):
