@@ -15,13 +15,13 @@ demo: $(VENV)/.installed
 	@$(BIN)/snakemake --cores $(CORES) --nolock --rerun-incomplete --quiet host reason
 	@echo "The report lies at $(CURDIR)/results/report/index.html"
 
-# One thread each: torch's own threads would only get into each other's way. One process more than cores: the tests on Slurm mostly wait.
+# One thread each: torch's own threads would only get into each other's way. Two processes more than cores: the tests on Slurm mostly wait.
 test: $(VENV)/.installed-dev $(VENV)/.installed-docs
-	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $$(($(CORES) + 1)) --dist loadgroup
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $$(($(CORES) + 2)) --dist loadgroup
 
-# All but the end-to-end runs, Slurm and browser: minutes less, for the time between two edits.
+# All but the end-to-end runs, fault drills, Slurm and browser: minutes less, for the time between two edits.
 test-fast: $(VENV)/.installed-dev
-	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(CORES) --dist loadgroup -m "not slow" --ignore tests/slurm --ignore tests/browser
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(CORES) --dist loadgroup -m "not slow" $(addprefix --ignore tests/,faults slurm browser)
 
 # The long set of the fault drills (tests/faults): 30 minutes on one core; its table goes into perf/results/faults.md.
 drills: $(VENV)/.installed-dev

@@ -13,7 +13,7 @@ from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
 from cdgmae import __version__
-from cdgmae.cluster.ranks import take_place
+from cdgmae.cluster.ranks import join_ranks
 from cdgmae.commands import (
     checks,
     cluster,
@@ -32,7 +32,7 @@ from cdgmae.commands.files import export
 from cdgmae.commands.files.provenance import provenance
 from cdgmae.commands.files.verify import verify
 from cdgmae.commands.options import AS_JSON, Command, print_result
-from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_group, may_pass
+from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_ranks, may_pass
 from cdgmae.runtime.logs import log_job_header, start_logging
 from cdgmae.settings.runtime import FAILS_AGAIN, RUN_VARIABLE
 from cdgmae.storage.files.command_line import note_command_line
@@ -132,7 +132,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     keep_slurm_jobs_offline()
     try:
-        take_place(arguments)
+        join_ranks(arguments)
         if len(sys.argv) > 2 and "--help" not in sys.argv and sys.argv[1:3] != ["cluster", "launch"]:
             start_logging()
             log_job_header()
@@ -142,7 +142,7 @@ def main() -> None:
         raise
     except Interrupted as interruption:
         _say("stopped early:", "yellow", str(interruption))
-        sys.exit(leave_group(EXIT_INTERRUPTED))
+        sys.exit(leave_ranks(EXIT_INTERRUPTED))
     except (ValueError, OSError, RuntimeError) as error:
         failure = _user_failure(error)
         if failure is None:

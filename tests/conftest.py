@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.warm_start import note_pytest
+
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
@@ -23,8 +25,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests first: the last ones to be started are short, so that parallel workers end together."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Those that mostly wait first, then slow ones: the last ones to be started are short, so that parallel workers end together."""
+    items.sort(key=lambda item: (item.path.parent.name != "slurm", item.get_closest_marker("slow") is None))
+
+
+def pytest_configure() -> None:
+    """The process of all workers is known to them before they start."""
+    note_pytest()
 
 
 @pytest.fixture(autouse=True)

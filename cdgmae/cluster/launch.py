@@ -149,7 +149,7 @@ def _launch_srun(shape: Shape, command: Sequence[str]) -> int:
 
 
 def _run_group(line: Sequence[str], shape: Shape, environment: Mapping[str, str], name: str, pass_signals: bool) -> int:
-    """Run a launcher's command line; its exit code, or that which a rank noted: see `leave_group`."""
+    """Run a launcher's command line; its exit code, or that which a rank noted: see `leave_ranks`."""
     notes = (NOTES_FOLDER / name).absolute()
     shutil.rmtree(notes, ignore_errors=True)  # what a killed run of the same job left
     notes.mkdir(parents=True)

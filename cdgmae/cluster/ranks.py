@@ -12,7 +12,7 @@ SEVERAL_RANKS = ("pretrain run", "views train-generator", "propagation run")
 """All ranks of a training work on one network; of a propagation each takes its share of the clips."""
 
 
-def take_place(arguments: Sequence[str]) -> None:
+def join_ranks(arguments: Sequence[str]) -> None:
     """Join the ranks that `cdgmae cluster launch` started, before anything else happens.
 
     Args:

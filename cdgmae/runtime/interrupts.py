@@ -91,13 +91,13 @@ def leave_at_once_when_asked() -> None:
     def leave(number: int, _frame: FrameType | None) -> None:
         # Not by an exception: what is being imported may catch it.
         os.write(2, f"stopped early: {signal.Signals(number).name} came before the work began; run it again\n".encode())
-        os._exit(leave_group(EXIT_INTERRUPTED))
+        os._exit(leave_ranks(EXIT_INTERRUPTED))
 
     for number in STOP_SIGNALS:
         signal.signal(number, leave)
 
 
-def leave_group(code: int) -> int:
+def leave_ranks(code: int) -> int:
     """The exit code with which a process ends whose fellows shall go on to save their state.
 
     srun and torchrun take every code but 0 for a failure of all and kill the others. So a rank of a group that `cdgmae cluster launch`

@@ -1,4 +1,4 @@
-"""The gate behind the shards: one row per shard, a table of all bad images, and an error when they are too many."""
+"""The check behind the shards: one row per shard, a table of all bad images, and an error when they are too many."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import pytest
 
 from cdgmae.cluster.launch import Shape, deadline, reason_to_stay_out, srun_line, torchrun_line
 from cdgmae.cluster.own_job import OwnJob, own_job, read_job
-from cdgmae.cluster.ranks import take_place
+from cdgmae.cluster.ranks import join_ranks
 from cdgmae.runtime.distribution import join_group, local_rank, local_world_size, rank, world_size
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, StopRequest
 
@@ -157,14 +157,14 @@ def test_the_place_among_the_ranks_comes_from_the_slurm_step(monkeypatch: pytest
     join_group()
     assert (rank(), world_size()) == (0, 1)  # not started by the launcher: none of its business
     monkeypatch.setenv("CDGMAE_WORLD_SIZE", "8")
-    take_place(["-v", "pretrain", "run", "--seed", "1"])
+    join_ranks(["-v", "pretrain", "run", "--seed", "1"])
     assert (rank(), local_rank(), world_size(), local_world_size()) == (5, 1, 8, 4)
     assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("10.0.0.1", str(20_000 + 70_001 % 12_000))
     with pytest.raises(ValueError, match="`cdgmae views make` runs as one process, but 8 were started"):
-        take_place(["views", "make"])
+        join_ranks(["views", "make"])
     monkeypatch.setenv("CDGMAE_WORLD_SIZE", "16")
     with pytest.raises(ValueError, match=r"16 processes were asked for .* but 8 were started; make `nodes` and `tasks_per_node`"):
-        take_place(["pretrain", "run"])
+        join_ranks(["pretrain", "run"])
 
 
 def test_a_deadline_is_a_point_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,10 +180,10 @@ PAYLOAD = """
 import json, os, sys
 from pathlib import Path
 from cdgmae.runtime.distribution import join_group, rank
-from cdgmae.runtime.interrupts import leave_group
+from cdgmae.runtime.interrupts import leave_ranks
 join_group()
 Path(f"rank{rank()}").write_text(json.dumps([os.environ["CDGMAE_WORLD_SIZE"], os.environ["LOCAL_RANK"]]))
-sys.exit(leave_group(85) if rank() == 1 else int(sys.argv[1]))
+sys.exit(leave_ranks(85) if rank() == 1 else int(sys.argv[1]))
 """
 
 

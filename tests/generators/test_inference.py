@@ -63,13 +63,22 @@ STRUCTURES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", STRUCTURES)
-@pytest.mark.parametrize("scale", [1.0, 6.0])
-def test_fifty_steps_agree_with_the_plain_pipeline(name: str, scale: float) -> None:
+def assert_agrees_with_the_plain_pipeline(name: str, scale: float, steps: int) -> None:
     structure = STRUCTURES[name]
     pipeline, side = pipeline_of(**structure), int(structure.get("side", 8))
-    found = prepared(pipeline, kernels=lambda _width, _device: "products").sample_latents(*inputs(side), 50, scale)
-    assert_same(found, pipeline.sample_latents(*inputs(side), 50, scale))
+    found = prepared(pipeline, kernels=lambda _width, _device: "products").sample_latents(*inputs(side), steps, scale)
+    assert_same(found, pipeline.sample_latents(*inputs(side), steps, scale))
+
+
+@pytest.mark.parametrize("scale", [1.0, 6.0])
+def test_fifty_steps_agree_with_the_plain_pipeline(scale: float) -> None:
+    assert_agrees_with_the_plain_pipeline("three levels, two layers", scale, 50)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("scale", [1.0, 6.0])
+def test_every_structure_agrees_with_the_plain_pipeline(name: str, scale: float) -> None:
+    assert_agrees_with_the_plain_pipeline(name, scale, 10)
 
 
 class ThreeTokens(ConditionProjector):
@@ -103,7 +112,7 @@ def test_one_token_needs_neither_queries_nor_keys() -> None:
 def test_unipc_follows_the_same_differential_equation() -> None:
     pipeline = prepared(pipeline_of())
     pipeline.unet.conv_out.weight.data.mul_(0.1)
-    limit, ddim = (pipeline.sample_latents(*inputs(), steps, 2.0) for steps in (200, 20))
+    limit, ddim = (pipeline.sample_latents(*inputs(), steps, 2.0) for steps in (100, 20))
     pipeline.set_scheduler("unipc")
     unipc = pipeline.sample_latents(*inputs(), 20, 2.0)
     assert (unipc - limit).norm() < (ddim - limit).norm()

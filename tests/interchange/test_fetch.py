@@ -42,6 +42,7 @@ def run(folder: Path, endpoint: str, *command: str, **variables: str) -> tuple[i
     return done.returncode, done.stdout + done.stderr, time.monotonic() - started
 
 
+@pytest.mark.slow
 def test_what_is_fetched_once_loads_without_network_and_the_rest_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(names(NETWORK, OTHER)))
     (tmp_path / "files").mkdir()

@@ -107,6 +107,7 @@ def test_channels_last_images_give_the_same_output() -> None:
     assert found.loss.item() == pytest.approx(expected.loss.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_forward_is_one_graph_for_the_compiler() -> None:
     """`aot_eager` traces forward and backward as `inductor` does, without its compiler."""
     model = CrossViewMAE(**{**TINY, "depth": 1, "decoder_depth": 1}, anchor_masking_ratio=0.25).eval()

@@ -102,6 +102,7 @@ def test_a_batch_of_targets_alone_has_no_anchors() -> None:
     assert (target.shape, anchors) == ((6, 3, SIDE, SIDE), None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(compiler_problem() is not None, reason="no C compiler")
 def test_compiled_filters_give_the_same_views() -> None:
     batch = drawn_batch(1, nested=True)

@@ -58,6 +58,7 @@ def test_need_is_what_the_backward_pass_waits_for_and_little_more(settings: Pret
     assert kept < run_memory(settings, "bf16").per_sample < 1.08 * kept
 
 
+@pytest.mark.slow
 def test_float32_needs_more_and_plain_mae_less() -> None:
     need = run_memory(A1, "bf16").per_sample
     assert run_memory(A1, "fp32").per_sample > 1.5 * need

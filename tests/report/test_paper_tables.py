@@ -25,7 +25,7 @@ from cdgmae.storage.tables import write_table
 from tests.report.fake_results import FakeResults
 
 ROOT = Path(__file__).parents[2]
-JUDGED = ("J&F", "mIoU", "PCK@0.1")
+HEADLINES = ("J&F", "mIoU", "PCK@0.1")
 VOID = {"meta", "link", "br", "img", "path", "use"}
 
 PRINTED = {
@@ -107,8 +107,8 @@ def test_a_run_has_the_same_numbers_wherever_the_paper_prints_it() -> None:
     for name, rows in same.items():
         for row, known in rows.items():
             printed = PAPER_TABLES[name].rows[row].printed
-            assert {column: printed[column].value for column in JUDGED} == {
-                column: known.printed[column].value for column in JUDGED
+            assert {column: printed[column].value for column in HEADLINES} == {
+                column: known.printed[column].value for column in HEADLINES
             }
 
 

@@ -49,7 +49,7 @@ def test_progress_writes_one_line_per_interval_and_counts_resumed_work(caplog: p
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_signal_before_the_work_begins_means_run_it_again(number: signal.Signals) -> None:
     program = (
-        "import os, sys; from cdgmae.cluster.ranks import take_place; take_place(['pretrain', 'run']); "
+        "import os, sys; from cdgmae.cluster.ranks import join_ranks; join_ranks(['pretrain', 'run']); "
         "os.kill(os.getpid(), int(sys.argv[1]))"
     )
     environment = os.environ | {"CDGMAE_WORLD_SIZE": "1"}

@@ -9,11 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.shared_folders import made_once
 from tests.slurm.cluster_files import missing_programs
 from tests.slurm.drill_place import CONFIG, SHORT_TRAINING, SNAKEFILE, TRAINING, VIEWS, run_here
 from tests.slurm.virtual_cluster import VirtualCluster
 
 NODES = 3
+
+GROUPS = {"test_drill_losses": "losses"} | dict.fromkeys(
+    ("test_drill_failures", "test_drill_interruptions", "test_drill_two_nodes"), "drills"
+)
+"""Files whose tests one worker runs; "slurm": all others."""
 
 ENCODER = 'random:{"image_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}'
 GENERATOR = {
@@ -27,11 +33,9 @@ GENERATOR = {
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Two workers of `pytest -n N --dist loadgroup` run this folder's tests, which mostly wait: those that share the prepared folder,
-    and the others, on a cluster of their own.
-    """
-    drills = isinstance(item, pytest.Function) and "prepared" in item.fixturenames
-    item.add_marker(pytest.mark.xdist_group("drills" if drills else "slurm"))  # in a later hook xdist would not see it
+    """Three workers of `pytest -n N --dist loadgroup` run this folder's tests, which mostly wait, each on a cluster of its own."""
+    group = GROUPS.get(item.path.stem, "slurm")
+    item.add_marker(pytest.mark.xdist_group(group))  # in a later hook xdist would not see it
 
 
 @pytest.fixture(scope="session")
@@ -65,27 +69,30 @@ def run_cluster(folder: Path, accounting: bool) -> Iterator[VirtualCluster]:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the drills' images, in shards, and their generator."""
-    folder = tmp_path_factory.mktemp("drills") / "prepared"
-    folder.mkdir()
+    return made_once(tmp_path_factory, "prepared", _prepare)
+
+
+def _prepare(folder: Path) -> None:
     shutil.copyfile(CONFIG, folder / "config.yaml")
     (folder / "generator").mkdir()  # the workflow refuses paths that do not exist
     run_here(folder, "snakemake", *SNAKEFILE, "--cores", "2", "--", "shards")
     training = json.dumps(GENERATOR)
     run_here(
-        folder, "cdgmae.cli", "views", "train-generator", "--settings", training, "--shards", "results/shards/demo", "--encoder", ENCODER,
+        folder, "cdgmae", "views", "train-generator", "--settings", training, "--shards", "results/shards/demo", "--encoder", ENCODER,
         "--output", "trained", "--work", "work/generator", "--device", "cpu", "--threads", "1",
     )  # fmt: skip
     (folder / "generator").rmdir()
     (folder / "trained").rename(folder / "generator")
     shutil.rmtree(folder / ".snakemake")
-    return folder
 
 
 @pytest.fixture(scope="session")
 def undisturbed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The views and the trainings as they come out when nothing happens."""
-    folder = tmp_path_factory.mktemp("drills") / "undisturbed"
-    shutil.copytree(prepared, folder)
-    encoders = [f"{results}/encoder.safetensors" for results in (TRAINING, SHORT_TRAINING)]
-    run_here(folder, "snakemake", *SNAKEFILE, "--cores", "2", "--", *VIEWS, *encoders)
-    return folder
+
+    def run(folder: Path) -> None:
+        shutil.copytree(prepared, folder, dirs_exist_ok=True)
+        encoders = [f"{results}/encoder.safetensors" for results in (TRAINING, SHORT_TRAINING)]
+        run_here(folder, "snakemake", *SNAKEFILE, "--cores", "2", "--", *VIEWS, *encoders)
+
+    return made_once(tmp_path_factory, "undisturbed", run)

@@ -18,6 +18,7 @@ import yaml
 from cdgmae.training.metrics import MACHINE_COLUMNS
 from tests.slurm.kept_process import KeptProcess, wait_until
 from tests.slurm.virtual_cluster import VirtualCluster
+from tests.warm_start import warm_programs
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).with_name("drills.yaml")
@@ -45,11 +46,12 @@ def write_profile(folder: Path, resources: dict[str, dict[str, object]], **setti
 
 
 class DrillPlace:
-    """A working folder on a cluster."""
+    """A working folder on a cluster; `python` starts the controller and, like it, its jobs."""
 
-    def __init__(self, cluster: VirtualCluster, folder: Path) -> None:
+    def __init__(self, cluster: VirtualCluster, folder: Path, python: Path = Path(sys.executable)) -> None:
         self.cluster = cluster
         self.folder = folder
+        self._python = str(python)
         self._runs = 0
 
     def set_config(self, **sections: dict[str, Any]) -> None:
@@ -63,7 +65,7 @@ class DrillPlace:
     def start(self, *targets: str) -> KeptProcess:
         """README's one command, to start and to start again."""
         self._runs += 1
-        command = [sys.executable, "-m", "cdgmae.cli", "cluster", "run", *SNAKEFILE, "--workflow-profile", "profile"]
+        command = [self._python, "-m", "cdgmae", "cluster", "run", *SNAKEFILE, "--workflow-profile", "profile"]
         log = self.folder / f"controller{self._runs}.log"
         return self.cluster.start([*command, "--", *targets], log, self.folder)
 
@@ -160,7 +162,7 @@ def run_here(folder: Path, *command: str) -> None:
     """Run a command of the package, or Snakemake, in a folder of this machine, without Slurm."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CDGMAE_")}
     done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, capture_output=True, text=True, timeout=900,
+        [str(warm_programs() / "python"), "-m", *command], cwd=folder, capture_output=True, text=True, timeout=900,
         env=environment | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -10,6 +10,7 @@ import yaml
 
 from tests.slurm.drill_place import DrillPlace, write_profile
 from tests.slurm.virtual_cluster import VirtualCluster
+from tests.warm_start import warm_programs
 from tests.workflow.conftest import tiny_config
 
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ def slurm_jobs(place: DrillPlace) -> int:
 
 
 def test_the_demo_without_accounting(cluster: VirtualCluster, tmp_path: Path) -> None:
-    place = DrillPlace(cluster, tmp_path)
+    place = DrillPlace(cluster, tmp_path, warm_programs() / "python")
     write_demo(place)
     controller = place.start("all")
     assert controller.wait(900) == 0, controller.output()
@@ -43,7 +44,7 @@ def test_the_demo_without_accounting(cluster: VirtualCluster, tmp_path: Path) ->
 
 
 def test_jobs_on_cpus_and_gpus_with_accounting(accounting_cluster: VirtualCluster, tmp_path: Path) -> None:
-    place = DrillPlace(accounting_cluster, tmp_path)
+    place = DrillPlace(accounting_cluster, tmp_path, warm_programs() / "python")
     write_demo(place)
     controller = place.start("results/pretrain/crops/seed0/encoder.safetensors")
     assert controller.wait(600) == 0, controller.output()

@@ -22,7 +22,7 @@ PAYLOAD = """
 import json, os, sys, time
 from pathlib import Path
 from cdgmae.runtime.distribution import join_group, rank
-from cdgmae.runtime.interrupts import StopRequest, leave_group
+from cdgmae.runtime.interrupts import StopRequest, leave_ranks
 join_group()
 if sys.argv[1] == "fail" and rank() == 1:
     sys.exit(3)
@@ -38,7 +38,7 @@ while not resumed:
     if stop.reason():
         time.sleep(0.5 * rank())  # some take longer to save than others
         Path(f"saved{rank()}").write_text(stop.reason())
-        sys.exit(leave_group(85))
+        sys.exit(leave_ranks(85))
 Path(f"done{rank()}").touch()
 """
 

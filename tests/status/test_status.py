@@ -28,6 +28,7 @@ from cdgmae.status.status_summary import workflow_status
 from cdgmae.storage.files.locks import exclusive_writer, is_held, lock_path
 from cdgmae.storage.journal import Journal, NewRecord
 from tests.pretrain.drawn_bags import RUN, write_bags
+from tests.workflow.conftest import environment
 
 ROOT = Path(__file__).parents[2]
 NOW = 1_800_000_000.0
@@ -195,15 +196,15 @@ def test_logs_of_real_jobs_that_stop_early_or_fail_are_understood(config: Config
     job = job_of(config, "pretrain_encoder", "cdg/seed0")
     write_bags(tmp_path)
     command = [
-        sys.executable, "-m", "cdgmae", "pretrain", "run", "--settings", RUN.canonical_json(), "--shards", str(tmp_path / "shards"),
+        "cdgmae", "pretrain", "run", "--settings", RUN.canonical_json(), "--shards", str(tmp_path / "shards"),
         "--output", str(tmp_path / "results/pretrain/cdg/seed0"), "--work", str(tmp_path / str(job.work[0])), "--threads", "1",
     ]  # fmt: skip
 
     def state_after(*arguments: str) -> JobState:
         (tmp_path / job.log).parent.mkdir(parents=True, exist_ok=True)
         with (tmp_path / job.log).open("w") as log:
-            environment = {**os.environ, "CDGMAE_TIME_LIMIT": "0", "CDGMAE_RUNTIME": '{"trackers": []}'}
-            subprocess.run([*command, *arguments], stdout=log, stderr=log, env=environment, check=False)
+            variables = {**environment(), "CDGMAE_TIME_LIMIT": "0", "CDGMAE_RUNTIME": '{"trackers": []}'}
+            subprocess.run([*command, *arguments], stdout=log, stderr=log, env=variables, check=False)
         return judge(job, tmp_path, time.time())
 
     failed = state_after("--views", str(tmp_path / "nowhere"))
@@ -326,11 +327,11 @@ def test_watch_shows_what_changed_and_ctrl_c_ends_it_in_order(config: Config, tm
     ]
     output = tmp_path / "shown"
     with output.open("w") as file:
-        environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "150", "LINES": "60"}
+        variables = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "150", "LINES": "60"}
         # A test run in the background of a script ignores Ctrl-C, and its children inherit that.
         with_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         process = subprocess.Popen(
-            [*command, *flags], stdout=file, stderr=subprocess.STDOUT, env=environment, preexec_fn=with_ctrl_c
+            [*command, *flags], stdout=file, stderr=subprocess.STDOUT, env=variables, preexec_fn=with_ctrl_c
         )
 
     def wait_for(*wanted: str) -> None:

@@ -31,7 +31,7 @@ def run_script(work: Path, output: Path, *options: str) -> subprocess.CompletedP
         str(output),
         *options,
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment())
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment(warm=False))
 
 
 @pytest.mark.slow

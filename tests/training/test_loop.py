@@ -205,6 +205,7 @@ def test_worker_processes_prepare_the_same_batches(tmp_path: Path) -> None:
     assert_same(run(RegressionTask(), tmp_path / "thread"), run(RegressionTask(), tmp_path / "processes", loader_workers=2))
 
 
+@pytest.mark.slow
 def test_compiled_model_trains_to_the_same_losses(tmp_path: Path) -> None:
     settings = LoopSettings(num_steps=6, learning_rate=1e-2)
     plain = run(RegressionTask(dropout=0.0), tmp_path / "a", settings)

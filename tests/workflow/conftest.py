@@ -16,15 +16,12 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.shared_folders import made_once
+from tests.warm_start import warm_programs
+
 ROOT = Path(__file__).parents[2]
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+SNAKEMAKE = ["snakemake", "--snakefile", str(ROOT / "Snakefile")]
 RESUME = ["--nolock", "--rerun-incomplete"]
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """One worker runs the tests of the finished run, which takes a minute to make."""
-    if isinstance(item, pytest.Function) and "finished" in item.fixturenames:
-        item.add_marker(pytest.mark.xdist_group("finished"))  # in a later hook xdist would not see it
 
 
 def tiny_config() -> dict[str, Any]:
@@ -45,9 +42,10 @@ def tiny_config() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Workplace:
-    """A working directory with its config file."""
+    """A working directory with its config file; `warm`: see `environment`."""
 
     folder: Path
+    warm: bool = True
 
     @property
     def config_file(self) -> Path:
@@ -58,7 +56,9 @@ class Workplace:
         return [*SNAKEMAKE, "--directory", str(self.folder), "--cores", "2", *RESUME, *arguments, *config]
 
     def run(self, *arguments: str, timeout: float = 1100) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=timeout, env=environment())
+        return subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, timeout=timeout, env=environment(warm=self.warm)
+        )
 
     def write_config(self, config: dict[str, Any]) -> None:
         self.config_file.write_text(yaml.safe_dump(config))
@@ -75,10 +75,11 @@ class Workplace:
         return Counter({name: int(count) for name, count in rows if name not in ("all", "total")})
 
 
-def environment() -> dict[str, str]:
-    """The test's environment without settings that a surrounding run may have left."""
+def environment(*, warm: bool = True) -> dict[str, str]:
+    """The test's environment without settings that a surrounding run may have left; `warm`: commands start as `warm_start` says."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CDGMAE_")}
-    return {**kept, "OMP_NUM_THREADS": "1"}
+    programs = warm_programs() if warm else Path(sys.executable).parent
+    return {**kept, "OMP_NUM_THREADS": "1", "PATH": f"{programs}{os.pathsep}{kept['PATH']}"}
 
 
 def set_key(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -94,12 +95,15 @@ def set_key(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """The whole workflow, run to its end without disturbance."""
-    place = Workplace(tmp_path_factory.mktemp("workflow"))
-    place.write_config(tiny_config())
-    done = place.run("--show-failed-logs")
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return place
+    """The whole workflow, run to its end without disturbance; tests only read it."""
+
+    def run(folder: Path) -> None:
+        place = Workplace(folder)
+        place.write_config(tiny_config())
+        done = place.run("--show-failed-logs")
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+    return Workplace(made_once(tmp_path_factory, "finished", run))
 
 
 @pytest.fixture
@@ -107,13 +111,3 @@ def copied(finished: Workplace, tmp_path: Path) -> Workplace:
     """A copy of the finished run that a test may change."""
     shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True)
     return Workplace(tmp_path / "copy")
-
-
-@pytest.fixture(scope="session")
-def with_tables(finished: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """The finished run with the paper's tables made from it; tests only read it."""
-    place = Workplace(tmp_path_factory.mktemp("tables") / "copy")
-    shutil.copytree(finished.folder, place.folder, symlinks=True)
-    done = place.run("tables", "--show-failed-logs")
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return place

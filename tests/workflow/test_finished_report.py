@@ -32,16 +32,16 @@ def files_below(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in files}
 
 
-def test_pages_open_in_a_browser_without_complaint_network_or_dead_link(with_tables: Workplace, browser: Browser) -> None:
-    pages = [*(with_tables.folder / "results/report").rglob("*.html"), *(with_tables.folder / "results/tables").glob("*.html")]
+def test_pages_open_in_a_browser_without_complaint_network_or_dead_link(finished: Workplace, browser: Browser) -> None:
+    pages = [*(finished.folder / "results/report").rglob("*.html"), *(finished.folder / "results/tables").glob("*.html")]
     assert len(pages) > len(PAPER_TABLES)
     for page in sorted(pages):
         open_quietly(browser, page)
         assert broken_links(browser, page) == []
 
 
-def test_pages_can_be_read_and_used_by_keyboard(with_tables: Workplace, browser: Browser) -> None:
-    for page in sorted((with_tables.folder / "results").rglob("*.html")):
+def test_pages_can_be_read_and_used_by_keyboard(finished: Workplace, browser: Browser) -> None:
+    for page in sorted((finished.folder / "results").rglob("*.html")):
         browser.open(page)
         assert small_texts(browser) == [], page
         assert pale_texts(browser) == [], page
@@ -54,10 +54,10 @@ def test_the_report_is_small(finished: Workplace) -> None:
 
 
 @pytest.fixture(scope="module")
-def snakemakes_report(with_tables: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def snakemakes_report(finished: Workplace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked folder of `snakemake --report report.zip all tables`."""
     folder = tmp_path_factory.mktemp("unpacked")
-    done = with_tables.run("--report", str(folder / "report.zip"), "all", "tables")
+    done = finished.run("--report", str(folder / "report.zip"), "all", "tables")
     assert done.returncode == 0, done.stderr[-3000:]
     with zipfile.ZipFile(folder / "report.zip") as archive:
         archive.extractall(folder)
@@ -95,23 +95,21 @@ def test_snakemakes_report_has_a_category_per_stage_with_its_tables(snakemakes_r
     assert len(every) == len(set(every))
 
 
-def test_everything_in_snakemakes_report_is_there_whole_and_has_a_caption(
-    snakemakes_report: Path, with_tables: Workplace
-) -> None:
+def test_everything_in_snakemakes_report_is_there_whole_and_has_a_caption(snakemakes_report: Path, finished: Workplace) -> None:
     captions = [re.split(r"[`:\n]", path.read_text(), maxsplit=1)[0] for path in (ROOT / "workflow/report").glob("*.rst")]
     results = listed(snakemakes_report, "results")
     for name, facts in results.items():
-        assert (snakemakes_report / facts["data_uri"]).read_bytes() == (with_tables.folder / name).read_bytes(), name
+        assert (snakemakes_report / facts["data_uri"]).read_bytes() == (finished.folder / name).read_bytes(), name
         assert any(words in facts["caption"] for words in captions), name
     used = "".join(facts["caption"] for facts in results.values())
     assert [words for words in captions if words not in used] == []
 
 
 def test_the_pages_in_snakemakes_report_are_the_whole_folder_and_open(
-    snakemakes_report: Path, with_tables: Workplace, browser: Browser
+    snakemakes_report: Path, finished: Workplace, browser: Browser
 ) -> None:
     index = snakemakes_report / listed(snakemakes_report, "results")["results/report/index.html"]["data_uri"]
-    expected, found = files_below(with_tables.folder / "results/report"), files_below(index.parent)
+    expected, found = files_below(finished.folder / "results/report"), files_below(index.parent)
     assert {name: path.read_bytes() for name, path in found.items()} == {
         name: path.read_bytes() for name, path in expected.items()
     }

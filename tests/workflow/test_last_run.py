@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -125,6 +124,6 @@ def test_a_run_says_what_changed_and_where_the_report_is(tmp_path: Path) -> None
     for done in (first, second, third):
         assert "The report: results/report/index.html" in done.stderr
     assert "Nothing to be done" in third.stderr
-    command = [sys.executable, "-m", "cdgmae", "status"]
+    command = ["cdgmae", "status"]
     status = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment(), check=True)
     assert "3 of 3 jobs done" in status.stdout

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,7 +37,7 @@ def linked(finished: Workplace, tmp_path: Path) -> Iterator[Workplace]:
 
 
 def verify(place: Workplace, *options: str) -> tuple[int, dict[str, object]]:
-    command = [sys.executable, "-m", "cdgmae.cli", "verify", *options, "--json", "results"]
+    command = ["cdgmae", "verify", *options, "--json", "results"]
     done = subprocess.run(command, cwd=place.folder, capture_output=True, text=True, env=environment())
     return done.returncode, json.loads(done.stdout.splitlines()[-1])
 

@@ -282,6 +282,7 @@ def test_a_changed_key_reruns_what_depends_on_it_and_nothing_else(tree: Workplac
         assert planned(tree) == with_what_follows(like(jobs, *patterns), jobs)
 
 
+@pytest.mark.slow
 def test_two_changed_keys_plan_what_each_of_them_plans_in_one_call(tree: Workplace) -> None:
     effective = {key: value for key, (value, patterns) in CHANGES.items() if patterns}
     single = {}

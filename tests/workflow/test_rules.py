@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.workflow.conftest import ROOT, SNAKEMAKE
+from tests.workflow.conftest import ROOT, SNAKEMAKE, environment
 
 RULE_FILES = sorted((ROOT / "workflow/rules").glob("*.smk"))
 RULES = {
@@ -30,7 +30,7 @@ WORKING = {name: body for name, body in RULES.items() if "output:" in body}
 
 
 def test_lint_has_no_remarks() -> None:
-    done = subprocess.run([*SNAKEMAKE, "--lint"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([*SNAKEMAKE, "--lint"], capture_output=True, text=True, cwd=ROOT, env=environment())
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -61,7 +61,7 @@ def test_a_variant_has_its_own_message_log_and_benchmark(name: str) -> None:
 
 
 def test_snakemake_knows_exactly_the_rules_that_stand_in_the_files() -> None:
-    done = subprocess.run([*SNAKEMAKE, "--list-rules"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([*SNAKEMAKE, "--list-rules"], capture_output=True, text=True, cwd=ROOT, env=environment())
     generated = {"all", *re.findall(r"^table\w*|^figure\w*", done.stdout, re.MULTILINE)}  # one target per table of the paper
     assert set(done.stdout.split()) - generated == (set(RULES) | set(VARIANTS)) - generated
     assert "gather_views" in VARIANTS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 from cdgmae.settings.runtime import FAILS_AGAIN
@@ -45,7 +44,7 @@ def test_a_failure_that_would_come_again_is_not_tried_again_and_others_are(tmp_p
         (tmp_path / f"input{number}").touch()
     command = ["--cores", "3", "--resources", "mem_mb=300", "--retries", "2", "--keep-going"]
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", *command],
+        ["snakemake", *command],
         cwd=tmp_path,
         capture_output=True,
         text=True,

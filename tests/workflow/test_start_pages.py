@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from PIL import Image, ImageOps
 from skimage import data
 
 from tests.docs.test_pages_say_what_is import shell_lines
-from tests.workflow.conftest import ROOT, Workplace, environment
+from tests.workflow.conftest import ROOT, SNAKEMAKE, Workplace, environment
 
 pytestmark = pytest.mark.slow
 
@@ -35,9 +34,9 @@ def runnable(line: str) -> list[str] | None:
         return ["make", "--dry-run", "--directory", str(ROOT), *words[1:]]
     if words[0] == "snakemake":
         dry = [] if "--unlock" in words else ["--dry-run", "--nolock"]
-        return [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), *dry, *words[1:]]
+        return [*SNAKEMAKE, *dry, *words[1:]]
     if words[0] == "cdgmae":
-        return [sys.executable, "-m", *words]
+        return words
     assert words[:2] == ["pip", "install"], f"how is this line tried? {line}"
     extras = re.findall(r"\[(\w+)\]", line)
     assert set(extras) <= set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])

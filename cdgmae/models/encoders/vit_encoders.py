@@ -163,14 +163,9 @@ def _create(name: str, pretrained: bool) -> Any:
             f"timm model {name!r} takes images of one size only; choose a Vision Transformer, e.g. vit_small_patch16_224"
         ) from None
     except Exception as error:  # timm and the hub raise many kinds
-        known = timm.is_model(name) or name.startswith(HUB_PREFIXES)
-        remedy = (
-            f"Weights come from the hub: {FETCH_ADVICE}; or give {name}@FILE for a file of them."
-            if known
-            else ("timm has no model of that name; timm.list_models('vit*', pretrained=True) lists those with weights.")
-        )
         raise ValueError(
-            f"encoder {name!r} is neither a file nor a timm model that can be loaded here ({type(error).__name__}: {error}). {remedy}"
+            f"encoder {name!r} is neither a file nor a timm model that can be loaded here ({type(error).__name__}: {error}). "
+            f"Weights come from the hub: {FETCH_ADVICE}; or give {name}@FILE for a file of them."
         ) from None
     return model
 

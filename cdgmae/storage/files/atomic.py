@@ -30,7 +30,7 @@ def remove_leftovers(output: Path) -> None:
 
     For whoever alone may write there.
     """
-    siblings = {output.name, *(output.stem + ending for ending in SIBLINGS)}
+    siblings = {output.name, f".{output.stem}.record.json", *(output.stem + ending for ending in SIBLINGS)}
     for folder in (output.parent, output):
         if not folder.is_dir():
             continue

@@ -73,7 +73,7 @@ class DataSetImages:
         return data
 
 
-class Taken(NamedTuple):
+class GatheredView(NamedTuple):
     """One view of a bag: the image taken (position in the data set) and the seed it was drawn with, or why there is none."""
 
     key: str
@@ -85,7 +85,7 @@ class Taken(NamedTuple):
 
 def write_gathered(
     output_tar: Path,
-    taken: Iterable[Taken],
+    taken: Iterable[GatheredView],
     images: DataSetImages,
     *,
     sampler: str,

@@ -22,7 +22,7 @@ from cdgmae.storage.files.atomic import atomic_file
 from cdgmae.storage.files.records import refuse_changed
 from cdgmae.storage.image_shards import find_shards, index_path
 from cdgmae.storage.tables import file_sha256, table_facts
-from cdgmae.views.gathering.copying import DataSetImages, Taken, write_gathered
+from cdgmae.views.gathering.copying import DataSetImages, GatheredView, write_gathered
 from cdgmae.views.gathering.embedding import EmbeddingTable
 from cdgmae.views.sources.knn import IndexSettings, NeighbourViews
 
@@ -137,7 +137,7 @@ class NeighbourSearch:
             raise ValueError(f"{shard_tar} has no embedding table; {how_to_make(table)}")
         return EmbeddingTable(self._tables[shard_tar.stem])
 
-    def views(self, table: EmbeddingTable) -> Iterator[Taken]:
+    def views(self, table: EmbeddingTable) -> Iterator[GatheredView]:
         """The views of all bags of one embedding table, in order."""
         found: dict[int, list[int]] = {}
         with ProgressMeter("neighbours", len(table.embedded), unit="images") as meter:
@@ -152,7 +152,7 @@ class NeighbourSearch:
             lacking = f"real image: {reason}" if reason else f"only {len(positions)} neighbour(s) are no duplicates"
             for index in range(self.settings.num_views):
                 taken = positions[index] if index < len(positions) else None
-                yield Taken(key, index + 1, taken, reason=None if taken is not None else lacking)
+                yield GatheredView(key, index + 1, taken, reason=None if taken is not None else lacking)
 
     def _neighbours(self, queries_QD: NDArray[np.float32], places: Sequence[int]) -> list[list[int]]:
         """Positions of the neighbours of each query: M, or as many as the whole data set has."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from cdgmae.runtime.seeds import integer_seed
 from cdgmae.storage.image_shards import OK, ImageShard
-from cdgmae.views.gathering.copying import DataSetImages, Taken, write_gathered
+from cdgmae.views.gathering.copying import DataSetImages, GatheredView, write_gathered
 from cdgmae.views.sources.random import RandomViews
 
 SEED_STREAM = "views/random"
@@ -49,7 +49,7 @@ def gather_random(settings: RandomViews, seed: int, shard_tar: Path, images: Dat
     return {"output": str(output_tar), "images": len(keys), "views": views}
 
 
-def _draw(key: str, place: int, images: DataSetImages, num_views: int, seed: int) -> Iterator[Taken]:
+def _draw(key: str, place: int, images: DataSetImages, num_views: int, seed: int) -> Iterator[GatheredView]:
     """The views of one bag: each is drawn again until its file is not in the bag yet."""
     in_bag = {images.sha256[place]}
     for view_index in range(1, num_views + 1):
@@ -59,4 +59,4 @@ def _draw(key: str, place: int, images: DataSetImages, num_views: int, seed: int
         while images.sha256[position] in in_bag:
             position = int(generator.integers(len(images)))
         in_bag.add(images.sha256[position])
-        yield Taken(key, view_index, position, number)
+        yield GatheredView(key, view_index, position, number)
