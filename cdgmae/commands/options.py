@@ -230,7 +230,8 @@ def find_tables(folder: Path, like: Sequence[Path] = ()) -> list[Path]:
     Raises:
         ValueError: if there are none.
     """
-    tables = [table for table in sorted(folder.glob("*.parquet")) if not like or table.stem in {tar.stem for tar in like}]
+    wanted = {tar.stem for tar in like}
+    tables = [table for table in sorted(folder.glob("*.parquet")) if not like or table.stem in wanted]
     if not tables:
         raise ValueError(f"{folder} holds no .parquet tables; run the stage that makes them first, or check the path")
     return tables

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -10,12 +11,15 @@ from cdgmae.consistency.score_tables import SCORE_SCHEMA
 from cdgmae.storage.tables import table_facts
 from cdgmae.workflow.last_run import how_to_run
 
+logger = logging.getLogger("cdgmae")
+
 Scale = tuple[str | None, int | None, str | None]
 """What must be equal for scores to compare: scoring encoder, image size, features."""
 
 
 def score_tables(results: Path, source: str | None = None) -> list[Path]:
-    """The score tables of one source or of all, in order.
+    """The score tables of one source or of all, in order. Of a source in the summary those that it was made from: a smaller number of shards
+    leaves others behind, which are left out and said.
 
     Args:
         results: Folder with one folder of tables per source.
@@ -31,7 +35,16 @@ def score_tables(results: Path, source: str | None = None) -> list[Path]:
             f"{results} has no score tables of {f'source {source!r}' if source else 'any source'} (scored sources: {known}); "
             f"{how_to_run('consistency')}, or give --results"
         )
-    return tables
+    summary = results / "summary.parquet"
+    named = {Path(name).parts[-2:] for name in table_facts(summary).get("inputs", {})} if summary.is_file() else set()
+    summarised = {folder for folder, _ in named}
+    kept = [table for table in tables if table.parent.name not in summarised or table.parts[-2:] in named]
+    if len(kept) < len(tables):
+        logger.warning(
+            "%d score table(s) that %s was not made from are left out, e.g. %s; if they belong to it, summarise again",
+            len(tables) - len(kept), summary, min(set(tables) - set(kept)),
+        )  # fmt: skip
+    return kept
 
 
 def open_scores(tables: list[Path]) -> ds.FileSystemDataset:

@@ -17,8 +17,7 @@ from cdgmae.models.decoder import FEEDFORWARD_DIM
 from cdgmae.models.masking import count_visible
 from cdgmae.paper import PAPER_TABLES
 from cdgmae.settings.pretrain import PretrainRunSettings
-from cdgmae.storage.image_shards import OK
-from cdgmae.storage.tables import read_table
+from cdgmae.storage.image_shards import OK, find_shards, read_index
 
 LAYER_NORM_OPERATIONS = 5
 """Operations per normalised value in the paper's count."""
@@ -110,9 +109,9 @@ def gpu_hours(settings: PretrainRunSettings, num_images: int, tflops: float) -> 
 
 def count_images(shards: Path) -> int | None:
     """Usable images in a folder of image shards, from their indices; None if it holds none yet."""
-    indices = sorted(shards.glob("*.parquet"))
-    usable = [pc.sum(pc.equal(read_table(index, ["status"]).column("status"), OK)).as_py() or 0 for index in indices]
-    return sum(usable) if indices else None
+    if not any(shards.glob("*.tar")):
+        return None
+    return sum(pc.sum(pc.equal(read_index(tar, ["status"])["status"], OK)).as_py() or 0 for tar in find_shards(shards))
 
 
 def describe_run(settings: PretrainRunSettings, num_images: int | None, tflops: float) -> dict[str, float | int | None]:

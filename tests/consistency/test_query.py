@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 
 from cdgmae.cli import app
 from cdgmae.consistency.class_scores import score_classes
+from cdgmae.consistency.consistency_summary import summarise
+from cdgmae.consistency.data_set import score_tables
 from cdgmae.consistency.query import Query, write_strips
 from cdgmae.consistency.score_tables import METRICS, QUERY_COLUMNS, QUERY_SCHEMA, SCORE_SCHEMA
 from cdgmae.consistency.scoring.score_shard import score_shard
@@ -64,6 +66,18 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def frame(results: Path) -> pd.DataFrame:
     return pd.concat([pd.read_parquet(path) for path in sorted(results.glob("*/*.parquet"))], ignore_index=True)
+
+
+def test_tables_that_a_larger_number_of_shards_left_behind_do_not_count(
+    results: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "consistency"
+    shutil.copytree(results, folder)
+    tables = sorted(folder.glob("*/*.parquet"))
+    summarise(tables[:1], folder / "summary.parquet", folder / "summary.csv")
+    assert score_tables(folder) == [tables[0], *tables[2:]]  # of another source nothing is known
+    assert score_tables(folder, "knn") == tables[:1]
+    assert f"was not made from are left out, e.g. {tables[1]}" in caplog.text
 
 
 def test_no_match_is_said_and_a_condition_may_begin_with_a_minus_sign(results: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,7 @@ from cdgmae.pretrain.flops import count_flops, count_images, count_parameters, t
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.image_shards import ImageRow, ImageShardWriter
 from cdgmae.storage.media.images import encode_jpeg
+from cdgmae.storage.tables import write_table
 
 SMALL = {
     "image_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "decoder_embed_dim": 16,
@@ -102,6 +104,11 @@ def test_images_are_counted_in_the_shards_of_the_data_set(tmp_path: Path, monkey
             writer.add_failure(ImageRow(f"c{number}", 0, status="bad", reason="drawn so"))
             writer.commit(settings_digest="test")
     assert count_images(folder) == 4
+    names = pa.schema([("shard", pa.string())])
+    write_table(folder / "manifest.parquet", [{"shard": "00000"}], names)
+    write_table(folder / "summary.parquet", [{"shard": "00000"}], names)
+    assert count_images(folder) == 2  # the other was left behind
+    (folder / "summary.parquet").unlink()
     config = Path(__file__).parents[2] / "config.yaml"
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["pretrain", "flops", "--config", str(config), "--run", "cdg", "--json"])

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShard, ImageShardWriter, index_path
 from cdgmae.storage.media.images import NAMED_FORMATS
-from cdgmae.storage.tables import table_facts
+from cdgmae.storage.tables import table_facts, write_table
 from cdgmae.views.gathering.embedding import EmbeddingTable, embed_images
-from cdgmae.views.gathering.neighbours import NeighbourSearch, build_index, gather_neighbours
+from cdgmae.views.gathering.neighbours import NeighbourSearch, build_index, embedding_tables, gather_neighbours
 from cdgmae.views.sources.knn import EmbeddingSettings, IndexSettings, NeighbourViews
 from tests.generators.conftest import ENCODER, image, write_shard
 
@@ -154,3 +155,11 @@ def test_what_does_not_belong_together_is_refused(whole: Path, tmp_path: Path) -
         NeighbourSearch(NeighbourViews(), [whole, other], both, tmp_path / "index.faiss")
     with pytest.raises(ValueError, match=r"image_size = 20 is not a multiple of the patch size 8.*image_size = 16"):
         embed_images(EmbeddingSettings(image_size=20), whole, parse_encoder("pixels:8"), tmp_path / "e.parquet", runtime=ON_CPU)
+
+
+def test_tables_that_a_larger_number_of_shards_left_behind_are_not_indexed(tmp_path: Path) -> None:
+    tars = [write_shard(tmp_path / f"shards/{number:05d}.tar", [f"k{number}a", f"k{number}b"]) for number in range(2)]
+    tables = embed(tars, tmp_path / "embeddings")
+    assert embedding_tables(tmp_path / "embeddings") == tables
+    write_table(tmp_path / "shards/summary.parquet", [{"shard": "00000"}], pa.schema([("shard", pa.string())]))
+    assert embedding_tables(tmp_path / "embeddings") == tables[:1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,12 +15,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from cdgmae import __version__
 from cdgmae.config import load_config
+from cdgmae.status.expected import expected_jobs
 from cdgmae.status.status_summary import workflow_status
+from cdgmae.storage.files.records import find_record, read_record, record_path
 from cdgmae.storage.verify import verify_paths
 from cdgmae.training.metrics import MACHINE_COLUMNS
 from tests.docs.remedies import COMMAND
-from tests.workflow.conftest import Workplace, environment, set_key, tiny_config
+from tests.workflow.conftest import ROOT, Workplace, environment, set_key, tiny_config
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +89,40 @@ def test_every_job_left_a_log_and_a_benchmark(finished: Workplace) -> None:
     ):
         assert list((finished.folder / "logs" / rule).rglob("*.log")), rule
         assert list((finished.folder / "benchmarks" / rule).rglob("*.tsv")), rule
+
+
+def test_every_declared_result_tells_where_it_comes_from(finished: Workplace) -> None:
+    outputs = {output: job.rule for job in expected_jobs(load_config(finished.config_file)) for output in job.outputs}
+    made = {
+        output: rule for output, rule in outputs.items() if output.startswith("results/") and (finished.folder / output).exists()
+    }
+    assert {"write_manifest", "make_views", "score_views", "pretrain_encoder", "propagate_labels", "write_report"} <= set(
+        made.values()
+    )
+    for output, rule in made.items():
+        path = finished.folder / output
+        record = read_record(record_path(path)) if path.is_dir() else find_record(path)
+        assert record is not None, output
+        facts = record.facts
+        assert (facts["version"], facts["command"][0]) == (__version__, "cdgmae"), output
+        assert all(facts[name] for name in ("python", "libraries", "device", "host", "finished")), output
+        assert {"git", "git_dirty", "slurm_job"} <= set(facts), output
+        assert facts["settings"] or rule in ("summarise_propagation",), output
+        assert facts["seed"] or rule not in ("write_manifest", "make_views", "train_generator", "pretrain_encoder"), output
+        assert facts["inputs"], output
+        assert all(len(digest) in (12, 64) for digest in facts["inputs"].values()), facts["inputs"]
+
+
+def test_memory_is_what_the_page_says(finished: Workplace) -> None:
+    page = (ROOT / "docs/reference/limits.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    stated = {rule: float(row[2].replace(",", "")) for row in rows for rule in re.findall(r"`(\w+)`", row[1])}
+    measured: dict[str, float] = {}
+    for path in (finished.folder / "benchmarks").rglob("*.tsv"):
+        rule = path.relative_to(finished.folder / "benchmarks").parts[0]
+        measured[rule] = max(measured.get(rule, 0.0), *pd.read_csv(path, sep="\t")["max_rss"].fillna(0.0))
+    assert set(measured) <= set(stated)
+    assert {rule: megabytes for rule, megabytes in measured.items() if megabytes > 1.25 * stated[rule]} == {}
 
 
 FLIPPED = ["results/pretrain/crops/seed0/encoder.safetensors", "results/views/s_ldm/00001.tar"]

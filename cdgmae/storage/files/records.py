@@ -11,6 +11,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,16 +72,23 @@ def read_record(path: Path) -> Record:
         ValueError: if it cannot be read or was changed.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        checksum = content.pop("checksum")
-        if checksum != _checksum(content):
-            raise ValueError("changed since it was written")
-        files = {name: FileSum(*found) for name, found in content["files"].items()}
+        state = path.stat()
+        return _read_record(path, (state.st_ino, state.st_mtime_ns, state.st_size))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(
             f"{path} is a damaged record ({error}); `cdgmae verify --repair {shlex.quote(str(path.parent))}` checks its files by their form and "
             "writes it anew"
         ) from None
+
+
+@lru_cache(maxsize=16)
+def _read_record(path: Path, _state: tuple[int, ...]) -> Record:
+    """A record, read and checked once for the thousands of files that it may know."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    checksum = content.pop("checksum")
+    if checksum != _checksum(content):
+        raise ValueError("changed since it was written")
+    files = {name: FileSum(*found) for name, found in content["files"].items()}
     return Record(path, content["facts"], files)
 
 

@@ -20,7 +20,7 @@ from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.runtime.seeds import integer_seed, numpy_generator
 from cdgmae.storage.files.atomic import atomic_file
 from cdgmae.storage.files.records import refuse_changed
-from cdgmae.storage.image_shards import index_path
+from cdgmae.storage.image_shards import find_shards, index_path
 from cdgmae.storage.tables import file_sha256, table_facts
 from cdgmae.views.gathering.copying import DataSetImages, GatheredView, write_gathered
 from cdgmae.views.gathering.embedding import EmbeddingTable
@@ -239,7 +239,7 @@ def encoder_of(embedding_tables: Sequence[Path]) -> str:
 
 
 def embedding_tables(folder: Path) -> list[Path]:
-    """The embedding tables of a folder.
+    """The embedding tables of a folder, but for those of shards that a larger number of them left behind.
 
     Raises:
         ValueError: if there are none.
@@ -247,7 +247,11 @@ def embedding_tables(folder: Path) -> list[Path]:
     tables = sorted(folder.glob("*.parquet"))
     if not tables:
         raise ValueError(f"{folder} holds no embedding tables; {how_to_make(folder / f'{shard_names(1)[0]}.parquet')}")
-    return tables
+    embedded = [Path(name) for name in table_facts(tables[0]).get("inputs", {}) if name.endswith(".parquet")]
+    if not embedded or not index_path(embedded[0].with_suffix(".tar")).is_file():
+        return tables  # the shards lie elsewhere now
+    shards = {tar.stem for tar in find_shards(embedded[0].parent)}
+    return [table for table in tables if table.stem in shards]
 
 
 def load_faiss(threads: int) -> Any:
