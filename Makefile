@@ -6,7 +6,7 @@ CORES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast drills check docs gpu-checks clean-demo
+.PHONY: demo test test-fast drills check docs gpu-checks demo-generator clean-demo
 .DEFAULT_GOAL := demo
 
 # A killed run leaves Snakemake's lock and half-made jobs behind: --nolock and --rerun-incomplete let the next one go on.
@@ -46,6 +46,13 @@ docs: $(VENV)/.installed-docs
 # What only a GPU shows (docs/gpu.md): ten minutes, the table goes into gpu_checks.md.
 gpu-checks: $(VENV)/.installed
 	$(BIN)/python -m perf.gpu_checks
+
+# The weights that the demo's generator starts from, into cdgmae/demo/generator (docs/demo_generator.md): forty minutes on one core with bf16, an hour without.
+demo-generator: $(VENV)/.installed
+	@mkdir -p build/demo-generator
+	@$(BIN)/snakemake --directory build/demo-generator --cores $(CORES) --nolock --rerun-incomplete --quiet host reason \
+	  --configfile config.yaml workflow/experiments/demo_generator.yaml -- results/generators/s_ldm
+	@cd build/demo-generator/results/generators/s_ldm && cp -r autoencoder projector scheduler unet model_index.json cdgmae.json $(CURDIR)/cdgmae/demo/generator
 
 # Remove what `make demo` made; the environment stays.
 clean-demo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -22,11 +23,15 @@ from cdgmae.runtime.seeds import numpy_generator
 from cdgmae.settings.demo import DemoSettings
 from cdgmae.storage.files.atomic import atomic_folder, explain_write_errors, write_text
 from cdgmae.storage.files.records import files_of
+from cdgmae.storage.tables import file_sha256
 from cdgmae.workflow.damage import listing_problem
 
-FOLDERS = ("images", "DAVIS", "VIP", "JHMDB")
+FOLDERS = ("images", "DAVIS", "VIP", "JHMDB", "generator")
 NOTE_NAME = "README.txt"
 NOTE = "Drawn by `cdgmae demo draw` from photographs inside scikit-image and scikit-learn; drawing again replaces this folder.\n"
+
+GENERATOR = Path(__file__).parent / "generator"
+"""What the demo's generator starts from: trained on the same tiles by `make demo-generator`, under the licence of this package."""
 
 DAVIS_SIZE = (192, 144)
 FIGURE_SIZE = (160, 160)
@@ -40,7 +45,8 @@ def draw_demo(settings: DemoSettings, seed: int) -> dict[str, Any]:
     """Draw the demo data; does nothing if it is there already with the same settings, seed and versions.
 
     Equal settings and seed give equal bytes. Written are `images/{synset}/{name}.JPEG`, `DAVIS`, `VIP`, `JHMDB` in their official
-    layouts and last `demo.json`, which lists what was drawn: every file with its size, by which a plan of the workflow notices one that is gone.
+    layouts, the generator that training starts from, and last `demo.json`, which lists what was drawn: every file with its size, by
+    which a plan of the workflow notices one that is gone.
 
     Args:
         settings: Folder, numbers and sizes.
@@ -73,6 +79,7 @@ def _draw_all(root: Path, settings: DemoSettings, seed: int) -> dict[str, Any]:
         "DAVIS": lambda folder: _draw_davis(folder, for_clips, settings, seed),
         "VIP": lambda folder: _draw_vip(folder, for_clips, settings, seed),
         "JHMDB": lambda folder: _draw_jhmdb(folder, for_clips, settings, seed),
+        "generator": lambda folder: shutil.copytree(GENERATOR, folder, dirs_exist_ok=True),
     }
     with ProgressMeter("draw demo", len(writers), unit="data sets") as meter:
         for name, write in writers.items():
@@ -109,7 +116,8 @@ def _identity(settings: DemoSettings, seed: int) -> dict[str, Any]:
     """What decides the bytes of the demo, apart from the folder's name."""
     packages = ("numpy", "pillow", "scikit-image", "scikit-learn")
     versions = {"cdgmae": __version__, **{name: version(name) for name in packages}}
-    return {"settings": settings.model_dump(mode="json", exclude={"directory"}), "seed": seed, "versions": versions}
+    drawn = settings.model_dump(mode="json", exclude={"directory"})
+    return {"settings": drawn, "seed": seed, "versions": versions, "generator": file_sha256(GENERATOR / "cdgmae.json")}
 
 
 def _drawn_already(root: Path, marker: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cdgmae.names import IMAGE_EXTENSIONS
 from cdgmae.storage.media.clips import open_clip
 from cdgmae.storage.media.images import (
     DEEP_MODES,
     FORMAT_EXTENSIONS,
-    IMAGE_EXTENSIONS,
     ImageError,
     decode_rgb,
     encode_jpeg,

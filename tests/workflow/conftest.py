@@ -31,6 +31,7 @@ def tiny_config() -> dict[str, Any]:
     training = config["views"]["generators"]["s_ldm"]["train"]
     training |= {"num_steps": 4, "batch_size": 8, "warmup_steps": 1}
     training["unet"] |= {"block_out_channels": [32, 32], "attention_levels": [1]}
+    training.pop("start_from")  # it has other sizes
     config["views"]["sources"]["s_ldm"]["sampling"] |= {"num_views": 2, "num_inference_steps": 2, "batch_size": 16}
     config["pretrain"]["defaults"] |= {"epochs": 2, "effective_batch_size": 8, "depth": 1, "warmup_epochs": 1}
     for run in config["pretrain"]["runs"].values():
