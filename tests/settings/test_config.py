@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import subprocess
 import sys
@@ -360,16 +361,13 @@ def test_dag_time_modules_import_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
-def test_the_demos_larger_generator_is_an_overlay_of_the_demo() -> None:
+def test_the_weights_that_the_demo_starts_from_are_those_of_their_recipe() -> None:
     values = yaml.safe_load((ROOT / "config.yaml").read_text())
-    overlay = yaml.safe_load((ROOT / "workflow/experiments/demo_generator.yaml").read_text())
-    update_config(values, overlay)
-    train = views.generator_training(check_config(values), "s_ldm")
-    assert (train.target_crops, train.unet.block_out_channels, train.unet.cross_attention_dim) == (5, [48, 64, 64], 96)
-    values["views"]["generators"]["s_ldm"]["train"]["whiten_condition"] = False
-    values["views"]["generators"]["s_ldm"]["train"]["start_from"] = "data/demo/generator"
-    config = check_config(values)
-    assert views.first_weights(config, "s_ldm") == ["data/demo/demo.json"]
+    assert views.first_weights(check_config(values), "s_ldm") == ["data/demo/demo.json"]
+    update_config(values, yaml.safe_load((ROOT / "workflow/experiments/demo_generator.yaml").read_text()))
+    recipe, brought = views.generator_training(check_config(values), "s_ldm"), ROOT / "cdgmae/demo/generator"
+    assert json.loads((brought / "cdgmae.json").read_text())["provenance"]["settings"] == recipe.model_dump(mode="json")
+    assert sum(file.stat().st_size for file in brought.rglob("*") if file.is_file()) < 4e6
     values["views"]["generators"]["s_ldm"]["train"]["start_from"] = "nowhere/generator"
     with pytest.raises(ConfigError, match=r"views\.generators\.s_ldm\.train\.start_from = 'nowhere/generator'"):
         check_run(values, "config.yaml")

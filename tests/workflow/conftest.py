@@ -29,7 +29,7 @@ def tiny_config() -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load((ROOT / "config.yaml").read_text())
     config["demo"] |= {"num_tiles": 24, "clips_per_set": 1, "frames_per_clip": 4}
     training = config["views"]["generators"]["s_ldm"]["train"]
-    training |= {"num_steps": 4, "batch_size": 8, "warmup_steps": 1}
+    training |= {"num_steps": 4, "batch_size": 8, "warmup_steps": 1, "whiten_condition": True}
     training["unet"] |= {"block_out_channels": [32, 32], "attention_levels": [1]}
     training.pop("start_from")  # it has other sizes
     config["views"]["sources"]["s_ldm"]["sampling"] |= {"num_views": 2, "num_inference_steps": 2, "batch_size": 16}
