@@ -121,7 +121,7 @@ def test_too_few_gpus_for_the_ranks_are_refused(gpus: Callable[..., object]) -> 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda1", "cuda:", "mps"])
 def test_other_devices_are_refused_with_the_key(name: str) -> None:
-    with pytest.raises(ValueError, match=f"device = '{name}': string should match pattern"):
+    with pytest.raises(ValueError, match=f"device = '{name}': allowed: `auto`, `cpu`, `cuda` or `cuda:N`"):
         parse_runtime(None, device=name)
 
 
