@@ -230,7 +230,7 @@ def read_index(tar_path: Path, columns: Sequence[str] | None = None) -> pa.Table
     except TableError:
         with_all_columns(read_table(path), path)  # says what is wrong if it is another table
         raise
-    facts = facts_of(index.schema)
+    facts = facts_of(index.schema, path)
     expected = facts.get("tar_bytes")
     if not tar_path.is_file():
         raise ValueError(f"{tar_path} is missing although its index is there; {how_to_remake(path)}")

@@ -106,7 +106,7 @@ def table_facts(path: Path) -> dict[str, Any]:
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from None
-    return facts_of(schema)
+    return facts_of(schema, path)
 
 
 def _unreadable(path: Path, error: Exception) -> TableError:
@@ -115,9 +115,16 @@ def _unreadable(path: Path, error: Exception) -> TableError:
     return TableError(f"{path} cannot be read as a table: {error}; {how_to_remake(path)}")
 
 
-def facts_of(schema: pa.Schema) -> dict[str, Any]:
-    """The provenance in the schema of a table that was read, as `table_facts`."""
-    facts: dict[str, Any] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+def facts_of(schema: pa.Schema, path: Path) -> dict[str, Any]:
+    """The provenance in the schema of a table that was read from `path`, as `table_facts`; it has no checksum of its own.
+
+    Raises:
+        TableError: if it is damaged.
+    """
+    try:
+        facts: dict[str, Any] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+    except ValueError as error:
+        raise _unreadable(path, error) from None
     return facts
 
 

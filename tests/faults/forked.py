@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -59,6 +60,7 @@ class ForkedCommand:
 
 def _run(arguments: Sequence[str], log: Path, prepare: Callable[[], object] | None) -> None:
     sys.stdout = sys.stderr = log.open("a", buffering=1)
+    logging.root.handlers.clear()  # pytest's, in whose place the command line puts none of its own
     sys.argv = ["cdgmae", *arguments]
     code: object = 1
     try:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cdgmae.propagation.benchmarks.benchmark import EvaluationSequence, Predictions
 from cdgmae.propagation.engine.clip_results import ClipResults
-from cdgmae.storage.files.atomic import atomic_folder
+from cdgmae.storage.files.atomic import atomic_folder, remove_leftovers
 from cdgmae.storage.media.images import encode_jpeg
 
 NUM_FRAMES = 5
@@ -58,6 +58,7 @@ def collect_strips(clips: Sequence[EvaluationSequence], results: ClipResults, ou
         results: Where their strips were kept.
         output: The folder.
     """
+    remove_leftovers(output)
     with atomic_folder(output) as folder:
         for clip in clips:
             (folder / f"{clip.name}.jpg").write_bytes(results.strip(clip))
