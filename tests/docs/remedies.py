@@ -35,7 +35,8 @@ Exit codes: 0 done; 1 bad input or failure; 85 stopped early with its state save
 
 * Nothing finished is lost by a failure: run the same line again. What is kept of unfinished work, `cdgmae status` says.
 * Something may be damaged: `cdgmae verify results`, then `cdgmae verify --repair results` and the same run again.
-* A job was killed, or its controller: the same line again; on a cluster `cdgmae cluster run`.
+* A job was killed: the same line again. The controller was killed: the same line with `--rerun-incomplete` (after `--unlock` if it says so);
+  on a cluster `cdgmae cluster run`, which does both.
 * A result is not what you expect: `cdgmae provenance FILE` says from what it was made.
 """
 
