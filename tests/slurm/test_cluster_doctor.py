@@ -119,4 +119,4 @@ def test_networks_that_the_configuration_names_are_tried_on_a_node_without_netwo
             assert done.returncode == len(found["problems"]) == len(names) - 1, done.stdout + done.stderr
     (problem,) = found["problems"]
     assert "propagation.encoders.missing: encoder 'vit_base_patch16_224.mae'" in problem
-    assert "`cdgmae fetch` on a machine with network" in problem
+    assert "cdgmae fetch" in problem, problem
