@@ -23,7 +23,7 @@ from cdgmae.settings.reading.plain_values import read_json, read_yaml_text
 from cdgmae.storage.image_shards import ImageShard
 from tests.faults.bounded import MEMORY, feed
 from tests.faults.forked import ForkedCommand
-from tests.faults.ledger import Count, settle
+from tests.faults.ledger import Count, recorded
 from tests.faults.test_hostile_files import list_tar, read_encoder, saved
 from tests.shards.drawn_images import image_bytes, write_tar
 
@@ -92,7 +92,7 @@ def test_images_that_stand_for_much(resize: str, tmp_path: Path) -> None:
     listed = (output / "left_out.csv").read_text().count("\n") - 1 if (output / "left_out.csv").is_file() else 0
     good = [row.status for row in rows if row.source_path == "good.jpg"]
     count = Count(injected, min(told + listed, injected), lost=int(good != ["ok"]), traceback=int(code != 0))
-    settle("shards write", f"image bombs, resize {resize}", count, command.log.read_text(), rows)
+    assert recorded("shards write", f"image bombs, resize {resize}", count).all_survived, (command.log.read_text(), rows)
 
 
 def limit_memory() -> None:
@@ -137,7 +137,7 @@ def test_tars_that_stand_for_much(tmp_path: Path) -> None:
         return list_tar("webdataset")(tmp_path / "here/a.tar")
 
     count, problems = feed(read, inputs, tmp_path / "log")
-    settle("shards write", "tar bombs", count, *problems)
+    assert recorded("shards write", "tar bombs", count).all_survived, problems
 
 
 def test_texts_that_stand_for_much(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_texts_that_stand_for_much(tmp_path: Path) -> None:
     count, problems = feed(
         read, [f"Y{text}".encode() for text in yamls] + [f"J{text}".encode() for text in jsons], tmp_path / "log"
     )
-    settle("config check", "YAML and JSON bombs", count, *problems)
+    assert recorded("config check", "YAML and JSON bombs", count).all_survived, problems
 
 
 class Payload:
@@ -221,4 +221,4 @@ def test_files_that_carry_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         )  # fmt: skip
         problems += [f"{name}: {problem}" for problem in wrong]
     count.silent = len(list(tmp_path.rglob(f"{EXECUTED}*")))
-    settle("all readers", "code in files", count, *problems)
+    assert recorded("all readers", "code in files", count).all_survived, problems

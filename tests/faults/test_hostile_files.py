@@ -35,7 +35,7 @@ from cdgmae.storage.media.clips import open_clip
 from cdgmae.storage.media.images import decode_rgb, encode_jpeg, fit_image
 from cdgmae.storage.tables import read_table
 from tests.faults.bounded import Read, feed
-from tests.faults.ledger import sample, settle
+from tests.faults.ledger import recorded, sample
 from tests.faults.mutations import damaged
 from tests.shards.drawn_images import image_bytes, write_tar
 from tests.video_files import write_video
@@ -209,4 +209,4 @@ def test_damaged_files(name: str, tmp_path: Path) -> None:
         (here / "000.bin").write_bytes((whole / "000.bin").read_bytes())
     inputs = [*seeds, *(damaged(seeds, draw) for _ in range(sample(*kind.counts)))]
     count, problems = feed(kind.reader(here), inputs, tmp_path / "log")
-    settle(kind.stage, f"damaged {name}", count, *problems)
+    assert recorded(kind.stage, f"damaged {name}", count).all_survived, problems

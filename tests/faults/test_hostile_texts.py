@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from cdgmae.storage.tables import write_table
 from cdgmae.storage.verify import verify_paths
 from tests.faults.bounded import feed
 from tests.faults.forked import ForkedCommand
-from tests.faults.ledger import Count, sample, settle
+from tests.faults.ledger import Count, recorded, sample
 from tests.faults.mutations import rewritten
 from tests.shards.drawn_images import image_bytes, write_tar
 
@@ -64,17 +65,17 @@ def as_text(read: Callable[[str], object]) -> Callable[[bytes], object]:
     return lambda content: read(content.decode("utf-8", "surrogatepass"))
 
 
-def drill(stage: str, fault: str, read: Callable[[str], object], texts: list[str], folder: Path) -> None:
+def fed(read: Callable[[str], object], texts: list[str], folder: Path) -> tuple[Count, list[str]]:
+    """What a reader made of texts: the counts, and every problem with its text."""
     count, problems = feed(as_text(read), [text.encode("utf-8", "surrogatepass") for text in texts], folder / "log")
     if list(folder.rglob(EXECUTED)):
         count.silent += 1
         problems.append("a text was executed")
-    settle(
-        stage,
-        fault,
-        count,
-        *(f"{problem} in {texts[int(problem.split()[1].rstrip(':'))][:300]!r}" for problem in problems if "input" in problem),
-    )
+    numbers = [re.match(r"input (\d+)", problem) for problem in problems]
+    return count, [
+        f"{problem} in {texts[int(number[1])][:300]!r}" if number else problem
+        for problem, number in zip(problems, numbers, strict=True)
+    ]
 
 
 def test_expressions(tmp_path: Path) -> None:
@@ -85,9 +86,8 @@ def test_expressions(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     write_table(tmp_path / "s/00000.parquet", rows, SCORE_SCHEMA)
     texts = [rewritten(EXPRESSIONS, EXPRESSION_PIECES, draw) for _ in range(sample(100, 800))]
-    drill(
-        "consistency query", "hostile expression", lambda text: Query(tmp_path, text).first(3), [*EXPRESSIONS, *texts], tmp_path
-    )
+    count, problems = fed(lambda text: Query(tmp_path, text).first(3), [*EXPRESSIONS, *texts], tmp_path)
+    assert recorded("consistency query", "hostile expression", count).all_survived, problems
 
 
 def test_yaml(tmp_path: Path) -> None:
@@ -103,7 +103,8 @@ def test_yaml(tmp_path: Path) -> None:
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
         return load_config(path) if len(text) % 2 else read_yaml_text(text, "--settings")
 
-    drill("config check", "hostile YAML", read, [*seeds, *texts], tmp_path)
+    count, problems = fed(read, [*seeds, *texts], tmp_path)
+    assert recorded("config check", "hostile YAML", count).all_survived, problems
 
 
 def test_settings(tmp_path: Path) -> None:
@@ -120,7 +121,8 @@ def test_settings(tmp_path: Path) -> None:
         kind = PretrainRunSettings if "epochs" in text else DatasetSettings
         return parse_settings(kind, [text])
 
-    drill("all commands", "hostile --settings", read, [*seeds, *texts], tmp_path)
+    count, problems = fed(read, [*seeds, *texts], tmp_path)
+    assert recorded("all commands", "hostile --settings", count).all_survived, problems
 
 
 def test_encoders(tmp_path: Path) -> None:
@@ -133,7 +135,8 @@ def test_encoders(tmp_path: Path) -> None:
         '{"timm": "x"}',
     ]
     texts = [rewritten(seeds, JSON_PIECES, draw) for _ in range(sample(100, 300))]
-    drill("all commands", "hostile --encoder", parse_encoder, [*seeds, *texts], tmp_path)
+    count, problems = fed(parse_encoder, [*seeds, *texts], tmp_path)
+    assert recorded("all commands", "hostile --encoder", count).all_survived, problems
 
 
 @pytest.mark.parametrize("layout", ["images", "webdataset"])
@@ -166,4 +169,8 @@ def test_names(layout: str, tmp_path: Path) -> None:
         if tmp_path / "packed" not in (path, *path.parents) and path.name != "log"
     ]
     count.silent += len(strangers) + sum(not finding.ok for finding in verify_paths([tmp_path / "packed"]))
-    settle("shards write", f"hostile names ({layout})", count, log, strangers, sorted(set(names) - {row.key for row in rows}))
+    assert recorded("shards write", f"hostile names ({layout})", count).all_survived, (
+        log,
+        strangers,
+        sorted(set(names) - {row.key for row in rows}),
+    )

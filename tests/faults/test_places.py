@@ -15,7 +15,7 @@ import pytest
 
 from cdgmae.storage.files.output_cache import NO_LINKS, OutputCache
 from cdgmae.storage.image_shards import index_path
-from tests.faults.ledger import Count, sample, settle
+from tests.faults.ledger import Count, recorded, sample
 from tests.faults.rounds import TRACEBACK, Round, Straight
 from tests.faults.stages import STAGES, Place, Stage, contents
 
@@ -72,7 +72,7 @@ def test_full_disk(stage: Stage, place: Place, straight: Straight, disk: SmallDi
             problems.append(said)
         disk.again("size=64m")
         problems += this.finish()
-    settle(stage.name, "disk full", count, *problems)
+    assert recorded(stage.name, "disk full", count).all_survived, problems
 
 
 @pytest.mark.parametrize("stage", STAGES, indirect=True)
@@ -88,7 +88,7 @@ def test_read_only(stage: Stage, place: Place, straight: Straight, disk: SmallDi
         problems += this.refused("Read-only file system", str(disk.link))
         disk.again("rw")
         problems += this.finish()
-    settle(stage.name, "read-only", count, *problems)
+    assert recorded(stage.name, "read-only", count).all_survived, problems
 
 
 @pytest.mark.parametrize("stage", STAGES, indirect=True)
@@ -102,7 +102,7 @@ def test_clocks_that_go_wrong(stage: Stage, place: Place, straight: Straight, tm
             moment = time.time() + draw.choice((-10, -1, 1, 10)) * YEAR
             os.utime(path, (moment, moment))
         problems += this.finish()
-    settle(stage.name, "clock skew", count, *problems)
+    assert recorded(stage.name, "clock skew", count).all_survived, problems
 
 
 @pytest.mark.parametrize("stage", READS_PRIVATE_FILES, indirect=True)
@@ -122,7 +122,7 @@ def test_files_that_appear_late(stage: Stage, place: Place, straight: Straight, 
             count.traceback += 1
             problems.append(f"without {file}: {log}")
         problems += this.finish(work_may_be_lost=True)  # whoever does not read the file is through
-    settle(stage.name, "file appears late", count, *problems)
+    assert recorded(stage.name, "file appears late", count).all_survived, problems
 
 
 def inputs_of(stage: Stage, place: Place, folder: Path) -> list[Path]:
@@ -156,4 +156,4 @@ def test_no_hard_links(stage: Stage, straight: Straight, tmp_path: Path, monkeyp
         else:
             count.lost += 1
             problems.append(str(results))
-    settle(stage.name, "no hard links", count, *problems)
+    assert recorded(stage.name, "no hard links", count).all_survived, problems
