@@ -76,7 +76,8 @@ class Query:
         """
         if limit < 1:
             raise ValueError(f"--limit {limit}: at least 1 row must be asked for")
-        scanner = self._scan()
+        data = open_scores(score_tables(self.results, self.source))
+        scanner = self._scan(data)
         total, kept = 0, scanner.projected_schema.empty_table()
         for batch in scanner.to_batches():
             total += batch.num_rows
@@ -84,8 +85,7 @@ class Query:
                 kept = pa.concat_tables([kept, pa.Table.from_batches([batch])])
                 if self.sort is None or kept.num_rows > 2 * limit + ROWS_AT_ONCE:
                     kept = self._first(kept, limit)
-        tables = score_tables(self.results, self.source)
-        return Matches(total, open_scores(tables).count_rows(), self._first(kept, limit))
+        return Matches(total, data.count_rows(), self._first(kept, limit))
 
     def all(self) -> Iterator[pa.Table]:
         """All rows with `QUERY_COLUMNS`, part by part. Without `sort` one table is held at a time; an order holds all that match.
@@ -103,10 +103,10 @@ class Query:
         for start in range(0, found.num_rows, ROWS_AT_ONCE):
             yield found.take(order.slice(start, ROWS_AT_ONCE))
 
-    def _scan(self) -> ds.Scanner:
+    def _scan(self, data: ds.Dataset) -> ds.Scanner:
         """Whole row groups that cannot match are skipped."""
-        condition, data = self._condition(), open_scores(score_tables(self.results, self.source))
-        return data.scanner(columns=[*QUERY_COLUMNS, FILE_COLUMN], filter=condition, batch_readahead=4, fragment_readahead=2)
+        columns = [*QUERY_COLUMNS, FILE_COLUMN]
+        return data.scanner(columns=columns, filter=self._condition(), batch_readahead=4, fragment_readahead=2)
 
     def _condition(self) -> pc.Expression:
         if self.sort is not None and self.sort not in QUERY_COLUMNS:

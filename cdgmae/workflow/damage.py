@@ -1,12 +1,14 @@
 """Results that are there but no longer whole: a plan makes them again as if they were lost.
 
 Snakemake goes by names and times, so it misses neither a file that is gone from a folder nor one that was cut short. The record of every result
-has the size of each of its files, and is compared whenever the workflow is planned (perf/results/dag.md). Bytes are not read: a file that changed
-and kept its size is found by who reads it and by `cdgmae verify`.
+has the size of each of its files, and is compared whenever the workflow is planned (perf/results/dag.md). Of small tables that are newer than
+their record the bytes are compared, too: a job that read a damaged manifest would fail, and with it go the shards that Snakemake removed for it. Any
+other file that changed and kept its size is found by who reads it and by `cdgmae verify`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -16,6 +18,9 @@ from typing import Any
 from cdgmae import names
 from cdgmae.config import Config
 from cdgmae.workflow import shards
+
+COMPARED_BYTES = 256 * 2**20
+"""Most that a plan reads of tables that are newer than their record, a second's work; the smallest come first."""
 
 
 def force_damaged(workflow: Any, config: Config) -> dict[str, str]:
@@ -46,8 +51,14 @@ def damaged_results(config: Config) -> dict[str, str]:
     for dataset in config.shards.datasets:
         if lost := _lost_shard(config, dataset):
             found[shards.summary(dataset)] = f"{lost} is lost"
-    for path, problem in _problems_below(Path(names.RESULTS)):
+    newer: list[tuple[int, Path, str]] = []
+    for path, problem in _problems_below(Path(names.RESULTS), newer):
         found.setdefault(_declared_with(path), problem)
+    left = COMPARED_BYTES
+    for size, path, sha256 in sorted(newer):
+        left -= size
+        if left >= 0 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            found.setdefault(_declared_with(path), f"{path} does not have the bytes with which it was written")
     if config.demo is not None:
         marker = Path(names.demo_marker(config.demo.directory))
         if (gone := listing_problem(marker.parent, _sizes_in(marker))) is not None:
@@ -80,8 +91,11 @@ def _lost_shard(config: Config, dataset: str) -> str | None:
     return next((file for file in shards.shard_files(config, dataset) if os.path.basename(file) not in there), None)
 
 
-def _problems_below(folder: Path) -> Iterator[tuple[Path, str]]:
-    """(file, what is wrong) of a folder with a record of its own, else of files that are newer than their record, and of the folders below."""
+def _problems_below(folder: Path, newer: list[tuple[int, Path, str]]) -> Iterator[tuple[Path, str]]:
+    """(file, what is wrong) of a folder with a record of its own, else of files that are newer than their record, and of the folders below.
+
+    Tables of the latter that have their size are added to `newer`: size, file and the SHA-256 that it should have.
+    """
     try:
         with os.scandir(folder) as found:
             entries = {entry.name: entry for entry in found}
@@ -94,21 +108,30 @@ def _problems_below(folder: Path) -> Iterator[tuple[Path, str]]:
         if name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _problems_below(folder / name)
+            yield from _problems_below(folder / name, newer)
             continue
         record = entries.get(f".{name.rpartition('.')[0]}{names.RECORD_SUFFIX}")
         if record is not None and entry.stat().st_mtime_ns > record.stat().st_mtime_ns:
-            sizes = _sizes_in(folder / record.name)
-            yield from _listing_problems(folder, {name: sizes[name]} if name in sizes else {})
+            size, sha256 = _sums_in(folder / record.name).get(name, (None, ""))
+            problems = list(_listing_problems(folder, {name: size} if size is not None else {}))
+            yield from problems
+            if size is not None and not problems and name.endswith(".parquet"):
+                newer.append((size, folder / name, sha256))
+
+
+def _sums_in(record: Path) -> dict[str, tuple[int, str]]:
+    """Name -> size and SHA-256 ("": not known) of the files in a record or in the demo's listing; nothing if it cannot be read, which
+    `cdgmae verify` says.
+    """
+    try:
+        files = json.loads(record.read_text(encoding="utf-8"))["files"]
+        return {name: (facts, "") if isinstance(facts, int) else (int(facts[0]), str(facts[1])) for name, facts in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return {}
 
 
 def _sizes_in(record: Path) -> dict[str, int]:
-    """Name -> size of the files in a record or in the demo's listing; nothing if it cannot be read, which `cdgmae verify` says."""
-    try:
-        files = json.loads(record.read_text(encoding="utf-8"))["files"]
-        return {name: facts if isinstance(facts, int) else int(facts[0]) for name, facts in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
-        return {}
+    return {name: size for name, (size, _) in _sums_in(record).items()}
 
 
 def _declared_with(path: Path) -> str:

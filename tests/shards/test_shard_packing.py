@@ -3,7 +3,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.manifest import write_manifest
 from cdgmae.shards.packing import write_dataset, write_shard
 from cdgmae.shards.reading import prepare_image
+from cdgmae.shards.shard_summary import summarise_shards
 from cdgmae.storage.image_shards import BAD, OK, ImageShard, index_path
 from cdgmae.storage.media.images import ImageError
 from cdgmae.storage.verify import verify_paths
@@ -126,6 +129,23 @@ def test_a_second_run_keeps_whole_shards_and_mends_the_others(make_tree: Make, d
     facts = write_dataset(dataset(root), 0, out, num_shards=4)
     assert facts["shards_kept"] == 2
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_the_check_of_the_shards_reads_one_that_was_changed_after_its_index(
+    make_tree: Make, dataset: Dataset, tmp_path: Path
+) -> None:
+    root, out = make_tree(*GOOD), tmp_path / "out"
+    write_dataset(dataset(root), 0, out, num_shards=4)
+    tars = sorted(out.glob("*.tar"))
+    content = bytearray(tars[1].read_bytes())
+    tars[1].write_bytes(content)
+    os.utime(tars[1], (time.time() + 10,) * 2)
+    assert summarise_shards(dataset(root), tars, out / "summary.parquet")["ok"] == len(GOOD)
+    content[700] ^= 1
+    tars[1].write_bytes(content)
+    os.utime(tars[1], (time.time() + 20,) * 2)
+    with pytest.raises(ValueError, match=r"00001\.tar was changed after its index was written"):
+        summarise_shards(dataset(root), tars, out / "summary.parquet")
 
 
 def test_changed_settings_or_images_rewrite_the_shards(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:

@@ -112,3 +112,19 @@ def copied(finished: Workplace, tmp_path: Path) -> Workplace:
     """A copy of the finished run that a test may change."""
     shutil.copytree(finished.folder, tmp_path / "copy", symlinks=True)
     return Workplace(tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """A tree of stand-ins that Snakemake holds for finished; every test leaves it as it was."""
+    from tests.workflow.finished_tree import make_tree  # which needs this module
+
+    return make_tree(tmp_path_factory.mktemp("plans"))
+
+
+@pytest.fixture(scope="session")
+def jobs(tree: Workplace) -> dict[str, list[str]]:
+    """Its jobs, e.g. `score_views s_ldm 00001`, and the outputs of each."""
+    from tests.workflow.planning import outputs_of_jobs
+
+    return outputs_of_jobs(tree)

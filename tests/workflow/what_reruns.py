@@ -21,9 +21,10 @@ paper's tables. A number in parentheses counts the jobs of a rule; a single job 
 What is planned although it was finished before with the same settings and inputs is not computed again: it is put back from `work/finished/`.
 Of a drawn source whose `num_views` alone is another, the views drawn before are copied from there: 2 -> 3 draws view 3, 3 -> 2 draws none.
 
-A plan compares the results with the sizes in their records, so a file that was cut short, or is gone from a folder such as `results/report`, is made
-again like a lost one; the job's reason says which it is. A file that changed and kept its size is only seen by its time: the jobs that read it are
-planned, hold it against its sum, and stop with the command that deletes it. `cdgmae verify results` reads every byte, and ends with the commands
+A plan compares the results with the sizes in their records, and small tables that are newer than theirs (manifests, indices, scores) with the sums
+there, so a file that was cut short, a table that changed, or a file that is gone from a folder such as `results/report`, is made again like a lost
+one; the job's reason says which it is. Another file that changed and kept its size is only seen by its time: the jobs that read it are planned, hold
+it against its sum, and stop with the command that deletes it. `cdgmae verify results` reads every byte, and ends with the commands
 that delete what is damaged; the row of that file says what the next run makes. A changed image of a data set plans all its shards, since which of
 them it belongs to is known when it has been listed; with `assignment: hash` the others come out as they were, and the work on them is put back.
 
