@@ -67,10 +67,10 @@ def identity_of(command: Sequence[str], *, precision: str = "") -> str:
             words.append([word, [stats_digest(_packed_files(path, manifest, output)) for path in paths]])
         elif word.startswith("{"):
             words.append([word, [stats_digest(_files(path)) if path.is_dir() else _content(path) for path in paths]])
-        elif paths:
-            words.append([word.replace(str(paths[0]), ""), file_sha256(manifest) if paths == [manifest] else _content(paths[0])])
+        elif manifest is not None and paths == [manifest]:
+            words.append(file_sha256(manifest))
         else:
-            words.append(word)
+            words.append([word.replace(str(paths[0]), ""), _content(paths[0])] if paths else word)
     return hashlib.sha256(json.dumps([words, __version__, precision]).encode()).hexdigest()[:32]
 
 
