@@ -52,6 +52,11 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
         description="Score to which a view's chance of being drawn is proportional, negative ones counting as 0; the real image weighs 1, "
         "its score against itself (`cross_view`). Paper: none, all views alike.",
     )
+    crop_share: Ratio = Field(
+        default=0.0,
+        description="Share of the samples that show two crops of the real image, as pretext `crops` draws them, and not views of the bag: the "
+        "mixture of crops and views (`cross_view` with one anchor). Paper: 0.",
+    )
     frame_gap: tuple[int, int] = Field(
         default=(4, 47),
         description="Frames between anchor and target, drawn uniformly with both ends included and cut to the clip (`video_pairs`). "
@@ -137,6 +142,11 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
             raise ValueError(f"pretext {self.pretext} has {expected} anchor(s), found num_anchors = {self.num_anchors}")
         if self.pretext == "cross_view" and self.num_anchors == 0:
             raise ValueError("pretext cross_view needs num_anchors >= 1; use pretext mae for none")
+        if self.crop_share and (self.pretext, self.num_anchors) != ("cross_view", 1):
+            raise ValueError(
+                f"crop_share = {self.crop_share} mixes crop pairs into pretext cross_view with num_anchors = 1, found {self.pretext} with "
+                f"{self.num_anchors}; set it to 0, or change those"
+            )
         check_range("crop_scale", self.crop_scale, shares=True)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas = {list(self.betas)}: AdamW's momentum terms are from 0 to below 1, e.g. [0.9, 0.95]")

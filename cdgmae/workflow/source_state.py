@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from functools import cache
 from typing import Literal
 
@@ -60,4 +61,5 @@ def _state_of(entry: os.DirEntry[str], notice: Notice) -> str:
         status = entry.stat()
     except OSError as error:
         return str(error.errno)
-    return f"{status.st_size} {status.st_mtime_ns}"
+    private = "" if status.st_mode & stat.S_IROTH else f" {status.st_mode:o}"  # made readable, a file is another one
+    return f"{status.st_size} {status.st_mtime_ns}{private}"

@@ -17,9 +17,11 @@ def of(function):
     return lambda wildcards: known(*(wildcards[name] for name in wanted))
 
 
-# How jobs on a GPU start their command: here as it is, on a cluster as the profile says (workflow/profiles/slurm). Resources, not params:
-# where a job runs reruns nothing. That `mpi` is there, if only empty, leaves starting processes to the command itself.
-ON_GPUS = {"mpi": "", "nodes": 1, "tasks_per_node": 1, "launcher": "none"}
+# How jobs whose outputs are kept start their command. Those on a GPU: here as it is, on a cluster as the profile says
+# (workflow/profiles/slurm). Resources, not params: where a job runs reruns nothing. That `mpi` is there, if only empty, leaves
+# starting processes to the command itself.
+ON_CPUS = {"nodes": 1, "tasks_per_node": 1, "launcher": "none"}
+ON_GPUS = {"mpi": "", **ON_CPUS}
 
 
 def launched(command):

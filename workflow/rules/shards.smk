@@ -43,6 +43,7 @@ rule write_shard:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
     resources:
+        **ON_CPUS,
         mem_mb=4000,
         runtime=60,
     params:
@@ -50,12 +51,14 @@ rule write_shard:
     message:
         "Write {wildcards.dataset}, shard {wildcards.shard}"
     shell:
-        "cdgmae shards write"
-        " --settings {params.settings:q}"
-        " --manifest {input.manifest:q}"
-        " --output {output.tar:q}"
-        " --threads {threads}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae shards write"
+            " --settings {params.settings:q}"
+            " --manifest {input.manifest:q}"
+            " --output {output.tar:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule summarise_shards:
