@@ -84,7 +84,7 @@ PYTHON = """\
 while [ "$1" = -u ] || [ "$1" = -B ]; do shift; done
 case "$1 $2" in
     "-m snakemake") shift 2; exec {folder}/snakemake "$@";;
-    "-m cdgmae") shift 2; exec {folder}/cdgmae "$@";;
+    "-m cdgmae" | "-m cdgmae.cli") shift 2; exec {folder}/cdgmae "$@";;
     "-m torch.distributed.run") shift 2; exec {folder}/torchrun "$@";;
     "-c from multiprocessing.spawn "*) exec {folder}/pool_process "$2";;
 esac
