@@ -45,6 +45,8 @@ BEHIND = [
 
 INSIDE = "figures/first.svg"
 """A file of every output that is a folder."""
+FRAME = "00000.jpg"
+"""A file of every evaluation set."""
 
 
 def photos_config() -> dict[str, Any]:
@@ -80,6 +82,7 @@ def make_tree(folder: Path) -> Workplace:
         (place.folder / folder).mkdir(parents=True)
     for name in config["propagation"]["datasets"]:
         stand_in_set(place.folder / name, name)
+        (place.folder / name / FRAME).write_bytes(b"frame")
     for name in ("cats/1.jpg", "cats/2.jpg", "dogs/1.jpg"):
         (place.folder / "photos" / name).write_bytes(b"image")
     for outputs in outputs_of_jobs(place).values():

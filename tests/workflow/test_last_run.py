@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from cdgmae.cli import app
 from cdgmae.config import check_config
 from cdgmae.workflow.last_run import RECORD, changed_keys, read_last_run, remember_run
-from cdgmae.workflow.messages.reasons import short_reason
+from cdgmae.workflow.messages.reasons import PARAMS_CHANGED, short_reason
 from tests.propagation.drawn_clips import write_davis
 from tests.workflow.conftest import Workplace, environment, set_key, tiny_config
 from tests.workflow.test_partial_workflows import PARTS
@@ -62,7 +62,9 @@ def test_a_reason_names_the_parameters_that_are_no_settings() -> None:
         """'1f2e',0,'{"path":"a","seed":1}' now: '3c4d',1,'{"path":"b","seed":1}' """
     )
     params = {"settings": '{"path":"b","seed":1}', "images": "3c4d", "seed": 1, "work": "work/1"}
-    assert short_reason(reason, params) == "Changed: path: a -> b, images: 1f2e -> 3c4d, seed: 0 -> 1"
+    assert short_reason(reason, params) == "Changed: path: a -> b, seed: 0 -> 1"
+    of_images = f"{PARAMS_CHANGED}Union of exclusive params before and now across all output: before: '1f2e' now: '3c4d' "
+    assert short_reason(of_images, params) == "Changed: files below b were added, removed or replaced"
 
 
 def test_commands_go_by_the_last_run_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,9 @@ PARAMS_CHANGED = "Params have changed since last execution: "
 NO_FILE = re.compile(r"Updated input files: ; ")
 """What Snakemake says where every one of them is made by another job of the run, which it names next."""
 
+SOURCES = ("images", "clips")
+"""Parameters that stand for the files in a user's folder."""
+
 
 def short_reason(reason: str, params: Mapping[str, Any] | None = None) -> str:
     """A job's reason with the changed keys of its parameters, e.g. `Changed: sampling.num_views: 3 -> 4`.
@@ -50,9 +53,15 @@ def _changed(old: str, new: str, params: Mapping[str, Any]) -> list[str]:
         if value not in new_others:
             continue
         former = next((other for other in others if type(other) is type(value)), None)
-        if former is not None:
-            others.remove(former)
+        if former is None:
+            continue
+        others.remove(former)
+        if name not in SOURCES:
             lines.append(f"{name}: {shown_value(former)} -> {shown_value(value)}")
+        elif not any(line.startswith(("path: ", "root: ")) for line in lines):  # another folder has other files
+            settings = json.loads(params.get("settings", "{}"))
+            folder = params.get("root") or settings.get("path") or settings.get("root")
+            lines.append(f"files below {folder} were added, removed or replaced")
     return lines
 
 
