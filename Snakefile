@@ -41,7 +41,9 @@ export_environment(CONFIG)
 
 # A failed job is shown with the end of its log; one that would fail again is not tried again. What is damaged counts as lost. A run, also a
 # dry one, begins with what changed since the last.
-watch_run(workflow, force_damaged(workflow, CONFIG), lambda: changes_since_last_run(CONFIG))
+watch_run(
+    workflow, force_damaged(workflow, CONFIG), lambda: changes_since_last_run(CONFIG)
+)
 
 
 onstart:
