@@ -89,7 +89,7 @@ def test_commands_go_by_the_last_run_and_say_so(tmp_path: Path, monkeypatch: pyt
     shown, note = said("status")
     assert "0 of 3 jobs done" in shown
     assert note.startswith("configuration: mine.yaml (last run, 20")
-    assert "of 35 jobs done" in said("status", "--config", "config.yaml")[0]
+    assert "of 36 jobs done" in said("status", "--config", "config.yaml")[0]
     assert said("status", "--config", "config.yaml")[1] == ""
     assert said("config", "diff")[0].startswith("no key differs from mine.yaml (last run")
     (tmp_path / "mine.yaml").write_text("propagation: {datasets: {davis: {root: b}}, encoders: {floor: {pixels: 8}}}\n")
