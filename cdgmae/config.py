@@ -6,11 +6,12 @@ Import-light (pydantic and yaml only): the Snakefile calls `check_config` before
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from cdgmae import names
 from cdgmae.paper import PAPER_TABLES
@@ -20,7 +21,8 @@ from cdgmae.settings.demo import DemoSettings
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.pretrain import PretrainSettings, with_run_defaults
 from cdgmae.settings.propagation import PropagationSettings, with_kinds
-from cdgmae.settings.reading.messages import describe_problems, did_you_mean
+from cdgmae.settings.reading.all_problems import NO_SUCH_NAME, TakenOut, all_problems
+from cdgmae.settings.reading.messages import LISTED, did_you_mean
 from cdgmae.settings.reading.plain_values import check_plain, read_yaml
 from cdgmae.settings.report import ReportSettings
 from cdgmae.settings.runtime import RuntimeSettings
@@ -42,7 +44,7 @@ class ConfigError(ValueError):
     @classmethod
     def of(cls, origin: str, problems: Sequence[str]) -> Self:
         """The error of all problems of a file."""
-        return cls(f"{origin} cannot be run:\n" + "\n".join(f"  - {problem}" for problem in problems), problems)
+        return cls(f"{origin} cannot be run:{''.join(f'{LISTED}{problem}' for problem in problems)}", problems)
 
 
 class Config(Settings):
@@ -64,10 +66,11 @@ class Config(Settings):
     runtime: RuntimeSettings = Field(default=RuntimeSettings(), description="How jobs run on this machine.")
 
     @model_validator(mode="after")
-    def _sections_agree(self) -> Self:
+    def _sections_agree(self, info: ValidationInfo) -> Self:
+        taken = info.context or TakenOut()
         problems = [
-            *self._stage_problems(),
-            *self._reference_problems(),
+            *self._stage_problems(taken),
+            *self._reference_problems(taken),
             *self._source_problems(),
             *self._bag_problems(),
             *self._patch_problems(),
@@ -88,43 +91,38 @@ class Config(Settings):
         }  # fmt: skip
         return [stage for stage in names.STAGES if work[stage]]
 
-    def _stage_problems(self) -> Iterator[str]:
+    def _stage_problems(self, taken: TakenOut) -> Iterator[str]:
         """A configuration without work, or evaluation sets without anything to judge."""
-        if self.propagation.datasets and not self.propagation.encoders:
+        if self.propagation.datasets and not self.propagation.encoders and not taken.names("propagation.encoders"):
             yield "propagation.encoders is empty, so nothing can be measured: name one, or leave section propagation out"
-        elif self.stages == ["report"]:
+        elif self.stages == ["report"] and not taken.keys:
             yield (
                 "nothing to do: name at least shards.datasets, or propagation.datasets and propagation.encoders (`cdgmae config new` "
                 "writes a configuration for your folders)"
             )
 
-    def _references(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-        """(config key, name used there, what it must be one of) for every reference by name."""
-        datasets, sources, runs = self.shards.datasets, self.views.sources, self.pretrain.runs
+    def _references(self) -> Iterator[tuple[str, str, str]]:
+        """(config key, name used there, dotted key of the entries of which it must be one) for every reference by name."""
         for name, generator in self.views.generators.items():
             if generator.train is not None:
-                yield f"views.generators.{name}.train.dataset", generator.train.dataset, datasets
-        for name, source in sources.items():
-            yield f"views.sources.{name}.dataset", source.dataset, datasets
+                yield f"views.generators.{name}.train.dataset", generator.train.dataset, "shards.datasets"
+        for name, source in self.views.sources.items():
+            yield f"views.sources.{name}.dataset", source.dataset, "shards.datasets"
             if source.generator_name is not None:
-                yield f"views.sources.{name}.generator", source.generator_name, self.views.generators
+                yield f"views.sources.{name}.generator", source.generator_name, "views.generators"
         for source_name in self.consistency.sources:
-            yield "consistency.sources", source_name, sources
+            yield "consistency.sources", source_name, "views.sources"
         if self.consistency.crop_run is not None:
-            yield "consistency.crop_run", self.consistency.crop_run, runs
-        for name, run in runs.items():
-            yield f"pretrain.runs.{name}.source", run.source, sources
+            yield "consistency.crop_run", self.consistency.crop_run, "pretrain.runs"
+        for name, run in self.pretrain.runs.items():
+            yield f"pretrain.runs.{name}.source", run.source, "views.sources"
         for key, encoder in self.encoders():
             for field in ("run", "random_like"):
                 if getattr(encoder, field) is not None:
-                    yield f"{key}.{field}", getattr(encoder, field), runs
+                    yield f"{key}.{field}", getattr(encoder, field), "pretrain.runs"
         for table, rows in self.report.tables.items():
-            for row, filler in rows.items():
-                yield (
-                    f"report.tables.{table}.{row}",
-                    filler,
-                    sources if PAPER_TABLES[table].is_of_sources else self.propagation.encoders,
-                )
+            place = "views.sources" if PAPER_TABLES[table].is_of_sources else "propagation.encoders"
+            yield from ((f"report.tables.{table}.{row}", filler, place) for row, filler in rows.items())
 
     def draws(self, path: str) -> bool:
         """Whether `path` is part of the embedded demo data, which the workflow draws itself."""
@@ -163,10 +161,12 @@ class Config(Settings):
                         "report.tables needs; rename it"
                     )
 
-    def _reference_problems(self) -> Iterator[str]:
-        for key, name, allowed in self._references():
-            if name not in allowed:
-                yield f"{key} = {name!r}: no such name; allowed: {', '.join(allowed) or '(none configured)'}{did_you_mean(name, allowed)}"
+    def _reference_problems(self, taken: TakenOut) -> Iterator[str]:
+        for key, name, place in self._references():
+            section, entries = place.split(".")
+            allowed = [*getattr(getattr(self, section), entries), *taken.names(place)]
+            if name not in allowed and not taken.hides(place):
+                yield f"{key} = {name!r}: {NO_SUCH_NAME}; allowed: {', '.join(allowed) or '(none configured)'}{did_you_mean(name, allowed)}"
         for key, encoder in self.encoders():
             if encoder.run is not None and encoder.seed not in self.pretrain.seeds:
                 yield f"{key}.seed = {encoder.seed}: not trained; allowed: pretrain.seeds = {self.pretrain.seeds}"
@@ -303,13 +303,28 @@ def check_config(values: Mapping[str, Any], origin: str = "config.yaml") -> Conf
     """
     try:
         check_plain(values, origin)  # before anything walks them
-        given = {name: section for name, section in values.items() if section is not None}  # an overlay drops a section so
-        prepared = {"pretrain": with_run_defaults, "propagation": with_kinds}
-        return Config.from_plain(given | {name: fill(given[name]) for name, fill in prepared.items() if name in given})
-    except ValidationError as error:
-        raise ConfigError.of(origin, describe_problems(error, Config)) from None
     except ValueError as error:
         raise ConfigError.of(origin, [str(error)]) from None
+    given = {name: section for name, section in values.items() if section is not None}  # an overlay drops a section so
+    prepared = {"pretrain": with_run_defaults, "propagation": with_kinds}
+    filled = given | {name: fill(given[name]) for name, fill in prepared.items() if name in given}
+    try:
+        return Config.from_plain(filled)
+    except ValidationError as error:
+        problems = all_problems(filled, error, Config)
+        raise ConfigError.of(origin, sorted({_where_it_is_written(problem, given) for problem in problems})) from None
+
+
+def _where_it_is_written(problem: str, values: Mapping[str, Any]) -> str:
+    """A problem of a run's key that it has from `pretrain.defaults`, with that key."""
+    found = re.match(r"pretrain\.runs\.([^.]+)\.(\w+)", problem)
+    if (
+        found is None
+        or found[2] not in (values["pretrain"].get("defaults") or {})
+        or found[2] in (values["pretrain"]["runs"][found[1]] or {})
+    ):
+        return problem
+    return f"pretrain.defaults.{found[2]}{problem[found.end() :]}"
 
 
 def load_config(path: Path, *overlays: Path) -> Config:

@@ -27,6 +27,19 @@ IMAGE_EXTENSIONS = frozenset(
 )
 """File endings that count as images, in lower case; compared without regard to case."""
 
+FOREIGN_FOLDERS = frozenset(
+    {
+        "@eadir", "#recycle", "#snapshot", "$recycle.bin", "recycler", "system volume information", "__macosx", "lost+found",
+        "__pycache__",
+    }
+)  # fmt: skip
+"""Folders that storage servers and operating systems leave in data, in lower case: thumbnails, deleted files, settings."""
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a folder of this name is hidden, or belongs to a storage server or operating system and holds no data of the user."""
+    return name.startswith(".") or name.lower() in FOREIGN_FOLDERS
+
 
 def shard_names(num_shards: int) -> list[str]:
     """Shard names in order: zero-padded to five digits, `00000` first."""

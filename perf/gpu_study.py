@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from cdgmae.config import Config
 from cdgmae.settings.runtime import RuntimeSettings
 from perf.study.bundle import open_bundle, write_bundle
+from perf.study.data import lay_out
 from perf.study.jobs import study_jobs, summary_job
 from perf.study.results_table import write_results
 from perf.study.scale import draw_tiny_data, study_config
@@ -70,7 +71,8 @@ def prepare(options: argparse.Namespace) -> Config:
         draw_tiny_data(data)
     elif data.is_file():
         data = open_bundle(data, Path("data")).resolve()
-    config = study_config(file, data, on_gpu=options.device == "cuda", tiny=options.tiny)
+    lay_out(data, laid := Path("laid_out").resolve(), per_class=0)
+    config = study_config(file, laid, on_gpu=options.device == "cuda", tiny=options.tiny)
     identity, note = config.canonical_json(), Path("study.json")
     if note.is_file() and note.read_text(encoding="utf-8") != identity:
         raise SystemExit(f"{options.work} holds a study with other settings or data; give another --work, or delete it")

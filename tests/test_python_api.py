@@ -220,7 +220,7 @@ def small_model(**changed: Any) -> cdgmae.CrossViewMAE:
         (lambda: cdgmae.load_encoder(Path("none.pth")), "no such file"),
         (lambda: cdgmae.load_encoder(8), "encoder: found int; give a file, a timm name"),
         (lambda: cdgmae.load_encoder("pixels:x"), "behind the colon stands the side of a patch"),
-        (lambda: cdgmae.load_encoder("vit_gigantic"), "neither a file nor a timm model .*list_models"),
+        (lambda: cdgmae.load_encoder("vit_gigantic"), "is no file, and timm has no such model.*list_models"),
         (lambda: cdgmae.load_encoder("pixels:8", device="gpu"), "device 'gpu' cannot be used .*; give cpu, cuda or cuda:N"),
         (lambda: PIXELS.tokens(torch.zeros(3, 32, 32)), r"torch.float32 of shape \(3, 32, 32\); an encoder takes"),
         (lambda: PIXELS.tokens(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)), "torch.uint8 of shape .* an encoder takes"),

@@ -27,18 +27,36 @@ def plan_sample(settings: PretrainRunSettings, generator: np.random.Generator, b
     Raises:
         ValueError: if pretext video_pairs meets a clip of a single frame.
     """
+    if settings.crop_share:
+        return _plan_mixed(settings, generator, bag)
     if settings.pretext == "crops":
         place = _choose_target(settings, generator, len(bag.sizes))
         drawn = plan_crop_pair(settings, generator, bag.sizes[place], settings.image_size)
         return drawn._replace(images=[place] * len(drawn.images))
     if settings.pretext == "video_pairs":
         chosen = choose_frames(settings, generator, len(bag.sizes))
-    else:
-        chosen = choose_views(settings, generator, len(bag.sizes), bag.weights)
+        return _plan_views(settings, generator, chosen, [PixelBox(0, 0, *size) for size in bag.sizes])
+    return _plan_bag(settings, generator, bag)
+
+
+def _plan_bag(settings: PretrainRunSettings, generator: np.random.Generator, bag: Bag) -> SamplePlan:
+    """Target and anchors from the views of a bag."""
+    chosen = choose_views(settings, generator, len(bag.sizes), bag.weights)
     regions = [PixelBox(0, 0, *size) for size in bag.sizes]
     if settings.pretext == "cross_view" and settings.views_show == "central_square":
         regions[0] = central_square(bag.sizes[0])
     return _plan_views(settings, generator, chosen, regions)
+
+
+def _plan_mixed(settings: PretrainRunSettings, generator: np.random.Generator, bag: Bag) -> SamplePlan:
+    """Two crops of the real image in a share of the samples, else two views; both as two regions with nested parts, which one batch needs."""
+    whole = PixelBox(0, 0, settings.image_size, settings.image_size)
+    if generator.random() < settings.crop_share:
+        drawn = plan_crop_pair(settings, generator, bag.sizes[0], settings.image_size)
+        drawn = drawn._replace(images=[0, 0], regions=drawn.regions * (2 // len(drawn.regions)))
+    else:
+        drawn = _plan_bag(settings, generator, bag)
+    return drawn._replace(nested=drawn.nested or [whole, whole])
 
 
 def choose_views(

@@ -56,7 +56,7 @@ def blank_batch(settings: PretrainRunSettings, samples: int) -> dict[str, Tensor
         "target_noise": ((samples, patches), torch.float32),
         "dropout_seeds": ((samples,), torch.int64),
     }
-    if nested:
+    if nested or settings.crop_share:
         shapes["nested"] = ((samples, views, 4), torch.int32)
     if settings.anchor_masking_ratio > 0 and settings.num_anchors:
         shapes["anchor_noise"] = ((samples, settings.num_anchors, patches), torch.float32)

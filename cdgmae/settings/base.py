@@ -56,8 +56,8 @@ class Settings(BaseModel):
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:12]
 
     @classmethod
-    def from_plain(cls, values: Any) -> Self:
-        """Check plain YAML/JSON values.
+    def from_plain(cls, values: Any, context: Any = None) -> Self:
+        """Check plain YAML/JSON values, with a context for validators that look at one.
 
         Validation goes through JSON so that lists are accepted for fixed-length tuples while types stay strict.
 
@@ -66,7 +66,7 @@ class Settings(BaseModel):
             ValueError: if the values are more, or nested deeper, than settings can be, or a key is no text.
         """
         check_plain(values, "settings")
-        return cls.model_validate_json(json.dumps(values))
+        return cls.model_validate_json(json.dumps(values), context=context)
 
     @classmethod
     def checked(cls, values: Mapping[str, Any], origin: str) -> Self:

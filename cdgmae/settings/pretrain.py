@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cdgmae.settings.base import EachOnce, Name, Ratio, Seed, Settings
 from cdgmae.settings.crops import CropPairSettings, Fraction, ShownRegion, check_range
 from cdgmae.settings.encoder import ARCHITECTURES, VitSettings
 from cdgmae.settings.reading.expression_bounds import can_be
 from cdgmae.settings.reading.expressions import parse_expression
+from cdgmae.settings.reading.messages import did_you_mean
 
 SCORE_COLUMNS = ("gs", "ls", "nps", "nps_reverse")
 """Scores of a view against its real image that `view_filter` and `view_weight` may name; see stage `consistency`."""
@@ -50,6 +51,11 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
         default=None,
         description="Score to which a view's chance of being drawn is proportional, negative ones counting as 0; the real image weighs 1, "
         "its score against itself (`cross_view`). Paper: none, all views alike.",
+    )
+    crop_share: Ratio = Field(
+        default=0.0,
+        description="Share of the samples that show two crops of the real image, as pretext `crops` draws them, and not views of the bag: the "
+        "mixture of crops and views (`cross_view` with one anchor). Paper: 0.",
     )
     frame_gap: tuple[int, int] = Field(
         default=(4, 47),
@@ -115,9 +121,9 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
     )
 
     @classmethod
-    def from_plain(cls, values: Any) -> Self:
+    def from_plain(cls, values: Any, context: Any = None) -> Self:
         """As `Settings.from_plain`, with `architecture` spelled out."""
-        return super().from_plain(with_architecture_dimensions(values))
+        return super().from_plain(with_architecture_dimensions(values), context)
 
     @model_validator(mode="after")
     def _combination_fits(self) -> Self:
@@ -136,6 +142,11 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
             raise ValueError(f"pretext {self.pretext} has {expected} anchor(s), found num_anchors = {self.num_anchors}")
         if self.pretext == "cross_view" and self.num_anchors == 0:
             raise ValueError("pretext cross_view needs num_anchors >= 1; use pretext mae for none")
+        if self.crop_share and (self.pretext, self.num_anchors) != ("cross_view", 1):
+            raise ValueError(
+                f"crop_share = {self.crop_share} mixes crop pairs into pretext cross_view with num_anchors = 1, found {self.pretext} with "
+                f"{self.num_anchors}; set it to 0, or change those"
+            )
         check_range("crop_scale", self.crop_scale, shares=True)
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas = {list(self.betas)}: AdamW's momentum terms are from 0 to below 1, e.g. [0.9, 0.95]")
@@ -198,25 +209,30 @@ class PretrainSettings(Settings):
     defaults: dict[str, Any] = Field(default={}, description="Keys of a run that all runs share; a run's own keys win.")
     runs: dict[Name, PretrainRunSettings] = Field(default={}, description="Pre-training runs by name.")
 
+    @field_validator("defaults")
+    @classmethod
+    def _keys_of_a_run(cls, defaults: dict[str, Any]) -> dict[str, Any]:
+        allowed = list(PretrainRunSettings.model_fields)
+        if unknown := [f"{key!r}{did_you_mean(key, allowed)}" for key in defaults if key not in allowed]:
+            raise ValueError(f"unknown key(s) {', '.join(unknown)}; allowed: {', '.join(allowed)}")
+        return defaults
+
 
 def with_run_defaults(section: Any) -> Any:
-    """The plain section `pretrain` with its `defaults` filled into every run, so that a run's settings stand alone.
-
-    Raises:
-        ValueError: if `defaults` holds a key that no run has.
-    """
-    if not isinstance(section, dict) or not isinstance(section.get("runs"), dict):
+    """The plain section `pretrain` with its `defaults` filled into every run, so that a run's settings stand alone."""
+    defaults, runs = (section.get(name) for name in ("defaults", "runs")) if isinstance(section, dict) else (None, None)
+    if not isinstance(runs, dict):
         return section
-    defaults = section.get("defaults") or {}
-    unknown = sorted(set(defaults) - set(PretrainRunSettings.model_fields)) if isinstance(defaults, dict) else ["(not a mapping)"]
-    if unknown:
-        allowed = ", ".join(PretrainRunSettings.model_fields)
-        raise ValueError(f"pretrain.defaults has unknown key(s) {', '.join(map(str, unknown))}; allowed: {allowed}")
-    runs = {
-        name: with_architecture_dimensions({**defaults, **(run or {})}) if isinstance(run, dict | None) else run
-        for name, run in section["runs"].items()
+    shared = (
+        {key: value for key, value in defaults.items() if key in PretrainRunSettings.model_fields}
+        if isinstance(defaults, dict)
+        else {}
+    )
+    filled = {
+        name: with_architecture_dimensions({**shared, **(run or {})}) if isinstance(run, dict | None) else run
+        for name, run in runs.items()
     }
-    return {**section, "runs": runs}
+    return {**section, "runs": filled}
 
 
 def with_architecture_dimensions(run: Any) -> Any:

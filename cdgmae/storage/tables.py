@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,19 @@ def file_sha256(path: Path) -> str:
 
 
 def stats_digest(paths: Iterable[Path]) -> str:
-    """Digest of sizes and times of change, which stands for the content of users' files; a folder's time is that of its entries."""
+    """Digest of sizes and times of change, which stands for the content of users' files; a folder's time is that of its entries.
+
+    The mode counts where not everyone may read: a file that was unreadable, and no longer is, is another one.
+    """
     digest = hashlib.sha256()
     for path in paths:
         try:
-            found: object = (path.stat().st_size, path.stat().st_mtime_ns)
+            status = path.stat()
         except OSError as error:  # what cannot be read has a reason in the result
-            found = error.errno
+            found: object = error.errno
+        else:
+            private = () if status.st_mode & stat.S_IROTH else (status.st_mode,)
+            found = (status.st_size, status.st_mtime_ns, *private)
         digest.update(f"{path.name} {found}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 

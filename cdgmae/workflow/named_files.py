@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ from cdgmae import names
 from cdgmae.config import Config, ConfigError, check_config, read_files
 from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS, kinds_laid_out_as
 from cdgmae.settings.demo import DemoSettings
-from cdgmae.settings.encoder import LOCAL_PREFIX
-from cdgmae.settings.reading.messages import did_you_mean
+from cdgmae.settings.encoder import HUB_PREFIXES, LOCAL_PREFIX
 from cdgmae.settings.reading.plain_values import check_plain, read_yaml
 from cdgmae.settings.shards import DatasetSettings
 
@@ -22,44 +22,62 @@ FREE_KEYS = ("arguments",)
 """Below these nothing is a path of the configuration's."""
 
 
-def check_run(values: Mapping[str, Any], origin: str, files: Sequence[str | Path] = ()) -> Config:
+def check_run(values: Mapping[str, Any], origin: str, files: Sequence[str | Path] = (), others: Sequence[str] = ()) -> Config:
     """Check a configuration and the files and folders that it names, before any job runs.
 
     Args:
         values: Plain values, as `check_config` takes them.
         origin: The file names to blame.
         files: YAML files behind the values, if something else than `read_yaml` read them: keys that stand there twice are refused.
+        others: Problems that were found besides.
 
     Raises:
         ConfigError: one message with every problem of keys, paths, data folders and numbers of shards.
     """
+    problems = list(others)
     for file in files:
         if Path(file).suffix in (".yaml", ".yml"):
             try:
                 read_yaml(Path(file))
             except ValueError as error:
-                raise ConfigError(str(error)) from None
-    try:
-        check_plain(values, origin)  # before anything walks them
-    except ValueError as error:
-        raise ConfigError.of(origin, [str(error)]) from None
-    problems = file_problems(values)
+                problems.append(str(error))
     try:
         config = check_config(values, origin)
     except ConfigError as error:
-        raise ConfigError.of(origin, [*error.problems, *problems]) from None
+        problems = [*error.problems, *problems]
+    try:
+        check_plain(values, origin)  # before anything walks them
+    except ValueError:  # said by check_config
+        pass
+    else:
+        problems += file_problems(values)
     if problems:
         raise ConfigError.of(origin, problems)
     return config
 
 
-def load_run(*files: Path) -> Config:
+def load_run(*files: Path, others: Callable[[Mapping[str, Any]], Sequence[str]] = lambda values: ()) -> Config:
     """Read YAML files, laid over each other, and check them with what they name.
+
+    Args:
+        files: The files.
+        others: Finds further problems of the plain values.
 
     Raises:
         ConfigError: as `read_files` and `check_run`.
     """
-    return check_run(read_files(*files), ", ".join(map(str, files)))
+    values = read_files(*files)
+    return check_run(values, ", ".join(map(str, files)), others=others(values))
+
+
+def timm_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, bool]]:
+    """(dotted key, name, whether its published weights are wanted) of every timm model that plain values name and that timm itself lists."""
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and name not in FREE_KEYS and key != "report":  # whose tables name encoders
+            yield from timm_names(value, f"{key}.")
+        elif isinstance(value, str) and name in ("timm", "random") and not value.startswith(HUB_PREFIXES):
+            yield key, value, name == "timm" and "checkpoint" not in values
 
 
 def file_problems(values: Mapping[str, Any]) -> list[str]:
@@ -76,7 +94,7 @@ def file_problems(values: Mapping[str, Any]) -> list[str]:
         if _is_odd(path)
     ]
     problems += [
-        f"{key} = {path!r}: does not exist{_neighbour(path)}; correct it, or make the data available there (relative paths start at the folder in "
+        f"{key} = {path!r}: does not exist{like_named(path)}; correct it, or make the data available there (relative paths start at the folder in "
         "which snakemake runs)"
         for key, path in there.items()
         if not _is_odd(path) and not os.path.exists(path)
@@ -102,13 +120,17 @@ def _paths(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
             yield key, value.removeprefix(LOCAL_PREFIX)
 
 
-def _neighbour(path: str) -> str:
-    """What lies beside a path that is not there and is named almost alike, as a question in brackets, or nothing."""
-    parent = Path(path).parent
+def like_named(path: str) -> str:
+    """The path with its first part that is not there named as something beside it, if that is close and there; a question in brackets, or nothing."""
+    parts = Path(path).parts
+    missing = next(number for number in range(len(parts)) if not os.path.exists(os.path.join(*parts[: number + 1])))
     try:
-        return did_you_mean(path, [str(parent / name) for name in os.listdir(parent)])
+        beside = os.listdir(os.path.join("", *parts[:missing]) or ".")
     except OSError:
         return ""
+    close = difflib.get_close_matches(parts[missing], beside, n=1, cutoff=0.7)
+    meant = [os.path.join(*parts[:missing], name, *parts[missing + 1 :]) for name in close]
+    return "".join(f" (did you mean {found!r}?)" for found in meant if os.path.exists(found))
 
 
 def _is_odd(path: str) -> bool:

@@ -6,7 +6,7 @@ from cdgmae import names
 from cdgmae.config import Config, ConfigError
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.protocol import ProtocolSettings
-from cdgmae.workflow import encoders
+from cdgmae.workflow import encoders, source_state
 
 
 def protocol(config: Config, evaluation_set: str) -> ProtocolSettings:
@@ -18,6 +18,17 @@ def protocol(config: Config, evaluation_set: str) -> ProtocolSettings:
 def source_root(config: Config, evaluation_set: str) -> str:
     """The user's folder of an evaluation set."""
     return config.propagation.datasets[evaluation_set].root
+
+
+def source_digest(config: Config, evaluation_set: str) -> str:
+    """What tells the files of the user's folder from those that lay there before; the demo's are made by the workflow itself."""
+    root = source_root(config, evaluation_set)
+    return "" if encoders.demo_inputs(config, root) else source_state.source_state(root, "mtime")
+
+
+def clips_digest(config: Config, evaluation_set: str) -> str:
+    """The same for who reads that folder; of a prepared copy, which is an input, nothing."""
+    return "" if config.propagation.datasets[evaluation_set].reads_prepared_copy else source_digest(config, evaluation_set)
 
 
 def kind(config: Config, evaluation_set: str) -> str:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from cdgmae import names
 from cdgmae.config import Config
-from cdgmae.storage.tables import read_table
 from cdgmae.workflow import consistency, pretrain, propagation, shards, views
+from perf.study.choice import GUIDED, consistent_run, nearest_scale, score_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +93,27 @@ def _view_jobs(config: Config, source: str) -> Iterator[Job]:
     for shard in shards.shard_names(config, views.dataset_of(config, source)):
         tar, index = f"{names.views_dir(source)}/{shard}.tar", f"{names.views_dir(source)}/{shard}.parquet"
         real = views.real_files(config, source, shard)
-        yield _job(
-            f"make_views {source} {shard}", 3, [*real, *views.view_inputs(config, source)], [tar, index],
+        inputs = [*real, *views.view_inputs(config, source)]
+        job = _job(
+            f"make_views {source} {shard}", 3, inputs, [tar, index],
             "views", "make", "--settings", views.view_settings(config, source), "--seed", config.seed, "--shard", real[0],
             *shlex.split(views.view_input_flags(config, source)), "--output", tar, "--work", f"work/views/make/{source}/{shard}",
             "--batch-size", views.view_batch_size(config, source), "--max-bad-fraction", views.max_bad_views(config, source),
         )  # fmt: skip
+        yield _at_nearest_scale(config, job) if source == GUIDED else job
+
+
+def _at_nearest_scale(config: Config, job: Job) -> Job:
+    """The job with the guidance scale that the scores choose, once they are there."""
+
+    def arguments() -> list[str]:
+        words = job.arguments()
+        place = words.index("--settings") + 1
+        settings = json.loads(words[place]) | {"guidance_scale": nearest_scale(config)}
+        words[place] = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+        return words
+
+    return replace(job, inputs=[*job.inputs, *map(str, score_files(config))], arguments=arguments)
 
 
 def _embedding_jobs(config: Config, source: str) -> Iterator[Job]:
@@ -153,9 +166,7 @@ def _pretraining(config: Config, run: str, seed: int) -> Job:
     scores = pretrain.run_scores(config, run)
 
     def arguments() -> list[str]:
-        chosen = settings
-        if settings.view_filter is not None:
-            chosen = settings.model_copy(update={"view_filter": f"nps >= {median_nps(scores)!r}"})
+        chosen = settings if settings.view_filter is None else consistent_run(settings, list(map(Path, scores)))
         words = [
             "pretrain", "run", "--settings", chosen.canonical_json(), "--seed", pretrain.run_seed(config, str(seed)),
             "--shards", pretrain.run_shards_folder(config, run), *shlex.split(pretrain.run_views_flag(config, run)),
@@ -166,12 +177,6 @@ def _pretraining(config: Config, run: str, seed: int) -> Job:
 
     inputs = [pretrain.run_summary(config, run), *pretrain.run_images(config, run), *pretrain.run_views(config, run), *scores]
     return Job(f"pretrain_encoder {run} {seed}", 4, inputs, [names.encoder_file(run, seed)], arguments)
-
-
-def median_nps(tables: list[str]) -> float:
-    """The median nearest-patch similarity of scored views: a limit that keeps half of them, whatever the scoring encoder's scale."""
-    scores = np.concatenate([read_table(Path(path), ["nps"]).column("nps").drop_null().to_numpy() for path in tables])
-    return round(float(np.median(scores)), 4)
 
 
 def _propagation(config: Config, encoder: str, evaluation_set: str) -> Job:

@@ -34,6 +34,7 @@ QUESTIONS = {
     "Does training help at all?": [("crops", "untrained"), ("s_ldm", "untrained"), ("mae", "untrained")],
     "Do views help that were chosen by their consistency?": [("consistent", "s_ldm"), ("weighted", "s_ldm")],
     "Does a guidance scale help that was chosen by distance to video?": [("guided", "s_ldm")],
+    "Do crops and views together teach more than either?": [("mixed", "s_ldm"), ("mixed", "crops")],
     "Which view should be the target?": [("s_ldm", "target_real"), ("s_ldm", "target_generated")],
     "Do three anchors teach more than one?": [("s_ldm_a3", "s_ldm")],
 }

@@ -19,7 +19,7 @@ def study_config(file: Path, data: Path, *, on_gpu: bool, tiny: bool) -> Config:
 
     Args:
         file: `workflow/experiments/small_study.yaml` or one like it.
-        data: Folder with `images/`, `DAVIS/` and `JHMDB/`.
+        data: Folder with `images/`, `guidance/`, `DAVIS/` and `JHMDB/`, as `lay_out` makes it.
         on_gpu: More epochs and larger batches, fewer steps of the generator.
         tiny: Toy sizes instead, one seed; the numbers then mean nothing.
 
@@ -28,7 +28,8 @@ def study_config(file: Path, data: Path, *, on_gpu: bool, tiny: bool) -> Config:
     """
     values: dict[str, Any] = read_yaml(file)
     datasets, sets = values["shards"]["datasets"], values["propagation"]["datasets"]
-    datasets["imagenet"]["path"], datasets["clips"]["path"] = str(data / "images"), str(data / "DAVIS/JPEGImages/480p")
+    for name, folder in (("imagenet", "images"), ("guidance", "guidance"), ("clips", "DAVIS/JPEGImages/480p")):
+        datasets[name]["path"] = str(data / folder)
     for protocol in sets.values():
         protocol["root"] = str(data / protocol["kind"].upper())
     if tiny:
@@ -45,7 +46,9 @@ def _enlarge(values: dict[str, Any]) -> None:
             settings["epochs"] *= GPU_EPOCHS
     defaults["effective_batch_size"] *= 2
     values["views"]["generators"]["s_ldm"]["train"] |= {"batch_size": 256, "num_steps": 2500}
-    values["views"]["sources"]["s_ldm"]["sampling"]["batch_size"] = 1536
+    for source in values["views"]["sources"].values():
+        if source["kind"] == "s_ldm":
+            source["sampling"]["batch_size"] = 1536
     values["views"]["sources"]["knn"]["batch_size"] = 512
     values["consistency"]["batch_size"] = 512
 
@@ -72,7 +75,9 @@ def _shrink(values: dict[str, Any]) -> None:
     training |= {"num_steps": 2, "batch_size": 8, "warmup_steps": 1}
     training["unet"] |= {"block_out_channels": [16, 32], "attention_levels": [1], "num_heads": 1, "cross_attention_dim": 48}
     sources = values["views"]["sources"]
-    sources["s_ldm"]["sampling"] |= {"num_inference_steps": 2}
+    for source in sources.values():
+        if source["kind"] == "s_ldm":
+            source["sampling"] |= {"num_inference_steps": 2}
     sources["video"]["frame_gap"] = [1, 3]
 
 

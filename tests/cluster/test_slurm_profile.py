@@ -23,7 +23,9 @@ def test_resources_are_set_for_rules_that_exist() -> None:
 
 def test_every_gpu_rule_of_the_profile_hears_signals_and_the_rules_let_it() -> None:
     text = "".join(file.read_text() for file in (ROOT / "workflow/rules").glob("*.smk"))
-    assert text.count("        **ON_GPUS,") == text.count("        launched(") == len(PROFILE["set-resources"])
+    assert text.count("        **ON_GPUS,") == len(PROFILE["set-resources"])
+    own_commands = text.count("        launched(") + text.count("use rule make_views as")
+    assert text.count("        **ON_GPUS,") + text.count("        **ON_CPUS,") == own_commands
     for resources in PROFILE["set-resources"].values():
         assert resources["launcher"] == "srun"
         assert "--signal=USR1@600" in resources["slurm_extra"]

@@ -79,7 +79,7 @@ def test_unsafe_truncated_and_partial_files_are_refused(tmp_path: Path) -> None:
 def test_missing_file_and_unknown_name_say_what_to_do() -> None:
     with pytest.raises(ValueError, match="no such file; make it with `snakemake --cores all results/"):
         load_encoder(parse_encoder("results/none/encoder.safetensors"), device=CPU)
-    with pytest.raises(ValueError, match="neither a file nor a timm model"):
+    with pytest.raises(ValueError, match="is no file, and timm has no such model"):
         load_encoder(parse_encoder("vit_of_no_kind"), device=CPU)
 
 

@@ -168,3 +168,15 @@ def test_images_that_are_not_as_their_index_says_are_named(tmp_path: Path) -> No
     batches = BagBatches(open_bags(RUN, reals, views), RUN, seed=1)
     with pytest.raises(ValueError, match=r"\.tar, view \d has \d+ x \d+ pixels, its index says 40 x 48"):
         batches.batch(0, range(8))
+
+
+def test_a_batch_of_crops_and_views_shows_each_sample_as_a_run_of_its_kind_alone(store: Bags) -> None:
+    mixed = RUN.model_copy(update={"num_anchors": 1, "anchor_masking_ratio": 0.0, "crop_share": 0.5, "target_view": "real"})
+    batches = BagBatches(store, mixed, seed=1)
+    target, anchors = finish_views(batches.batch(0, range(8)), 32)
+    assert anchors is not None
+    for sample in range(8):
+        alone, anchor = finish_views(batches.batch(0, range(sample, sample + 1)), 32)
+        assert torch.equal(alone[0], target[sample])
+        assert anchor is not None
+        assert torch.equal(anchor[0], anchors[sample])

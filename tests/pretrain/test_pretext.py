@@ -183,3 +183,22 @@ def test_crop_strategies_say_which_crop_is_the_anchor() -> None:
         assert min(box.right - box.left for box in two.regions) > 50
     flips = {tuple(plan(crop_run("global_to_local"), seed, bag).flips) for seed in range(40)}
     assert len(flips) == 4
+
+
+@pytest.mark.parametrize("strategy", ["global_to_local", "random_views", "same_views"])
+def test_a_mixed_run_draws_crops_in_its_share_and_views_otherwise_in_one_form(strategy: str) -> None:
+    """Crops are those of the pretext of that name and views those of a run without crops, apart from the draw that chooses."""
+    mixed = crop_run(strategy).model_copy(update={"pretext": "cross_view", "crop_share": 0.25})
+    bag, whole, crops = bag_of((64, 64), (64, 64), (64, 64)), [(0, 0, 32, 32)] * 2, 0
+    for seed in range(400):
+        drawn, generator = plan(mixed, seed, bag), np.random.default_rng(seed)
+        of_crops = generator.random() < 0.25
+        run = crop_run(strategy) if of_crops else mixed.model_copy(update={"crop_share": 0.0})
+        alone = plan_sample(run, generator, bag)
+        assert (drawn.flips, drawn.nested) == (alone.flips, alone.nested or whole)
+        assert drawn.regions == alone.regions * (2 // len(alone.regions))
+        assert drawn.images == ([0, 0] if of_crops else alone.images)
+        crops += of_crops
+    assert 70 < crops < 130
+    with pytest.raises(ValueError, match="mixes crop pairs into"):
+        PretrainRunSettings(**SMALL, num_anchors=3, crop_share=0.25)

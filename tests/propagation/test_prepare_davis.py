@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from cdgmae.config import check_config
 from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS
 from cdgmae.propagation.benchmarks.davis import DavisProtocol
 from cdgmae.propagation.layouts.davis_layout import read_davis
-from cdgmae.propagation.layouts.prepare_davis import PREPARED_SIZE, prepare_davis
+from cdgmae.propagation.layouts.prepare_davis import PREPARED_SIZE, prepare_davis, resized_bytes
 from cdgmae.propagation.measures.masks import read_annotation
 from cdgmae.status.expected import expected_jobs
 from cdgmae.workflow import propagation
@@ -43,6 +44,21 @@ def test_frames_and_annotations_are_resized_by_nearest_neighbours(tmp_path: Path
     np.testing.assert_array_equal(ours.palette, theirs.palette)
     clips = read_davis(output)
     assert [(clip.name, clip.frame_size) for clip in clips] == [("one", (480, 880)), ("two", (480, 880))]
+
+
+def test_a_copy_follows_its_source(tmp_path: Path) -> None:
+    root, output = write_davis(tmp_path / "DAVIS", frames=4), tmp_path / "copy"
+    prepare_davis(root, output)
+    frames = root / "JPEGImages/480p/one"
+    (frames / "00003.jpg").unlink()
+    (root / "Annotations/480p/one/00003.png").unlink()
+    Image.open(root / "JPEGImages/480p/two/00000.jpg").rotate(180).save(frames / "00001.jpg")
+    os.utime(frames / "00001.jpg", (1, 1))  # an older file in the place of another one
+    assert prepare_davis(root, output)["written"] == 1
+    assert (output / "JPEGImages/480p/one/00001.jpg").read_bytes() == resized_bytes(frames / "00001.jpg", ".jpg")
+    assert [path.name for path in sorted(output.glob("*/480p/one/*"))] == [
+        f"0000{number}.{ending}" for ending in ("png", "jpg") for number in range(3)
+    ]
 
 
 def test_an_interrupted_copy_has_no_list_and_continues(tmp_path: Path) -> None:
@@ -113,6 +129,9 @@ def test_the_workflow_prepares_the_published_set_and_both_protocols_stand_side_b
     assert propagation.protocol(config, "davis").root == copy
     assert propagation.set_inputs(config, "davis") == [f"{copy}/ImageSets/2017/val.txt"]
     assert propagation.protocol(config, "native").root == propagation.source_root(config, "davis") == sets["davis"]["root"]
+    assert (
+        propagation.clips_digest(config, "davis") == propagation.source_digest(config, "native") == ""
+    )  # of a copy, of the demo
     assert propagation.source_inputs(config, "davis") == propagation.set_inputs(config, "native") != []
     jobs = [job for job in expected_jobs(config) if job.rule == "prepare_davis"]
     assert [(job.name, job.outputs) for job in jobs] == [("davis", (f"{copy}/ImageSets/2017/val.txt",))]

@@ -70,7 +70,7 @@ REFUSED = [
     ("pretrain.runs.cdg.view_weight", "sharpness", r"view_weight = 'sharpness': input should be 'gs', 'ls', 'nps' or 'nps_reverse'"),
     ("pretrain.runs.crops.view_filter", "nps > 0.5", r"view_filter chooses among generated views .* cross_view, found crops"),
     ("pretrain.runs.crops.target_view", "generated", r"source 'crops' has no generated views"),
-    ("pretrain.defaults.epoch", 5, r"defaults has unknown key\(s\) epoch"),
+    ("pretrain.defaults.epoch", 5, r"pretrain\.defaults: unknown key\(s\) 'epoch' \(did you mean 'epochs'\?\); allowed: "),
     ("pretrain.defaults.num_heads", 5, r"is not a multiple of num_heads = 5"),
     ("propagation.encoders.cdg", {"run": "cgd"}, r"propagation\.encoders\.cdg\.run = 'cgd': no such name"),
     ("propagation.encoders.cdg", {"run": "cdg", "seed": 3}, r"seed = 3: not trained; allowed: pretrain\.seeds = \[0\]"),
@@ -150,9 +150,7 @@ def test_dividing_by_zero_is_refused() -> None:
 def test_a_key_that_stands_twice_is_refused_wherever_it_stands(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text((ROOT / "config.yaml").read_text() + "\nseed: 3\n")
-    with pytest.raises(
-        ConfigError, match=r"my\.yaml is not valid YAML: key 'seed' stands twice in one mapping, first in line \d+; keep one"
-    ):
+    with pytest.raises(ConfigError, match=r"my\.yaml: key 'seed' stands twice in one mapping, in lines \d+ and \d+; keep one"):
         load_config(file)
     with pytest.raises(
         ConfigError, match="stands twice"
@@ -197,13 +195,69 @@ def test_a_folder_of_another_kind_one_level_off_or_empty_is_refused_and_the_righ
     assert "right" not in said
 
 
-def test_all_problems_are_told_at_once() -> None:
-    values = changed("views.sources.s_ldm.generator", "x")
-    values["pretrain"]["runs"]["cdg"]["source"] = "y"
-    values["consistency"]["sources"] = ["z"]
+def problems_of(values: dict[str, Any]) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
         check_config(values)
-    assert all(text in str(caught.value) for text in ("generator = 'x'", "source = 'y'", "sources = 'z'"))
+    return caught.value.problems
+
+
+def test_all_problems_of_keys_values_and_names_are_told_at_once() -> None:
+    values = changed("views.sources.s_ldm.generator", "x")
+    values["shards"]["datasets"]["demo"]["num_shard"] = 4
+    values["views"]["sources"]["crops"]["kind"] = "crop"
+    values["pretrain"]["defaults"]["epoch"] = 3
+    values["pretrain"]["runs"]["cdg"] |= {"num_anchors": 9, "epochs": "5"}
+    values["pretrain"]["runs"]["crops"]["source"] = "crosp"
+    values["consistency"] |= {"crop_run": "cropz", "sources": ["z"]}
+    values["propagation"]["encoders"]["cdg"] = {"run": "cgd", "sed": 1}
+    values["propagation"]["datasets"]["davis"]["input_size"] = [140, 192]
+    values["report"]["title"] = 5
+    begins = (
+        "consistency.crop_run = 'cropz': no such name", "consistency.sources = 'z': no such name; allowed: s_ldm, crops",
+        "pretrain.defaults: unknown key(s) 'epoch'", "pretrain.runs.cdg.epochs = '5': ", "pretrain.runs.cdg.num_anchors = 9, but",
+        "pretrain.runs.crops.source = 'crosp': no such name; allowed: s_ldm, crops (did", "propagation.datasets.davis.input_size = (140, 192)",
+        "propagation.encoders.cdg.run = 'cgd': no such name", "propagation.encoders.cdg.sed: unknown key; ", "propagation.encoders.cdg.seed = 1: not",
+        "report.title = 5: ", "shards.datasets.demo.num_shard: unknown key", "views.sources.crops.kind = 'crop': no such kind",
+        "views.sources.s_ldm.generator = 'x': no such name",
+    )  # fmt: skip
+    found = problems_of(values)
+    assert [begin for begin in begins if not any(problem.startswith(begin) for problem in found)] == []
+    assert len(found) == len(begins), found
+
+
+def test_what_only_follows_from_another_fault_is_not_told() -> None:
+    moved = copy.deepcopy(DEMO)
+    moved["sources"] = moved["views"].pop("sources")
+    assert [problem.partition(":")[0] for problem in problems_of(moved)] == ["sources"]
+    moved["views"]["sorces"] = moved.pop("sources")
+    moved["pretrain"]["runs"]["cdg"]["num_anchors"] = 9
+    assert [problem.partition(":")[0][:29] for problem in problems_of(moved)] == ["pretrain.runs.cdg.num_anchors", "views.sorces"]
+    assert len(problems_of(changed("pretrain.runs.crops.patch_size", "8"))) == 1
+    assert len(problems_of(changed("views.sources.s_ldm.sampling.num_views", "3"))) == 1
+    assert len(problems_of(changed("views.generators.s_ldm.train.image_size", 60))) == 1
+    assert len(problems_of(changed("shards", 5))) == 1
+    shared = changed("pretrain.defaults.weight_decay", "1e-2")
+    assert [problem.partition(" ")[0] for problem in problems_of(shared)] == ["pretrain.defaults.weight_decay"]
+
+
+def test_misspelt_timm_models_and_weights_are_told_with_the_other_problems(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    names = {
+        "wrong": "{timm: vit_smal_patch16_224.dino}", "tag": "{timm: vit_base_patch16_224.mea}", "floor": "{random: vit_smal_patch16_224}",
+        "right": "{timm: vit_base_patch16_224.mae}", "older": "{timm: vit_small_patch16_224_dino}",
+    }  # fmt: skip
+    encoders = "".join(f"    {name}: {encoder}\n" for name, encoder in names.items())
+    file.write_text(f"propagation:\n  datasets: {{davis: {{root: {tmp_path}/none}}}}\n  encoders:\n{encoders}")
+    said = CliRunner().invoke(app, ["config", "check", "--config", str(file)]).exception
+    assert isinstance(said, ConfigError)
+    for text in (
+        r"wrong\.timm = .*no such model \(did you mean 'vit_small_patch16_224' or ",
+        r"tag\.timm = .*no such weights of vit_base_patch16_224; published are .*mae, .*\(did you mean 'mae'\?\)",
+        r"floor\.random = .*no such model \(did you mean 'vit_small_patch16_224' or ",
+        r"davis\.root = '.*/none': does not exist; correct",
+    ):
+        assert any(re.search(text, problem) for problem in said.problems), text
+    assert not [problem for problem in said.problems if re.match(r"propagation\.encoders\.(right|older)", problem)]
 
 
 def test_sections_may_be_left_out_or_empty_but_not_all_of_them() -> None:
@@ -322,6 +376,21 @@ def test_markup_in_a_path_is_printed_as_it_is(tmp_path: Path, monkeypatch: pytes
     path.write_text("shards: {datasets: {mine: {path: '[bold]none'}}}\n")
     with pytest.raises(ConfigError, match=r"'\[bold\]none'"):
         CliRunner().invoke(app, ["config", "check", "--config", str(path)], catch_exceptions=False)
+
+
+def test_a_path_that_is_not_there_is_offered_what_lies_there_under_a_like_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data/imagenet/train").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for written, offered in (
+        (f"{tmp_path}/data/imagnet/train", f"{tmp_path}/data/imagenet/train"), ("data/imagenet/trian", "data/imagenet/train"),
+        ("dat/imagenet", "data/imagenet"), ("data/imagnet/val", None), ("data/photos", None), ("/photos", None),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as caught:
+            check_run(changed("shards.datasets.demo.path", written), "config.yaml")
+        said = next(problem for problem in caught.value.problems if problem.startswith("shards.datasets.demo.path"))
+        assert re.findall(r"did you mean '(.*?)'", said) == ([offered] if offered else []), said
 
 
 def test_demo_paths_need_not_exist_before_they_are_drawn() -> None:

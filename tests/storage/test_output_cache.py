@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from PIL import Image
 
+from cdgmae.settings.shards import DatasetSettings
+from cdgmae.shards.manifest import write_manifest
 from cdgmae.storage.files.output_cache import RECORD, OutputCache, identity_of
-from cdgmae.storage.tables import stats_digest, write_table
+from cdgmae.storage.tables import read_table, stats_digest, write_table
 from tests.generators.conftest import KEYS, write_shard
 
 
@@ -249,4 +252,28 @@ def test_a_changed_file_has_other_stats(tmp_path: Path) -> None:
         file.write_bytes(data)
         digests.append(stats_digest([file]))
     os.utime(file, (1, 1))
-    assert len({*digests, stats_digest([file])}) == 4
+    digests.append(stats_digest([file]))
+    for mode in (0o600, 0o444):
+        file.chmod(mode)
+        digests.append(stats_digest([file]))
+    assert len(set(digests)) == 5
+    assert digests[3] == digests[5]  # may be read by everyone
+
+
+def test_a_packed_shard_depends_on_its_manifest_and_its_own_images_alone(tmp_path: Path) -> None:
+    for name in "abcd":
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    manifest, settings = tmp_path / "packed/manifest.parquet", DatasetSettings(path=str(tmp_path), num_shards=2)
+    write_manifest(settings, 0, manifest)
+    command = ["cdgmae", "shards", "write", "--settings", settings.canonical_json(), "--manifest", str(manifest)]
+
+    def identities() -> list[str]:
+        return [identity_of([*command, "--output", f"packed/{shard}.tar"]) for shard in ("00000", "00001")]
+
+    before = identities()
+    table = read_table(manifest, ["source_path", "shard"]).to_pylist()
+    os.utime(tmp_path / next(row["source_path"] for row in table if row["shard"] == 1), (1, 1))
+    touched = identities()
+    assert (touched[0] == before[0], touched[1] == before[1]) == (True, False)
+    write_manifest(settings, 1, manifest)
+    assert not set(identities()) & {*before, *touched}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tarfile
 import time
@@ -39,6 +40,7 @@ def test_every_encoder_and_source_is_in_the_table_and_a_second_call_has_nothing_
         assert f"\n| {source} | " in page.split("GS | LS | NPS")[1]
     assert "the paper's: video > s_ldm > knn > random" in page
     assert "left out" not in page
+    assert re.search(r"chosen for `guided`: [1246]\.", page)
 
     again = run_script(work, output, "--seconds", "800")
     assert again.returncode == 0, again.stdout[-4000:]
@@ -51,10 +53,10 @@ def test_every_encoder_and_source_is_in_the_table_and_a_second_call_has_nothing_
 
 
 def test_jobs_past_the_deadline_are_left_out_and_those_done_are_not_repeated(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    laid_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    jobs = [job for job in study_jobs(study_config(CONFIG, data, on_gpu=False, tiny=True)) if job.name.startswith("write_")]
+    jobs = [job for job in study_jobs(study_config(CONFIG, laid_out, on_gpu=False, tiny=True)) if job.name.startswith("write_")]
     late = run_jobs(jobs, 2, time.monotonic() - 1, lambda line: None)
     assert late.left_out == [job.name for job in jobs]
 
@@ -74,7 +76,7 @@ def test_a_failure_is_shown_and_what_waits_for_it_is_left_out(
         job for job in study_jobs(study_config(CONFIG, data / "gone", on_gpu=False, tiny=True)) if job.name.startswith("write_")
     ]
     outcome = run_jobs(jobs, 2, time.monotonic() + 300, lambda line: None)
-    assert set(outcome.failed) == {"write_manifest imagenet", "write_manifest clips"}
+    assert set(outcome.failed) == {"write_manifest imagenet", "write_manifest guidance", "write_manifest clips"}
     assert all("does not exist" in log for log in outcome.failed.values())
     assert all(name.startswith("write_shard") for name in outcome.left_out)
 

@@ -20,7 +20,7 @@ from tests.workflow.conftest import Workplace, tiny_config
 from tests.workflow.planning import outputs_of_jobs, planned, stand_in_set
 
 BEHIND = [
-    (r"write_manifest photos", [r"write_shard photos \d+", r"summarise_shards photos"]),
+    (r"write_manifest photos", [r"list_left_out photos", r"write_shard photos \d+", r"summarise_shards photos"]),
     (r"write_shard photos (\d+)", [
         r"summarise_shards photos", r"(make|gather)_views \w+ \1", r"embed_images near \1", r"score_views \w+ \1",
         r"train_generator s_ldm",
@@ -45,6 +45,8 @@ BEHIND = [
 
 INSIDE = "figures/first.svg"
 """A file of every output that is a folder."""
+FRAME = "00000.jpg"
+"""A file of every evaluation set."""
 
 
 def photos_config() -> dict[str, Any]:
@@ -80,6 +82,7 @@ def make_tree(folder: Path) -> Workplace:
         (place.folder / folder).mkdir(parents=True)
     for name in config["propagation"]["datasets"]:
         stand_in_set(place.folder / name, name)
+        (place.folder / name / FRAME).write_bytes(b"frame")
     for name in ("cats/1.jpg", "cats/2.jpg", "dogs/1.jpg"):
         (place.folder / "photos" / name).write_bytes(b"image")
     for outputs in outputs_of_jobs(place).values():
@@ -141,7 +144,7 @@ def set_aside(path: Path) -> Iterator[None]:
 
 
 STAGES = {
-    "shards": ["write_manifest", "write_shard", "summarise_shards"],
+    "shards": ["write_manifest", "list_left_out", "write_shard", "summarise_shards"],
     "views": ["train_generator", "make_views", "gather_views", "embed_images", "index_embeddings"],
     "consistency": ["score_views", "summarise_consistency"],
     "pretrain": ["pretrain_encoder"],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from cdgmae.demo.draw import draw_demo
 from cdgmae.settings.demo import DemoSettings
 from tests.workflow.conftest import ROOT, Workplace, set_key, tiny_config
-from tests.workflow.finished_tree import INSIDE, STAGES, configured, like, photos_config, set_aside, with_what_follows
+from tests.workflow.finished_tree import FRAME, INSIDE, STAGES, configured, like, photos_config, set_aside, with_what_follows
 from tests.workflow.planning import planned
 from tests.workflow.test_plans_of_changes import CHANGES
 from tests.workflow.what_reruns import Row, page
@@ -92,33 +93,43 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     config = tiny_config()
     place.write_config(config)
     draw_demo(DemoSettings.checked(config["demo"] | {"directory": str(place.folder / "data/demo")}, "test"), config["seed"])
-    for name in ("manifest.parquet", "left_out.csv"):
-        (place.folder / "results/shards/demo").mkdir(parents=True, exist_ok=True)
-        (place.folder / "results/shards/demo" / name).touch()
+    (place.folder / "results/shards/demo").mkdir(parents=True)
+    (place.folder / "results/shards/demo/manifest.parquet").touch()
     done = place.run("results/shards/demo/manifest.parquet", "--touch", "--forceall", "--quiet", "all")
     assert done.returncode == 0, done.stderr[-3000:]
     return place
 
 
-@pytest.mark.parametrize("change", ["added", "removed", "replaced", "touched", "hidden"])
-def test_the_manifest_notices_what_happens_to_the_images(tree: Workplace, jobs: dict[str, list[str]], change: str) -> None:
-    image = tree.folder / "photos/cats/1.jpg"
-    before = image.stat()
+def planned_after(tree: Workplace, file: Path, change: str) -> set[str]:
+    """What is planned once something happened to a user's file, or beside it; the file is then as it was."""
+    before, bytes_before = file.stat(), file.read_bytes()
     if change == "removed":
-        with set_aside(image):
-            found = planned(tree)
-    elif change in ("added", "hidden"):
-        new = image.with_name("3.jpg" if change == "added" else ".3.jpg")
+        with set_aside(file):
+            return planned(tree)
+    if change in ("added", "hidden"):
+        new = file.with_name("3.jpg" if change == "added" else ".3.jpg")
         new.touch()
         found = planned(tree)
         new.unlink()
-    else:
-        image.write_bytes(b"IMAGE" if change == "replaced" else b"image")  # of equal size
-        found = planned(tree)
-        image.write_bytes(b"image")
-        os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
-    expected = set() if change == "hidden" else with_what_follows({"write_manifest photos"}, jobs)
-    assert found == expected
+        return found
+    file.write_bytes(bytes_before.upper() if change == "replaced" else bytes_before)  # of equal size
+    found = planned(tree)
+    file.write_bytes(bytes_before)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return found
+
+
+USERS_FILES = {"photos/cats/1.jpg": r"write_manifest photos"} | {
+    f"{name}/{FRAME}": rf"propagate_labels \w+ {name}" for name in ("davis", "vip", "jhmdb")
+}
+"""A file of each folder of the user's, and the jobs that read that folder."""
+
+
+@pytest.mark.parametrize("file", USERS_FILES)
+@pytest.mark.parametrize("change", ["added", "removed", "replaced", "touched", "hidden"])
+def test_what_happens_to_the_user_s_files_is_noticed(tree: Workplace, jobs: dict[str, list[str]], file: str, change: str) -> None:
+    readers = like(jobs, USERS_FILES[file]) if change != "hidden" else set()
+    assert planned_after(tree, tree.folder / file, change) == with_what_follows(readers, jobs)
     assert planned(tree) == set()
 
 
@@ -157,15 +168,20 @@ def test_a_run_that_must_be_trained_waits_for_its_lost_shard_whatever_the_target
         assert planned(tree, target) >= {"write_shard photos 00001", "summarise_shards photos", "pretrain_encoder cdg 0"}
 
 
-IMAGES = ["added", "removed", "replaced", "written again"]
-"""What may happen to an image of the user's; each plans what a lost manifest does."""
+HAPPENINGS = ["added", "removed", "replaced", "written again"]
+"""What may happen to a file of the user's; each plans the jobs that read its folder."""
 
 
 def test_the_page_on_what_reruns_says_what_these_tests_hold(jobs: dict[str, list[str]], request: pytest.FixtureRequest) -> None:
     stage_of = {rule: "report" if stage == "tables" else stage for stage, rules in STAGES.items() for rule in rules}
-    manifest = with_what_follows({"write_manifest photos"}, jobs)
-    rows = [Row("shards", f"an image is {change}", manifest) for change in IMAGES]
+    files = {
+        "shards": ("an image", r"write_manifest photos"),
+        "propagation": ("a file of set `davis`", r"propagate_labels \w+ davis"),
+    }
+    rows = []
     for stage in dict.fromkeys(stage_of.values()):
+        what, readers = files.get(stage, ("", ""))
+        rows += [Row(stage, f"{what} is {change}", with_what_follows(like(jobs, readers), jobs)) for change in HAPPENINGS if what]
         rows += [
             Row(stage, f"`{output}` is lost", with_what_follows({job}, jobs))
             for job, outputs in jobs.items()

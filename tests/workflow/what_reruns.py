@@ -9,9 +9,9 @@ from typing import NamedTuple
 HEAD = """\
 # What is made again
 
-What the next `snakemake` makes again when a result is lost, a key of the configuration is changed, or the images of a data set are others:
-exactly that and what must follow. Every row is asked of Snakemake itself by `tests/workflow/test_plans.py`, which also wrote this page
-(`pytest tests/workflow/test_plans.py --write-pages`).
+What the next `snakemake` makes again when a result is lost, a key of the configuration is changed, or the files of a data set or an
+evaluation set are others: exactly that and what must follow. Every row is asked of Snakemake itself by `tests/workflow/test_plans.py`, which
+also wrote this page (`pytest tests/workflow/test_plans.py --write-pages`).
 
 The example has a data set `photos` of two shards; the sources `s_ldm` (drawn by a generator that is trained here), `near` (kind `knn`) and
 `far` (kind `random`), all of them scored; the runs `conditioning` (whose encoder the generator and the scores use), `crops`, `cdg` (on `s_ldm`)

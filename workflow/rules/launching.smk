@@ -2,6 +2,7 @@ import functools
 import inspect
 
 from cdgmae.settings.base import Settings
+from cdgmae.workflow.messages.unknown_names import unknown_name
 
 
 def of(function):
@@ -10,16 +11,21 @@ def of(function):
     wanted = list(inspect.signature(function).parameters)[1:]
 
     def value(*arguments):
-        found = function(CONFIG, *arguments)
+        try:
+            found = function(CONFIG, *arguments)
+        except KeyError as error:
+            raise unknown_name(CONFIG, dict(zip(wanted, arguments))) or error from None
         return found.canonical_json() if isinstance(found, Settings) else found
 
     known = value if "shard" in wanted else functools.cache(value)
     return lambda wildcards: known(*(wildcards[name] for name in wanted))
 
 
-# How jobs on a GPU start their command: here as it is, on a cluster as the profile says (workflow/profiles/slurm). Resources, not params:
-# where a job runs reruns nothing. That `mpi` is there, if only empty, leaves starting processes to the command itself.
-ON_GPUS = {"mpi": "", "nodes": 1, "tasks_per_node": 1, "launcher": "none"}
+# How jobs whose outputs are kept start their command. Those on a GPU: here as it is, on a cluster as the profile says
+# (workflow/profiles/slurm). Resources, not params: where a job runs reruns nothing. That `mpi` is there, if only empty, leaves
+# starting processes to the command itself.
+ON_CPUS = {"nodes": 1, "tasks_per_node": 1, "launcher": "none"}
+ON_GPUS = {"mpi": "", **ON_CPUS}
 
 
 def launched(command):

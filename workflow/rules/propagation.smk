@@ -20,6 +20,7 @@ rule prepare_davis:
         runtime=60,
     params:
         root=of(propagation.source_root),
+        clips=of(propagation.source_digest),
         target="results/evaluation_sets/{evaluation_set}",
     message:
         "Prepare {wildcards.evaluation_set} as published"
@@ -55,6 +56,7 @@ rule propagate_labels:
         runtime=480,
     params:
         settings=of(propagation.protocol),
+        clips=of(propagation.clips_digest),
         encoder=of(propagation.loadable_encoder),
         kind=of(propagation.kind),
         seed=of(propagation.seed_option),

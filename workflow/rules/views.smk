@@ -102,9 +102,7 @@ use rule make_views as gather_views with:
     wildcard_constraints:
         source=views.sources_on_gpu(CONFIG, False),
     resources:
-        launcher="none",
-        nodes=1,
-        tasks_per_node=1,
+        **ON_CPUS,
         mem_mb=16000,
         runtime=240,
         batch_size=1,
@@ -164,6 +162,7 @@ rule index_embeddings:
         "../../envs/cdgmae.yaml"
     threads: CONFIG.runtime.threads
     resources:
+        **ON_CPUS,
         mem_mb=32000,
         runtime=240,
     params:
@@ -173,13 +172,15 @@ rule index_embeddings:
     message:
         "Index the embeddings of {wildcards.source}"
     shell:
-        "cdgmae views index"
-        " --settings {params.settings:q}"
-        " --seed {params.seed}"
-        " --embeddings {params.embeddings:q}"
-        " --output {output:q}"
-        " --threads {threads}"
-        " > {log} 2>&1"
+        launched(
+            "cdgmae views index"
+            " --settings {params.settings:q}"
+            " --seed {params.seed}"
+            " --embeddings {params.embeddings:q}"
+            " --output {output:q}"
+            " --threads {threads}"
+            " > {log} 2>&1"
+        )
 
 
 rule views:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,11 +72,11 @@ def new(
 def check(
     config: ConfigOption = None,
 ) -> None:
-    """Check a configuration and the files and folders that it names, without running anything: every problem is listed at once."""
+    """Check a configuration, and the files, folders and timm models that it names, without running anything: every problem is listed at once."""
     from cdgmae.workflow.named_files import load_run
 
     files = chosen_files(config)
-    checked = load_run(*files)
+    checked = load_run(*files, others=_timm_problems)
     result: dict[str, Any] = {
         "config": ", ".join(map(str, files)),
         "stages": checked.stages,
@@ -88,6 +89,18 @@ def check(
     if not json_wanted():
         result = {name: ", ".join(value) if isinstance(value, list) else value for name, value in result.items()}
     print_result(result)
+
+
+def _timm_problems(values: Mapping[str, Any]) -> list[str]:
+    """What timm, which is asked here and nowhere before a job, says of the models that a configuration names."""
+    from cdgmae.workflow.named_files import timm_names
+
+    if not (named := list(timm_names(values))):
+        return []
+    from cdgmae.models.encoders.timm_models import name_problem
+
+    told = ((key, name, name_problem(name, weights=weights)) for key, name, weights in named)
+    return [f"{key} = {name!r}: {problem}" for key, name, problem in told if problem is not None]
 
 
 @app.command()

@@ -11,6 +11,7 @@ import typer
 
 from cdgmae.commands.options import json_wanted, print_result
 from cdgmae.names import RESULTS
+from cdgmae.settings.reading.messages import folded
 from cdgmae.status.undeclared import Undeclared, removal_lines, undeclared_results
 from cdgmae.workflow.last_run import read_last_run
 
@@ -85,7 +86,7 @@ def _undeclared(paths: list[Path]) -> list[Undeclared]:
 def _finding_lines(findings: list[Finding], bad: list[Finding], unrecorded: list[str]) -> Iterator[str]:
     for finding in bad:
         yield f"  bad {' and '.join(finding.damaged or (finding.path,))} ({finding.kind})"
-        yield from (f"        {problem}" for problem in finding.problems)
+        yield from (f"        {folded(problem)}" for problem in finding.problems)
     yield f"{len(findings)} file(s) checked, " + (f"{len(bad)} with problems" if bad else "all whole")
     if unrecorded:
         some = ", ".join(unrecorded[:SHOWN_UNRECORDED]) + (", ..." if len(unrecorded) > SHOWN_UNRECORDED else "")

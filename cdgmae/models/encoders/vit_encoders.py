@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from cdgmae.models.encoders.checkpoint_files import CheckpointError
 from cdgmae.models.encoders.checkpoints import compare_keys
 from cdgmae.models.encoders.frozen_encoder import Encoder, weights_digest
+from cdgmae.models.encoders.timm_models import name_problem
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from cdgmae.models.positions import resize_positions
 from cdgmae.settings.encoder import HUB_PREFIXES
-from cdgmae.settings.reading.messages import did_you_mean
 from cdgmae.storage.hub import FETCH_ADVICE, use_cache_without_network
 
 HEAD_PREFIXES = ("head.", "head_dist.", "attn_pool.", "mask_token", "decoder", "fc_norm.")
@@ -148,12 +148,8 @@ def timm_model_encoder(model: Any, name: str = "", *, trained: bool = True) -> E
 
 
 def _create(name: str, pretrained: bool) -> Any:
-    architecture = name.partition(".")[0]
-    if not name.startswith(HUB_PREFIXES) and not timm.is_model(architecture):
-        raise ValueError(
-            f"encoder {name!r} is neither a file nor a timm model{did_you_mean(architecture, timm.list_models('*vit*'))}; "
-            "timm.list_models() in Python lists them"
-        )
+    if not name.startswith(HUB_PREFIXES) and (problem := name_problem(name, weights=pretrained)) is not None:
+        raise ValueError(f"encoder {name!r} is no file, and {problem}")
     if pretrained or name.startswith(HUB_PREFIXES):
         use_cache_without_network()
     try:

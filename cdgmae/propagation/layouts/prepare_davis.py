@@ -28,7 +28,7 @@ RECORD_NAME = "prepared.json"
 
 
 def prepare_davis(root: Path, output: Path, after_sequence: Callable[[str], None] | None = None) -> dict[str, Any]:
-    """Write the resized copy of DAVIS-2017 val, in DAVIS's layout; files that are already there are kept.
+    """Write the resized copy of DAVIS-2017 val, in DAVIS's layout; files that are already there and as old as their source are kept.
 
     Every file appears whole or not at all and the list of sequences last, so an interrupted copy cannot be mistaken for a finished one.
 
@@ -102,15 +102,17 @@ def check_prepared(root: Path) -> None:
 
 
 def _copy_clip(clip: LabelledClip, output: Path) -> int:
-    """Resize what is missing of one sequence; the number of files written."""
+    """Resize what is missing of one sequence, or was put there after it was copied, and drop what is gone; the number of files written."""
     written = 0
-    for kind, files in (("JPEGImages", clip.frames), ("Annotations", clip.labels)):
+    for kind, ending, files in (("JPEGImages", ".jpg", clip.frames), ("Annotations", ".png", clip.labels)):
+        folder = output / kind / RESOLUTIONS[0] / clip.name
         for path in files:
-            ending = ".jpg" if kind == "JPEGImages" else ".png"
-            target = output / kind / RESOLUTIONS[0] / clip.name / f"{path.stem}{ending}"
-            if not target.is_file() or target.stat().st_mtime < path.stat().st_mtime:
+            target, status = folder / f"{path.stem}{ending}", path.stat()
+            if not target.is_file() or target.stat().st_mtime < max(status.st_mtime, status.st_ctime):
                 write_bytes(target, resized_bytes(path, ending))
                 written += 1
+        for gone in {file.stem for file in folder.glob(f"*{ending}")} - {path.stem for path in files}:
+            (folder / f"{gone}{ending}").unlink()
     return written
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from cdgmae.names import is_foreign
 from cdgmae.propagation.layouts.image_files import FRAME_ENDINGS, list_images
 from cdgmae.propagation.layouts.labelled_clip import LabelledClip, check_root, listed_names, mask_clip, raise_problems
 from cdgmae.propagation.measures.masks import VOID, read_annotation
 from cdgmae.propagation.measures.part_measures import NUM_PARTS
-from cdgmae.storage.files.tree_listing import is_foreign
 from cdgmae.storage.media.clips import temporal_key
 
 LISTING = "lists/val_videos.txt"

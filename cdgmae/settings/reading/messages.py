@@ -14,6 +14,9 @@ from pydantic import BaseModel, ValidationError
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 """Of names, which become names of folders."""
 
+LISTED = "\n  - "
+"""Before each item of a list in a message."""
+
 SHOWN_CHARACTERS = 200
 """Longest value that a message repeats."""
 
@@ -30,7 +33,7 @@ def describe_problems(error: ValidationError, root: type[BaseModel]) -> list[str
 
 def _describe(item: dict[str, Any], root: type[BaseModel]) -> list[str]:
     kind, message, given = item["type"], str(item["msg"]).removeprefix("Value error, "), item.get("input")
-    place = _walk(item["loc"][:-1] if kind == "extra_forbidden" else item["loc"], root)
+    place = place_of(item["loc"][:-1] if kind == "extra_forbidden" else item["loc"], root)
     key, word = ".".join(place.parts), str((item["loc"] or [""])[-1])
     if kind == "default_factory_not_called":  # of a default that waits for a value which is refused itself
         return []
@@ -94,13 +97,26 @@ def _describe_tag(key: str, item: dict[str, Any], annotation: Any) -> list[str]:
     return lines
 
 
+def folded(message: str) -> str:
+    """A message in one line, whatever breaks other libraries put into their part of it; items of a list keep their lines."""
+    return re.sub(rf"\s*\n(?!{LISTED[1:]})\s*", " ", message)
+
+
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """The allowed word that `word` resembles, as a question in brackets, or nothing."""
     close = difflib.get_close_matches(word, list(allowed), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-class _Place(NamedTuple):
+def meant_key(word: str, annotation: Any) -> str | None:
+    """The key of a settings class that an unknown one surely means."""
+    model = _model_in(annotation)
+    if model is None or word in getattr(model, "removed_keys", {}):
+        return None
+    return next(iter(difflib.get_close_matches(word, list(model.model_fields), n=1, cutoff=0.8)), None)
+
+
+class Place(NamedTuple):
     """Where a problem is: the key's parts, its annotation and description, and whether it may be of one of several plain types."""
 
     parts: list[str]
@@ -109,7 +125,7 @@ class _Place(NamedTuple):
     is_choice: bool
 
 
-def _walk(location: tuple[Any, ...], root: Any) -> _Place:
+def place_of(location: tuple[Any, ...], root: Any) -> Place:
     """The key at `location`; what the checker puts between keys (kinds and types of a union, the place in a pair) is left out."""
     parts: list[str] = []
     annotation, description, is_choice = root, "", False
@@ -129,7 +145,7 @@ def _walk(location: tuple[Any, ...], root: Any) -> _Place:
         elif part != "[key]" and not is_choice and not (isinstance(part, int) and get_origin(annotation) is tuple):
             parts.append(str(part))
             annotation = next((arg for arg in get_args(annotation) if _members(arg) or _model_in(arg)), None)
-    return _Place(parts, annotation, description, is_choice)
+    return Place(parts, annotation, description, is_choice)
 
 
 def _type_name(annotation: Any) -> str:

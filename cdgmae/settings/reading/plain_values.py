@@ -39,6 +39,7 @@ class _PlainLoader(yaml.SafeLoader):
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._seen: set[int] = set()
+        self.twice: list[str] = []
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Write merged mappings out."""
@@ -50,14 +51,12 @@ class _PlainLoader(yaml.SafeLoader):
         if self.merged > MAX_VALUES:
             raise yaml.YAMLError(f"more than {MAX_VALUES:,} values, merged by <<")
 
-    @staticmethod
-    def _check_keys(node: yaml.MappingNode) -> None:
+    def _check_keys(self, node: yaml.MappingNode) -> None:
         places: dict[str, yaml.ScalarNode] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and (first := places.setdefault(key.value, key)) is not key:
-                line = first.start_mark.line + 1 if first.start_mark else "?"
-                said = f"key {key.value!r} stands twice in one mapping, first in line {line}; keep one of them"
-                raise yaml.constructor.ConstructorError(None, None, said, key.start_mark)
+                lines = " and ".join(str(mark.line + 1) for mark in (first.start_mark, key.start_mark) if mark)
+                self.twice.append(f"key {key.value!r} stands twice in one mapping, in lines {lines}; keep one of them")
 
 
 def read_yaml(path: Path) -> Any:
@@ -84,16 +83,30 @@ def read_yaml_text(text: str, origin: str) -> Any:
     """
     if len(text) > MAX_TEXT:
         raise ValueError(f"{origin} has {len(text):,} characters; settings have at most {MAX_TEXT:,}")
+    loader: Any = None
     try:
-        values = yaml.load(text, _PlainLoader)
+        loader = _PlainLoader(text)
+        values = loader.get_single_data()
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:  # the latter of `!!bool x` and the like
-        said = str(error).replace('"<unicode string>", ', "")
+        said = _words(error)
         hint = next((hint for words, hint in YAML_HINTS.items() if words in said), "")
         raise ValueError(f"{origin} is not valid YAML: {said}{hint}") from None
     except RecursionError:
         raise ValueError(f"{origin} is nested too deep; settings have at most {MAX_DEPTH} levels") from None
+    if loader.twice:
+        raise ValueError(f"{origin}: {'; '.join(loader.twice)}")
     check_plain(values, origin)
     return values
+
+
+def _words(error: Exception) -> str:
+    """What a parser says, with lines and columns, in one line."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return str(error)
+    said = ((error.context, error.context_mark), (error.problem, error.problem_mark))
+    return ": ".join(
+        f"{text}{f' in line {mark.line + 1}, column {mark.column + 1}' if mark else ''}" for text, mark in said if text
+    )
 
 
 def read_json(text: str, origin: str) -> Any:
@@ -118,20 +131,21 @@ def check_plain(values: Any, origin: str) -> None:
     Raises:
         ValueError: naming `origin` and what is wrong.
     """
-    if _unfolded(values, origin, {}, 0) > MAX_VALUES:
+    problems: dict[str, None] = {}
+    if _unfolded(values, origin, {}, 0, problems) > MAX_VALUES:
         raise ValueError(
             f"{origin} unfolds to more than {MAX_VALUES:,} values through its references (& and *); settings never do"
         )
+    if problems:
+        raise ValueError(f"{origin}: {'; '.join(problems)}")
 
 
-def _unfolded(value: Any, origin: str, sizes: dict[int, int], depth: int) -> int:
-    """Number of values behind `value` with every reference written out; each is walked once."""
+def _unfolded(value: Any, origin: str, sizes: dict[int, int], depth: int, problems: dict[str, None]) -> int:
+    """Number of values behind `value` with every reference written out; each is walked once, and what is no setting is noted."""
     if isinstance(value, str) and not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ValueError(f"{origin}: {value!r} holds halves of characters, which are no text")
+        problems[f"{value!r} holds halves of characters, which are no text"] = None
     if isinstance(value, (date, bytes, set)):
-        raise ValueError(
-            f"{origin}: {value!r} is a {type(value).__name__}, which no setting takes; put it in quotes if it is a text"
-        )
+        problems[f"{value!r} is a {type(value).__name__}, which no setting takes; put it in quotes if it is a text"] = None
     if not isinstance(value, (Mapping, list, tuple)):
         return 1
     if depth > MAX_DEPTH:
@@ -140,9 +154,7 @@ def _unfolded(value: Any, origin: str, sizes: dict[int, int], depth: int) -> int
         if isinstance(value, Mapping):
             for key in value:
                 if not isinstance(key, str):
-                    raise ValueError(
-                        f"{origin}: key {key!r} is no text: YAML reads no, yes, on, off and numbers so; put it in quotes"
-                    )
+                    problems[f"key {key!r} is no text: YAML reads no, yes, on, off and numbers so; put it in quotes"] = None
         items = value.values() if isinstance(value, Mapping) else value
-        sizes[id(value)] = 1 + sum(_unfolded(item, origin, sizes, depth + 1) for item in items)
+        sizes[id(value)] = 1 + sum(_unfolded(item, origin, sizes, depth + 1, problems) for item in items)
     return sizes[id(value)]

@@ -29,11 +29,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cdgmae import __version__
-from cdgmae.names import RESULTS
+from cdgmae.names import RESULTS, shard_index
 from cdgmae.storage.files.atomic import atomic_file, atomic_folder, explain_write_errors, write_text
-from cdgmae.storage.files.command_line import influential_words, paths_of
+from cdgmae.storage.files.command_line import influential_words, option_values, paths_of
+from cdgmae.storage.files.paths import text_to_path
 from cdgmae.storage.files.records import find_record
 from cdgmae.storage.tables import file_sha256, read_table, stats_digest
 
@@ -52,17 +54,32 @@ def identity_of(command: Sequence[str], *, precision: str = "") -> str:
     Args:
         command: Program and arguments. Of an argument that names a file or folder (also as `NAME=PATH` and `NAME@PATH`) the content
             counts, of a shard's tar its index and size. Files that JSON settings name count alike; of folders, which are the user's,
-            sizes and times do.
+            sizes and times do. A command that packs one shard of a `--manifest` depends on its bytes, which the index names, and on sizes
+            and times of the images of that shard alone.
         precision: Precision of the networks.
     """
     words: list[Any] = []
+    manifest = next(map(Path, option_values(command, "--manifest")), None)
     for word in influential_words(command[1:]):
         paths = paths_of(word)
-        if word.startswith("{"):
+        if word.startswith("{") and manifest is not None:
+            output = Path(option_values(command, "--output")[0])
+            words.append([word, [stats_digest(_packed_files(path, manifest, output)) for path in paths]])
+        elif word.startswith("{"):
             words.append([word, [stats_digest(_files(path)) if path.is_dir() else _content(path) for path in paths]])
+        elif manifest is not None and paths == [manifest]:
+            words.append(file_sha256(manifest))
         else:
             words.append([word.replace(str(paths[0]), ""), _content(paths[0])] if paths else word)
     return hashlib.sha256(json.dumps([words, __version__, precision]).encode()).hexdigest()[:32]
+
+
+def _packed_files(root: Path, manifest: Path, tar: Path) -> list[Path]:
+    """The files of a data set from which one shard is packed: images, tars that hold them, videos, the frames of a clip's folder."""
+    table = read_table(manifest, ["source_path", "tar_path", "shard"])
+    rows = table.filter(pc.equal(table["shard"], shard_index(tar.stem)))
+    named = dict.fromkeys(pc.coalesce(rows["tar_path"], rows["source_path"]).to_pylist())
+    return [file for name in named for file in _files(root / text_to_path(name) if root.is_dir() else root)]
 
 
 def _content(path: Path) -> Any:

@@ -8,23 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from cdgmae.names import is_foreign
+
 logger = logging.getLogger("cdgmae")
-
-
-FOREIGN_FOLDERS = frozenset(
-    {
-        "@eadir",
-        "#recycle",
-        "#snapshot",
-        "$recycle.bin",
-        "recycler",
-        "system volume information",
-        "__macosx",
-        "lost+found",
-        "__pycache__",
-    }
-)
-"""Folders that storage servers and operating systems leave in data, in lower case: thumbnails, deleted files, settings."""
 
 NO_EXTENSION = "(no ending)"
 
@@ -42,11 +28,6 @@ class FoundFile(NamedTuple):
     path: str
     parent: str | None
     byte_size: int
-
-
-def is_foreign(name: str) -> bool:
-    """Whether a folder of this name is hidden, or belongs to a storage server or operating system and holds no data of the user."""
-    return name.startswith(".") or name.lower() in FOREIGN_FOLDERS
 
 
 def find_files(

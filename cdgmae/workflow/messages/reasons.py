@@ -5,14 +5,19 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cdgmae.settings.reading.differences import differences, shown_value
 
 PARAMS_CHANGED = "Params have changed since last execution: "
+INPUTS_CHANGED = "Set of input files has changed since last execution"
+LISTED_FILES = 3
 NO_FILE = re.compile(r"Updated input files: ; ")
 """What Snakemake says where every one of them is made by another job of the run, which it names next."""
+
+SOURCES = ("images", "clips")
+"""Parameters that stand for the files in a user's folder."""
 
 
 def short_reason(reason: str, params: Mapping[str, Any] | None = None) -> str:
@@ -36,6 +41,21 @@ def short_reason(reason: str, params: Mapping[str, Any] | None = None) -> str:
     return f"{reason[:start]}Changed: {', '.join(lines)}{tail}"
 
 
+def changed_inputs(before: Sequence[str], now: Sequence[str]) -> str:
+    """Which files a job reads that it did not read before, and the other way round."""
+    common = {*before} & {*now}
+    parts = {
+        "New input files": [file for file in now if file not in common],
+        "No longer input files": [file for file in before if file not in common],
+    }
+    return ", ".join(f"{words}: {_listed(files)}" for words, files in parts.items() if files) or INPUTS_CHANGED
+
+
+def _listed(files: Sequence[str]) -> str:
+    more = len(files) - LISTED_FILES
+    return ", ".join([*files[:LISTED_FILES], *([f"{more} more"] if more > 0 else [])])
+
+
 def _changed(old: str, new: str, params: Mapping[str, Any]) -> list[str]:
     """Differences of the settings on both sides, each with the one that shares most keys, then the other parameters that are new."""
     settings, others = _settings_in(old)
@@ -50,9 +70,15 @@ def _changed(old: str, new: str, params: Mapping[str, Any]) -> list[str]:
         if value not in new_others:
             continue
         former = next((other for other in others if type(other) is type(value)), None)
-        if former is not None:
-            others.remove(former)
+        if former is None:
+            continue
+        others.remove(former)
+        if name not in SOURCES:
             lines.append(f"{name}: {shown_value(former)} -> {shown_value(value)}")
+        elif not any(line.startswith(("path: ", "root: ")) for line in lines):  # another folder has other files
+            settings = json.loads(params.get("settings", "{}"))
+            folder = params.get("root") or settings.get("path") or settings.get("root")
+            lines.append(f"files below {folder} were added, removed or replaced")
     return lines
 
 
