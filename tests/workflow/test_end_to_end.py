@@ -220,7 +220,7 @@ def test_run_killed_again_and_again_ends_with_the_same_tables(finished: Workplac
     place.write_config(tiny_config())
     for jobs in (2, 9, 17, 26):
         kill_after(place, jobs)
-    done = Workplace(tmp_path, warm=False).run("--show-failed-logs")
+    done = place.run("--show-failed-logs")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     expected, found = tables(finished.folder), tables(place.folder)
     assert sorted(expected) == sorted(found)
