@@ -39,13 +39,14 @@ CONFIG = check_run(config, ", ".join(map(str, CONFIG_FILES)), CONFIG_FILES)
 # Machine settings reach the jobs through the environment: parameter of no rule, so changing them reruns nothing.
 export_environment(CONFIG)
 
-# A failed job is shown with the end of its log; one that would fail again is not tried again. What is damaged counts as lost.
-watch_run(workflow, force_damaged(workflow, CONFIG))
+# A failed job is shown with the end of its log; one that would fail again is not tried again. What is damaged counts as lost. A run, also a
+# dry one, begins with what changed since the last.
+watch_run(
+    workflow, force_damaged(workflow, CONFIG), lambda: changes_since_last_run(CONFIG)
+)
 
 
 onstart:
-    for line in changes_since_last_run(CONFIG):
-        logger.info(line)
     planned = (file for job in workflow.dag.needrun_jobs() for file in job.output)
     remember_run(config, CONFIG_FILES, workflow.main_snakefile, planned)
     shards.forget_failed_checks(CONFIG)

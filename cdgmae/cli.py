@@ -34,6 +34,7 @@ from cdgmae.commands.files.verify import verify
 from cdgmae.commands.options import AS_JSON, Command, print_result
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, EXIT_OUT_OF_MEMORY, Interrupted, OutOfDeviceMemory, leave_ranks, may_pass
 from cdgmae.runtime.logs import log_job_header, start_logging
+from cdgmae.settings.reading.messages import folded
 from cdgmae.settings.runtime import FAILS_AGAIN, RUN_VARIABLE
 from cdgmae.storage.files.command_line import note_command_line
 from cdgmae.storage.files.publishing import AlreadyMade
@@ -141,13 +142,13 @@ def main() -> None:
         print_result({"output": str(made.output), "made": "meanwhile, by the process that was waited for"})
         raise
     except Interrupted as interruption:
-        _say("stopped early:", "yellow", str(interruption))
+        _say("stopped early:", "yellow", folded(str(interruption)))
         sys.exit(leave_ranks(EXIT_INTERRUPTED))
     except (ValueError, OSError, RuntimeError) as error:
         failure = _user_failure(error)
         if failure is None:
             raise
-        code, message = failure
+        code, message = failure[0], folded(failure[1])
         of_launcher = arguments[:1] == ["cluster"]  # what it starts speaks for itself
         will_fail_again = RUN_VARIABLE in os.environ and not of_launcher and not may_pass(error)
         _say("error:", "bold red", f"{message}\n{FAILS_AGAIN}" if will_fail_again else message)

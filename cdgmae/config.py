@@ -22,7 +22,7 @@ from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.pretrain import PretrainSettings, with_run_defaults
 from cdgmae.settings.propagation import PropagationSettings, with_kinds
 from cdgmae.settings.reading.all_problems import NO_SUCH_NAME, TakenOut, all_problems
-from cdgmae.settings.reading.messages import did_you_mean
+from cdgmae.settings.reading.messages import LISTED, did_you_mean
 from cdgmae.settings.reading.plain_values import check_plain, read_yaml
 from cdgmae.settings.report import ReportSettings
 from cdgmae.settings.runtime import RuntimeSettings
@@ -44,7 +44,7 @@ class ConfigError(ValueError):
     @classmethod
     def of(cls, origin: str, problems: Sequence[str]) -> Self:
         """The error of all problems of a file."""
-        return cls(f"{origin} cannot be run:\n" + "\n".join(f"  - {problem}" for problem in problems), problems)
+        return cls(f"{origin} cannot be run:{''.join(f'{LISTED}{problem}' for problem in problems)}", problems)
 
 
 class Config(Settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.spawn
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.warm_start import note_pytest
+from tests.warm_start import note_pytest, warm_programs
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -39,6 +40,15 @@ def _default_signals() -> None:
     """A command's process ends with it, a test's does not: handlers that a test left must not reach what later ones fork."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.fixture
+def forked_pool() -> Iterator[None]:
+    """Processes of a pool start as `warm_start` says, also those of commands that the test forks."""
+    before = multiprocessing.spawn.get_executable()
+    multiprocessing.set_executable(str(warm_programs() / "python"))
+    yield
+    multiprocessing.set_executable(before)
 
 
 @pytest.fixture(scope="session")

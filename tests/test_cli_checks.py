@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 from cdgmae.cli import app
@@ -84,6 +87,25 @@ def test_a_command_that_finds_no_configuration_says_how_to_get_one(
         invoke(*command.split())
     with pytest.raises(ConfigError, match=r"none\.yaml cannot be read .*`cdgmae config new` writes one"):
         invoke(*command.split(), "--config", "none.yaml")
+
+
+@pytest.mark.parametrize("command", BY_CONFIGURATION)
+def test_after_config_new_a_command_without_config_is_told_its_line(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg")
+    invoke("config", "new", "--images", ".", "--stages", "shards", "--output", "my photos.yaml")
+    Path("environment.yaml").write_text("dependencies: []\n")
+    with pytest.raises(ValueError, match=r"holds no config\.yaml, and no workflow ran there yet: run `") as caught:
+        invoke(*command.split())
+    (line,) = re.findall("`(.*?)`", str(caught.value))
+    assert shlex.split(line) == ["cdgmae", *command.split(), "--config", "my photos.yaml"]
+    said = CliRunner().invoke(app, shlex.split(line)[1:])
+    assert not isinstance(said.exception, ConfigError)
+    assert "no workflow ran" not in str(said.exception)  # the next thing is said: what has not run yet
+    Path("config.yaml").write_text(Path("my photos.yaml").read_text())
+    assert f"so config.yaml is taken; for another file `{line}`\n" in CliRunner().invoke(app, command.split()).stderr
 
 
 def test_commands_go_by_the_last_run_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+from cdgmae.cli import main
 from cdgmae.commands.options import print_result
 from cdgmae.consistency.score_display import ConsistencyDisplay, render_display, render_rows
 from cdgmae.propagation.measures.intervals import Interval
 from cdgmae.propagation.output.encoder_comparison import SetComparison, render_comparison
+from cdgmae.runtime.logs import OneLineFormatter
 from cdgmae.terminal import ResultTable, key_column, open_console
 
 PACKAGE = Path(__file__).parents[1] / "cdgmae"
@@ -72,3 +76,25 @@ def test_all_commands_print_this_way() -> None:
     sources = {path: path.read_text() for path in PACKAGE.rglob("*.py") if path.name not in ("terminal.py", "progress.py")}
     other = re.compile(r"rich\.table import .*\bTable\b|rich\.table\.Table|\bConsole\(|from_markup|markup=True")
     assert [str(path) for path, text in sources.items() if other.search(text)] == []
+
+
+def test_what_other_libraries_break_into_lines_is_told_in_one_line_and_a_list_in_its_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.yaml").write_text("shards: {datasets: {}\nviews: 3\n")
+    monkeypatch.setattr(sys, "argv", ["cdgmae", "config", "check", "--config", "my.yaml"])
+    with pytest.raises(SystemExit):
+        main()
+    _, said = capsys.readouterr().err.split("error: ")
+    assert re.fullmatch(
+        r"my\.yaml is not valid YAML: while parsing a flow mapping in line 1, column 9: expected ',' or .* in line 2, column 1\n",
+        said,
+    )
+    Path("my.yaml").write_text("sed: 1\nsort: 2\n")
+    with pytest.raises(SystemExit):
+        main()
+    _, said = capsys.readouterr().err.split("error: ")
+    assert [line[:10] for line in said.splitlines()] == ["my.yaml ca", "  - sed: u", "  - sort: "]
+    record = logging.makeLogRecord({"msg": "%s", "args": ("cannot load (\n\tmissing)",), "levelname": "WARNING"})
+    assert OneLineFormatter("%(levelname)s %(message)s").format(record) == "WARNING cannot load ( missing)"

@@ -1,17 +1,20 @@
 """Commands of tests that start in a process which has imported everything: a fork instead of the seconds that libraries take to load.
 
-`snakemake` and `cdgmae` in `warm_programs()` are small programs that hand their arguments, folder, environment and files to a server. It
-forks a process for each, which runs the same entry point. Signals are passed on, and a program that is killed takes its process along.
-Tests of what happens when processes are killed start real ones. One server serves all pytest workers and ends with pytest.
+`snakemake`, `cdgmae` and others in `warm_programs()` are small programs that hand their arguments, folder, environment and open files to a
+server. It forks a process for each, which runs the same entry point. Signals are passed on, a program that is killed takes its process along,
+and ends as its process does. `python` there starts these for `-m`, also for the processes of a pool. One server serves all pytest workers and ends
+with pytest.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
 import importlib
+import multiprocessing
 import os
 import pkgutil
 import runpy
@@ -30,7 +33,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
-ENTRIES = {"cdgmae": "cdgmae.cli:main", "snakemake": "snakemake.cli:main"}
+ENTRIES = {
+    "cdgmae": "cdgmae.cli:main",
+    "snakemake": "snakemake.cli:main",
+    "torchrun": "torch.distributed.run:main",
+    "gpu_checks": "perf.gpu_checks:main",
+    "gpu_study": "perf.gpu_study:main",
+    "pool_process": "tests.warm_start:be_pool_process",
+}
 LIBRARIES = (
     "snakemake.cli",
     "snakemake.report",
@@ -39,10 +49,11 @@ LIBRARIES = (
     "diffusers",
     "accelerate",
     "sklearn.manifold",
+    "torch.distributed.run",
     "matplotlib.pyplot",
 )
 PYTEST_VARIABLE = "PYTEST_MAIN_PROCESS"
-SOCKET, LENGTH_BYTES = "socket", 8
+SOCKET, LENGTH_BYTES, MAX_FILES = "socket", 8, 250
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 CLIENT = """\
@@ -50,24 +61,32 @@ CLIENT = """\
 import _signal, _socket, os, sys
 server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
 server.connect({socket!r})
-words = ["{program}", os.getcwd(), str(len(sys.argv) - 1), *sys.argv[1:], *(f"{{name}}={{value}}" for name, value in os.environ.items())]
-text = "\\0".join(words).encode("utf-8", "surrogateescape")
-files = b"".join(number.to_bytes(4, sys.byteorder) for number in range(3))
+numbers = [number for number in range({files}) if number != server.fileno() and os.path.exists(f"/proc/self/fd/{{number}}")]
+words = ["{program}", os.getcwd(), " ".join(map(str, numbers)), str(len(sys.argv) - 1), *sys.argv[1:]]
+text = "\\0".join(words + [f"{{name}}={{value}}" for name, value in os.environ.items()]).encode("utf-8", "surrogateescape")
+files = b"".join(number.to_bytes(4, sys.byteorder) for number in numbers)
 server.sendmsg([len(text).to_bytes(8, "big")], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
 sent = 0
 while sent < len(text):
     sent += server.send(text[sent:])
 for number in {signals}:
     _signal.signal(number, lambda number, _: server.send(bytes([number])))
-code = int.from_bytes(server.recv(1) or b"\\xff", "big")
+killed, code = server.recv(2) or b"\\0\\xff"
+if killed:
+    if code in {signals}:
+        _signal.signal(code, _signal.SIG_DFL)
+    os.kill(os.getpid(), code)
 os._exit(code)
 """
 
 PYTHON = """\
 #!/bin/sh
+while [ "$1" = -u ] || [ "$1" = -B ]; do shift; done
 case "$1 $2" in
     "-m snakemake") shift 2; exec {folder}/snakemake "$@";;
-    "-m cdgmae") shift 2; exec {folder}/cdgmae "$@";;
+    "-m cdgmae" | "-m cdgmae.cli") shift 2; exec {folder}/cdgmae "$@";;
+    "-m torch.distributed.run") shift 2; exec {folder}/torchrun "$@";;
+    "-c from multiprocessing.spawn "*) exec {folder}/pool_process "$2";;
 esac
 exec {python} "$@"
 """
@@ -96,7 +115,7 @@ def _start_server(folder: Path) -> None:
     folder.mkdir()
     for program in ENTRIES:
         text = CLIENT.format(
-            python=sys.executable, socket=str(folder / SOCKET), program=program, signals=tuple(int(number) for number in SIGNALS)
+            python=sys.executable, socket=str(folder / SOCKET), program=program, files=MAX_FILES, signals=tuple(map(int, SIGNALS))
         )
         (folder / program).write_text(text)
     (folder / "python").write_text(
@@ -157,7 +176,7 @@ def _end_with_pytest(folder: Path) -> None:
 
 
 def _answer(connection: socket.socket, folder: Path) -> Callable[[], object]:
-    head, files, _, _ = socket.recv_fds(connection, LENGTH_BYTES, 3)
+    head, files, _, _ = socket.recv_fds(connection, LENGTH_BYTES, MAX_FILES)
     with connection.makefile("rb") as stream:
         text = stream.read(int.from_bytes(head, "big")).decode("utf-8", "surrogateescape")
     if (child := os.fork()) != 0:
@@ -168,10 +187,13 @@ def _answer(connection: socket.socket, folder: Path) -> Callable[[], object]:
         os._exit(_attend(connection, child))
     connection.close()
     os.setpgid(0, 0)
-    for number, file in enumerate(files):
+    program, cwd, numbers, count, *words = text.split("\0")
+    above = [fcntl.fcntl(file, fcntl.F_DUPFD, MAX_FILES) for file in files]  # out of the way of each other's numbers
+    for file in files:
+        os.close(file)
+    for number, file in zip(map(int, numbers.split()), above, strict=True):
         os.dup2(file, number)
         os.close(file)
-    program, cwd, count, *words = text.split("\0")
     arguments, variables = words[: int(count)], words[int(count) :]
     os.chdir(cwd)
     os.environ.clear()
@@ -179,6 +201,7 @@ def _answer(connection: socket.socket, folder: Path) -> Callable[[], object]:
     sys.argv = [str(folder / program), *arguments]
     sys.executable = str(folder / "python")
     sys.orig_argv = [sys.executable, "-m", program, *arguments]
+    multiprocessing.set_executable(sys.executable)
     for place in os.environ.get("PYTHONPATH", "").split(os.pathsep):
         if (customised := Path(place, "sitecustomize.py")).is_file():
             runpy.run_path(str(customised))
@@ -193,12 +216,19 @@ def _attend(connection: socket.socket, child: int) -> int:
         ready, _, _ = select.select([connection, ended], [], [])
         if ended in ready:
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            connection.send(bytes([code if code >= 0 else 128 - code]))
+            connection.send(bytes([code < 0, abs(code)]))
             return 0
         number = connection.recv(1)
         os.killpg(child, number[0] if number else signal.SIGKILL)
         if not number:
             return 0
+
+
+def be_pool_process() -> None:
+    """What `multiprocessing` hands to an interpreter that it starts."""
+    code = sys.argv[1]
+    sys.argv[1:] = ["--multiprocessing-fork"]
+    exec(code)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdgmae.commands.options import ConfigOption, json_wanted, load_chosen_config, print_result
+from cdgmae.settings.reading.messages import LISTED
 
 if TYPE_CHECKING:
     from cdgmae.config import Config
@@ -31,7 +32,7 @@ def fetch(config: ConfigOption = None) -> None:
     problems = result.pop("problems")
     print_result(result | ({"problems": problems} if json_wanted() else {}))
     if problems:
-        raise ValueError("\n".join(problems))
+        raise ValueError("weights that cannot be had:" + "".join(f"{LISTED}{problem}" for problem in problems))
 
 
 def load_networks(config: Config, files: Sequence[Path] = ()) -> dict[str, list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -14,11 +15,12 @@ import typer
 from rich.text import Text
 from typer.core import TyperCommand
 
-from cdgmae.names import REFUSED_IMAGES
+from cdgmae.names import REFUSED_IMAGES, STAGES
 from cdgmae.runtime.distribution import is_main_process
 from cdgmae.settings.base import Settings
 from cdgmae.settings.reading.plain_values import read_json, read_yaml, read_yaml_text
 from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
+from cdgmae.storage.files.command_line import command_line
 from cdgmae.terminal import open_console
 
 if TYPE_CHECKING:
@@ -168,13 +170,28 @@ def chosen_files(files: Sequence[Path] | None, folder: Path = Path()) -> list[Pa
     last = None if files else read_last_run(folder)
     if files or last is not None:
         return list(files or map(Path, last.files if last is not None else ()))
-    if not (folder / DEFAULT_CONFIG).is_file():
+    default = folder / DEFAULT_CONFIG
+    others = [file for file in sorted(folder.glob("*.yaml")) if file != default and _names_a_stage(file)]
+    lines = " or ".join(f"`{shlex.join(['cdgmae', *command_line(), '--config', str(file)])}`" for file in others)
+    if not default.is_file() and others:
+        raise ValueError(f"{folder.absolute()} holds no {DEFAULT_CONFIG}, and no workflow ran there yet: run {lines}")
+    if not default.is_file():
         raise ValueError(
             f"{folder.absolute()} holds no {DEFAULT_CONFIG}, and no workflow ran there: go to the folder of your run, or name its "
             "configuration with --config FILE. `cdgmae init FOLDER` makes a folder to work in, `cdgmae config new` writes a configuration "
             "for your images and clips"
         )
-    return [folder / DEFAULT_CONFIG]
+    if others and is_main_process():
+        typer.echo(f"no workflow ran here yet, so {default} is taken; for another file {lines}", err=True)
+    return [default]
+
+
+def _names_a_stage(file: Path) -> bool:
+    """Whether a YAML file is a configuration."""
+    try:
+        return re.search(rf"^({'|'.join(STAGES)}):", file.read_text(encoding="utf-8"), re.MULTILINE) is not None
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def refuse_both(first: str, is_first: object, second: str, is_second: object) -> None:

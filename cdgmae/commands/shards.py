@@ -41,8 +41,19 @@ def manifest(
     from cdgmae.storage.files.publishing import published
 
     dataset = parse_settings(DatasetSettings, settings)
-    with published(output, output.with_name(LEFT_OUT)):
+    with published(output):
         result = write_manifest(dataset, seed, output)
+    print_result(result)
+
+
+@app.command()
+def left_out(manifest: Annotated[Path, typer.Argument(help="Manifest of the data set.")]) -> None:
+    """Write left_out.csv beside a manifest: every file below the data set's path that was not taken, with the reason."""
+    from cdgmae.shards.manifest import write_left_out
+    from cdgmae.storage.files.publishing import published
+
+    with published(manifest.with_name(LEFT_OUT)):
+        result = write_left_out(manifest)
     print_result(result)
 
 

@@ -21,6 +21,7 @@ from cdgmae.report.stages import StageFiles, read_results, score_tables
 from cdgmae.report.svg_figures import draw_curves
 from cdgmae.settings.report import ReportJobSettings
 from cdgmae.storage.files.atomic import write_text
+from cdgmae.workflow.last_run import how_to_run
 
 PAGE_NAME = "index.html"
 PACKAGES = ("torch", "torchvision", "timm", "diffusers", "accelerate", "pyarrow", "snakemake")
@@ -47,8 +48,8 @@ def write_report(settings: ReportJobSettings, results: Path, output: Path) -> di
     files = read_results(settings.contents, results)
     if len(files.missing) == len(names.STAGES) - 1:
         raise ValueError(
-            f"--results {results}: holds nothing that the configuration names, of any stage; run `snakemake --cores 2` first, or give "
-            "the folder in which it ran and, with --config, its configuration"
+            f"--results {results}: holds nothing that the configuration names, of any stage; {how_to_run('report')}, or give the "
+            "folder in which it ran and, with --config, its configuration"
         )
     tables = {source: score_tables(results, source, count) for source, count in settings.contents.scored.items()}
     page, figures = output / PAGE_NAME, output / FIGURES

@@ -9,14 +9,23 @@ import socket
 import sys
 
 from cdgmae import __version__
+from cdgmae.settings.reading.messages import folded
+
+
+class OneLineFormatter(logging.Formatter):
+    """One line per message; a traceback follows in its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """See logging."""
+        record.message = folded(record.message)
+        return super().formatMessage(record)
 
 
 def start_logging(verbose: bool = False) -> None:
     """Send the package's log lines to standard error, time first."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.DEBUG if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S",
-    )  # fmt: skip
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else logging.WARNING)
     logging.getLogger("cdgmae").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 

@@ -5,11 +5,13 @@ It is written once by one job; each shard's job then reads only its own rows.
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
 import io
 import logging
 import re
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +44,7 @@ MANIFEST_SCHEMA = pa.schema(
     ]
 )
 """Columns of a manifest. `source_path` is relative to the data set's path; in tars it reads `tar!member`, and `tar_path` with
-`tar_offset` says where the member's `byte_size` bytes lie. Rows are in listing order."""
+`tar_offset` says where the member's `byte_size` bytes lie. Rows are in listing order. The metadata holds the list of what was left out, packed."""
 
 SHOWN_REASONS = 6
 
@@ -89,15 +91,15 @@ def write_listing(
         shard_of = np.empty(count, dtype=np.int32)
         shard_of[shuffle] = np.arange(count) % num_shards
     table = listing.append_column("shard", pa.array(shard_of))
-    facts = {"images": count, "num_shards": num_shards, "layout": settings.layout, "seed": seed}
+    packed = base64.b64encode(zlib.compress(_as_csv(left_out).encode())).decode()
+    facts = {"images": count, "num_shards": num_shards, "layout": settings.layout, "seed": seed, "left_out": packed}
     with explain_write_errors(output):
-        write_text(output.with_name(LEFT_OUT), _as_csv(left_out))
         write_table(output, table, MANIFEST_SCHEMA, extra=facts)
     if left_out:
         reasons = Counter(re.sub(r" of sample .*", " of its sample", item.reason) for item in left_out).most_common(SHOWN_REASONS)
         logger.warning(
-            "%d file(s) of %s were left out (%s); all are listed in %s", len(left_out), settings.path,
-            ", ".join(f"{count} x {reason}" for reason, count in reasons), output.with_name(LEFT_OUT),
+            "%d file(s) of %s were left out (%s); %s lists them all (cdgmae shards left-out %s)", len(left_out), settings.path,
+            ", ".join(f"{count} x {reason}" for reason, count in reasons), LEFT_OUT, output,
         )  # fmt: skip
     return {
         "images": count,
@@ -127,6 +129,19 @@ def _as_csv(left_out: Sequence[LeftOut]) -> str:
     writer.writerow(LeftOut._fields)
     writer.writerows((path_to_text(item.path), item.reason) for item in left_out)
     return text.getvalue()
+
+
+def write_left_out(manifest: Path) -> dict[str, Any]:
+    """Write `left_out.csv` beside a manifest, which holds the list: every file that is no image of the data set, with the reason.
+
+    Raises:
+        ValueError: if the file is no manifest, or the list cannot be written.
+    """
+    text = zlib.decompress(base64.b64decode(_facts(manifest)["left_out"])).decode()
+    output = manifest.with_name(LEFT_OUT)
+    with explain_write_errors(output):
+        write_text(output, text)
+    return {"left_out": text.count("\n") - 1, "output": str(output)}
 
 
 def image_count(manifest: Path) -> int:
@@ -169,6 +184,6 @@ def shard_rows(manifest: Path, settings: DatasetSettings, shard_index: int) -> l
 
 def _facts(manifest: Path) -> dict[str, Any]:
     facts = table_facts(manifest)
-    if not {"images", "num_shards", "layout", "seed"} <= facts.keys():
+    if not {"images", "num_shards", "layout", "seed", "left_out"} <= facts.keys():
         raise ValueError(f"{manifest} is not a manifest of this package; {how_to_remake(manifest)}")
     return facts

@@ -18,7 +18,7 @@ from cdgmae import names
 from cdgmae.runtime.progress import ProgressMeter
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.listing import list_images
-from cdgmae.shards.manifest import IMAGES_PER_SHARD, image_count, manifest_seed, shard_rows, write_listing
+from cdgmae.shards.manifest import IMAGES_PER_SHARD, image_count, manifest_seed, shard_rows, write_left_out, write_listing
 from cdgmae.shards.reading import PreparedImage, prepare_frame, prepare_image
 from cdgmae.shards.shard_summary import SUMMARY_NAME, BadImages, summarise_shards
 from cdgmae.storage.files.atomic import explain_write_errors
@@ -159,6 +159,7 @@ def write_dataset(
     _refuse_other_shards(output, tars)
     manifest = output / names.MANIFEST
     facts = write_listing(listing, settings, seed, manifest, left_out)
+    write_left_out(manifest)
     kept = {tar for tar in tars if is_current(tar, settings, manifest)}
     sizes = Counter(read_table(manifest, ["shard"])["shard"].to_pylist())
     already = sum(sizes[index] for index, tar in enumerate(tars) if tar in kept)

@@ -10,12 +10,13 @@ from typing import Any, Literal, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from cdgmae.config import ConfigError
 from cdgmae.names import IMAGE_EXTENSIONS, STAGES
-from cdgmae.settings.reading.messages import did_you_mean
+from cdgmae.settings.reading.messages import LISTED, did_you_mean
 from cdgmae.settings.reading.plain_values import read_yaml_text
 from cdgmae.storage.files.atomic import explain_write_errors, write_text
 from cdgmae.storage.files.tree_listing import find_files
-from cdgmae.workflow.named_files import check_run
+from cdgmae.workflow.named_files import check_run, like_named
 
 Size = Literal["demo", "small", "paper"]
 NEEDED = {"views": ["shards"], "consistency": ["views", "shards"], "pretrain": ["shards"]}
@@ -77,7 +78,12 @@ def write_new_config(
         epochs=max(2, round(STEPS * BATCH_SIZE / max(1, values["num_images"]))),
         sets={key: _protocol(key, root, scale) for key, root in sets.items()} if "propagation" in wanted else {},
     )  # fmt: skip
-    check_run(read_yaml_text(text, str(output)), str(output))
+    try:
+        check_run(read_yaml_text(text, str(output)), str(output))
+    except ConfigError as error:
+        raise ValueError(
+            f"{output} is not written:" + "".join(f"{LISTED}{_of_option(problem)}" for problem in error.problems)
+        ) from None
     with explain_write_errors(output):
         write_text(output, text)
     made = {"config": str(output), "size": size, "stages": ", ".join(wanted), "images": values["num_images"]}
@@ -115,7 +121,7 @@ def _runs(stages: Sequence[str], size: Size) -> list[str]:
 def _facts_of_images(root: Path) -> dict[str, Any]:
     """Name, layout, number of images and of shards of a folder of images."""
     if not root.exists():
-        raise ValueError(f"--images {root}: no such folder")
+        raise ValueError(f"--images {root}: no such folder{like_named(str(root))}")
     layout, count = "images", sum(1 for _ in find_files(root, IMAGE_EXTENSIONS)) if root.is_dir() else 0
     if not count:
         tars = list(find_files(root, frozenset({".tar"}))) if root.is_dir() else []
@@ -135,6 +141,15 @@ def _protocol(name: str, root: str, size: Size) -> tuple[str, str]:
     if name != "clips":
         return root, PROTOCOLS[size][name]
     return root, ", kind: davis" + ("" if size == "paper" else PROTOCOLS[size]["davis"])
+
+
+def _of_option(problem: str) -> str:
+    """A problem of a folder's key, said of the option that gave the folder."""
+    return re.sub(
+        r"^(?:propagation\.datasets\.(\w+)\.root|shards\.datasets\.[\w-]+\.path) = ",
+        lambda found: f"--{found[1] or 'images'} ",
+        problem,
+    )
 
 
 def _template() -> Any:

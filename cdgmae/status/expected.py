@@ -81,9 +81,8 @@ def _shard_jobs(config: Config) -> Iterator[Job]:
     for dataset in config.shards.datasets:
         folder, group = names.shards_dir(dataset), f"shards of {dataset}"
         manifest = f"{folder}/{names.MANIFEST}"
-        yield Job(
-            "shards", f"list of {dataset}", "write_manifest", dataset, (f"{folder}/{names.LEFT_OUT}", manifest), (manifest,)
-        )
+        yield Job("shards", f"list of {dataset}", "write_manifest", dataset, (manifest,), (manifest,))
+        yield Job("shards", f"list of {dataset}", "list_left_out", dataset, (f"{folder}/{names.LEFT_OUT}",))
         for shard in shards.shard_names(config, dataset):
             yield _images_job("shards", group, "write_shard", dataset, shard, folder)
         yield Job(

@@ -94,7 +94,7 @@ def file_problems(values: Mapping[str, Any]) -> list[str]:
         if _is_odd(path)
     ]
     problems += [
-        f"{key} = {path!r}: does not exist{_neighbour(path)}; correct it, or make the data available there (relative paths start at the folder in "
+        f"{key} = {path!r}: does not exist{like_named(path)}; correct it, or make the data available there (relative paths start at the folder in "
         "which snakemake runs)"
         for key, path in there.items()
         if not _is_odd(path) and not os.path.exists(path)
@@ -120,7 +120,7 @@ def _paths(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
             yield key, value.removeprefix(LOCAL_PREFIX)
 
 
-def _neighbour(path: str) -> str:
+def like_named(path: str) -> str:
     """The path with its first part that is not there named as something beside it, if that is close and there; a question in brackets, or nothing."""
     parts = Path(path).parts
     missing = next(number for number in range(len(parts)) if not os.path.exists(os.path.join(*parts[: number + 1])))

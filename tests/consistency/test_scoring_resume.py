@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.journal import JournalWriter, NewRecord
 from cdgmae.storage.media.images import NAMED_FORMATS
 from tests.consistency.drawn_bags import SIZE, TINY_VIT, bags, write_shard
+from tests.faults.forked import ForkedCommand
 
 ON_CPU = RuntimeSettings(device="cpu")
 
@@ -49,17 +47,13 @@ def score(shards: Path, output: Path, runtime: RuntimeSettings = ON_CPU) -> dict
 def kill_after_parts(shards: Path, output: Path, count: int) -> None:
     """Start a job of its own, and kill it as soon as it has finished `count` parts."""
     command = [
-        sys.executable, "-m", "cdgmae.cli", "consistency", "score", "--real", str(shards / "real" / "00000.tar"),
-        "--views", str(shards / "views" / "00000.tar"), "--encoder", TINY_VIT, "--source", "s_ldm", "--output", str(output),
-        "--work", str(output.parent / "work"), "--settings", SETTINGS.canonical_json(), "--threads", "1", "--device", "cpu",
+        "consistency", "score", "--real", shards / "real" / "00000.tar", "--views", shards / "views" / "00000.tar",
+        "--encoder", TINY_VIT, "--source", "s_ldm", "--output", output, "--work", output.parent / "work",
+        "--settings", SETTINGS.canonical_json(), "--threads", "1", "--device", "cpu",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while finished_parts(output) < count and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait(60) == -signal.SIGKILL
+    process = ForkedCommand(command, output.parents[1] / "log")
+    process.wait_until(lambda: finished_parts(output) >= count)
+    assert process.end_with(signal.SIGKILL) == -signal.SIGKILL
 
 
 def finished_parts(output: Path) -> int:
@@ -104,6 +98,7 @@ def test_killed_and_stopped_jobs_end_with_the_table_of_a_straight_run(
     assert rows["k9", 1]["reason"] == "view: generation failed: not finite"
 
 
+@pytest.mark.usefixtures("forked_pool")
 def test_two_processes_end_with_the_table_of_one_whatever_is_damaged_between(
     shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

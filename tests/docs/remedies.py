@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,14 +32,45 @@ Messages that name a command, and the command. Capitals and dots stand for what 
 `pytest tests/docs/test_remedies.py --write-pages`, which also tries them: that
 they exist with their options, and that what is deleted is made again.
 
-Exit codes: 0 done; 1 bad input or failure; 85 stopped early with its state saved, run it again and it goes on; 86 the GPU's memory does not suffice.
-
 * Nothing finished is lost by a failure: run the same line again. What is kept of unfinished work, `cdgmae status` says.
 * Something may be damaged: `cdgmae verify results`, then `cdgmae verify --repair results` and the same run again.
 * A job was killed: the same line again. The controller was killed: the same line with `--rerun-incomplete` (after `--unlock` if it says so);
   on a cluster `cdgmae cluster run`, which does both.
 * A result is not what you expect: `cdgmae provenance FILE` says from what it was made.
 """
+
+
+GENERAL_CODES = {
+    0: "it did what was asked", 1: "bad input or a failure: the message says what to do",
+    2: "the command line is wrong: the message names the option or argument",
+    130: "Ctrl-C: the same line again goes on with what is kept",
+}  # fmt: skip
+
+RUN = "snakemake --cores 2 --configfile my.yaml"
+SNAKEMAKE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "IncompleteFilesException:": ("Snakemake was killed while its jobs wrote these files", (f"{RUN} --rerun-incomplete",)),
+    "Error: Directory cannot be locked.": (
+        "a run is going on in this folder, or was killed there; if it was",
+        ("snakemake --unlock --configfile my.yaml", f"{RUN} --rerun-incomplete"),
+    ),
+    "Error: No Snakefile found": ("in another folder than that of the run", ("cd FOLDER", RUN)),
+    "Workflow defines configfile config.yaml but it is not present": (
+        "without --configfile Snakemake takes config.yaml, also with --unlock", (RUN,),
+    ),
+    "FileNotFoundError: [Errno 2] No such file or directory: 'mine.yaml'": ("behind a traceback: --configfile names no file", (RUN,)),
+    "FileNotFoundError: [Errno 2] No such file or directory: 'shards'": (
+        "every word behind --configfile is taken for a file: targets stand behind --", (f"{RUN} -- shards",),
+    ),
+    "Error: cores have to be specified for local execution": ("--cores is missing", (RUN,)),
+    "MissingRuleException:": (
+        "no rule is named so, or makes such a file; the targets are", ("snakemake --list-target-rules --configfile my.yaml",),
+    ),
+    "ConfigError: what was asked for is not made by this configuration": (
+        "a file of a data set, source, run or evaluation set that is not configured; the names are", ("cdgmae config check --config my.yaml",),
+    ),
+}  # fmt: skip
+"""What Snakemake says -> when, and the lines that help; `tests/workflow/test_snakemake_messages.py` provokes each and runs them. Cycles and missing
+inputs, of which it would tell as well, are refused by the configuration's check."""
 
 
 class Message(NamedTuple):
@@ -55,9 +87,26 @@ def messages() -> list[Message]:
     return sorted(found, key=lambda message: (list(TITLES).index(message.room), message.text))
 
 
+def exit_codes() -> dict[int, str]:
+    """Exit codes of `cdgmae`, and what they say: Typer's, and the constants of the package with their descriptions."""
+    body = ast.parse((ROOT / "cdgmae/runtime/interrupts.py").read_text(encoding="utf-8")).body
+    own = {
+        ast.literal_eval(node.value): ast.literal_eval(said.value).removeprefix("Exit code of ")
+        for node, said in pairwise(body)
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).startswith("EXIT_") and isinstance(said, ast.Expr)
+    }
+    return dict(sorted((GENERAL_CODES | own).items()))
+
+
 def page(found: list[Message]) -> str:
     """The whole page."""
-    parts, title = [HEAD], ""
+    parts, title = [HEAD, "\n## Exit codes\n\n| code | `cdgmae` ended with it |\n|---|---|\n"], ""
+    parts += [f"| {code} | {said} |\n" for code, said in exit_codes().items()]
+    parts.append(
+        "\nSnakemake ends with 0 or 1.\n\n## Snakemake's own messages\n\n| message | when | what to do |\n|---|---|---|\n"
+    )
+    for said, (when, lines) in SNAKEMAKE.items():
+        parts.append(f"| `{said}` | {when} | {'; then '.join(f'`{line}`' for line in lines)} |\n")
     for message in found:
         if TITLES[message.room] != title:
             title = TITLES[message.room]

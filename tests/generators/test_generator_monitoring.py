@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from cdgmae.settings.views import MonitoringSettings
 from cdgmae.storage.bags import Bags
 from cdgmae.storage.tables import read_table
 from tests.generators.conftest import ENCODER, training_settings
+from tests.warm_start import warm_programs
 
 CPU = torch.device("cpu")
 ON_CPU = RuntimeSettings(device="cpu")
@@ -149,7 +149,7 @@ def test_two_processes_train_the_same_generator(shard_tar: Path, tmp_path: Path)
     settings = training_settings(monitoring=LOOK, learning_rate=1e-4)
     alone = train_generator(settings, 0, [shard_tar], parse_encoder(ENCODER), tmp_path / "alone", tmp_path / "work", ON_CPU)
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "cdgmae", "views", "train-generator",
+        str(warm_programs() / "torchrun"), "--standalone", "--nproc_per_node", "2", "-m", "cdgmae", "views", "train-generator",
         "--settings", settings.canonical_json(), "--shards", str(shard_tar.parent), "--encoder", ENCODER,
         "--output", str(tmp_path / "two"), "--work", str(tmp_path / "work-two"), "--device", "cpu", "--threads", "1", "--json",
     ]  # fmt: skip

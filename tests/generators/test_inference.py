@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from functools import partialmethod
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel, VQModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
-from torch import Tensor
+from torch import Tensor, nn
 
 from cdgmae.generators import attention
 from cdgmae.generators.attention import OneTokenAttention, ProductAttention, attention_kernel, choose_attention, rows_at_once
@@ -228,8 +229,9 @@ def test_stopping_between_steps() -> None:
         pipeline_of().sample_latents(*inputs(), 10, 3.0, between_steps=stop)
 
 
-@pytest.mark.slow
-def test_compiled_parts_agree() -> None:
+def test_compiled_parts_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`aot_eager` traces both parts as whole graphs, as `inductor` does, without the minute of its compiler."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
     pipeline = pipeline_of(stage=learned_stage("vq"))
     ready = prepared(pipeline, compiled=True)
     found, expected = (one.sample_latents(*inputs(), 4, 3.0) for one in (ready, pipeline))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from perf.gpu.findings import CORRECT, FAILED, Bench, Check, Finding, as_table
 from perf.gpu_checks import CHECKS, ORDER, chosen_checks, run_check
+from tests.warm_start import warm_programs
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 def test_all_checks_run_at_toy_size(tmp_path: Path) -> None:
     table = tmp_path / "table.md"
     command = [
-        sys.executable, "perf/gpu_checks.py", "--device", "cpu", "--tiny", "--seconds", "100000", "--output", str(table),
+        str(warm_programs() / "gpu_checks"), "--device", "cpu", "--tiny", "--seconds", "100000", "--output", str(table),
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)

@@ -1,4 +1,4 @@
-"""Pre-training as users start it: killed without warning, on several processes, and resumed on another number of them."""
+"""Pre-training by its command: killed without warning, on several processes, and resumed on another number of them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from cdgmae.runtime.interrupts import EXIT_INTERRUPTED
 from cdgmae.storage.tables import read_table
 from cdgmae.training.state import STATE_PATTERN
 from tests.pretrain.drawn_bags import RUN, write_bags
+from tests.warm_start import warm_programs
 
 pytestmark = pytest.mark.slow
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CDGMAE_RUNTIME": '{"trackers": []}'}
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "cdgmae"]
-ALONE = [sys.executable, "-m", "cdgmae"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "cdgmae"]
+ALONE = ["-m", "cdgmae"]
 SETTINGS = RUN.model_copy(update={"epochs": 25})
 """50 steps on 20 bags."""
 
@@ -34,10 +35,11 @@ def bags(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(launcher: list[str], bags: Path, output: Path, *flags: str) -> subprocess.Popen[str]:
+def start(launcher: list[str], bags: Path, output: Path, *flags: str, python: str | None = None) -> subprocess.Popen[str]:
     command = [
-        *launcher, "pretrain", "run", "--settings", SETTINGS.canonical_json(), "--shards", str(bags / "shards"),
-        "--views", str(bags / "views"), "--output", str(output), "--work", str(output) + "-work", "--device", "cpu", *flags,
+        python or str(warm_programs() / "python"), *launcher, "pretrain", "run", "--settings", SETTINGS.canonical_json(),
+        "--shards", str(bags / "shards"), "--views", str(bags / "views"), "--output", str(output), "--work", str(output) + "-work",
+        "--device", "cpu", *flags,
     ]  # fmt: skip
     return subprocess.Popen(
         command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -105,7 +107,7 @@ def test_two_processes_learn_what_one_does(bags: Path, undisturbed: Path) -> Non
 
 def test_resume_on_another_number_of_processes(bags: Path, undisturbed: Path) -> None:
     output = bags / "shrunk"
-    process = start(TORCHRUN, bags, output, "--runtime", '{"checkpoint_interval_steps": 3}')
+    process = start(TORCHRUN, bags, output, "--runtime", '{"checkpoint_interval_steps": 3}', python=sys.executable)
     wait_for_state(process, output)
     for child in (psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)):
         child.kill()  # the launcher gives its processes groups of their own

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from cdgmae.runtime.devices import worker_devices
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED
 from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
+from tests.warm_start import warm_programs
 
 ON_CPU = RuntimeSettings(device="cpu")
 PIXELS = "pixels:8"
@@ -38,7 +38,7 @@ def test_two_processes_stop_on_a_signal_and_continue_to_the_table_of_one(tmp_pat
     protocol = DavisProtocol(root=str(root), input_size=(128, 192), radius=6.0)
     run_propagation(protocol, parse_encoder(PIXELS), tmp_path / "one/davis.parquet", runtime=ON_CPU)
     command = [
-        sys.executable, "-m", "cdgmae.cli", "propagation", "run", "davis", "--settings", protocol.canonical_json(), "--encoder", PIXELS,
+        str(warm_programs() / "cdgmae"), "propagation", "run", "davis", "--settings", protocol.canonical_json(), "--encoder", PIXELS,
         "--output", str(tmp_path / "two"), "--work", str(tmp_path / "work"), "--device", "cpu", "--runtime", '{"workers": 2}', "--threads", "2",
     ]  # fmt: skip
     job = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -63,6 +63,7 @@ def test_two_processes_stop_on_a_signal_and_continue_to_the_table_of_one(tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked_pool")
 def test_an_error_in_a_worker_process_reaches_the_user(tmp_path: Path) -> None:
     protocol = DavisProtocol(root=str(write_davis(tmp_path / "clips", frames=3)), input_size=(64, 96))
     (tmp_path / "file").write_text("in the way of a folder")

@@ -10,7 +10,7 @@ from drawn_images import image_bytes, write_tar
 
 from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.listing import list_images
-from cdgmae.shards.manifest import write_manifest
+from cdgmae.shards.manifest import write_left_out, write_manifest
 from cdgmae.storage.files.paths import path_to_text, text_to_path
 from cdgmae.storage.files.tree_listing import LeftOut
 
@@ -143,6 +143,7 @@ def test_every_file_that_is_left_out_is_listed_with_its_reason(make_tree: Make, 
     ]  # fmt: skip
     facts = write_manifest(dataset(root, num_shards=1), 0, tmp_path / "out/manifest.parquet")
     assert facts["left_out"] == 6
+    write_left_out(tmp_path / "out/manifest.parquet")
     assert (tmp_path / "out/left_out.csv").read_text().splitlines()[0] == "path,reason"
     assert "c/note.txt,ending .txt" in (tmp_path / "out/left_out.csv").read_text().splitlines()
 
@@ -153,7 +154,8 @@ def test_compressed_tars_beside_plain_ones_are_listed(tmp_path: Path, dataset: D
         (tmp_path / "tars" / name).write_bytes(b"x")
     left_out: list[LeftOut] = []
     assert list_images(dataset(tmp_path / "tars", layout="webdataset"), left_out)["key"].to_pylist() == ["a"]
-    assert left_out == [("00001.tar.gz", "ending .gz"), ("00002.tgz", "ending .tgz"), ("00003.tar.zst", "ending .zst")]
+    endings = {"00001.tar.gz": ".gz", "00002.tgz": ".tgz", "00003.tar.zst": ".zst"}
+    assert left_out == [(name, f"ending {ending}, compressed: unpack it") for name, ending in endings.items()]
 
 
 SAMPLES = {

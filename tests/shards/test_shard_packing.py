@@ -123,12 +123,13 @@ def test_a_folder_of_only_bad_files_fails_early(dataset: Dataset, tmp_path: Path
 def test_a_second_run_keeps_whole_shards_and_mends_the_others(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
     root, out = make_tree(*GOOD), tmp_path / "out"
     write_dataset(dataset(root), 0, out, num_shards=4)
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    before = {path.name: path.read_bytes() for path in out.glob("[!.]*")}  # records tell when it was made
     index_path(out / "00001.tar").unlink()  # killed between tar and index
     (out / "00002.tar").write_bytes(before["00002.tar"][:1000])
     facts = write_dataset(dataset(root), 0, out, num_shards=4)
     assert facts["shards_kept"] == 2
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in out.glob("[!.]*")} == before
+    assert all(found.ok and found.recorded for found in verify_paths(sorted(out.glob("*.tar"))))
 
 
 def test_the_check_of_the_shards_reads_one_that_was_changed_after_its_index(

@@ -168,7 +168,7 @@ def run_here(folder: Path, *command: str) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
-def copy_place(cluster: VirtualCluster, original: Path, folder: Path) -> DrillPlace:
-    """A place of its own for a drill, with what is prepared."""
+def copy_place(cluster: VirtualCluster, original: Path, folder: Path, *, warm: bool = False) -> DrillPlace:
+    """A place of its own for a drill, with what is prepared; `warm`: commands of controller and jobs start as forks."""
     shutil.copytree(original, folder)
-    return DrillPlace(cluster, folder)
+    return DrillPlace(cluster, folder, Path(warm_programs() if warm else sys.prefix + "/bin") / "python")

@@ -13,6 +13,7 @@ import torch
 
 from tests.interchange.fake_hub import NETWORK, fake_hub
 from tests.slurm.virtual_cluster import VirtualCluster
+from tests.warm_start import warm_programs
 
 pytestmark = pytest.mark.slow
 
@@ -39,18 +40,17 @@ def doctor(cluster: VirtualCluster, folder: Path, profile: str, *options: str) -
     (folder / "profile").mkdir()
     (folder / "profile/config.yaml").write_text(profile)
     command = [
-        sys.executable,
-        "-m",
-        "cdgmae.cli",
+        str(warm_programs() / "cdgmae"),
         "doctor",
         "--cluster",
         "--profile",
         str(folder / "profile"),
         "--folder",
         str(folder),
-        "--json",
     ]
-    done = subprocess.run([*command, *options], cwd=ROOT, env=cluster.environment, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(
+        [*command, "--json", *options], cwd=ROOT, env=cluster.environment, capture_output=True, text=True, timeout=180
+    )
     assert done.returncode == 1, done.stderr
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -104,15 +104,15 @@ def test_networks_that_the_configuration_names_are_tried_on_a_node_without_netwo
         "executor: slurm\ndefault-resources: {slurm_partition: cpu, mem_mb: 2000, runtime: 5}\n"
     )
     encoders = {"here": {"timm": NETWORK}, "missing": {"timm": "vit_base_patch16_224.mae"}}
-    config = tmp_path / "config.yaml"
+    config, program = tmp_path / "config.yaml", (sys.executable, "-m", "cdgmae")  # the hub's variables are read at its import
     with fake_hub(tmp_path / "files") as (address, _):
         environment = cluster.environment | {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": address}
         for names in (["here"], ["here", "missing"]):
             named = {name: encoders[name] for name in names}
             config.write_text(json.dumps({"propagation": {"datasets": {"davis": {"root": "davis"}}, "encoders": named}}))
             if names == ["here"]:
-                cluster.call(sys.executable, "-m", "cdgmae", "fetch", cwd=tmp_path, environment=environment)
-            command = [sys.executable, "-m", "cdgmae", "doctor", "--cluster", "--profile", "profile", "--json"]
+                cluster.call(*program, "fetch", cwd=tmp_path, environment=environment)
+            command = [*program, "doctor", "--cluster", "--profile", "profile", "--json"]
             done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
             (found,) = json.loads(done.stdout.splitlines()[-1])["classes"]
             assert found["tasks"][0]["networks"] == NETWORK

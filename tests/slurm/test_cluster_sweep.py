@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -15,11 +14,12 @@ from typing import Any
 import pytest
 
 from tests.slurm.virtual_cluster import VirtualCluster
+from tests.warm_start import warm_programs
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-SNAKEMAKE = (sys.executable, "-m", "snakemake", "--workflow-profile", str(ROOT / "workflow/profiles/slurm"))
+PROFILE = ("--workflow-profile", str(ROOT / "workflow/profiles/slurm"))
 
 # A rule whose name has resources in the profile: it asks for a GPU.
 SNAKEFILE = """
@@ -32,14 +32,21 @@ rule score_views:
 def start_snakemake(cluster: VirtualCluster, folder: Path) -> subprocess.Popen[bytes]:
     folder.mkdir(exist_ok=True)
     (folder / "Snakefile").write_text(SNAKEFILE)
-    command = [*SNAKEMAKE, "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5"]
+    command = [
+        str(warm_programs() / "snakemake"),
+        *PROFILE,
+        "--slurm-init-seconds-before-status-checks",
+        "1",
+        "--latency-wait",
+        "5",
+    ]
     with (folder / "out.txt").open("wb") as out:
         return subprocess.Popen(command, cwd=folder, env=cluster.environment, stdout=out, stderr=out)
 
 
 def sweep(cluster: VirtualCluster, folder: Path, *options: str) -> dict[str, Any]:
     text = cluster.call(
-        sys.executable, "-m", "cdgmae.cli", "cluster", "sweep", "--folder", str(folder), "--json", *options, cwd=ROOT
+        str(warm_programs() / "cdgmae"), "cluster", "sweep", "--folder", str(folder), "--json", *options, cwd=ROOT
     )
     result: dict[str, Any] = json.loads(text.splitlines()[-1])
     return result
@@ -88,7 +95,7 @@ def test_only_jobs_of_a_dead_controller_are_cancelled_and_both_workflows_end_wel
         assert len(cluster.queue()) == 3
         assert {foreign, own} <= cluster.queue().keys()
 
-        cluster.call(*SNAKEMAKE, "--unlock", cwd=dead)
+        cluster.call(str(warm_programs() / "snakemake"), *PROFILE, "--unlock", cwd=dead)
         controllers.append(start_snakemake(cluster, dead))
         for folder in (dead, alive):
             (folder / "go").touch()

@@ -39,7 +39,7 @@ def come_to_the_limit(place: DrillPlace, rule: str) -> None:
 
     On a busy machine the limit may come before the work begins; the controller then submits another job, which gets more time.
     """
-    for seconds in (20, 40, 80):
+    for seconds in (10, 20, 40, 80):
         job = place.job(rule)
         end = (datetime.now() + timedelta(seconds=seconds)).isoformat(timespec="seconds")
         place.cluster.call("scontrol", "update", f"JobId={job}", f"EndTime={end}")
@@ -71,7 +71,7 @@ def disturb(place: DrillPlace, rule: str, watch: Watch) -> None:
 def test_work_is_done_once_whatever_interrupts_it(
     cluster: VirtualCluster, undisturbed: Path, prepared: Path, tmp_path: Path
 ) -> None:
-    place = copy_place(cluster, prepared, tmp_path / "place")
+    place = copy_place(cluster, prepared, tmp_path / "place", warm=True)
     rules, results = ("make_views", "pretrain_encoder"), (VIEWS[0], f"{TRAINING}/encoder.safetensors")
     write_profile(place.folder / "profile", dict.fromkeys(rules, SMALL), retries=6)
     with Watch(place, rules[0]) as views, Watch(place, rules[1]) as training, ThreadPoolExecutor(2) as threads:

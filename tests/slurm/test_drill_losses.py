@@ -45,7 +45,7 @@ def lose_a_node(place: DrillPlace, rule: str, shard: str = "") -> None:
 def test_a_lost_node_and_a_lost_controller_cost_nothing(
     cluster: VirtualCluster, undisturbed: Path, prepared: Path, tmp_path: Path
 ) -> None:
-    place = copy_place(cluster, prepared, tmp_path / "place")
+    place = copy_place(cluster, prepared, tmp_path / "place", warm=True)
     write_profile(place.folder / "profile", {"make_views": WHOLE_NODE})
     with Watch(place, "make_views") as views:
         first = place.start(*VIEWS)
@@ -84,7 +84,7 @@ def wait_for_more_steps(watch: Watch, tries: int) -> int:
 def test_a_training_survives_preemption_that_cancels_and_a_lost_node(
     cluster: VirtualCluster, undisturbed: Path, prepared: Path, tmp_path: Path
 ) -> None:
-    place = copy_place(cluster, prepared, tmp_path / "place")
+    place = copy_place(cluster, prepared, tmp_path / "place", warm=True)
     write_profile(place.folder / "profile", {"pretrain_encoder": WHOLE_NODE | {"slurm_partition": "lowcancel"}})
     rule, encoder = "pretrain_encoder", f"{TRAINING}/encoder.safetensors"
     with Watch(place, rule) as training:

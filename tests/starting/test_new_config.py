@@ -116,19 +116,20 @@ def test_tars_are_recognised_and_not_counted_one_by_one(place: Path) -> None:
 
 WRONG = [
     ({}, "nothing to configure: give --images FOLDER, or --davis"),
-    ({"images": "nowhere"}, "--images nowhere: no such folder"),
+    ({"images": "nowhere"}, "--images nowhere: no such folder$"),
+    ({"images": "davs"}, r"--images davs: no such folder \(did you mean 'davis'\?\)"),
     ({"images": "davis"}, r"--images davis: holds neither images \(.*\) nor \.tar files"),
     ({"images": IMAGES, "stages": ["view"]}, r"--stages view: no such stage; .*did you mean 'views'"),
     ({"images": IMAGES, "stages": ["propagation"]}, "--stages propagation needs --davis, --vip, --jhmdb or --clips"),
     ({"sets": {"davis": "davis"}, "stages": ["views"]}, "--stages views needs --images"),
-    ({"sets": {"davis": "nowhere"}}, r"propagation\.datasets\.davis\.root = 'nowhere'"),
+    ({"sets": {"davis": "nowhere"}}, r"^my\.yaml is not written:\n  - --davis 'nowhere': does not exist; correct it"),
 ]
 
 
 @pytest.mark.parametrize(("given", "message"), WRONG, ids=itertools.count())
 def test_what_cannot_be_written_is_told_and_nothing_is_written(place: Path, given: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        write_new_config(place / "my.yaml", given.get("images"), given.get("sets", {}), "small", given.get("stages"))
+        write_new_config(Path("my.yaml"), given.get("images"), given.get("sets", {}), "small", given.get("stages"))
     assert not (place / "my.yaml").exists()
 
 

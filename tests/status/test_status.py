@@ -63,10 +63,10 @@ def group_of(facts: dict[str, Any], stage: str, group: str) -> dict[str, Any]:
 
 def test_the_demo_has_all_stages_and_an_empty_folder_has_everything_to_do(config: Config, tmp_path: Path) -> None:
     facts = workflow_status(config, tmp_path, NOW)
-    assert facts["jobs"] == {"done": 0, "running": 0, "failed": 0, "waiting": 0, "to do": 35}
+    assert facts["jobs"] == {"done": 0, "running": 0, "failed": 0, "waiting": 0, "to do": 36}
     totals = {(row["stage"], row["group"]): row["total"] for row in facts["groups"]}
     assert totals == {
-        ("demo", "demo data"): 1, ("shards", "list of demo"): 1, ("shards", "shards of demo"): 2, ("shards", "check of demo"): 1,
+        ("demo", "demo data"): 1, ("shards", "list of demo"): 2, ("shards", "shards of demo"): 2, ("shards", "check of demo"): 1,
         ("views", "generators"): 1, ("views", "shards of s_ldm"): 2, ("consistency", "shards of s_ldm"): 2, ("consistency", "summary"): 1,
         ("pretrain", "runs"): 3, ("propagation", "evaluation sets"): 9, ("propagation", "summary"): 1, ("report", "page"): 1,
         ("report", "paper tables"): 10,
@@ -118,10 +118,10 @@ def test_a_queue_that_does_not_answer_is_told_in_a_line_where_jobs_were_submitte
 def test_outputs_that_come_and_go_change_the_counts(config: Config, tmp_path: Path) -> None:
     for job in expected_jobs(config):
         finish(job, tmp_path)
-    assert workflow_status(config, tmp_path, NOW)["jobs"]["done"] == 35
+    assert workflow_status(config, tmp_path, NOW)["jobs"]["done"] == 36
     (tmp_path / "results/views/s_ldm/00001.parquet").unlink()  # a shard is complete with its index only
     facts = workflow_status(config, tmp_path, NOW)
-    assert (facts["jobs"]["done"], facts["jobs"]["to do"]) == (34, 1)
+    assert (facts["jobs"]["done"], facts["jobs"]["to do"]) == (35, 1)
     assert group_of(facts, "views", "shards of s_ldm")["done"] == 1
 
 
@@ -296,7 +296,7 @@ def test_command_shows_stages_and_errors_and_watch_ends_when_all_is_done(config:
     write(tmp_path / job.log, HEADER + "error: [odd] words\n", time.time())
     arguments = ["status", "--config", str(ROOT / "config.yaml"), "--folder", str(tmp_path)]
     shown = CliRunner().invoke(app, arguments, catch_exceptions=False, env={"COLUMNS": "150"}).output
-    for text in ("pretrain", "evaluation sets", "0/9", "[odd] words", job.log, "0 of 35 jobs done, 1 failed, 34 to do"):
+    for text in ("pretrain", "evaluation sets", "0/9", "[odd] words", job.log, "0 of 36 jobs done, 1 failed, 35 to do"):
         assert text in shown
     *others, last = expected_jobs(config)
     for other in others:
@@ -304,9 +304,9 @@ def test_command_shows_stages_and_errors_and_watch_ends_when_all_is_done(config:
     Timer(0.5, finish, (last, tmp_path)).start()
     done = CliRunner().invoke(app, [*arguments, "--watch", "0.1"], catch_exceptions=False, env={"COLUMNS": "150"})
     assert done.exit_code == 0
-    assert "35 of 35 jobs done" in done.output
+    assert "36 of 36 jobs done" in done.output
     facts = json.loads(CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False).stdout.splitlines()[-1])
-    assert facts["jobs"]["done"] == 35
+    assert facts["jobs"]["done"] == 36
 
 
 @pytest.mark.parametrize("flags", [["--json"], []], ids=["json", "table"])
@@ -341,9 +341,9 @@ def test_watch_shows_what_changed_and_ctrl_c_ends_it_in_order(config: Config, tm
             assert time.monotonic() < deadline, output.read_text()
             time.sleep(0.1)
 
-    wait_for('"done": 1, "running"', "1 of 35 jobs done")
+    wait_for('"done": 1, "running"', "1 of 36 jobs done")
     finish(second, tmp_path)
-    wait_for('"done": 2, "running"', "2 of 35 jobs done")
+    wait_for('"done": 2, "running"', "2 of 36 jobs done")
     process.send_signal(signal.SIGINT)
     try:
         assert process.wait(timeout=30) == 0

@@ -143,6 +143,11 @@ def test_repair_deletes_what_the_workflow_makes_again_and_nothing_else(whole: Pa
     elsewhere = tmp_path / "elsewhere.json"
     elsewhere.write_text("{")
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    lines = CliRunner().invoke(app, ["verify", str(results)]).output.splitlines()
+    heads = [
+        next(place for place, line in enumerate(lines) if line.startswith(words)) for words in ("Delete what", "Write damaged")
+    ]
+    assert ["rm" in line.split()[0] for line in lines[heads[0] + 1 :]] == [True, True, False, False]
     done = CliRunner().invoke(app, ["verify", "--repair", str(results), str(elsewhere)])
     assert done.exit_code == 1
     gone = before - set(tmp_path.rglob("*"))
@@ -164,6 +169,9 @@ def test_a_lost_or_damaged_record_is_written_anew(whole: Path, tmp_path: Path, m
     kept = Path("work/finished/consistency/s/00000.parquet", "0" * 32, "record.json")
     write_text(kept, json.dumps({"files": {}, "records": {".00000.record.json": former[records[0]]}}))
     Path("results", records[0]).write_text("{")
+    told = CliRunner().invoke(app, ["verify", "results"]).output
+    assert "Write damaged records anew (--repair does it); no result is deleted" in told
+    assert "Delete what is damaged" not in told
     for name in records[1:]:
         Path("results", name).unlink()
     done = CliRunner().invoke(app, ["verify", "--repair", "results"])

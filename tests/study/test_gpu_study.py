@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
@@ -15,24 +14,16 @@ from perf.study.bundle import open_bundle, write_bundle
 from perf.study.jobs import study_jobs
 from perf.study.scale import study_config
 from perf.study.side_by_side import run_jobs
-from tests.study.conftest import CONFIG, ROOT
+from tests.study.conftest import CONFIG
+from tests.warm_start import warm_programs
 from tests.workflow.conftest import environment
 
 
 def run_script(work: Path, output: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [
-        sys.executable,
-        str(ROOT / "perf/gpu_study.py"),
-        "--device",
-        "cpu",
-        "--tiny",
-        "--work",
-        str(work),
-        "--output",
-        str(output),
-        *options,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment(warm=False))
+        str(warm_programs() / "gpu_study"), "--device", "cpu", "--tiny", "--work", str(work), "--output", str(output), *options,
+    ]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment())
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from cdgmae.cli import app
 from cdgmae.config import check_config
 from cdgmae.workflow.last_run import RECORD, changed_keys, read_last_run, remember_run
-from cdgmae.workflow.messages.reasons import PARAMS_CHANGED, short_reason
+from cdgmae.workflow.messages.reasons import PARAMS_CHANGED, changed_inputs, short_reason
 from tests.propagation.drawn_clips import write_davis
 from tests.workflow.conftest import Workplace, environment, set_key, tiny_config
 from tests.workflow.test_partial_workflows import PARTS
@@ -67,6 +67,10 @@ def test_a_reason_names_the_parameters_that_are_no_settings() -> None:
     assert short_reason(of_images, params) == "Changed: files below b were added, removed or replaced"
 
 
+def test_a_reason_names_the_files_that_came_and_went() -> None:
+    assert changed_inputs(["a", "b"], ["b", *"cdefg"]) == "New input files: c, d, e, 2 more, No longer input files: a"
+
+
 def test_commands_go_by_the_last_run_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     place = Workplace(tmp_path)
@@ -85,7 +89,7 @@ def test_commands_go_by_the_last_run_and_say_so(tmp_path: Path, monkeypatch: pyt
     shown, note = said("status")
     assert "0 of 3 jobs done" in shown
     assert note.startswith("configuration: mine.yaml (last run, 20")
-    assert "of 35 jobs done" in said("status", "--config", "config.yaml")[0]
+    assert "of 36 jobs done" in said("status", "--config", "config.yaml")[0]
     assert said("status", "--config", "config.yaml")[1] == ""
     assert said("config", "diff")[0].startswith("no key differs from mine.yaml (last run")
     (tmp_path / "mine.yaml").write_text("propagation: {datasets: {davis: {root: b}}, encoders: {floor: {pixels: 8}}}\n")
@@ -117,15 +121,21 @@ def test_a_run_says_what_changed_and_where_the_report_is(tmp_path: Path) -> None
     first = place.run()
     assert first.returncode == 0, first.stderr[-2000:]
     assert "Changed since" not in first.stderr
-    place.write_config(set_key(config, "propagation.datasets.davis.radius", 4))
+    changed = set_key(config, "propagation.datasets.davis.radius", 4)
+    place.write_config(set_key(changed, "propagation.encoders.coarse", {"pixels": 16}))
     plan, second, third = place.run("--dry-run"), place.run(), place.run()
-    assert "Changed: radius: 3.0 -> 4.0" in plan.stdout + plan.stderr
-    assert "before:" not in plan.stdout + plan.stderr
-    assert "Changed since config.yaml (last run, " in second.stderr
-    assert "    propagation.datasets.davis.radius: 3.0 -> 4.0\n" in second.stderr
+    for said in (plan.stdout + plan.stderr, second.stdout + second.stderr):
+        assert said.count("Changed since config.yaml (last run, ") == 1
+        assert "    propagation.datasets.davis.radius: 3.0 -> 4.0\n" in said
+        assert "Changed: radius: 3.0 -> 4.0" in said
+        assert "before:" not in said
     for done in (first, second, third):
         assert "The report: results/report/index.html" in done.stderr
     assert "Nothing to be done" in third.stderr
     command = ["cdgmae", "status"]
     status = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment(), check=True)
-    assert "3 of 3 jobs done" in status.stdout
+    assert "4 of 4 jobs done" in status.stdout
+    place.write_config(changed)
+    plan = place.run("--dry-run")
+    assert "Reason: No longer input files: results/propagation/coarse/davis.parquet" in plan.stdout + plan.stderr
+    assert "Set of input files" not in plan.stdout + plan.stderr

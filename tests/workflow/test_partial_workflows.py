@@ -24,7 +24,7 @@ PARTS: dict[str, tuple[dict[str, Any], list[str], str]] = {
             "consistency": {"sources": ["others"], "encoder": {"pixels": 8}, "image_size": 32},
         },
         [
-            "write_manifest photos", "write_shard photos 00000", "summarise_shards photos", "gather_views others 00000",
+            "write_manifest photos", "list_left_out photos", "write_shard photos 00000", "summarise_shards photos", "gather_views others 00000",
             "score_views others 00000", "summarise_consistency",
         ],
         "The configuration names nothing of stage propagation.",
@@ -42,7 +42,7 @@ PARTS: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "pre-training from bags that exist": (
         {"shards": SHARDS, "views": {"sources": BAGS}, "pretrain": {"runs": {"cdg": SIZES | {"source": "made", "epochs": 1}}}},
         [
-            "write_manifest photos", "write_shard photos 00000", "summarise_shards photos", "gather_views made 00000",
+            "write_manifest photos", "list_left_out photos", "write_shard photos 00000", "summarise_shards photos", "gather_views made 00000",
             "pretrain_encoder cdg 0",
         ],
         "The configuration names nothing of stage consistency.",

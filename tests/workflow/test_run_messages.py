@@ -11,7 +11,7 @@ from tests.workflow.conftest import environment
 SNAKEFILE = f"""
 import logging
 from cdgmae.workflow.messages.run_messages import watch_run
-watch_run(workflow, {{}})
+watch_run(workflow, {{}}, lambda: [])
 for _ in range(3):
     logging.getLogger("snakemake.logging").warning("the same for every job")
 rule all:

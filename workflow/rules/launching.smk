@@ -2,6 +2,7 @@ import functools
 import inspect
 
 from cdgmae.settings.base import Settings
+from cdgmae.workflow.messages.unknown_names import unknown_name
 
 
 def of(function):
@@ -10,7 +11,10 @@ def of(function):
     wanted = list(inspect.signature(function).parameters)[1:]
 
     def value(*arguments):
-        found = function(CONFIG, *arguments)
+        try:
+            found = function(CONFIG, *arguments)
+        except KeyError as error:
+            raise unknown_name(CONFIG, dict(zip(wanted, arguments))) or error from None
         return found.canonical_json() if isinstance(found, Settings) else found
 
     known = value if "shard" in wanted else functools.cache(value)

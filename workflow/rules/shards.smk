@@ -1,10 +1,14 @@
-# Stage shards: images -> manifest -> one tar + index per shard -> summary, the gate for everything after.
+# Stage shards: images -> manifest -> one tar + index per shard -> summary, the gate for everything after. The list of what the manifest
+# left out is a job of its own, so that a lost one makes nothing else again; it takes a second and is none for a cluster.
+localrules:
+    list_left_out,
+
+
 rule write_manifest:
     input:
         of(shards.dataset_inputs),
     output:
         manifest="results/shards/{dataset}/manifest.parquet",
-        left_out="results/shards/{dataset}/left_out.csv",
     log:
         "logs/write_manifest/{dataset}.log",
     benchmark:
@@ -27,6 +31,27 @@ rule write_manifest:
         " --seed {params.seed}"
         " --output {output.manifest:q}"
         " > {log} 2>&1"
+
+
+rule list_left_out:
+    input:
+        manifest="results/shards/{dataset}/manifest.parquet",
+    output:
+        "results/shards/{dataset}/left_out.csv",
+    log:
+        "logs/list_left_out/{dataset}.log",
+    benchmark:
+        "benchmarks/list_left_out/{dataset}.tsv"
+    conda:
+        "../../envs/cdgmae.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    message:
+        "List what was left out of {wildcards.dataset}"
+    shell:
+        "cdgmae shards left-out" " {input.manifest:q}" " > {log} 2>&1"
 
 
 rule write_shard:

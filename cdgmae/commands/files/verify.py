@@ -11,6 +11,7 @@ import typer
 
 from cdgmae.commands.options import json_wanted, print_result
 from cdgmae.names import RESULTS
+from cdgmae.settings.reading.messages import folded
 from cdgmae.status.undeclared import Undeclared, removal_lines, undeclared_results
 from cdgmae.workflow.last_run import read_last_run
 
@@ -31,8 +32,8 @@ def verify(
 
     Folders are walked and links followed. Shards, tables, safetensors and JSON are checked by their form too, which says what is damaged
     in them and serves files that no record knows (of earlier versions). Prints what is not whole and ends with exit code 1 then, and with the
-    commands that delete it, so that the next run of the workflow makes it again; --repair runs them, and writes records anew that are damaged
-    or lost. What cannot be made again, since its source is gone, is kept.
+    commands that delete it, so that the next run of the workflow makes it again, or write a damaged record anew; --repair runs them, and
+    writes lost records anew, too. What cannot be made again, since its source is gone, is kept.
 
     Example: cdgmae verify results
     """
@@ -85,7 +86,7 @@ def _undeclared(paths: list[Path]) -> list[Undeclared]:
 def _finding_lines(findings: list[Finding], bad: list[Finding], unrecorded: list[str]) -> Iterator[str]:
     for finding in bad:
         yield f"  bad {' and '.join(finding.damaged or (finding.path,))} ({finding.kind})"
-        yield from (f"        {problem}" for problem in finding.problems)
+        yield from (f"        {folded(problem)}" for problem in finding.problems)
     yield f"{len(findings)} file(s) checked, " + (f"{len(bad)} with problems" if bad else "all whole")
     if unrecorded:
         some = ", ".join(unrecorded[:SHOWN_UNRECORDED]) + (", ..." if len(unrecorded) > SHOWN_UNRECORDED else "")
@@ -93,9 +94,13 @@ def _finding_lines(findings: list[Finding], bad: list[Finding], unrecorded: list
 
 
 def _command_lines(repairs: list[str]) -> Iterator[str]:
-    if repairs:
+    deletions = [command for command in repairs if command.startswith("rm ")]
+    if deletions:
         yield "Delete what is damaged (--repair does it), and the same run of the workflow again makes it and what follows:"
-        yield from (f"    {command}" for command in repairs)
+        yield from (f"    {command}" for command in deletions)
+    if len(deletions) < len(repairs):
+        yield "Write damaged records anew (--repair does it); no result is deleted, and nothing is made again:"
+        yield from (f"    {command}" for command in repairs if command not in deletions)
 
 
 def _done_lines(done: Repair) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from cdgmae.propagation.benchmarks.benchmark_kinds import kinds_laid_out_as
 from cdgmae.propagation.layouts.image_files import check_modes, common_size, read_headers, show_size, unmatched
 from cdgmae.propagation.measures.masks import INDEXED_MODES
+from cdgmae.settings.reading.messages import LISTED
 
 ASPECT_TOLERANCE = 0.02
 
@@ -88,9 +89,9 @@ def check_root(root: Path, folder: str, title: str) -> None:
 def raise_problems(problems: Sequence[str], root: Path, title: str, layout: str) -> None:
     """Raise one `LayoutError` for all problems, if there are any."""
     if problems:
-        listed = "".join(f"\n  - {problem}" for problem in problems)
+        listed = "".join(f"{LISTED}{problem}" for problem in problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise LayoutError(f"{title} in {root} cannot be used, {count}:{listed}\nExpected layout: {layout}", problems)
+        raise LayoutError(f"{title} in {root} cannot be used (expected layout: {layout}), {count}:{listed}", problems)
 
 
 def read_names(path: Path) -> list[str]:

@@ -14,6 +14,9 @@ from pydantic import BaseModel, ValidationError
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 """Of names, which become names of folders."""
 
+LISTED = "\n  - "
+"""Before each item of a list in a message."""
+
 SHOWN_CHARACTERS = 200
 """Longest value that a message repeats."""
 
@@ -94,6 +97,11 @@ def _describe_tag(key: str, item: dict[str, Any], annotation: Any) -> list[str]:
     return lines
 
 
+def folded(message: str) -> str:
+    """A message in one line, whatever breaks other libraries put into their part of it; items of a list keep their lines."""
+    return re.sub(rf"\s*\n(?!{LISTED[1:]})\s*", " ", message)
+
+
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
     """The allowed word that `word` resembles, as a question in brackets, or nothing."""
     close = difflib.get_close_matches(word, list(allowed), n=1)
@@ -101,11 +109,11 @@ def did_you_mean(word: str, allowed: Iterable[str]) -> str:
 
 
 def meant_key(word: str, annotation: Any) -> str | None:
-    """The key of a settings class that an unknown one resembles."""
+    """The key of a settings class that an unknown one surely means."""
     model = _model_in(annotation)
     if model is None or word in getattr(model, "removed_keys", {}):
         return None
-    return next(iter(difflib.get_close_matches(word, list(model.model_fields), n=1)), None)
+    return next(iter(difflib.get_close_matches(word, list(model.model_fields), n=1, cutoff=0.8)), None)
 
 
 class Place(NamedTuple):

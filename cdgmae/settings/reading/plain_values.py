@@ -88,7 +88,7 @@ def read_yaml_text(text: str, origin: str) -> Any:
         loader = _PlainLoader(text)
         values = loader.get_single_data()
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:  # the latter of `!!bool x` and the like
-        said = str(error).replace('"<unicode string>", ', "")
+        said = _words(error)
         hint = next((hint for words, hint in YAML_HINTS.items() if words in said), "")
         raise ValueError(f"{origin} is not valid YAML: {said}{hint}") from None
     except RecursionError:
@@ -97,6 +97,16 @@ def read_yaml_text(text: str, origin: str) -> Any:
         raise ValueError(f"{origin}: {'; '.join(loader.twice)}")
     check_plain(values, origin)
     return values
+
+
+def _words(error: Exception) -> str:
+    """What a parser says, with lines and columns, in one line."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return str(error)
+    said = ((error.context, error.context_mark), (error.problem, error.problem_mark))
+    return ": ".join(
+        f"{text}{f' in line {mark.line + 1}, column {mark.column + 1}' if mark else ''}" for text, mark in said if text
+    )
 
 
 def read_json(text: str, origin: str) -> Any:

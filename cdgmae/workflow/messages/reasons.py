@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cdgmae.settings.reading.differences import differences, shown_value
 
 PARAMS_CHANGED = "Params have changed since last execution: "
+INPUTS_CHANGED = "Set of input files has changed since last execution"
+LISTED_FILES = 3
 NO_FILE = re.compile(r"Updated input files: ; ")
 """What Snakemake says where every one of them is made by another job of the run, which it names next."""
 
@@ -37,6 +39,21 @@ def short_reason(reason: str, params: Mapping[str, Any] | None = None) -> str:
     old, new = reason[before + len("before: ") : now], reason[now + len(" now: ") : end if end >= 0 else None].rstrip()
     lines = _changed(old, new, params or {}) or [f"{old} -> {new}"]
     return f"{reason[:start]}Changed: {', '.join(lines)}{tail}"
+
+
+def changed_inputs(before: Sequence[str], now: Sequence[str]) -> str:
+    """Which files a job reads that it did not read before, and the other way round."""
+    common = {*before} & {*now}
+    parts = {
+        "New input files": [file for file in now if file not in common],
+        "No longer input files": [file for file in before if file not in common],
+    }
+    return ", ".join(f"{words}: {_listed(files)}" for words, files in parts.items() if files) or INPUTS_CHANGED
+
+
+def _listed(files: Sequence[str]) -> str:
+    more = len(files) - LISTED_FILES
+    return ", ".join([*files[:LISTED_FILES], *([f"{more} more"] if more > 0 else [])])
 
 
 def _changed(old: str, new: str, params: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,13 @@ from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from cdgmae.settings.runtime import FAILS_AGAIN
-from cdgmae.workflow.messages.reasons import PARAMS_CHANGED, short_reason
+from cdgmae.workflow.messages.reasons import INPUTS_CHANGED, LISTED_FILES, PARAMS_CHANGED, changed_inputs, short_reason
 from cdgmae.workflow.messages.slurm_states import correct_job_states
 
 LAST_LINES = 20
 REPORT_PAGE = Path("results/report/index.html")
 FORCED = "Forced execution"
 NOTHING_TO_DO = "Nothing to be done"
-LISTED_FILES = 3
 SLURM_WORDS = ("slurmstepd", "slurmd", "srun: ")
 """How lines begin that Slurm itself writes into the log of a job, e.g. that it was killed for lack of memory."""
 
@@ -27,21 +26,26 @@ class RunMessages(logging.Filter):
     """Sees what snakemake logs before anyone else does.
 
     A failed job is reported with the last lines of its log. One whose log says that it would fail again is not tried again, whatever
-    `retries` says; a lost node, a limit or a lack of memory leaves no such word. A warning is said once, not once per job. The reason of
-    a job names the keys that changed instead of all settings before and now, or what is damaged, and a run without work ends with the
-    report's place, too.
+    `retries` says; a lost node, a limit or a lack of memory leaves no such word. A warning is said once, not once per job. A run and a dry
+    run begin with the keys that changed since the last one. The reason of a job names the keys and input files that changed instead of all
+    settings before and now, or what is damaged, and a run without work ends with the report's place, too.
     """
 
-    def __init__(self, workflow: Any, damaged: Mapping[str, str]) -> None:
-        """Watch a workflow, which need not have a DAG yet; `damaged`: output -> what is wrong with it."""
+    def __init__(self, workflow: Any, damaged: Mapping[str, str], changes: Callable[[], Iterable[str]]) -> None:
+        """Watch a workflow, which need not have a DAG yet; `damaged`: output -> what is wrong with it, `changes`: lines to begin with."""
         super().__init__()
         self._workflow = workflow
         self._damaged = damaged
+        self._changes: Callable[[], Iterable[str]] | None = changes
         self._jobs: dict[int, Any] = {}
         self._warnings: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is shown; that of a failed job is changed."""
+        if getattr(record, "event", None) == LogEvent.RUN_INFO and self._changes is not None:
+            changes, self._changes = self._changes, None  # a dry run tells what is to do again at its end
+            for line in changes():
+                logger.info(line)
         if getattr(record, "event", None) == LogEvent.JOB_INFO:
             record.reason = self._reason(record)
         elif str(record.msg).startswith(NOTHING_TO_DO):
@@ -57,13 +61,18 @@ class RunMessages(logging.Filter):
 
     def _reason(self, record: Any) -> str:
         reason = str(record.reason)
-        if not reason.startswith(FORCED) and PARAMS_CHANGED not in reason:
+        if not reason.startswith(FORCED) and PARAMS_CHANGED not in reason and INPUTS_CHANGED not in reason:
             return short_reason(reason)
         if record.jobid not in self._jobs:
             self._jobs = {self._workflow.dag.jobid(job): job for job in self._workflow.dag.needrun_jobs()}
         job = self._jobs[record.jobid]
         damages = [self._damaged[output] for output in job.output if output in self._damaged]
-        return f"Damaged: {damages[0]}" if damages else short_reason(reason, dict(job.params.items()))
+        if damages:
+            return f"Damaged: {damages[0]}"
+        before = next((found for output in job.output if (found := self._workflow.persistence.input(output)) is not None), None)
+        if before is not None:
+            reason = reason.replace(INPUTS_CHANGED, changed_inputs(before, sorted(map(str, job.input))))
+        return short_reason(reason, dict(job.params.items()))
 
     def _report(self, record: Any) -> None:
         lines = {log: _lines(Path(log)) for log in record.log}  # the rule's, then Slurm's
@@ -98,10 +107,10 @@ def report_place() -> str | None:
     return f"The report: {REPORT_PAGE}" if REPORT_PAGE.is_file() else None
 
 
-def watch_run(workflow: Any, damaged: Mapping[str, str]) -> None:
+def watch_run(workflow: Any, damaged: Mapping[str, str], changes: Callable[[], Iterable[str]]) -> None:
     """Let `RunMessages` see the log of this run; without effect inside a job, whose log is its own."""
     for former in [one for one in logger.filters if isinstance(one, RunMessages)]:
         logger.removeFilter(former)  # of a workflow that this process ran before
     if workflow.is_main_process:
-        logger.addFilter(RunMessages(workflow, damaged))
+        logger.addFilter(RunMessages(workflow, damaged, changes))
         correct_job_states()
