@@ -367,7 +367,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(str(error)) from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds no mapping of sections; start from the shipped config.yaml")
+        raise ConfigError(f"{path} holds no sections with keys; `cdgmae config new` writes a file that does")
     return values
 
 
