@@ -23,7 +23,7 @@ from cdgmae.settings.pretrain import PretrainSettings, with_run_defaults
 from cdgmae.settings.propagation import PropagationSettings, with_kinds
 from cdgmae.settings.reading.all_problems import NO_SUCH_NAME, TakenOut, all_problems
 from cdgmae.settings.reading.messages import LISTED, did_you_mean
-from cdgmae.settings.reading.plain_values import check_plain, read_yaml
+from cdgmae.settings.reading.plain_values import NotPlain, check_plain, read_yaml
 from cdgmae.settings.report import ReportSettings
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.settings.shards import ShardsSettings
@@ -301,18 +301,23 @@ def check_config(values: Mapping[str, Any], origin: str = "config.yaml") -> Conf
     Raises:
         ConfigError: One message that lists every problem with its key, value, what is allowed and what to do.
     """
+    problems: list[str] = []
     try:
         check_plain(values, origin)  # before anything walks them
+    except NotPlain as error:
+        problems, values = error.problems, error.values
     except ValueError as error:
         raise ConfigError.of(origin, [str(error)]) from None
     given = {name: section for name, section in values.items() if section is not None}  # an overlay drops a section so
     prepared = {"pretrain": with_run_defaults, "propagation": with_kinds}
     filled = given | {name: fill(given[name]) for name, fill in prepared.items() if name in given}
     try:
-        return Config.from_plain(filled)
+        config = Config.from_plain(filled)
     except ValidationError as error:
-        problems = all_problems(filled, error, Config)
-        raise ConfigError.of(origin, sorted({_where_it_is_written(problem, given) for problem in problems})) from None
+        problems += sorted({_where_it_is_written(problem, given) for problem in all_problems(filled, error, Config)})
+    if problems:
+        raise ConfigError.of(origin, problems)
+    return config
 
 
 def _where_it_is_written(problem: str, values: Mapping[str, Any]) -> str:
@@ -336,15 +341,19 @@ def load_config(path: Path, *overlays: Path) -> Config:
     return check_config(read_files(path, *overlays), origin=", ".join(map(str, (path, *overlays))))
 
 
-def read_files(*files: Path) -> dict[str, Any]:
+def read_files(*files: Path, problems: list[str] | None = None) -> dict[str, Any]:
     """The plain values of YAML files, laid over each other in order.
+
+    Args:
+        files: The files.
+        problems: Takes what can be told beside other problems (see `NotPlain`), which is refused otherwise.
 
     Raises:
         ConfigError: if a file is missing or is not a YAML mapping.
     """
     values: dict[str, Any] = {}
     for file in files:
-        _lay_over(values, _read_mapping(file))
+        _lay_over(values, _read_mapping(file, problems))
     return values
 
 
@@ -357,7 +366,7 @@ def _lay_over(values: dict[str, Any], overlay: Mapping[str, Any]) -> None:
             values[key] = value
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def _read_mapping(path: Path, problems: list[str] | None) -> dict[str, Any]:
     try:
         values = read_yaml(path)
     except OSError as error:
@@ -365,7 +374,10 @@ def _read_mapping(path: Path) -> dict[str, Any]:
             f"{path} cannot be read ({error.strerror}); give an existing file; `cdgmae config new` writes one"
         ) from None
     except ValueError as error:
-        raise ConfigError(str(error)) from None
+        if problems is None or not isinstance(error, NotPlain):
+            raise ConfigError(str(error)) from None
+        problems += (f"{path}: {problem}" for problem in error.problems)
+        values = error.values
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no sections with keys; `cdgmae config new` writes a file that does")
     return values
