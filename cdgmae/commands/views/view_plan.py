@@ -105,12 +105,7 @@ def _sampled_source(config: Config, source: str | None) -> str:
 
 
 def _measured(
-    config: Config,
-    source: str,
-    root: Path,
-    tars: list[Path],
-    runtime: RuntimeSettings,
-    bytes_per_view: float | None,
+    config: Config, source: str, root: Path, tars: list[Path], runtime: RuntimeSettings, bytes_per_view: float | None
 ) -> Rate:
     from dataclasses import replace
 
