@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +104,15 @@ def test_networks_that_the_configuration_names_are_tried_on_a_node_without_netwo
         "executor: slurm\ndefault-resources: {slurm_partition: cpu, mem_mb: 2000, runtime: 5}\n"
     )
     encoders = {"here": {"timm": NETWORK}, "missing": {"timm": "vit_base_patch16_224.mae"}}
-    config, program = tmp_path / "config.yaml", str(warm_programs() / "cdgmae")
+    config, program = tmp_path / "config.yaml", (sys.executable, "-m", "cdgmae")  # the hub's variables are read at its import
     with fake_hub(tmp_path / "files") as (address, _):
         environment = cluster.environment | {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": address}
         for names in (["here"], ["here", "missing"]):
             named = {name: encoders[name] for name in names}
             config.write_text(json.dumps({"propagation": {"datasets": {"davis": {"root": "davis"}}, "encoders": named}}))
             if names == ["here"]:
-                cluster.call(program, "fetch", cwd=tmp_path, environment=environment)
-            command = [program, "doctor", "--cluster", "--profile", "profile", "--json"]
+                cluster.call(*program, "fetch", cwd=tmp_path, environment=environment)
+            command = [*program, "doctor", "--cluster", "--profile", "profile", "--json"]
             done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
             (found,) = json.loads(done.stdout.splitlines()[-1])["classes"]
             assert found["tasks"][0]["networks"] == NETWORK

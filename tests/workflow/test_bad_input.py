@@ -84,6 +84,18 @@ def test_a_data_set_that_fails_its_check_stops_what_is_made_of_it_alone(tmp_path
     done = place.run(*line)
     assert done.returncode == 0, done.stderr[-3000:]
     assert not (tmp_path / "results/shards/poor/too_many_bad_images.csv").exists()
+    place.write_config(config)
+    bad = tmp_path / "poor/bad.png"
+    for mend in (
+        lambda: bad.write_bytes((tmp_path / "poor/0.png").read_bytes()),
+        bad.unlink,
+    ):  # as the message says, and the same line again
+        bad.write_bytes(b"not an image")
+        done = place.run("shards")
+        assert "mend or remove" in " ".join((done.stdout + done.stderr).lower().split())
+        mend()
+        done = place.run("shards")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 @pytest.mark.slow

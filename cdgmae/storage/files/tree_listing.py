@@ -13,6 +13,7 @@ from cdgmae.names import is_foreign
 logger = logging.getLogger("cdgmae")
 
 NO_EXTENSION = "(no ending)"
+COMPRESSED = frozenset({".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip"})
 
 
 class LeftOut(NamedTuple):
@@ -91,7 +92,12 @@ def _scan(folder: str, extensions: frozenset[str] | None) -> tuple[list[tuple[st
             elif extensions is None or extension in extensions:
                 files.append((entry.name, _size(entry)))
             else:
-                skipped.append((entry.name, f"ending {extension or NO_EXTENSION}"))
+                skipped.append(
+                    (
+                        entry.name,
+                        f"ending {extension or NO_EXTENSION}{', compressed: unpack it' if extension in COMPRESSED else ''}",
+                    )
+                )
     return sorted(files), sorted(subfolders), sorted(skipped)
 
 
