@@ -1,9 +1,10 @@
 """What planning the workflow costs: `python perf/dag.py [--shards 128 1282 10000] [--runs 3]`.
 
 Dry runs of the demo, beside an empty workflow, and of the paper's configuration (all stages) at several numbers of shards, each beside a bare
-workflow of one job per shard: three rules per shard and a gathering one, constant strings only, which is the least that Snakemake can do. Prints the number of jobs,
-seconds of the clock and of the CPU (the clock also counts what else the machine does) and the peak memory, and the ratio of CPU seconds to
-the bare workflow's. Medians; the workflows take turns. Last, what a plan of finished results adds: comparing them with the sizes in their records.
+workflow of one job per shard: three rules per shard and a gathering one, constant strings only, which is the least that Snakemake can do. Prints
+the number of jobs, seconds of the clock and of the CPU (the clock also counts what else the machine does) and the peak memory, and the ratio of
+CPU seconds to the bare workflow's. Medians; the workflows take turns. Last, what a plan of finished results adds: comparing them with the sizes
+in their records.
 """
 
 from __future__ import annotations
