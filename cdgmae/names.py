@@ -166,7 +166,7 @@ def how_to_remake(path: Path) -> str:
 def how_to_make(path: Path | str) -> str:
     """What to do about a result that is not there, as the end of a sentence."""
     if RESULTS not in Path(path).parts:
-        return "make it with the command of its stage, or check the path"
+        return "check the path, or make it with the command of its stage"
     return f"make it with `{shlex.join(['snakemake', '--cores', 'all', str(path)])}`, with the --configfile of your run"
 
 

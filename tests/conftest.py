@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing.spawn
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,10 +44,11 @@ def _default_signals() -> None:
 
 
 @pytest.fixture
-def forked_pool() -> Iterator[None]:
-    """Processes of a pool start as `warm_start` says, also those of commands that the test forks."""
+def forked_commands(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the code under test starts by `sys.executable` starts as `warm_start` says, and so do the processes of pools."""
     before = multiprocessing.spawn.get_executable()
-    multiprocessing.set_executable(str(warm_programs() / "python"))
+    monkeypatch.setattr("sys.executable", str(warm_programs() / "python"))
+    multiprocessing.set_executable(sys.executable)
     yield
     multiprocessing.set_executable(before)
 

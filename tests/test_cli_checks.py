@@ -144,6 +144,11 @@ def test_a_configuration_that_stands_alone_is_told_how_to_be_given() -> None:
     assert "given with --config my.yaml" in done.stderr
 
 
+def test_a_wrong_choice_is_told_with_the_choices() -> None:
+    said = CliRunner().invoke(app, ["cluster", "launch", "non", "--", "x"], env={"COLUMNS": "200"}).stderr
+    assert "Invalid value for 'launcher': 'non' is not one of 'none', 'torchrun', 'srun'." in said
+
+
 def test_help_texts_flow_and_show_their_brackets() -> None:
     for words, command in COMMANDS.items():
         lines = CliRunner().invoke(app, [*words.split(), "--help"], env={"COLUMNS": "80"}).stdout.splitlines()

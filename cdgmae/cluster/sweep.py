@@ -98,11 +98,7 @@ def judge(controller: Controller | None) -> Verdict:
 
 
 def sweep(
-    folder: Path,
-    cancel: bool,
-    older_than_min: float = 0.0,
-    wait_seconds: float = CANCEL_SECONDS,
-    assume_gone: bool = False,
+    folder: Path, cancel: bool, older_than_min: float = 0.0, wait_seconds: float = CANCEL_SECONDS, assume_gone: bool = False
 ) -> dict[str, Any]:
     """Find the jobs of this workflow whose controller is gone, and end them if asked.
 

@@ -31,8 +31,7 @@ SILENT = {
 def run(
     context: typer.Context,
     controller_gone: Annotated[
-        bool,
-        typer.Option("--controller-gone", help="The last snakemake was started on another host and is certainly gone."),
+        bool, typer.Option("--controller-gone", help="The last snakemake was started on another host and is certainly gone.")
     ] = False,
 ) -> None:
     """Run the workflow on the cluster: start here, and start again here after anything (kill -9, lost terminal, reboot).

@@ -49,13 +49,7 @@ app = typer.Typer(
 @app.command()
 def score(
     real: Annotated[Path, typer.Option("--real", help="Image shard (.tar, its .parquet index beside it) of the real images.")],
-    encoder: Annotated[
-        str,
-        typer.Option(
-            "--encoder",
-            help=f"Scoring encoder. {ENCODER_HELP} Paper: vit_base_patch16_224.mae.",
-        ),
-    ],
+    encoder: Annotated[str, typer.Option("--encoder", help=f"Scoring encoder. {ENCODER_HELP} Paper: vit_base_patch16_224.mae.")],
     source: Annotated[str, typer.Option("--source", help="Name of the view source, stored in every row.")],
     output: Annotated[
         Path, typer.Option("--output", help="Score table to write (.parquet): key, view_a, view_b, gs, ls, nps, ...")
@@ -144,10 +138,7 @@ def show(
 
 
 @app.command()
-def classes(
-    source: SourceArgument,
-    results: ResultsOption = Path("results/consistency"),
-) -> None:
+def classes(source: SourceArgument, results: ResultsOption = Path("results/consistency")) -> None:
     """Print bags, pairs and mean scores per class of the real image, the classes of lowest NPS first."""
     from cdgmae.consistency.class_scores import score_classes
     from cdgmae.consistency.score_display import render_rows

@@ -80,7 +80,11 @@ class Command(TyperCommand):
                 if word.endswith((".yaml", ".yml")) and not (before.startswith("-") or word.startswith("-")):
                     raise typer.BadParameter(f"{word} stands alone; a configuration is given with --config {word}", ctx)
         condition = re.compile("-(?!-).*[<>=!]") if "expression" in options else None
-        return super().parse_args(ctx, [f" {word}" if condition and condition.match(word) else word for word in args])
+        try:
+            return super().parse_args(ctx, [f" {word}" if condition and condition.match(word) else word for word in args])
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")  # of the library that Typer checks values with
+            raise
 
 
 def parse_settings(kind: type[AnySettings], texts: Sequence[str] | None = None, **overrides: Any) -> AnySettings:

@@ -103,8 +103,7 @@ def flops(
     run_name: Annotated[str | None, typer.Option("--run", help="Only this run of the configuration.")] = None,
     settings: SettingsOption = None,
     images: Annotated[
-        int | None,
-        typer.Option(min=1, help="Images of the data set (ImageNet-1K: 1281167); default: counted in results/shards."),
+        int | None, typer.Option(min=1, help="Images of the data set (ImageNet-1K: 1281167); default: counted in results/shards.")
     ] = None,
     tflops: Annotated[
         float,

@@ -65,13 +65,7 @@ def write(
 
 @app.command()
 def table(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help=f"{', '.join(PAPER_TABLES)}.",
-            metavar="NAME",
-        ),
-    ],
+    name: Annotated[str, typer.Argument(help=f"{', '.join(PAPER_TABLES)}.", metavar="NAME")],
     results: Annotated[Path, typer.Option("--results", help="Folder with the results of the stages.")] = Path("results"),
     output: Annotated[Path, typer.Option("--output", help="Folder for NAME.csv, NAME.md and NAME.html.")] = Path(
         "results/tables"

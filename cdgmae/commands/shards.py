@@ -7,13 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cdgmae.commands.options import (
-    SeedOption,
-    SettingsOption,
-    ThreadsOption,
-    parse_settings,
-    print_result,
-)
+from cdgmae.commands.options import SeedOption, SettingsOption, ThreadsOption, parse_settings, print_result
 from cdgmae.names import BAD_IMAGES, LEFT_OUT, shard_index, shard_names
 from cdgmae.settings.shards import DatasetSettings
 

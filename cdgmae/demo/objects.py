@@ -10,16 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cdgmae.demo.painting import Pose, Sprite, blob, paint
-from cdgmae.demo.scenes import (
-    Background,
-    Frame,
-    choose_photographs,
-    cut_texture,
-    expose,
-    light,
-    make_background,
-    smooth,
-)
+from cdgmae.demo.scenes import Background, Frame, choose_photographs, cut_texture, expose, light, make_background, smooth
 
 OBJECT_RADIUS = 0.21
 """Radius of an object at scale 1, as a share of the frame's height."""

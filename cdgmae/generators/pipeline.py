@@ -95,11 +95,7 @@ class LatentDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
     _optional_components = ["autoencoder"]
 
     def __init__(
-        self,
-        unet: UNet2DConditionModel,
-        scheduler: DDIMScheduler,
-        projector: Projector,
-        autoencoder: Autoencoder | None = None,
+        self, unet: UNet2DConditionModel, scheduler: DDIMScheduler, projector: Projector, autoencoder: Autoencoder | None = None
     ) -> None:
         """Join the parts.
 

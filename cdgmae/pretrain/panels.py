@@ -100,10 +100,7 @@ def _predictions(model: CrossViewMAE, target_BCHW: Tensor, output: CrossViewOutp
     usual_mean, usual_spread = (
         (values * visible).sum(dim=1, keepdim=True) / visible.sum(dim=1, keepdim=True) for values in (mean, spread)
     )
-    return {
-        "prediction": predicted_BNP * usual_spread + usual_mean,
-        "true patch mean and sd": predicted_BNP * spread + mean,
-    }
+    return {"prediction": predicted_BNP * usual_spread + usual_mean, "true patch mean and sd": predicted_BNP * spread + mean}
 
 
 def _fill(model: CrossViewMAE, images_BCHW: Tensor, masked_BN: Tensor, patches_BNP: Tensor | None) -> Tensor:

@@ -39,9 +39,14 @@ class VitSettings(Settings):
                 f"use {self.image_size // self.patch_size * self.patch_size or self.patch_size} or change patch_size"
             )
         if self.embed_dim % self.num_heads:
-            raise ValueError(f"embed_dim = {self.embed_dim} is not a multiple of num_heads = {self.num_heads}")
+            fits = self.embed_dim // self.num_heads * self.num_heads or self.num_heads
+            raise ValueError(
+                f"embed_dim = {self.embed_dim} is not a multiple of num_heads = {self.num_heads}; use {fits} or change num_heads"
+            )
         if self.embed_dim % 4:
-            raise ValueError(f"embed_dim = {self.embed_dim} is not a multiple of 4, which the 2-D sin-cos positions need")
+            raise ValueError(
+                f"embed_dim = {self.embed_dim} is not a multiple of 4, which the 2-D sin-cos positions need; use {self.embed_dim // 4 * 4}"
+            )
         return self
 
 

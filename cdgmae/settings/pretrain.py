@@ -129,7 +129,8 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
     def _combination_fits(self) -> Self:
         if self.decoder_embed_dim % self.decoder_num_heads or self.decoder_embed_dim % 4:
             raise ValueError(
-                f"decoder_embed_dim = {self.decoder_embed_dim} is not a multiple of decoder_num_heads = {self.decoder_num_heads} and of 4"
+                f"decoder_embed_dim = {self.decoder_embed_dim} is not a multiple of decoder_num_heads = {self.decoder_num_heads} and of 4; "
+                "change one of them, e.g. to 256 and 8"
             )
         for key, value in ARCHITECTURES.get(self.architecture or "", {}).items():
             if getattr(self, key) != value:
@@ -139,7 +140,9 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
                 )
         expected = {"crops": 1, "video_pairs": 1, "mae": 0}.get(self.pretext)
         if expected is not None and self.num_anchors != expected:
-            raise ValueError(f"pretext {self.pretext} has {expected} anchor(s), found num_anchors = {self.num_anchors}")
+            raise ValueError(
+                f"pretext {self.pretext} has {expected} anchor(s), found num_anchors = {self.num_anchors}; write {expected}"
+            )
         if self.pretext == "cross_view" and self.num_anchors == 0:
             raise ValueError("pretext cross_view needs num_anchors >= 1; use pretext mae for none")
         if self.crop_share and (self.pretext, self.num_anchors) != ("cross_view", 1):
@@ -160,7 +163,7 @@ class PretrainRunSettings(VitSettings, CropPairSettings):
         if int(patches * (1 - self.target_masking_ratio)) == patches:
             raise ValueError(f"target_masking_ratio = {self.target_masking_ratio} masks none of {patches} patches; raise it")
         if self.warmup_epochs > self.epochs:
-            raise ValueError(f"warmup_epochs = {self.warmup_epochs} exceeds epochs = {self.epochs}")
+            raise ValueError(f"warmup_epochs = {self.warmup_epochs} exceeds epochs = {self.epochs}; lower it, or raise epochs")
         return self
 
     def _check_scores(self) -> None:

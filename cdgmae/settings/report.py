@@ -73,8 +73,7 @@ class TableSettings(Settings):
     """What one job needs to write one table."""
 
     rows: dict[Name, list[Name]] = Field(
-        default={},
-        description="Row of the paper's table -> what fills it: one view source, or one encoder per seed.",
+        default={}, description="Row of the paper's table -> what fills it: one view source, or one encoder per seed."
     )
     num_shards: dict[Name, int] = Field(default={}, description="View source in `rows` -> number of its score tables.")
     sets: dict[Name, Name] = Field(

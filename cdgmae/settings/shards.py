@@ -59,8 +59,7 @@ class DatasetSettings(Settings):
         default=95, ge=1, le=100, description="JPEG quality of re-encoded images (no chroma subsampling above 90)."
     )
     max_bad_fraction: Ratio = Field(
-        default=0.001,
-        description="The stage fails when more than this share of the data set's images cannot be read (0..1).",
+        default=0.001, description="The stage fails when more than this share of the data set's images cannot be read (0..1)."
     )
     notice: Literal["mtime", "hash", "nothing"] = Field(
         default="mtime",

@@ -112,7 +112,9 @@ def summarise_shards(
         bad_rows.extend(bad_here)
     total = sum(row["ok"] + row["bad"] for row in rows)
     if manifest is not None and total != image_count(manifest):
-        raise ValueError(f"the shards hold {total} rows, {manifest} has {image_count(manifest)} images; rewrite the shards")
+        raise ValueError(
+            f"the shards hold {total} rows, {manifest} has {image_count(manifest)} images; {how_to_remake(manifest)}"
+        )
     counts = BadImages(settings.max_bad_fraction, total)
     for bad in bad_rows:
         counts.add(bad["source_path"], bad["reason"])

@@ -31,16 +31,7 @@ from cdgmae.training.device_copies import copies_to, copy_ahead
 from cdgmae.training.loader import MicroBatch, cut_micro_batches, load_micro_batches, process_share
 from cdgmae.training.metrics import METRICS_SCHEMA
 from cdgmae.training.schedule import LoopSettings, learning_rate
-from cdgmae.training.session import (
-    Session,
-    StepTaken,
-    agree,
-    open_session,
-    read_losses,
-    reading_due,
-    save_session,
-    saving_due,
-)
+from cdgmae.training.session import Session, StepTaken, agree, open_session, read_losses, reading_due, save_session, saving_due
 from cdgmae.training.state import TrainingState, load_state
 from cdgmae.training.traced_memory import fitting_micro_batch
 from cdgmae.training.training_task import TrainingTask

@@ -14,7 +14,7 @@ from cdgmae.config import Config, ConfigError, check_config, read_files
 from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS, kinds_laid_out_as
 from cdgmae.settings.demo import DemoSettings
 from cdgmae.settings.encoder import HUB_PREFIXES, LOCAL_PREFIX
-from cdgmae.settings.reading.plain_values import check_plain, read_yaml
+from cdgmae.settings.reading.plain_values import NotPlain, check_plain, read_yaml
 from cdgmae.settings.shards import DatasetSettings
 
 PATH_KEYS = ("path", "root", "checkpoint", "directory", "start_from")
@@ -34,23 +34,27 @@ def check_run(values: Mapping[str, Any], origin: str, files: Sequence[str | Path
     Raises:
         ConfigError: one message with every problem of keys, paths, data folders and numbers of shards.
     """
-    problems = list(others)
+    problems, told = list(others), list[str]()
+    try:
+        check_plain(values, origin)  # before anything walks them
+        problems += file_problems(values)
+    except NotPlain as error:
+        problems += file_problems(error.values)
+        told = error.problems
+    except ValueError:  # said by check_config
+        pass
     for file in files:
         if Path(file).suffix in (".yaml", ".yml"):
             try:
                 read_yaml(Path(file))
+            except NotPlain as error:
+                problems += (f"{file}: {problem}" for problem in error.problems if problem not in told)
             except ValueError as error:
                 problems.append(str(error))
     try:
         config = check_config(values, origin)
     except ConfigError as error:
         problems = [*error.problems, *problems]
-    try:
-        check_plain(values, origin)  # before anything walks them
-    except ValueError:  # said by check_config
-        pass
-    else:
-        problems += file_problems(values)
     if problems:
         raise ConfigError.of(origin, problems)
     return config
@@ -66,8 +70,9 @@ def load_run(*files: Path, others: Callable[[Mapping[str, Any]], Sequence[str]] 
     Raises:
         ConfigError: as `read_files` and `check_run`.
     """
-    values = read_files(*files)
-    return check_run(values, ", ".join(map(str, files)), others=others(values))
+    problems: list[str] = []
+    values = read_files(*files, problems=problems)
+    return check_run(values, ", ".join(map(str, files)), others=[*problems, *others(values)])
 
 
 def timm_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, bool]]:

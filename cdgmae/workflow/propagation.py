@@ -6,6 +6,7 @@ from cdgmae import names
 from cdgmae.config import Config, ConfigError
 from cdgmae.settings.encoder import EncoderSettings
 from cdgmae.settings.protocol import ProtocolSettings
+from cdgmae.settings.reading.messages import did_you_mean
 from cdgmae.workflow import encoders, source_state
 
 
@@ -63,7 +64,7 @@ def judged_encoder(config: Config, encoder: str) -> EncoderSettings:
     named = config.propagation.encoders
     found = {derived: seed for base in named for derived, seed in config.seeds_of_encoder(base).items()} | named
     if encoder not in found:
-        raise ConfigError(f"there is no encoder {encoder!r} to judge; allowed: {', '.join(found)}")
+        raise ConfigError(f"there is no encoder {encoder!r} to judge; allowed: {', '.join(found)}{did_you_mean(encoder, found)}")
     return found[encoder]
 
 

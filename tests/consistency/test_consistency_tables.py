@@ -142,16 +142,7 @@ def test_show_prints_ours_the_papers_and_a_histogram(tmp_path: Path) -> None:
     shown = runner.invoke(app, ["consistency", "show", "--results", str(tmp_path)])
     assert shown.exit_code == 0, shown.output
     assert "0.417 ± 0.118" in shown.output
-    for expected in (
-        "s_ldm",
-        "paper, Table 1",
-        "0.885",
-        "RCG S-LDM",
-        "0.735",
-        "█",
-        "0.250",
-        "0.500",
-    ):
+    for expected in ("s_ldm", "paper, Table 1", "0.885", "RCG S-LDM", "0.735", "█", "0.250", "0.500"):
         assert expected in shown.output
     as_json = json.loads(
         runner.invoke(app, ["consistency", "show", "--results", str(tmp_path), "--json"]).output.splitlines()[-1]

@@ -98,7 +98,7 @@ def test_killed_and_stopped_jobs_end_with_the_table_of_a_straight_run(
     assert rows["k9", 1]["reason"] == "view: generation failed: not finite"
 
 
-@pytest.mark.usefixtures("forked_pool")
+@pytest.mark.usefixtures("forked_commands")
 def test_two_processes_end_with_the_table_of_one_whatever_is_damaged_between(
     shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,10 +11,7 @@ from perf.gpu import correctness, trainings
 from perf.gpu.findings import CHECKS, CORRECT, Bench
 from perf.gpu_checks import draw_bench
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
 NAMES = [check.name for check in CHECKS.values() if check.kind == CORRECT]
 
 

@@ -46,11 +46,7 @@ def test_run_writes_the_declared_files_and_lowers_the_loss(tmp_path: Path) -> No
     assert all(torch.equal(tensor, model[key]) for key, tensor in encoder.items())
     assert load_encoder(parse_encoder(str(tmp_path / "out/encoder.safetensors")), device=CPU).tokens(
         torch.zeros(1, 3, 32, 32)
-    ).shape == (
-        1,
-        17,
-        24,
-    )
+    ).shape == (1, 17, 24)
 
 
 class Killed(BaseException):

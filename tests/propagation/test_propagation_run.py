@@ -58,12 +58,7 @@ def test_blocks_that_move_by_whole_patches_are_followed(tmp_path: Path) -> None:
 
 def test_static_joints_are_all_found_on_a_fine_grid(tmp_path: Path) -> None:
     root = write_jhmdb(tmp_path / "clips")
-    scores = run_propagation(
-        JhmdbProtocol(root=str(root)),
-        parse_encoder(PIXELS),
-        tmp_path / "t.parquet",
-        runtime=ON_CPU,
-    )
+    scores = run_propagation(JhmdbProtocol(root=str(root)), parse_encoder(PIXELS), tmp_path / "t.parquet", runtime=ON_CPU)
     assert list(scores) == ["PCK@0.1", "PCK@0.2", "PCK@0.3", "PCK@0.4", "PCK@0.5"]
     assert set(scores.values()) == {100.0}
     rows = pq.read_table(tmp_path / "t.parquet").to_pylist()

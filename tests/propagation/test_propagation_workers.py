@@ -63,7 +63,7 @@ def test_two_processes_stop_on_a_signal_and_continue_to_the_table_of_one(tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("forked_pool")
+@pytest.mark.usefixtures("forked_commands")
 def test_an_error_in_a_worker_process_reaches_the_user(tmp_path: Path) -> None:
     protocol = DavisProtocol(root=str(write_davis(tmp_path / "clips", frames=3)), input_size=(64, 96))
     (tmp_path / "file").write_text("in the way of a folder")

@@ -94,9 +94,5 @@ def test_the_command_writes_strips_where_the_report_looks_for_them(tmp_path: Pat
     assert len(list((tmp_path / "out/strips/davis").glob("*.jpg"))) == 2
     with pytest.raises(ValueError, match=r"work folder.*--work"):
         run_propagation(
-            DavisProtocol(root="x"),
-            parse_encoder("pixels:16"),
-            tmp_path / "t.parquet",
-            runtime=ON_CPU,
-            strips=tmp_path,
+            DavisProtocol(root="x"), parse_encoder("pixels:16"), tmp_path / "t.parquet", runtime=ON_CPU, strips=tmp_path
         )

@@ -47,11 +47,7 @@ def facts(steps: int, name: str = "run", seed: int = 0) -> TrainingFacts:
     return TrainingFacts(name, seed, steps, None, 0.5, 10.0, EMPTY, {})
 
 
-@given(
-    st.lists(st.floats(0.01, 1000.0), min_size=1, max_size=400),
-    st.integers(1, 30),
-    st.booleans(),
-)
+@given(st.lists(st.floats(0.01, 1000.0), min_size=1, max_size=400), st.integers(1, 30), st.booleans())
 def test_stretches_are_literal_means_and_ranges(values: list[float], length: int, harmonic: bool) -> None:
     starts = stretches(len(values), length)
     thinned = thin(np.array(values), starts, harmonic=harmonic)

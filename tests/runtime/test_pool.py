@@ -14,7 +14,7 @@ import torch
 from cdgmae.runtime.interrupts import TransientProblem
 from cdgmae.runtime.pool import share_out
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_pool")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_commands")]
 
 CPUS = [torch.device("cpu")] * 2
 

@@ -240,6 +240,25 @@ def test_what_only_follows_from_another_fault_is_not_told() -> None:
     assert [problem.partition(" ")[0] for problem in problems_of(shared)] == ["pretrain.defaults.weight_decay"]
 
 
+def test_keys_that_stand_twice_or_are_no_text_are_told_beside_the_rest(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("seed: 1\nseed: 2\nsed: 3\nshards: {datasets: {2017: {path: none}}}\nreport: {title: 2026-01-01}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_run(file)
+    texts = (
+        "'seed' stands twice",
+        "key 2017 is no text",
+        "is a date",
+        "sed: unknown key",
+        "shards.datasets.2017.path = 'none': does not exist",
+    )
+    assert [text for text in texts if sum(text in problem for problem in caught.value.problems) != 1] == []
+    assert len(caught.value.problems) == len(texts)
+    with pytest.raises(ConfigError) as of_run:  # as the Snakefile checks it
+        check_run(yaml.safe_load(file.read_text()), "my.yaml", [file])
+    assert len(of_run.value.problems) == len(texts)
+
+
 def test_misspelt_timm_models_and_weights_are_told_with_the_other_problems(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     names = {
@@ -417,7 +436,7 @@ def test_unreadable_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(tmp_path / "none.yaml")
     (tmp_path / "list.yaml").write_text("[1, 2]")
-    with pytest.raises(ConfigError, match="no mapping of sections"):
+    with pytest.raises(ConfigError, match=r"holds no sections with keys; `cdgmae config new` writes"):
         load_config(tmp_path / "list.yaml")
     (tmp_path / "torn.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match="not valid YAML"):

@@ -63,7 +63,7 @@ def test_a_lost_node_and_a_lost_controller_cost_nothing(
     assert re.search(r"Cancelled [12] job\(s\) of a snakemake that is gone", second.output())
     made = views.views()
     assert set(made.values()) == {1}
-    assert len(made) == 24 * 4
+    assert len(made) == 24 * 3
     for name in VIEWS:
         assert (place.folder / name).read_bytes() == (undisturbed / name).read_bytes()
 

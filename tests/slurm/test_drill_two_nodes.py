@@ -40,7 +40,7 @@ def ranks(folder: Path) -> dict[str, int]:
 def test_two_nodes_learn_what_one_process_learns_and_a_killed_rank_ends_both(
     cluster: VirtualCluster, undisturbed: Path, prepared: Path, tmp_path: Path
 ) -> None:
-    place = copy_place(cluster, prepared, tmp_path / "place")
+    place = copy_place(cluster, prepared, tmp_path / "place", warm=True)
     place.set_config(runtime={"checkpoint_interval_steps": 50})
     write_profile(place.folder / "profile", {"pretrain_encoder": TWO_NODES})
     with Watch(place, "pretrain_encoder") as training:

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -94,7 +93,7 @@ def test_where_there_is_no_workflow_one_is_written_and_the_protocol_is_said(plac
         assert result["protocol"].startswith("The paper's protocol. It holds at" if output == "a.yaml" else "Small frames")
         assert ("size" in result) == (output == "b.yaml")
     assert "include: snakefile()" in (place / "Snakefile").read_text()
-    command = [sys.executable, "-m", "snakemake", "--configfile", "a.yaml", "--cores", "1", "--dry-run", "--quiet", "all"]
+    command = ["snakemake", "--configfile", "a.yaml", "--cores", "1", "--dry-run", "--quiet", "all"]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, env=environment(), timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
 

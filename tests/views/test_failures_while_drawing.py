@@ -110,7 +110,7 @@ def test_memory_that_does_not_suffice_names_the_batch_size(case: Case) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("forked_pool")
+@pytest.mark.usefixtures("forked_commands")
 def test_too_little_memory_of_a_drawing_process_reaches_the_user(case: Case) -> None:
     recipe = FaultyRecipe(case.generator, out_of_memory)
     with pytest.raises(OutOfDeviceMemory, match=r"Lower batch_size of this view source \(now 4\)"):

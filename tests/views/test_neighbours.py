@@ -39,7 +39,7 @@ def embed(tars: list[Path], folder: Path, encoder: str = ENCODER) -> list[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("forked_pool")
+@pytest.mark.usefixtures("forked_commands")
 def test_two_processes_write_the_table_of_one(tmp_path: Path) -> None:
     tar = write_shard(tmp_path / "00000.tar", KEYS[:30])
     settings, tables = EmbeddingSettings(image_size=16, batch_size=4), []

@@ -97,9 +97,9 @@ FAULTS = {
     "text": Fault(lambda c: c.member("ant", b"<html>"), r"3 of 18 views are bad.*ant\.1: real image"),
     "no member is an image": Fault(lambda c: write_shard(c.tar, KEYS, corrupt=KEYS), "18 of 18 views are bad"),
     # The image shard as a whole.
-    "missing index": Fault(lambda c: index_path(c.tar).unlink(), "is not there; make it with the command of its stage"),
+    "missing index": Fault(lambda c: index_path(c.tar).unlink(), "is not there; check the path, or make it with"),
     "missing tar": Fault(lambda c: c.tar.unlink(), "missing although its index is there"),
-    "missing shard": Fault(lambda c: shutil.rmtree(c.tar.parent), "is not there; make it with the command of its stage"),
+    "missing shard": Fault(lambda c: shutil.rmtree(c.tar.parent), "is not there; check the path, or make it with"),
     "truncated tar": Fault(lambda c: cut(c.tar), "truncated"),
     "longer tar": Fault(lambda c: c.tar.write_bytes(c.tar.read_bytes() + bytes(512)), "its index says"),
     "truncated index": Fault(lambda c: cut(index_path(c.tar)), "cannot be read as a table"),

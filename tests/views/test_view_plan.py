@@ -95,7 +95,10 @@ def test_a_given_rate_needs_no_generator_but_images(project: Path) -> None:
         ((), "either --measure"),
         (("--measure", "--seconds-per-view", 1), "either --measure"),
         (("--seconds-per-view", 1, "--gpus", "2,x"), "--gpus 2,x"),
-        (("--seconds-per-view", 1, "--source", "crops"), "sampled from a generator: drawn"),
+        (
+            ("--seconds-per-view", 1, "--source", "crops"),
+            r"--source crops: no such source is drawn by a generator; give --source with one of drawn",
+        ),
     ],
 )
 def test_wrong_questions_are_named(project: Path, arguments: tuple[object, ...], message: str) -> None:

@@ -64,7 +64,7 @@ def test_batches_of_one_three_and_eight_and_two_shards_give_the_same_views(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("forked_pool")
+@pytest.mark.usefixtures("forked_commands")
 def test_two_processes_one_killed_and_other_sizes_end_with_the_same_views(
     shard_tar: Path, generator_dir: Path, tmp_path: Path, straight: Path
 ) -> None:
@@ -78,7 +78,7 @@ def test_two_processes_one_killed_and_other_sizes_end_with_the_same_views(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("forked_pool")
+@pytest.mark.usefixtures("forked_commands")
 def test_killing_the_coordinator_ends_its_processes_and_one_process_goes_on(
     shard_tar: Path, generator_dir: Path, tmp_path: Path, straight: Path
 ) -> None:
@@ -111,7 +111,7 @@ def test_a_signal_flushes_and_leaves_with_the_documented_code(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("forked_pool")
+@pytest.mark.usefixtures("forked_commands")
 def test_a_signal_to_two_processes_flushes_and_leaves_with_the_documented_code(
     shard_tar: Path, generator_dir: Path, tmp_path: Path, straight: Path
 ) -> None:

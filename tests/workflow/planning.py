@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from snakemake.api import SnakemakeApi
 from snakemake.dag import DAG
 from snakemake.jobs import Job
+from snakemake.parser import parse
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, PrintDag, Quietness, ResourceSettings
+from snakemake.sourcecache import SourceFile
 
 from cdgmae.config import load_config
 from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS
@@ -48,11 +53,26 @@ def _restored_environment() -> Iterator[None]:
         os.environ.update(before)
 
 
+@functools.cache
+def _parsed(path: str, rulecount: int) -> list[Any]:
+    """Where what a file of the workflow is parsed to is kept: they are the same for all plans."""
+    return []
+
+
+def _parse_once(path: SourceFile, workflow: object, linemap: dict[int, int], rulecount: int) -> tuple[str, int]:
+    found = _parsed(path.get_path_or_uri(secret_free=True), rulecount)
+    if not found:
+        found += [parse(path, workflow, linemap, rulecount=rulecount), linemap]
+    linemap |= found[1]
+    return found[0]  # type: ignore[no-any-return]
+
+
 @contextlib.contextmanager
 def _dag(place: Workplace, *targets: str) -> Iterator[DAG]:
     source_state.cache_clear()
     output = OutputSettings(quiet={Quietness.ALL})
-    with _restored_environment(), contextlib.redirect_stdout(io.StringIO()), SnakemakeApi(output) as api:
+    parse_once = patch("snakemake.workflow.parse", _parse_once)
+    with _restored_environment(), contextlib.redirect_stdout(io.StringIO()), parse_once, SnakemakeApi(output) as api:
         workflow = api.workflow(
             resource_settings=ResourceSettings(cores=2),
             config_settings=ConfigSettings(configfiles=[place.config_file]),

@@ -71,6 +71,7 @@ def test_a_reason_names_the_files_that_came_and_went() -> None:
     assert changed_inputs(["a", "b"], ["b", *"cdefg"]) == "New input files: c, d, e, 2 more, No longer input files: a"
 
 
+@pytest.mark.usefixtures("forked_commands")
 def test_commands_go_by_the_last_run_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     place = Workplace(tmp_path)

@@ -43,14 +43,7 @@ def test_a_failure_that_would_come_again_is_not_tried_again_and_others_are(tmp_p
     for number in range(9):
         (tmp_path / f"input{number}").touch()
     command = ["--cores", "3", "--resources", "mem_mb=300", "--retries", "2", "--keep-going"]
-    done = subprocess.run(
-        ["snakemake", *command],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment(),
-    )
+    done = subprocess.run(["snakemake", *command], cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment())
     assert done.returncode == 1
     tries = {name: (tmp_path / f"{name}.tries").read_text().count("x") for name in ("hopeless", "unlucky", "lucky")}
     assert tries == {"hopeless": 1, "unlucky": 3, "lucky": 2}

@@ -19,6 +19,8 @@ from tests.workflow.conftest import Workplace, set_key
 from tests.workflow.finished_tree import INSIDE, configured, like, photos_config, set_aside
 from tests.workflow.planning import planned
 
+pytestmark = pytest.mark.usefixtures("forked_commands")
+
 
 def status_of(tree: Workplace) -> list[Any]:
     """What is to do by `cdgmae status`, asked as it asks."""

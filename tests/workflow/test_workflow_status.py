@@ -38,11 +38,7 @@ def every_kind_of_source() -> dict[str, Any]:
     return config
 
 
-@pytest.mark.parametrize(
-    "config",
-    [tiny_config(), every_kind_of_source()],
-    ids=["demo", "all kinds of sources"],
-)
+@pytest.mark.parametrize("config", [tiny_config(), every_kind_of_source()], ids=["demo", "all kinds of sources"])
 def test_expected_jobs_are_those_that_snakemake_plans(tmp_path: Path, config: dict[str, Any]) -> None:
     place = Workplace(tmp_path)
     (tmp_path / "edited").mkdir()  # the folder of a source of kind `folder`
@@ -73,15 +69,7 @@ def test_logs_benchmarks_and_work_folders_of_expected_jobs_are_those_of_the_rule
 
 
 def status(place: Workplace) -> dict[str, Any]:
-    command = [
-        "cdgmae",
-        "status",
-        "--config",
-        str(place.config_file),
-        "--folder",
-        str(place.folder),
-        "--json",
-    ]
+    command = ["cdgmae", "status", "--config", str(place.config_file), "--folder", str(place.folder), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True)
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 

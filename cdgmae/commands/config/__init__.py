@@ -69,9 +69,7 @@ def new(
 
 
 @app.command()
-def check(
-    config: ConfigOption = None,
-) -> None:
+def check(config: ConfigOption = None) -> None:
     """Check a configuration, and the files, folders and timm models that it names, without running anything: every problem is listed at once."""
     from cdgmae.workflow.named_files import load_run
 
@@ -138,9 +136,7 @@ def diff(
 
 
 @app.command()
-def schema(
-    output: Annotated[Path | None, typer.Option("--output", help="File to write; printed if left out.")] = None,
-) -> None:
+def schema(output: Annotated[Path | None, typer.Option("--output", help="File to write; printed if left out.")] = None) -> None:
     """Print the JSON schema of the configuration, with every key described; editors use it for completion."""
     from cdgmae.config import json_schema
     from cdgmae.storage.files.atomic import explain_write_errors, write_text

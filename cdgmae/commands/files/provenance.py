@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from cdgmae.storage.files.ancestry import Origin
 
 
-def provenance(
-    file: Annotated[Path, typer.Argument(help="A result, file or folder, e.g. results/pretrain/cdg/seed0.")],
-) -> None:
+def provenance(file: Annotated[Path, typer.Argument(help="A result, file or folder, e.g. results/pretrain/cdg/seed0.")]) -> None:
     """Say where a result comes from: the command that made it and its inputs, back to the source images.
 
     Each step shows when, by which version (git revision, + for changed files), with which settings, seed, libraries and on which machine it

@@ -37,10 +37,7 @@ app = typer.Typer(
 @app.command("train-generator")
 def train_generator(
     shards: Annotated[Path, typer.Option(help="Folder of the image shards to train on, e.g. results/shards/imagenet.")],
-    encoder: Annotated[
-        str,
-        typer.Option(help=f"Frozen conditioning encoder. {ENCODER_HELP}"),
-    ],
+    encoder: Annotated[str, typer.Option(help=f"Frozen conditioning encoder. {ENCODER_HELP}")],
     output: Annotated[Path, typer.Option(help="Generator folder to write, e.g. results/generators/s_ldm.")],
     work: Annotated[Path | None, typer.Option(help="Folder for the training state; default: OUTPUT/../.work-OUTPUT.")] = None,
     settings: SettingsOption = None,
@@ -69,16 +66,7 @@ def train_generator(
     limit_threads(here.thread_limit)
     work_dir = work or output.parent / f".work-{output.name}"
     with published(output, work=work_dir) if is_main_process() else nullcontext():
-        result = train(
-            parsed,
-            seed,
-            find_shards(shards),
-            parse_encoder(encoder),
-            output,
-            work_dir,
-            here,
-            tracker_dir=tracker_dir,
-        )
+        result = train(parsed, seed, find_shards(shards), parse_encoder(encoder), output, work_dir, here, tracker_dir=tracker_dir)
     if is_main_process():
         print_result(result)
 

@@ -30,10 +30,7 @@ EmbeddingsOption = Annotated[
 
 def embed(
     shard: ShardOption,
-    encoder: Annotated[
-        str,
-        typer.Option(help=f"Encoder to compare images with. {ENCODER_HELP}"),
-    ],
+    encoder: Annotated[str, typer.Option(help=f"Encoder to compare images with. {ENCODER_HELP}")],
     output: Annotated[Path, typer.Option(help="Table to write, e.g. results/embeddings/knn/00000.parquet.")],
     settings: SettingsOption = None,
     runtime: RuntimeOption = None,

@@ -17,6 +17,7 @@ from cdgmae.commands.options import (
     parse_runtime,
     print_result,
 )
+from cdgmae.settings.reading.messages import did_you_mean
 from cdgmae.workflow.last_run import how_to_run
 
 if TYPE_CHECKING:
@@ -93,20 +94,18 @@ def _sampled_source(config: Config, source: str | None) -> str:
     sampled = [name for name, settings in config.views.sources.items() if settings.generator_name is not None]
     if source is None and len(sampled) == 1:
         return sampled[0]
+    if not sampled:
+        raise ValueError("no source of the configuration (views.sources) is drawn by a generator, so there is nothing to plan")
     if source not in sampled:
+        given = f"--source {source}: no such source is" if source is not None else "several sources are"
         raise ValueError(
-            f"--source {source}: give a source that is sampled from a generator: {', '.join(sampled) or 'there is none'}"
+            f"{given} drawn by a generator; give --source with one of {', '.join(sampled)}{did_you_mean(source or '', sampled)}"
         )
     return source
 
 
 def _measured(
-    config: Config,
-    source: str,
-    root: Path,
-    tars: list[Path],
-    runtime: RuntimeSettings,
-    bytes_per_view: float | None,
+    config: Config, source: str, root: Path, tars: list[Path], runtime: RuntimeSettings, bytes_per_view: float | None
 ) -> Rate:
     from dataclasses import replace
 

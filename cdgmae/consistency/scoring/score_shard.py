@@ -15,14 +15,7 @@ from cdgmae.consistency.score_tables import METRICS, SCORE_SCHEMA, check_scores
 from cdgmae.consistency.scoring.bag_embedding import Embedder
 from cdgmae.consistency.scoring.nearest_patches import with_nearest_patches
 from cdgmae.consistency.scoring.pair_images import BagLoader
-from cdgmae.consistency.scoring.scoring_loop import (
-    ScoringTask,
-    open_embedder,
-    plan_parts,
-    read_part,
-    score_in_pool,
-    score_parts,
-)
+from cdgmae.consistency.scoring.scoring_loop import ScoringTask, open_embedder, plan_parts, read_part, score_in_pool, score_parts
 from cdgmae.models.encoders.by_name import Encoder
 from cdgmae.runtime.compute import start_compute
 from cdgmae.runtime.devices import worker_devices

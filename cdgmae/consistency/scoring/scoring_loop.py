@@ -143,10 +143,7 @@ def score_parts(
             yield from plan[parts[number]]
 
     bags_ahead = PASSES_AHEAD * batch_size // len(bags.view_indices(plan[parts[0]][0]))
-    with (
-        ThreadPoolExecutor(torch.get_num_threads(), "decode") as executor,
-        task.journal.claim(f"{slot:03d}") as journal,
-    ):
+    with ThreadPoolExecutor(torch.get_num_threads(), "decode") as executor, task.journal.claim(f"{slot:03d}") as journal:
         loaded = read_ahead(executor, bags.load, keys(), bags_ahead)
         for first in loaded:
             number = taken.popleft()

@@ -46,12 +46,7 @@ class Monitor:
     """An observer of the training loop that writes `samples/*.png` and `validation/*.json` into a work folder."""
 
     def __init__(
-        self,
-        task: GeneratorTask,
-        pipeline: LatentDiffusionPipeline,
-        images: Bags,
-        settings: MonitoringSettings,
-        work_dir: Path,
+        self, task: GeneratorTask, pipeline: LatentDiffusionPipeline, images: Bags, settings: MonitoringSettings, work_dir: Path
     ) -> None:
         """Prepare.
 

@@ -164,12 +164,7 @@ class Benchmark(ABC, Generic[AnyProtocol, AnySequence]):
 
     @abstractmethod
     def evaluate(
-        self,
-        sequence: AnySequence,
-        protocol: AnyProtocol,
-        encoder: Encoder,
-        device: torch.device,
-        painted: Container[int] = (),
+        self, sequence: AnySequence, protocol: AnyProtocol, encoder: Encoder, device: torch.device, painted: Container[int] = ()
     ) -> Predictions:
         """Compute one sequence.
 

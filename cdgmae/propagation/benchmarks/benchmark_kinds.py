@@ -17,21 +17,12 @@ from cdgmae.propagation.benchmarks.tap_vid import TapVid, TapVidProtocol
 from cdgmae.propagation.benchmarks.vip import Vip, VipProtocol
 
 BENCHMARKS: Mapping[str, Benchmark[Any, Any]] = {
-    benchmark.kind: benchmark
-    for benchmark in (
-        Davis(),
-        Vip(),
-        Jhmdb(),
-        Spair(),
-        TapVid(),
-        KeyPoints(),
-    )
+    benchmark.kind: benchmark for benchmark in (Davis(), Vip(), Jhmdb(), Spair(), TapVid(), KeyPoints())
 }
 """Kind -> its object."""
 
 EvaluationSet = Annotated[
-    DavisProtocol | VipProtocol | JhmdbProtocol | SpairProtocol | TapVidProtocol | KeyPointProtocol,
-    Field(discriminator="kind"),
+    DavisProtocol | VipProtocol | JhmdbProtocol | SpairProtocol | TapVidProtocol | KeyPointProtocol, Field(discriminator="kind")
 ]
 """Settings of an evaluation set of any kind."""
 

@@ -73,12 +73,7 @@ class Davis(ClipBenchmark[DavisProtocol]):
         return read_davis(Path(protocol.root), protocol.resolution)
 
     def scorer(
-        self,
-        clip: LabelledClip,
-        protocol: DavisProtocol,
-        sides: tuple[int, int],
-        grid: tuple[int, int],
-        painted: Container[int],
+        self, clip: LabelledClip, protocol: DavisProtocol, sides: tuple[int, int], grid: tuple[int, int], painted: Container[int]
     ) -> Scorer:
         """Measures J and F of every object in all frames but the first and the last."""
         from cdgmae.propagation.measures.object_scorer import ObjectScorer

@@ -56,12 +56,7 @@ class Jhmdb(ClipBenchmark[JhmdbProtocol]):
         return read_jhmdb(Path(protocol.root))
 
     def scorer(
-        self,
-        clip: LabelledClip,
-        protocol: JhmdbProtocol,
-        sides: tuple[int, int],
-        grid: tuple[int, int],
-        painted: Container[int],
+        self, clip: LabelledClip, protocol: JhmdbProtocol, sides: tuple[int, int], grid: tuple[int, int], painted: Container[int]
     ) -> Scorer:
         """Decodes the joints of every frame and counts those found, the first frame left out."""
         from cdgmae.propagation.measures.joint_scorer import JointScorer

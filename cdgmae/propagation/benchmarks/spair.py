@@ -72,12 +72,7 @@ class Spair(Benchmark[SpairProtocol, "PairGroup"]):
             grid_of(input_sides(protocol.input_size, *size), patch_size, f"an image of {size[1]}x{size[0]} pixels")
 
     def evaluate(
-        self,
-        sequence: PairGroup,
-        protocol: SpairProtocol,
-        encoder: Encoder,
-        device: torch.device,
-        painted: Container[int] = (),
+        self, sequence: PairGroup, protocol: SpairProtocol, encoder: Encoder, device: torch.device, painted: Container[int] = ()
     ) -> Predictions:
         """Embeds every image of a category once and looks up the key points of all its pairs."""
         from cdgmae.propagation.measures.key_point_pairs import find_points

@@ -43,12 +43,7 @@ class Vip(ClipBenchmark[VipProtocol]):
         return read_vip(Path(protocol.root))
 
     def scorer(
-        self,
-        clip: LabelledClip,
-        protocol: VipProtocol,
-        sides: tuple[int, int],
-        grid: tuple[int, int],
-        painted: Container[int],
+        self, clip: LabelledClip, protocol: VipProtocol, sides: tuple[int, int], grid: tuple[int, int], painted: Container[int]
     ) -> Scorer:
         """Counts the pixels of every class in all frames, the first included."""
         from cdgmae.propagation.measures.part_scorer import PartScorer

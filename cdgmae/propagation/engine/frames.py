@@ -89,11 +89,7 @@ def read_frame(frame: Path | Image.Image) -> Tensor:
 
 
 def embed_frames(
-    frames: Sequence[Path | Image.Image],
-    sides: tuple[int, int],
-    encoder: Encoder,
-    device: torch.device,
-    precision: str = "fp32",
+    frames: Sequence[Path | Image.Image], sides: tuple[int, int], encoder: Encoder, device: torch.device, precision: str = "fp32"
 ) -> Iterator[Tensor]:
     """Unit features (N, D), float32, of each frame in order; the next mini-batch is decoded while one is embedded.
 

@@ -13,14 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from cdgmae.propagation.layouts.labelled_clip import LabelledClip
-from cdgmae.propagation.measures.masks import (
-    Ids,
-    decode_labels,
-    encode_mask,
-    first_labels,
-    label_order,
-    read_annotation,
-)
+from cdgmae.propagation.measures.masks import Ids, decode_labels, encode_mask, first_labels, label_order, read_annotation
 from cdgmae.propagation.output.overlays import mask_image, mask_images
 
 

@@ -101,7 +101,9 @@ def compare_encoders(results: Path, first: str, second: str) -> list[SetComparis
     ours, others = encoder_tables(results, first), encoder_tables(results, second)
     common = [name for name in ours if name in others]
     if not common:
-        raise ValueError(f"{first!r} ({', '.join(ours)}) and {second!r} ({', '.join(others)}) were measured on no common set")
+        raise ValueError(
+            f"{first!r} ({', '.join(ours)}) and {second!r} ({', '.join(others)}) were measured on no common set; name a set for both"
+        )
     return [compare(name, measure_encoder(ours[name]), measure_encoder(others[name])) for name in common]
 
 

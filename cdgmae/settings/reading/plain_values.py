@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,19 @@ YAML_HINTS = {
 
 ENCODINGS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 """Marks at the start of a file -> its encoding; Windows' shells write UTF-16."""
+
+
+class NotPlain(ValueError):
+    """Keys that stand twice or are no text, and values that no setting takes.
+
+    Attributes:
+        problems: One sentence each.
+        values: What can be checked further: the last value of each key, and texts in place of what is none.
+    """
+
+    def __init__(self, origin: str, problems: Iterable[str], values: Any) -> None:
+        self.problems, self.values = list(problems), _as_texts(values)
+        super().__init__(f"{origin}: {'; '.join(self.problems)}")
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -93,9 +106,7 @@ def read_yaml_text(text: str, origin: str) -> Any:
         raise ValueError(f"{origin} is not valid YAML: {said}{hint}") from None
     except RecursionError:
         raise ValueError(f"{origin} is nested too deep; settings have at most {MAX_DEPTH} levels") from None
-    if loader.twice:
-        raise ValueError(f"{origin}: {'; '.join(loader.twice)}")
-    check_plain(values, origin)
+    check_plain(values, origin, loader.twice)
     return values
 
 
@@ -125,19 +136,32 @@ def read_json(text: str, origin: str) -> Any:
     return values
 
 
-def check_plain(values: Any, origin: str) -> None:
+def check_plain(values: Any, origin: str, known: Iterable[str] = ()) -> None:
     """Refuse values that unfold to more than settings can be, and keys that are no text.
 
+    Args:
+        values: The values.
+        origin: The file or option that they are from.
+        known: Problems of them that are known.
+
     Raises:
-        ValueError: naming `origin` and what is wrong.
+        ValueError: naming `origin` and what is wrong; a `NotPlain` if the values can be checked further all the same.
     """
-    problems: dict[str, None] = {}
+    problems = dict.fromkeys(known)
     if _unfolded(values, origin, {}, 0, problems) > MAX_VALUES:
         raise ValueError(
             f"{origin} unfolds to more than {MAX_VALUES:,} values through its references (& and *); settings never do"
         )
     if problems:
-        raise ValueError(f"{origin}: {'; '.join(problems)}")
+        raise NotPlain(origin, problems, values)
+
+
+def _as_texts(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _as_texts(inside) for key, inside in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_texts(inside) for inside in value]
+    return str(value).encode(errors="replace").decode() if isinstance(value, (str, date, bytes, set)) else value
 
 
 def _unfolded(value: Any, origin: str, sizes: dict[int, int], depth: int, problems: dict[str, None]) -> int:

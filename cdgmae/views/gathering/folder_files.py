@@ -25,13 +25,7 @@ from cdgmae.storage.files.paths import path_to_text
 from cdgmae.storage.files.tar_listing import list_tar
 from cdgmae.storage.files.tree_listing import find_files
 from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, ImageShardWriter, index_path, read_index
-from cdgmae.storage.media.images import (
-    ImageError,
-    decode_rgb,
-    image_extension,
-    open_image,
-    read_image_bytes,
-)
+from cdgmae.storage.media.images import ImageError, decode_rgb, image_extension, open_image, read_image_bytes
 from cdgmae.storage.tables import file_sha256
 from cdgmae.views.gathering.copying import check_bad_fraction
 from cdgmae.views.sources.folder import FolderViews

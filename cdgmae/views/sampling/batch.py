@@ -151,11 +151,7 @@ class ViewMaker:
         return integer_seed(self.seed, stream, self.images.keys[item.image_index], item.view_index)
 
     def _draw_rows(
-        self,
-        items: Sequence[Item],
-        conditions: dict[int, Tensor],
-        stream: str,
-        between_steps: Callable[[], None],
+        self, items: Sequence[Item], conditions: dict[int, Tensor], stream: str, between_steps: Callable[[], None]
     ) -> dict[Item, _Row]:
         """Draw rows in the fixed batch shape; the first row is repeated to fill it."""
         if not items:

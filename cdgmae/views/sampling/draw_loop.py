@@ -74,12 +74,7 @@ class Stopper:
 
 
 def draw_batches(
-    task: DrawingTask,
-    slot: int,
-    device: torch.device,
-    numbers: Iterator[int],
-    stopper: Stopper,
-    finished: Callable[[int], None],
+    task: DrawingTask, slot: int, device: torch.device, numbers: Iterator[int], stopper: Stopper, finished: Callable[[int], None]
 ) -> None:
     """Draw batches until there are none left or a stop is asked for; whatever was drawn is on disk when this returns or raises.
 

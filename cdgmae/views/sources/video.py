@@ -16,10 +16,7 @@ class FrameSettings(Settings):
     """Which later frames of a clip join its drawn first frame."""
 
     num_views: int = Field(
-        default=4,
-        ge=1,
-        le=1024,
-        description="Largest number of later frames per bag, M. A short clip gives as many as it has.",
+        default=4, ge=1, le=1024, description="Largest number of later frames per bag, M. A short clip gives as many as it has."
     )
     frame_gap: tuple[int, int] | None = Field(
         default=None,
