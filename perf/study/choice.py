@@ -25,12 +25,12 @@ CONFIG = (Path(__file__).parents[2] / "workflow/experiments/small_study.yaml", P
 
 REFERENCE, GUIDED, PLAIN = "video", "guided", "s_ldm"
 CANDIDATES = "guidance_"
-"""Names of the sources that try a guidance scale begin so; the scale of `PLAIN` is tried as well."""
+"""Names of the sources that try a guidance scale begin so: all on the same images, which their generator has not seen."""
 
 
 def candidates(config: Config) -> list[str]:
     """The sources among whose guidance scales one is chosen."""
-    return [PLAIN, *(name for name in config.views.sources if name.startswith(CANDIDATES))]
+    return [name for name in config.views.sources if name.startswith(CANDIDATES)]
 
 
 def score_files(config: Config, results: Path = Path(names.RESULTS)) -> list[Path]:

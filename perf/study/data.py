@@ -19,7 +19,7 @@ def lay_out(data: Path, target: Path, per_class: int) -> None:
     Args:
         data: Folder with `images/`, `DAVIS/` and `JHMDB/`.
         target: Folder to make; one that is whole is left as it is.
-        per_class: Images of every class to train on; 0 stands for all that there are, with the last one for `guidance` too.
+        per_class: Images of every class to train on; 0 stands for all but the last one, which `guidance` gets. A class of one image has it in both.
 
     Raises:
         ValueError: if there are no images.
@@ -34,7 +34,7 @@ def lay_out(data: Path, target: Path, per_class: int) -> None:
     if not classes:
         raise ValueError(f"{data} needs images/, DAVIS/ and JHMDB/; docs/small_study.md says where they come from")
     for folder, files in classes.items():
-        some = files[:per_class] if per_class else files
+        some = files[:per_class] if per_class else files[:-1] or files
         _link(making / "images" / folder.name, some)
         _link(making / "guidance" / folder.name, files[len(some) :][:1] or files[-1:])
     for name in ("DAVIS", "JHMDB"):

@@ -33,7 +33,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="Folder with images/, DAVIS/ and JHMDB/.")
     parser.add_argument("--work", type=Path, default=Path("small_study"), help="Folder of everything that is made.")
     parser.add_argument("--over", type=Path, nargs="*", default=[], help="Files laid over it, e.g. with a section `runtime`.")
-    parser.add_argument("--images-per-class", type=int, default=10, help="Images of every class that are trained on; 0: all.")
+    parser.add_argument(
+        "--images-per-class", type=int, default=10, help="Images of every class that are trained on; 0: all but one."
+    )
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("small_study.md"), help="Where the table goes.")
     return parser.parse_args()

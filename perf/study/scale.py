@@ -83,4 +83,4 @@ def _shrink(values: dict[str, Any]) -> None:
 
 def draw_tiny_data(data: Path) -> None:
     """Draw stand-ins for images and clips where none are given."""
-    draw_demo(DemoSettings(directory=str(data), num_tiles=16, tile_size=64, clips_per_set=2, frames_per_clip=5), 0)
+    draw_demo(DemoSettings(directory=str(data), num_tiles=27, tile_size=64, clips_per_set=2, frames_per_clip=5), 0)

@@ -81,6 +81,10 @@ def test_missing_file_and_unknown_name_say_what_to_do() -> None:
         load_encoder(parse_encoder("results/none/encoder.safetensors"), device=CPU)
     with pytest.raises(ValueError, match="is no file, and timm has no such model"):
         load_encoder(parse_encoder("vit_of_no_kind"), device=CPU)
+    with pytest.raises(
+        ValueError, match=r"/mine holds no config\.json and no model\.safetensors; give a folder that `cdgmae export hub` wrote"
+    ):
+        load_encoder(parse_encoder("local-dir:/nowhere/mine"), device=CPU)
 
 
 @torch.no_grad()

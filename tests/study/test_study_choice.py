@@ -45,7 +45,10 @@ def test_half_of_the_views_are_kept_and_bags_left_out_are_made_up_for_by_epochs(
 
 
 def test_the_guidance_scale_is_that_of_the_source_nearest_to_video(tmp_path: Path) -> None:
-    config, nps = load_config(*CONFIG), {"video": 0.8, "s_ldm": 0.5, "guidance_1": 0.6, "guidance_4": 0.77, "guidance_6": 0.9}
+    config, nps = (
+        load_config(*CONFIG),
+        {"video": 0.8, "guidance_1": 0.6, "guidance_2": 0.5, "guidance_4": 0.77, "guidance_6": 0.9},
+    )
     assert set(candidates(config)) == set(nps) - {"video"}
     assert "views" not in chosen_values_of(tmp_path, nps | {"guidance_6": None})
     assert chosen_values_of(tmp_path, nps)["views"] == {"sources": {"guided": {"sampling": {"guidance_scale": 4.0}}}}
@@ -53,6 +56,7 @@ def test_the_guidance_scale_is_that_of_the_source_nearest_to_video(tmp_path: Pat
 
 def chosen_values_of(results: Path, nps: dict[str, float | None]) -> dict[str, object]:
     config = load_config(*CONFIG)
+    write_scores(results / "consistency/s_ldm/00000.parquet", "s_ldm", "s_ldm", {"a": [0.5], "b": [0.5]})
     for file in score_files(config, results):
         source = file.parent.name
         if (value := nps[source]) is not None:
@@ -73,6 +77,12 @@ def test_data_is_laid_out_as_the_configuration_has_it(data: Path, tmp_path: Path
             halved = sorted((target / "DAVIS_halved" / kind / "480p" / clip.name).iterdir())
             assert [file.resolve() for file in halved] == sorted(clip.iterdir())[::2]
             assert [file.stem for file in halved] == [f"{number:05d}" for number in range(len(halved))]
+    lay_out(data, tmp_path / "all", per_class=0)
+    for folder in (data / "images").glob("*/"):
+        files = sorted(folder.iterdir())
+        trained, tried = (sorted((tmp_path / "all" / name / folder.name).iterdir()) for name in ("images", "guidance"))
+        assert [file.resolve() for file in trained] == (files[:-1] or files)
+        assert [file.resolve() for file in tried] == files[-1:]
     before = target.stat().st_mtime_ns
     lay_out(data, target, per_class=0)
     assert target.stat().st_mtime_ns == before

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -20,7 +21,7 @@ from cdgmae.models.encoders.frozen_encoder import Encoder, weights_digest
 from cdgmae.models.encoders.timm_models import name_problem
 from cdgmae.models.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from cdgmae.models.positions import resize_positions
-from cdgmae.settings.encoder import HUB_PREFIXES
+from cdgmae.settings.encoder import EXPORTED_FILES, HUB_PREFIXES, LOCAL_PREFIX
 from cdgmae.storage.hub import FETCH_ADVICE, use_cache_without_network
 
 HEAD_PREFIXES = ("head.", "head_dist.", "attn_pool.", "mask_token", "decoder", "fc_norm.")
@@ -150,6 +151,11 @@ def timm_model_encoder(model: Any, name: str = "", *, trained: bool = True) -> E
 def _create(name: str, pretrained: bool) -> Any:
     if not name.startswith(HUB_PREFIXES) and (problem := name_problem(name, weights=pretrained)) is not None:
         raise ValueError(f"encoder {name!r} is no file, and {problem}")
+    folder = name.removeprefix(LOCAL_PREFIX)
+    if folder != name and (lacking := [file for file in EXPORTED_FILES if not (Path(folder) / file).is_file()]):
+        raise ValueError(
+            f"encoder {name!r}: {folder} holds no {' and no '.join(lacking)}; give a folder that `cdgmae export hub` wrote"
+        )
     if pretrained or name.startswith(HUB_PREFIXES):
         use_cache_without_network()
     try:
