@@ -1,9 +1,10 @@
 """What planning the workflow costs: `python perf/dag.py [--shards 128 1282 10000] [--runs 3]`.
 
-Dry runs of the demo and of the paper's configuration (all stages) at several numbers of shards, each beside a bare workflow of one job per
-shard: three rules per shard and a gathering one, constant strings only, which is the least that Snakemake can do. Prints the number of jobs,
-seconds of the clock and of the CPU (the clock also counts what else the machine does) and the peak memory, and the ratio of CPU seconds to
-the bare workflow's. Medians; the workflows take turns. Last, what a plan of finished results adds: comparing them with the sizes in their records.
+Dry runs of the demo, beside an empty workflow, and of the paper's configuration (all stages) at several numbers of shards, each beside a bare
+workflow of one job per shard: three rules per shard and a gathering one, constant strings only, which is the least that Snakemake can do. Prints
+the number of jobs, seconds of the clock and of the CPU (the clock also counts what else the machine does) and the peak memory, and the ratio of
+CPU seconds to the bare workflow's. Medians; the workflows take turns. Last, what a plan of finished results adds: comparing them with the sizes
+in their records.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import yaml
 
 from cdgmae import names
 from cdgmae.config import load_config
+from cdgmae.propagation.benchmarks.benchmark_kinds import BENCHMARKS
 from cdgmae.workflow.damage import damaged_results
 
 ROOT = Path(__file__).parents[1]
@@ -80,13 +82,16 @@ def dry_run(snakefile: Path, folder: Path, *arguments: str) -> Cost:
 
 
 def paper_config(folder: Path, shards: int) -> Path:
-    """The paper's configuration with another number of shards, and the (empty) data folders that it names."""
+    """The paper's configuration with another number of shards, and the data folders that it names, with an empty image for every shard."""
     config = yaml.safe_load((ROOT / "workflow/experiments/paper.yaml").read_text())
     config["shards"]["datasets"]["imagenet"]["num_shards"] = shards
     paths = [config["shards"]["datasets"]["imagenet"]["path"], config["views"]["generators"]["gen_sis"]["path"]]
-    paths += [dataset["root"] for dataset in config["propagation"]["datasets"].values()]
+    for name, dataset in config["propagation"]["datasets"].items():
+        paths += [f"{dataset['root']}/{part}" for part in BENCHMARKS[dataset.get("kind", name)].layout]
     for path in paths:
         (folder / path).mkdir(parents=True, exist_ok=True)
+    for number in range(max(shards, 128)):
+        (folder / paths[0] / f"{number}.jpg").touch()
     file = folder / f"paper_{shards}.yaml"
     file.write_text(yaml.safe_dump(config))
     return file
@@ -104,7 +109,7 @@ def compare(folder: Path, shards: int, configs: list[Path], runs: int) -> None:
     costs = {name: Cost(*(statistics.median(values) for values in zip(*each, strict=True))) for name, each in found.items()}
     for name, cost in costs.items():
         print(
-            f"| {name} | {shards} | {cost.jobs:.0f} | {cost.clock:.1f} | {cost.cpu:.1f} | {cost.megabytes:.0f} "
+            f"| {name} | {shards} | {cost.jobs:.0f} | {cost.clock:.1f} | {cost.cpu:.2f} | {cost.megabytes:.0f} "
             f"| {cost.cpu / costs['bare'].cpu:.2f} |",
             flush=True,
         )
@@ -140,7 +145,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        compare(folder, 2, [ROOT / "config.yaml"], chosen.runs)
+        compare(folder, 0, [ROOT / "config.yaml"], chosen.runs)
         for shards in chosen.shards:
             compare(folder, shards, [paper_config(folder, shards)], chosen.runs)
         compare_with_records(folder, max(chosen.shards, default=128))

@@ -196,16 +196,9 @@ def test_missing_parts_come_with_the_way_to_get_them() -> None:
 
 def test_a_user_s_error_is_one_paragraph_without_traceback(tmp_path: Path) -> None:
     command = [
-        sys.executable,
-        "-m",
-        "cdgmae.cli",
-        "shards",
-        "write",
-        "--root",
-        str(tmp_path / "nowhere"),
-        "--output",
+        sys.executable, "-m", "cdgmae.cli", "shards", "write", "--root", str(tmp_path / "nowhere"), "--output",
         str(tmp_path / "out"),
-    ]
+    ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "does not exist" in done.stderr

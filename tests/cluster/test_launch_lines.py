@@ -15,9 +15,9 @@ from cdgmae.cluster.own_job import OwnJob, own_job, read_job
 from cdgmae.cluster.ranks import join_ranks
 from cdgmae.runtime.distribution import join_group, local_rank, local_world_size, rank, world_size
 from cdgmae.runtime.interrupts import EXIT_INTERRUPTED, StopRequest
+from tests.warm_start import warm_programs
 
 JOB = OwnJob("7", "RUNNING", end=10_000.0, tasks=1, cores_per_task=4, restarts=0, may_requeue=True)
-LAUNCH = (sys.executable, "-m", "cdgmae", "cluster", "launch")
 
 SHOWN = (
     "JobId=7 JobName=x UserId=me(1) JobState=RUNNING Reason=None Requeue=1 Restarts=2 BatchFlag=1 TimeLimit=01:00:00 "
@@ -90,8 +90,9 @@ def test_no_job_goes_back_for_ever_or_against_the_user(
 
 def launch(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*LAUNCH, *arguments], cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True, timeout=60
-    )
+        [str(warm_programs() / "cdgmae"), "cluster", "launch", *arguments],
+        cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
 
 
 def test_without_a_launcher_the_command_runs_as_it_is(tmp_path: Path) -> None:

@@ -72,19 +72,9 @@ def test_images_that_stand_for_much(resize: str, tmp_path: Path) -> None:
         file.truncate(200 << 30)
     injected = len(BOMBS) + 4
     words = [
-        "shards",
-        "write",
-        "--root",
-        root,
-        "--output",
-        output,
-        "--settings",
-        f"resize={resize}",
-        "--settings",
-        "max_bad_fraction=0.99",
-        "--threads",
-        "1",
-    ]
+        "shards", "write", "--root", root, "--output", output, "--settings", f"resize={resize}", "--settings",
+        "max_bad_fraction=0.99", "--threads", "1",
+    ]  # fmt: skip
     command = ForkedCommand(words, tmp_path / "log", limit_memory)
     code = command.end_with()
     rows = list(ImageShard(output / "00000.tar").rows()) if code == 0 else []

@@ -341,14 +341,9 @@ def test_command_and_conditioning_encoder(plain: Weights, tmp_path: Path, shard_
     torch.save({"state_dict": plain.state}, tmp_path / "ldm.ckpt")
     config = config_file(tmp_path / "ldm.yaml", LDM4, VQ_F4, cond_stage_config={"params": {"normalize_ssl": False}})
     command = [
-        "import-generator",
-        str(tmp_path / "ldm.ckpt"),
-        "--config",
-        str(config),
-        "--output",
-        str(tmp_path / "generator"),
+        "import-generator", str(tmp_path / "ldm.ckpt"), "--config", str(config), "--output", str(tmp_path / "generator"),
         "--json",
-    ]
+    ]  # fmt: skip
     result = CliRunner().invoke(app, ["views", *command], catch_exceptions=False)
     facts = json.loads(result.output.strip().splitlines()[-1])
     assert (facts["matched"], facts["missing"], facts["unexpected"], facts["encoder"]) == (len(plain.state), 0, 0, None)
@@ -359,13 +354,9 @@ def test_command_and_conditioning_encoder(plain: Weights, tmp_path: Path, shard_
         CliRunner().invoke(app, ["views", *command, "--encoder", ENCODER], catch_exceptions=False)
     fitting = ENCODER.replace('"embed_dim":16', f'"embed_dim":{ENCODER_DIM}')
     more = [
-        "--encoder",
-        fitting,
-        "--settings",
-        '{"encoder_image_size": 16, "null_condition": "zero_token"}',
-        "--settings",
+        "--encoder", fitting, "--settings", '{"encoder_image_size": 16, "null_condition": "zero_token"}', "--settings",
         "normalisation=l2",
-    ]
+    ]  # fmt: skip
     assert CliRunner().invoke(app, ["views", *command, *more], catch_exceptions=False).exit_code == 0
     generator = load_generator(tmp_path / "generator", device=CPU)
     assert generator.facts.image_size == 32

@@ -81,17 +81,9 @@ def test_shares_meet_in_the_work_folder(tmp_path: Path) -> None:
     root, runner = write_davis(tmp_path / "clips", ("one", "two", "three"), frames=3), CliRunner()
     protocol = DavisProtocol(root=str(root), input_size=(64, 96))
     arguments = [
-        "run",
-        "davis",
-        "--settings",
-        protocol.canonical_json(),
-        "--encoder",
-        PIXELS,
-        "--output",
-        str(tmp_path),
-        "--device",
+        "run", "davis", "--settings", protocol.canonical_json(), "--encoder", PIXELS, "--output", str(tmp_path), "--device",
         "cpu",
-    ]
+    ]  # fmt: skip
     for share, clips in (("0/2", 2), ("1/2", 1)):
         result = runner.invoke(app, ["propagation", *arguments, "--share", share, "--json"])
         assert result.stdout.splitlines()[-1] == f'{{"clips": {clips}}}'

@@ -70,19 +70,9 @@ def test_davis_can_be_scored_at_the_input_size(tmp_path: Path) -> None:
 def test_flags_of_the_protocol_are_written_beside_the_scores(tmp_path: Path) -> None:
     root = write_davis(tmp_path / "clips", ("one",), frames=4)
     arguments = [
-        "run",
-        "davis",
-        "--root",
-        str(root),
-        "--encoder",
-        SMALL_VIT,
-        "--output",
-        str(tmp_path),
-        "--settings",
-        "input_size=64x96",
-        "--device",
-        "cpu",
-    ]
+        "run", "davis", "--root", str(root), "--encoder", SMALL_VIT, "--output", str(tmp_path), "--settings", "input_size=64x96",
+        "--device", "cpu",
+    ]  # fmt: skip
     changes = ["restrict_first_frame=true", "restart_every=2", "scored_size=input", "precision=bf16"]
     flags = [word for change in changes for word in ("--settings", change)]
     result = CliRunner().invoke(app, ["propagation", *arguments, *flags, "--json"])

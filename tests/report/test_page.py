@@ -263,12 +263,9 @@ def test_a_broken_table_is_named_and_leaves_no_page(fake: FakeResults, tmp_path:
 
 def test_command_writes_the_page_as_the_rule_calls_it(whole_results: Path, tmp_path: Path) -> None:
     arguments = [
-        "write",
-        "--settings",
-        ReportJobSettings(num_bags=2, contents=CONTENTS).canonical_json(),
-        "--results",
+        "write", "--settings", ReportJobSettings(num_bags=2, contents=CONTENTS).canonical_json(), "--results",
         str(whole_results),
-    ]
+    ]  # fmt: skip
     result = CliRunner().invoke(app, ["report", *arguments, "--output", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output
     facts = json.loads(result.output.splitlines()[-1])

@@ -40,14 +40,8 @@ def doctor(cluster: VirtualCluster, folder: Path, profile: str, *options: str) -
     (folder / "profile").mkdir()
     (folder / "profile/config.yaml").write_text(profile)
     command = [
-        str(warm_programs() / "cdgmae"),
-        "doctor",
-        "--cluster",
-        "--profile",
-        str(folder / "profile"),
-        "--folder",
-        str(folder),
-    ]
+        str(warm_programs() / "cdgmae"), "doctor", "--cluster", "--profile", str(folder / "profile"), "--folder", str(folder),
+    ]  # fmt: skip
     done = subprocess.run(
         [*command, "--json", *options], cwd=ROOT, env=cluster.environment, capture_output=True, text=True, timeout=180
     )

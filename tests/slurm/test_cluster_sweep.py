@@ -33,13 +33,8 @@ def start_snakemake(cluster: VirtualCluster, folder: Path) -> subprocess.Popen[b
     folder.mkdir(exist_ok=True)
     (folder / "Snakefile").write_text(SNAKEFILE)
     command = [
-        str(warm_programs() / "snakemake"),
-        *PROFILE,
-        "--slurm-init-seconds-before-status-checks",
-        "1",
-        "--latency-wait",
-        "5",
-    ]
+        str(warm_programs() / "snakemake"), *PROFILE, "--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "5",
+    ]  # fmt: skip
     with (folder / "out.txt").open("wb") as out:
         return subprocess.Popen(command, cwd=folder, env=cluster.environment, stdout=out, stderr=out)
 

@@ -314,17 +314,9 @@ def test_watch_shows_what_changed_and_ctrl_c_ends_it_in_order(config: Config, tm
     first, second, *_ = expected_jobs(config)
     finish(first, tmp_path)
     command = [
-        sys.executable,
-        "-m",
-        "cdgmae",
-        "status",
-        "--config",
-        str(ROOT / "config.yaml"),
-        "--folder",
-        str(tmp_path),
-        "--watch",
+        sys.executable, "-m", "cdgmae", "status", "--config", str(ROOT / "config.yaml"), "--folder", str(tmp_path), "--watch",
         "0.1",
-    ]
+    ]  # fmt: skip
     output = tmp_path / "shown"
     with output.open("w") as file:
         variables = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "150", "LINES": "60"}

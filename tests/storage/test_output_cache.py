@@ -19,6 +19,7 @@ from cdgmae.shards.manifest import write_manifest
 from cdgmae.storage.files.output_cache import RECORD, OutputCache, identity_of
 from cdgmae.storage.tables import read_table, stats_digest, write_table
 from tests.generators.conftest import KEYS, write_shard
+from tests.warm_start import warm_programs
 
 
 @pytest.fixture
@@ -223,7 +224,7 @@ MAKE = "pathlib.Path('new').write_text(sys.argv[1]); pathlib.Path('new').replace
 
 
 def launch(folder: Path, body: str, *arguments: str) -> int:
-    line = [sys.executable, "-m", "cdgmae", "cluster", "launch", "none", "--keep", "results/x/a.txt", "--"]
+    line = [str(warm_programs() / "cdgmae"), "cluster", "launch", "none", "--keep", "results/x/a.txt", "--"]
     done = subprocess.run([*line, sys.executable, "-c", SCRIPT.format(body=body), *arguments], cwd=folder, check=False)
     return done.returncode
 
