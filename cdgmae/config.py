@@ -136,14 +136,14 @@ def check_config(values: Mapping[str, Any], origin: str = "config.yaml") -> Conf
 
 def _where_it_is_written(problem: str, values: Mapping[str, Any]) -> str:
     """A problem of a run's key that it has from `pretrain.defaults`, with that key."""
-    found = re.match(r"pretrain\.runs\.([^.]+)\.(\w+)", problem)
+    match = re.match(r"pretrain\.runs\.([^.]+)\.(\w+)", problem)
     if (
-        found is None
-        or found[2] not in (values["pretrain"].get("defaults") or {})
-        or found[2] in (values["pretrain"]["runs"][found[1]] or {})
+        match is None
+        or match[2] not in (values["pretrain"].get("defaults") or {})
+        or match[2] in (values["pretrain"]["runs"][match[1]] or {})
     ):
         return problem
-    return f"pretrain.defaults.{found[2]}{problem[found.end() :]}"
+    return f"pretrain.defaults.{match[2]}{problem[match.end() :]}"
 
 
 def load_config(path: Path, *overlays: Path) -> Config:

@@ -137,8 +137,8 @@ def _launch_srun(shape: Shape, command: Sequence[str]) -> int:
     job, started = own_job(), time.time()
     line = srun_line(shape, job, command)
     # The job's own variables would become options of srun.
-    kept = (*KEPT_VARIABLES, "SLURM_JOB_ID")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") or name in kept}
+    variables = (*KEPT_VARIABLES, "SLURM_JOB_ID")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") or name in variables}
     end = deadline(job, started)
     if end is not None:
         environment["CDGMAE_DEADLINE"] = str(min(end, float(environment.get("CDGMAE_DEADLINE", end))))

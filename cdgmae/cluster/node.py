@@ -52,9 +52,9 @@ def probe_node(
     if rank == 0:
         facts["write_mb_per_s"] = _write_speed(folder, problems)
         if load_networks is not None:
-            found = load_networks()
-            facts["networks"] = ", ".join(found["networks"]) or None
-            problems += found["problems"]
+            loaded = load_networks()
+            facts["networks"] = ", ".join(loaded["networks"]) or None
+            problems += loaded["problems"]
     if num_tasks > 1:
         facts["rendezvous"] = _rendezvous(rank, num_tasks, problems)
     facts["problems"] = problems
@@ -115,11 +115,11 @@ def _rendezvous(rank: int, num_tasks: int, problems: list[str]) -> str | None:
         )  # fmt: skip
         total = torch.ones(1, device=device)
         distributed.all_reduce(total)
-        found = int(total.item())
+        ranks = int(total.item())
         distributed.destroy_process_group()
     except (RuntimeError, ValueError) as error:
         problems.append(f"{backend} rendezvous of {num_tasks} tasks at {address}:{port} failed: {str(error).splitlines()[0]}")
         return None
-    if found != num_tasks:
-        problems.append(f"{backend} rendezvous found {found} tasks instead of {num_tasks}")
-    return f"{backend}, {found} tasks in {time.perf_counter() - started:.1f} s"
+    if ranks != num_tasks:
+        problems.append(f"{backend} rendezvous found {ranks} tasks instead of {num_tasks}")
+    return f"{backend}, {ranks} tasks in {time.perf_counter() - started:.1f} s"

@@ -46,13 +46,13 @@ class _Probe:
     ended: float | None = None
 
     def reports(self) -> list[dict[str, Any]]:
-        found = [json.loads(path.read_text(encoding="utf-8")) for path in self.folder.glob("[0-9]*.json")]
-        return sorted(found, key=lambda report: report["task"])
+        reports = [json.loads(path.read_text(encoding="utf-8")) for path in self.folder.glob("[0-9]*.json")]
+        return sorted(reports, key=lambda report: report["task"])
 
     @property
     def is_complete(self) -> bool:
-        found = self.reports()
-        return bool(found) and len(found) == found[0]["tasks"]
+        reports = self.reports()
+        return bool(reports) and len(reports) == reports[0]["tasks"]
 
     @property
     def has_failed(self) -> bool:
@@ -174,15 +174,15 @@ def _log_tail(probe: _Probe) -> str:
 
 def _result(probe: _Probe) -> dict[str, Any]:
     reports = probe.reports()
-    found = [f"task {report['task']} on {report['node']}: {problem}" for report in reports for problem in report["problems"]]
+    problems = [f"task {report['task']} on {report['node']}: {problem}" for report in reports for problem in report["problems"]]
     wanted = probe.wanted.resources
     tasks = int(wanted.get("tasks_per_node") or 0) * int(wanted.get("nodes") or 1) or int(wanted.get("tasks") or 1)
     if wanted.get("mpi") and reports and reports[0]["tasks"] != tasks:
-        found.append(f"the class asks for {tasks} tasks, but {reports[0]['tasks']} were started")
+        problems.append(f"the class asks for {tasks} tasks, but {reports[0]['tasks']} were started")
     return {
         "rules": list(probe.wanted.rules),
         "asked": wanted,
         "job": probe.job,
         "tasks": reports,
-        "problems": probe.problems + found,
+        "problems": probe.problems + problems,
     }

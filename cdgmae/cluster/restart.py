@@ -71,10 +71,10 @@ def make_ready(folder: Path, controller_gone: bool = False) -> dict[str, Any]:
             f"a snakemake runs in {folder.absolute()} already and writes {held[-1]}; wait for it, or stop it first (Ctrl-C in its "
             "terminal ends its jobs, too)"
         )
-    found = sweep(folder, cancel=False)
+    outcome = sweep(folder, cancel=False)
     if not controller_gone:
         _check_owner_of_locks(logs, locks)
-        for run in found["runs"]:
+        for run in outcome["runs"]:
             if run["controller"] != "dead":
                 place = f"on host {run['host']}" if run["host"] else "at an unknown place (its log is gone)"
                 raise ValueError(

@@ -54,21 +54,21 @@ def read_controller(log: Path) -> Controller | None:
 
 def find_controllers(folder: Path, run_names: set[str]) -> dict[str, Controller]:
     """The controllers of these runs, from the logs in `folder`, newest first; runs of other folders are left out."""
-    found: dict[str, Controller] = {}
+    controllers: dict[str, Controller] = {}
     for log in sorted((folder / ".snakemake" / "log").glob("*.snakemake.log"), reverse=True):
-        if run_names <= found.keys():
+        if run_names <= controllers.keys():
             break
         controller = read_controller(log)
         if controller is not None and controller.run_name in run_names:
-            found[controller.run_name] = controller
-    return found
+            controllers[controller.run_name] = controller
+    return controllers
 
 
 def held_open(files: Sequence[Path]) -> list[Path]:
     """Those of `files` that a process of this user on this machine holds open."""
     wanted = {(state.st_dev, state.st_ino): file for file in files for state in [file.stat()]}
-    found = {(state.st_dev, state.st_ino) for state in _open_files()} if wanted else set()
-    return [file for key, file in wanted.items() if key in found]
+    open_inodes = {(state.st_dev, state.st_ino) for state in _open_files()} if wanted else set()
+    return [file for key, file in wanted.items() if key in open_inodes]
 
 
 def _open_files() -> Iterator[os.stat_result]:

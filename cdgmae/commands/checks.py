@@ -93,14 +93,14 @@ def _doctor_cluster(profile: Path, folder: Path, config: list[Path], wait: float
     if json_wanted():
         print_result(result)
     else:
-        for found in result["classes"]:
-            console.print(f"\n{', '.join(found['rules'])}  (job {found['job']})", style="bold")
-            for task in found["tasks"]:
+        for node_class in result["classes"]:
+            console.print(f"\n{', '.join(node_class['rules'])}  (job {node_class['job']})", style="bold")
+            for task in node_class["tasks"]:
                 facts = ((name, value) for name, value in task.items() if name != "problems" and value not in (None, []))
                 console.print(
                     "  " + ", ".join(f"{name} {'; '.join(value) if name == 'gpus' else value}" for name, value in facts)
                 )
-            for problem in found["problems"]:
+            for problem in node_class["problems"]:
                 console.print(f"  problem: {problem}", style="red")
         console.print("\nAll classes work." if result["ok"] else f"\nThere are problems; logs lie in {result['logs']}")
     if not result["ok"]:

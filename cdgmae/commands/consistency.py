@@ -116,9 +116,9 @@ def summarise(
 
     counts = parse_settings(SummarySettings, settings).num_shards
     named = [results / source / f"{shard}.parquet" for source, count in counts.items() for shard in shard_names(count)]
-    csv, found = csv_beside(output), [*(tables or []), *named]
-    with published(output, csv, inputs=found):
-        result = summarise_tables(found, output, csv)
+    csv, score_files = csv_beside(output), [*(tables or []), *named]
+    with published(output, csv, inputs=score_files):
+        result = summarise_tables(score_files, output, csv)
     print_result(result)
 
 
@@ -209,11 +209,11 @@ def query(
     column = sort.removeprefix("-") if sort is not None else None
     asked = Query(results, expression, source, column, sort != column)
     if limit is None and images is None and (as_csv or json_wanted() or output is not None):
-        found, parts, strips = None, asked.all(), []
+        rows, parts, strips = None, asked.all(), []
     else:
-        found = asked.first(SHOWN if limit is None else limit)
-        parts = iter([found.rows.select(QUERY_SCHEMA.names)])
-        strips = [str(path) for path in write_strips(found, results, images)] if images is not None else []
+        rows = asked.first(SHOWN if limit is None else limit)
+        parts = iter([rows.rows.select(QUERY_SCHEMA.names)])
+        strips = [str(path) for path in write_strips(rows, results, images)] if images is not None else []
     stdout = typer.get_binary_stream("stdout")
     if output is not None:
         print_result({"pairs": write_rows(output, parts, QUERY_SCHEMA), "output": str(output), "images": strips})
@@ -222,9 +222,9 @@ def query(
     elif json_wanted():
         stdout.write(b'{"pairs": ')
         count = write_json_rows(parts, QUERY_SCHEMA, stdout)
-        stdout.write(f', "matches": {count if found is None else found.total}, "images": {json.dumps(strips)}}}\n'.encode())
-    elif found is not None:
-        render_matches(found, strips)
+        stdout.write(f', "matches": {count if rows is None else rows.total}, "images": {json.dumps(strips)}}}\n'.encode())
+    elif rows is not None:
+        render_matches(rows, strips)
 
 
 @app.command()

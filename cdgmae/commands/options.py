@@ -132,14 +132,14 @@ def read_values(texts: Sequence[str] | None, option: str) -> tuple[dict[str, Any
     for text in texts or []:
         key_and_value = KEY_VALUE.fullmatch(text)
         if text.lstrip().startswith("{"):
-            found = read_json(text, option)
+            content = read_json(text, option)
         elif key_and_value:
-            found = {key_and_value[1]: _plain_value(key_and_value[2], f"{option} {text}")}
+            content = {key_and_value[1]: _plain_value(key_and_value[2], f"{option} {text}")}
         else:
-            found, origin = _read_file(text, option), text
-        if not isinstance(found, dict):
-            raise ValueError(f"{text} must hold a mapping of settings, found {type(found).__name__}")
-        values |= found
+            content, origin = _read_file(text, option), text
+        if not isinstance(content, dict):
+            raise ValueError(f"{text} must hold a mapping of settings, found {type(content).__name__}")
+        values |= content
     return values, origin
 
 

@@ -239,16 +239,16 @@ def compare(
     """
     from cdgmae.propagation.output.encoder_comparison import compare_encoders, render_comparison
 
-    found = compare_encoders(results, first, second)
+    comparisons = compare_encoders(results, first, second)
     if json_wanted():
-        print_result({"first": first, "second": second, "sets": [comparison.as_plain() for comparison in found]})
+        print_result({"first": first, "second": second, "sets": [comparison.as_plain() for comparison in comparisons]})
         return
-    for comparison in found:
+    for comparison in comparisons:
         render_comparison(comparison, first, second)
 
 
 @contextmanager
-def stop_if_asked(unit: str, kept: str) -> Iterator[Callable[[str], None]]:
+def stop_if_asked(unit: str, what_stays: str) -> Iterator[Callable[[str], None]]:
     """A check to run after each `unit` of work, which ends the job if a signal or the time limit asks for it."""
     from cdgmae.runtime.interrupts import Interrupted, StopRequest
 
@@ -257,7 +257,7 @@ def stop_if_asked(unit: str, kept: str) -> Iterator[Callable[[str], None]]:
         def check_now(name: str) -> None:
             reason = stop.reason()
             if reason is not None:
-                raise Interrupted(f"{reason} after {unit} {name}; {kept}, run the same command again")
+                raise Interrupted(f"{reason} after {unit} {name}; {what_stays}, run the same command again")
 
         yield check_now
 

@@ -119,9 +119,11 @@ def _page(facts: dict[str, Any]) -> RenderableType:
         parts.append(_queue_table(facts["queue"]))
     for error in facts["errors"]:
         parts.append(_error_text(error))
-    for made in facts["made_otherwise"][:SHOWN_RUNNING]:
-        parts.append(_line(f"{made['rule']} {made['name']} was made by {made['by']}", "yellow"))
-    parts.extend(map(_line, removal_lines([Undeclared(found["path"], found["bytes"]) for found in facts["undeclared"]])))
+    for artifact in facts["made_otherwise"][:SHOWN_RUNNING]:
+        parts.append(_line(f"{artifact['rule']} {artifact['name']} was made by {artifact['by']}", "yellow"))
+    parts.extend(
+        map(_line, removal_lines([Undeclared(left_over["path"], left_over["bytes"]) for left_over in facts["undeclared"]]))
+    )
     shown = ", ".join(f"{count} {state}" for state, count in facts["jobs"].items() if count and state != "done")
     parts.append(Text(f"{facts['jobs']['done']} of {total} jobs done" + (f", {shown}" if shown else "")))
     return Group(*parts)
@@ -151,7 +153,7 @@ def _running_table(running: list[dict[str, Any]]) -> ResultTable:
     )
     for job in running[:SHOWN_RUNNING]:
         line = f"{job['done']}/{job['total']} {job['unit']}" if job["total"] is not None else None
-        progress = ", ".join(found for found in (job["kept"], line) if found) or "starting"
+        progress = ", ".join(text for text in (job["kept"], line) if text) or "starting"
         rate = f"{job['per_second']:.3g}" if job["per_second"] is not None else "-"
         table.add_row(f"{job['rule']} {job['name']}", progress, rate, _duration(job["seconds_left"]), job["log"])
     return table
@@ -172,9 +174,9 @@ def _queue_table(queue: list[dict[str, Any]]) -> ResultTable:
 def _error_text(error: dict[str, Any]) -> Text:
     """A failed job in red, a waiting one in yellow: when, where and why."""
     message = error["message"] if len(error["message"]) <= LONGEST_MESSAGE else error["message"][:LONGEST_MESSAGE] + " ..."
-    kept = f"; {error['kept']} kept" if error["kept"] else ""
+    saved = f"; {error['kept']} kept" if error["kept"] else ""
     head = "failed" if error["state"] == "failed" else "waiting to continue"
-    text = _line(f"{head} {_duration(error['seconds_ago'])} ago{kept}: ", "red" if error["state"] == "failed" else "yellow")
+    text = _line(f"{head} {_duration(error['seconds_ago'])} ago{saved}: ", "red" if error["state"] == "failed" else "yellow")
     text.append(f"{error['rule']} {error['name']}: {message} ", style="default")
     return text.append(f"({error['log']})", style="bold")
 

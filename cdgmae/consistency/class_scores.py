@@ -46,13 +46,13 @@ def _add_up(path: Path) -> pa.Table:
     rows = open_scores([path]).to_table(["class_name", "key", "status", *METRICS])
     rows = rows.set_column(0, "class_name", pc.fill_null(rows["class_name"], ""))
     rows = rows.append_column("bad", pc.equal(rows["status"], BAD).cast(pa.int64()))
-    made = rows.group_by("class_name").aggregate(
+    totals = rows.group_by("class_name").aggregate(
         [("key", "count_distinct"), ("key", "count"), ("bad", "sum"), *((metric, "sum") for metric in METRICS)]
     )
     sums = {
-        "class_name": made["class_name"],
-        "bags": made["key_count_distinct"],
-        "pairs": made["key_count"],
-        "bad": made["bad_sum"],
+        "class_name": totals["class_name"],
+        "bags": totals["key_count_distinct"],
+        "pairs": totals["key_count"],
+        "bad": totals["bad_sum"],
     }
-    return pa.table(sums | {metric: pc.fill_null(made[f"{metric}_sum"], 0.0) for metric in METRICS})
+    return pa.table(sums | {metric: pc.fill_null(totals[f"{metric}_sum"], 0.0) for metric in METRICS})

@@ -38,13 +38,13 @@ def score_tables(results: Path, source: str | None = None) -> list[Path]:
     summary = results / "summary.parquet"
     named = {Path(name).parts[-2:] for name in table_facts(summary).get("inputs", {})} if summary.is_file() else set()
     summarised = {folder for folder, _ in named}
-    kept = [table for table in tables if table.parent.name not in summarised or table.parts[-2:] in named]
-    if len(kept) < len(tables):
+    current = [table for table in tables if table.parent.name not in summarised or table.parts[-2:] in named]
+    if len(current) < len(tables):
         logger.warning(
             "%d score table(s) that %s was not made from are left out, e.g. %s; if they belong to it, summarise again",
-            len(tables) - len(kept), summary, min(set(tables) - set(kept)),
+            len(tables) - len(current), summary, min(set(tables) - set(current)),
         )  # fmt: skip
-    return kept
+    return current
 
 
 def open_scores(tables: list[Path]) -> ds.FileSystemDataset:

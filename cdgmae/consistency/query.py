@@ -78,14 +78,14 @@ class Query:
             raise ValueError(f"--limit {limit}: at least 1 row must be asked for")
         data = open_scores(score_tables(self.results, self.source))
         scanner = self._scan(data)
-        total, kept = 0, scanner.projected_schema.empty_table()
+        total, first = 0, scanner.projected_schema.empty_table()
         for batch in scanner.to_batches():
             total += batch.num_rows
-            if batch.num_rows and (self.sort is not None or kept.num_rows < limit):
-                kept = pa.concat_tables([kept, pa.Table.from_batches([batch])])
-                if self.sort is None or kept.num_rows > 2 * limit + ROWS_AT_ONCE:
-                    kept = self._first(kept, limit)
-        return Matches(total, data.count_rows(), self._first(kept, limit))
+            if batch.num_rows and (self.sort is not None or first.num_rows < limit):
+                first = pa.concat_tables([first, pa.Table.from_batches([batch])])
+                if self.sort is None or first.num_rows > 2 * limit + ROWS_AT_ONCE:
+                    first = self._first(first, limit)
+        return Matches(total, data.count_rows(), self._first(first, limit))
 
     def all(self) -> Iterator[pa.Table]:
         """All rows with `QUERY_COLUMNS`, part by part. Without `sort` one table is held at a time; an order holds all that match.
@@ -98,10 +98,10 @@ class Query:
         if self.sort is None:
             yield from parts
             return
-        found = pa.concat_tables(parts)
-        order = pc.sort_indices(found, sort_keys=self._keys())
-        for start in range(0, found.num_rows, ROWS_AT_ONCE):
-            yield found.take(order.slice(start, ROWS_AT_ONCE))
+        rows = pa.concat_tables(parts)
+        order = pc.sort_indices(rows, sort_keys=self._keys())
+        for start in range(0, rows.num_rows, ROWS_AT_ONCE):
+            yield rows.take(order.slice(start, ROWS_AT_ONCE))
 
     def _scan(self, data: ds.Dataset) -> ds.Scanner:
         """Whole row groups that cannot match are skipped."""

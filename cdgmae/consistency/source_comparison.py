@@ -93,7 +93,7 @@ def compare_sources(results: Path, first: str, second: str) -> SourceComparison:
         scales[source] = {scale_of(path) for path in tables}
         bags.append(pa.concat_tables([bag_means(path).select(BAG_COLUMNS) for path in tables]).sort_by("key"))
     if len(set.union(*scales.values())) > 1:
-        scored = "; ".join(f"{source}: {' and '.join(sorted(map(str, found)))}" for source, found in scales.items())
+        scored = "; ".join(f"{source}: {' and '.join(sorted(map(str, encoders)))}" for source, encoders in scales.items())
         raise ValueError(
             f"{first} and {second} were scored by different encoders or settings, whose scores do not compare ({scored})"
         )

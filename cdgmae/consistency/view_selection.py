@@ -59,8 +59,8 @@ def count_kept(results: Path, expression: str, source: str, num_anchors: int) ->
         bags += num_bags
         views += everything.num_rows
     _check_views(views, source)
-    kept = {number: count for number, count in kept_views.items() if number >= num_anchors}
-    num_kept, num_kept_views = sum(kept.values()), sum(number * count for number, count in kept.items())
+    trained_on = {number: count for number, count in kept_views.items() if number >= num_anchors}
+    num_kept, num_kept_views = sum(trained_on.values()), sum(number * count for number, count in trained_on.items())
     return {
         "source": source, "expression": expression, "num_anchors": num_anchors, "bags": bags, "kept_bags": num_kept,
         "kept_bags_share": num_kept / bags, "views": views, "kept_views": num_kept_views, "kept_views_share": num_kept_views / views,
@@ -99,17 +99,17 @@ def sweep_threshold(results: Path, metric: str, source: str, num_anchors: int, e
     quantiles = np.quantile(values, np.arange(NUM_THRESHOLDS) / NUM_THRESHOLDS)
     steps = np.unique(np.floor(quantiles / STEP).astype(int))
     thresholds_T = np.array([float(f"{step * STEP:.3f}") for step in steps])  # the written numbers exactly
-    bags, kept = 0, np.zeros((2, len(steps)), np.int64)
+    bags, counts = 0, np.zeros((2, len(steps)), np.int64)
     for path in tables:
         bags += pc.count_distinct(open_scores([path]).to_table(["key"], filter=REAL)["key"]).as_py()
-        kept += _kept_at(path, metric, condition, thresholds_T, num_anchors)
+        counts += _kept_at(path, metric, condition, thresholds_T, num_anchors)
     prefix = f"({expression}) and " if expression else ""
     rows = [
         {
             "filter": f"{prefix}{metric} >= {threshold:.3f}", "kept_bags": int(kept_bags), "kept_bags_share": kept_bags / bags,
             "kept_views": int(kept_views), "kept_views_share": kept_views / views,
         }
-        for threshold, kept_bags, kept_views in zip(thresholds_T, *kept, strict=True)
+        for threshold, kept_bags, kept_views in zip(thresholds_T, *counts, strict=True)
     ]  # fmt: skip
     return {"source": source, "num_anchors": num_anchors, "bags": bags, "views": views, "thresholds": rows}
 

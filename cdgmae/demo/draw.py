@@ -123,12 +123,12 @@ def _identity(settings: DemoSettings, seed: int) -> dict[str, Any]:
 def _drawn_already(root: Path, marker: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
     """The facts in the marker, if it describes what is wanted and every file is there as it was drawn."""
     try:
-        found = json.loads(marker.read_text(encoding="utf-8"))
+        marked = json.loads(marker.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if {name: found.get(name) for name in wanted} != wanted:
+    if {name: marked.get(name) for name in wanted} != wanted:
         return None
-    facts = {name: value for name, value in found.items() if name not in wanted}
+    facts = {name: value for name, value in marked.items() if name not in wanted}
     return facts if listing_problem(root, facts["files"]) is None else None
 
 

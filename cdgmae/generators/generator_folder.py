@@ -172,10 +172,10 @@ def load_pipeline(folder: Path, facts: GeneratorFacts) -> LatentDiffusionPipelin
     return pipeline
 
 
-def _check_digest(folder: Path, name: str, found: str, wanted: str) -> None:
-    if found != wanted:
+def _check_digest(folder: Path, name: str, actual: str, wanted: str) -> None:
+    if actual != wanted:
         raise ValueError(
-            f"{folder}: the {name}'s weights have digest {found}, {FACTS_FILE} says {wanted}; {how_to_remake(folder / FACTS_FILE)}"
+            f"{folder}: the {name}'s weights have digest {actual}, {FACTS_FILE} says {wanted}; {how_to_remake(folder / FACTS_FILE)}"
         )
 
 

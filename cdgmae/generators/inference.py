@@ -91,8 +91,8 @@ def _choose_decoder_dtype(pipeline: LatentDiffusionPipeline, dtype: torch.dtype,
     if levels > ALLOWED_LEVELS:
         for part, weights in zip(parts, single, strict=True):
             nn.Module.to(part, torch.float32).load_state_dict(weights)
-    kept = "kept" if levels <= ALLOWED_LEVELS else "not used"
-    logger.info("first stage in %s: %s, pixels differ by up to %.2f of 255 levels", dtype, kept, levels)
+    verdict = "kept" if levels <= ALLOWED_LEVELS else "not used"
+    logger.info("first stage in %s: %s, pixels differ by up to %.2f of 255 levels", dtype, verdict, levels)
 
 
 @torch.no_grad()

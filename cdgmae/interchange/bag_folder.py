@@ -46,16 +46,16 @@ def export_bags(
     """
     refuse_used_folder(output)
     tars = {"views": list(view_tars), "real": list(real_tars)}
-    missing = [str(tar) for found in tars.values() for tar in found if not (tar.is_file() and index_path(tar).is_file())]
+    missing = [str(tar) for paths in tars.values() for tar in paths if not (tar.is_file() and index_path(tar).is_file())]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ValueError(f"--bags {source}: {', '.join(missing[:3])}{more} not there or without index; run the views stage first")
-    counts = {name: sum(_images(tar) for tar in found) for name, found in tars.items()}
+    counts = {name: sum(_images(tar) for tar in paths) for name, paths in tars.items()}
     linked = True
     with explain_write_errors(output), atomic_folder(output) as folder:
-        for name, found in tars.items():
+        for name, paths in tars.items():
             (folder / name).mkdir()
-            for tar in found:
+            for tar in paths:
                 for file in (tar, index_path(tar)):
                     linked &= _link_or_copy(file, folder / name / file.name)
         _card(source, kind, counts, _provenance(view_tars[0]), _consistency(results, source), licence).save(folder / "README.md")
@@ -102,13 +102,13 @@ def _card(
         license=licence, task_categories=["image-feature-extraction"], tags=["webdataset", "synthetic", "multi-view", "cdg-mae"],
         size_categories=[size], configs=configs,
     )  # fmt: skip
-    made = ", ".join(f"{name} {value}" for name, value in provenance.items())
+    origin = ", ".join(f"{name} {value}" for name, value in provenance.items())
     content = markdown_table(
         ["folder", "holds", "images"], [[f"`{name}/`", text, counts[name]] for name, text in FOLDERS.items()]
     )
     sections = {
         "What it is": f"Bags of views: every real image with other views of what it shows, from view source `{source}` (kind `{kind}`"
-        f"{', ' + made if made else ''}), the training data of *{PAPER}*. Written by cdgmae {__version__}.",
+        f"{', ' + origin if origin else ''}), the training data of *{PAPER}*. Written by cdgmae {__version__}.",
         "Content": f"{content}\n\nEach folder holds tar shards in the WebDataset convention, `KEY.VIEW_INDEX.jpg`, shard by shard in the "
         "same order; the `.parquet` beside a tar is its index (place, size, sha256, and of views: seed and how they were made; views that "
         "could not be made are rows with a reason).",

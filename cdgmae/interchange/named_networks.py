@@ -52,12 +52,12 @@ def named_networks(config: Config) -> list[NamedNetwork]:
     Raises:
         ValueError: if a generator folder cannot be read.
     """
-    found: dict[str, NamedNetwork] = {}
+    networks: dict[str, NamedNetwork] = {}
     for key, settings in _named(config):
         network = NamedNetwork(settings, (key,))
-        former = found.get(network.name, NamedNetwork(settings, ()))
-        found[network.name] = NamedNetwork(settings, (*former.keys, key))
-    return list(found.values())
+        former = networks.get(network.name, NamedNetwork(settings, ()))
+        networks[network.name] = NamedNetwork(settings, (*former.keys, key))
+    return list(networks.values())
 
 
 def _named(config: Config) -> Iterator[tuple[str, EncoderSettings | PipelineViews]]:

@@ -201,10 +201,10 @@ class CrossViewMAE(nn.Module):
         if anchors_BACHW is None:
             return
         expected = (target_BCHW.shape[0], 3, side, side)
-        found = tuple(anchors_BACHW.shape)
-        if len(found) != 5 or found[:1] + found[2:] != expected or found[1] < 1:
+        shape = tuple(anchors_BACHW.shape)
+        if len(shape) != 5 or shape[:1] + shape[2:] != expected or shape[1] < 1:
             raise ValueError(
-                f"anchors have shape {found}; with this target it must be ({expected[0]}, number of anchors >= 1, 3, {side}, {side}). "
+                f"anchors have shape {shape}; with this target it must be ({expected[0]}, number of anchors >= 1, 3, {side}, {side}). "
                 "Give None for no anchor (plain MAE)"
             )
 

@@ -66,9 +66,9 @@ def _to_image(given: Any, what: str) -> Image.Image:
         return to_rgb(given)
     allowed = "PIL images, or tensors (3, H, W) of floats in 0..1 or of bytes"
     if not isinstance(given, Tensor):
-        found = "an image without pixels" if isinstance(given, Image.Image) else type(given).__name__
+        described = "an image without pixels" if isinstance(given, Image.Image) else type(given).__name__
         hint = "; PIL.Image.fromarray makes an image of an array" if isinstance(given, np.ndarray) else ""
-        raise ValueError(f"{what}: found {found}; allowed are {allowed}{hint}")
+        raise ValueError(f"{what}: found {described}; allowed are {allowed}{hint}")
     if given.ndim != 3 or given.shape[0] != 3 or 0 in given.shape:
         raise ValueError(f"{what}: a tensor of shape {tuple(given.shape)}; allowed are {allowed}")
     if given.dtype != torch.uint8:

@@ -72,8 +72,8 @@ def freeze_to_onednn(module: nn.Module, min_weights: int = 0) -> None:
 def products(queries_QD: Tensor, keys_KD: Tensor) -> Tensor:
     """All dot products (Q, K) of two sets of vectors."""
     if _on_cpu(queries_QD):
-        found: Tensor = F.linear(queries_QD.to_mkldnn(), keys_KD.to_mkldnn()).to_dense()
-        return found
+        dense: Tensor = F.linear(queries_QD.to_mkldnn(), keys_KD.to_mkldnn()).to_dense()
+        return dense
     return queries_QD @ keys_KD.T
 
 

@@ -33,10 +33,10 @@ class SampleDropout:
         Draws are made on the CPU, where a generator per sample is cheap, and moved to the device of `values`.
         """
         dropped_levels = round(rate * LEVELS)
-        kept = torch.empty(values.shape, dtype=torch.float32)
+        multiplier = torch.empty(values.shape, dtype=torch.float32)
         draws_per_sample = math.prod(values.shape[1:])
-        for row, generator in zip(kept.flatten(1), self._generators, strict=True):
+        for row, generator in zip(multiplier.flatten(1), self._generators, strict=True):
             words = torch.empty(math.ceil(draws_per_sample / 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
             levels = words.view(torch.int16)[:draws_per_sample]
             torch.ge(levels, dropped_levels - LEVELS // 2, out=row)
-        return kept.mul_(LEVELS / (LEVELS - dropped_levels)).to(values.device, values.dtype)
+        return multiplier.mul_(LEVELS / (LEVELS - dropped_levels)).to(values.device, values.dtype)

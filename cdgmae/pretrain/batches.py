@@ -126,12 +126,12 @@ class BagBatches:
 
     def _image(self, bag: Bag, place: int) -> Pixels:
         row = bag.rows[place]
-        found = self._cache.get(row) if self._cache is not None else None
-        if found is None:
-            found = self._decode(row, bag.sizes[place])
+        pixels = self._cache.get(row) if self._cache is not None else None
+        if pixels is None:
+            pixels = self._decode(row, bag.sizes[place])
             if self._cache is not None:
-                self._cache[row] = found
-        return found
+                self._cache[row] = pixels
+        return pixels
 
     def _decode(self, row: int, size: tuple[int, int]) -> Pixels:
         try:
@@ -139,9 +139,9 @@ class BagBatches:
         except ImageError as error:
             raise ValueError(f"{self.store.describe(row)}: {error}; {how_to_remake(self.store.path(row))}") from None
         if pixels.shape[1::-1] != size:
-            found, said = (f"{width} x {height}" for width, height in (pixels.shape[1::-1], size))
+            actual, said = (f"{width} x {height}" for width, height in (pixels.shape[1::-1], size))
             raise ValueError(
-                f"{self.store.describe(row)} has {found} pixels, its index says {said}; {how_to_remake(self.store.path(row))}"
+                f"{self.store.describe(row)} has {actual} pixels, its index says {said}; {how_to_remake(self.store.path(row))}"
             )
         return pixels
 

@@ -121,7 +121,9 @@ def _write_rows(
     common = {
         **labels, "kind": work.protocol.kind, "protocol": json.dumps(protocol, sort_keys=True), "encoder_digest": encoder_digest
     }  # fmt: skip
-    table_rows = [{**common, "sequence": clip.name, "frames": clip.num_frames, **row} for clip, found in rows for row in found]
+    table_rows = [
+        {**common, "sequence": clip.name, "frames": clip.num_frames, **row} for clip, clip_rows in rows for row in clip_rows
+    ]
     check_fractions(work.protocol.kind, table_rows)
     write_table(
         output, table_rows, table_schema(work.protocol.kind),
@@ -160,14 +162,14 @@ def _clip_rows(
     after_clip: Callable[[str], None] | None,
 ) -> Mapping[str, Rows]:
     """Rows of all clips by name: those of finished clips from the journal, the others computed."""
-    rows = {clip.name: found for clip in clips if (found := work.results.read(clip)) is not None}
+    rows = {clip.name: clip_rows for clip in clips if (clip_rows := work.results.read(clip)) is not None}
     missing = [clip for clip in clips if clip.name not in rows]
     with (
         ProgressMeter(f"propagation {work.protocol.kind}", len(clips), done=len(rows), unit="clips") as meter,
         closing(computed_clips(work, missing, encoder, devices[: max(1, len(missing))])) as computed,
     ):
-        for clip, found in computed:
-            rows[clip.name] = found
+        for clip, clip_rows in computed:
+            rows[clip.name] = clip_rows
             meter.advance(note=clip.name)
             if after_clip is not None:
                 after_clip(clip.name)

@@ -66,7 +66,7 @@ def write_report(settings: ReportJobSettings, results: Path, output: Path) -> di
     write_page(
         output, PAGE_NAME, "index.html.j2", settings=settings, files=files, bags=bags, findings=findings, sample=describe_sample(files.encoders),
         dag=_dag(files), figures=drawn, scores=score_columns(files.encoders), paper=PAPER_TABLES,
-        packages=_package_versions(), protocols={name: kept for encoder in files.encoders for name, kept in encoder.protocols.items()},
+        packages=_package_versions(), protocols={name: protocol for encoder in files.encoders for name, protocol in encoder.protocols.items()},
     )  # fmt: skip
     return {
         "output": str(page), "megabytes": round(sum(path.stat().st_size for path in _written_files(output)) / 1e6, 2),
@@ -86,13 +86,13 @@ def _dag(files: StageFiles) -> list[tuple[str, str]]:
     good, views = (sum(facts.good for facts in group) for group in (files.datasets, files.sources))
     pairs = sum(row["pairs"] - row["bad"] for row in files.consistency)
     sets = evaluation_sets(files.encoders)
-    made = {
+    done = {
         "shards": _count(good, "image"), "views": _count(views, "view"), "consistency": f"{_count(pairs, 'pair')} scored",
         "pretrain": _count(len(files.runs), "run"),
         "propagation": _count(len(files.encoders), "encoder") + (f" on {_count(len(sets), 'evaluation set')}" if sets else ""),
         "report": "this page",
     }  # fmt: skip
-    return [(stage, made[stage] if stage not in files.missing else _absence(files, stage)) for stage in names.STAGES]
+    return [(stage, done[stage] if stage not in files.missing else _absence(files, stage)) for stage in names.STAGES]
 
 
 def _absence(files: StageFiles, stage: str) -> str:

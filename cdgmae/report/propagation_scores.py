@@ -105,7 +105,7 @@ def read_scores(folder: Path, sets: Container[str] | None = None) -> list[Encode
     for row in read_table(path, SUMMARY_SCHEMA.names).to_pylist():
         if sets is None or row["set"] in sets:
             rows.setdefault(row["encoder"], []).append(row)
-    return [_read_encoder(name, found) for name, found in rows.items()]
+    return [_read_encoder(name, encoder_rows) for name, encoder_rows in rows.items()]
 
 
 def score_columns(encoders: Sequence[EncoderScores]) -> list[ScoreColumn]:

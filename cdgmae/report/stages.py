@@ -37,11 +37,11 @@ class StageFiles:
     @property
     def missing(self) -> list[str]:
         """Stages that left nothing."""
-        found = {
+        parts = {
             "shards": self.datasets, "views": self.sources, "consistency": self.consistency, "pretrain": self.runs,
             "propagation": self.encoders,
         }  # fmt: skip
-        return [stage for stage, facts in found.items() if not facts]
+        return [stage for stage, facts in parts.items() if not facts]
 
     def absence(self, stage: str) -> str:
         """Why there is nothing of a stage, as a sentence."""
@@ -109,6 +109,6 @@ def _on_sets(encoder: EncoderScores, contents: ReportContents) -> EncoderScores:
     )
 
 
-def _lacking(wanted: Iterable[str], found: Iterable[str]) -> list[str]:
-    known = set(found)
+def _lacking(wanted: Iterable[str], there: Iterable[str]) -> list[str]:
+    known = set(there)
     return [name for name in wanted if name not in known]

@@ -104,7 +104,7 @@ def _fill(row: PaperRow, fillers: list[str], table: PaperTable, read: Callable[[
 
 def _cell(row: PaperRow, column: str, kind: str, findings: Sequence[Finding]) -> Cell:
     printed = row.printed.get(column)
-    values = [found[column] for found, _ in findings if column in found and not math.isnan(found[column])]
+    values = [measured[column] for measured, _ in findings if column in measured and not math.isnan(measured[column])]
     lacking = [missing[kind] for _, missing in findings if kind in missing]
     return Cell(
         paper=None if printed is None else printed.value,
@@ -116,12 +116,12 @@ def _cell(row: PaperRow, column: str, kind: str, findings: Sequence[Finding]) ->
     )
 
 
-def _describe_missing(lacking: Sequence[str], expected: int, found: int) -> str:
+def _describe_missing(lacking: Sequence[str], expected: int, present: int) -> str:
     if expected == 0:
         return NOT_CONFIGURED
     if lacking:
         return f"no {', no '.join(lacking)}"
-    return "" if found == expected else "nothing could be measured"
+    return "" if present == expected else "nothing could be measured"
 
 
 def _read_source(results: Path, source: str, num_shards: int) -> Finding:

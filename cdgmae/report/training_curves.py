@@ -75,15 +75,15 @@ class TrainingFacts:
 def read_runs(folder: Path, runs: Mapping[str, Sequence[int]]) -> list[TrainingFacts]:
     """The runs (name -> seeds) that have metrics in `folder`/{run}/seed{n}, by run, then seed."""
     paths = {(run, seed): folder / run / f"seed{seed}" / METRICS_NAME for run, seeds in runs.items() for seed in seeds}
-    found = ((run, seed, path) for (run, seed), path in sorted(paths.items()) if path.is_file())
-    return [read_training(path, run, seed, _read_object(path.with_name(RUN_CONFIG))) for run, seed, path in found]
+    present = ((run, seed, path) for (run, seed), path in sorted(paths.items()) if path.is_file())
+    return [read_training(path, run, seed, _read_object(path.with_name(RUN_CONFIG))) for run, seed, path in present]
 
 
 def read_generators(folder: Path, generators: Sequence[str]) -> list[TrainingFacts]:
     """The generators that have metrics in `folder`/{name}, by name."""
     paths = {name: folder / name / METRICS_NAME for name in sorted(generators)}
-    found = [(name, path, _read_object(path.with_name(GENERATOR_FACTS))) for name, path in paths.items() if path.is_file()]
-    return [read_training(path, name, None, facts.get("provenance", {})) for name, path, facts in found]
+    present = [(name, path, _read_object(path.with_name(GENERATOR_FACTS))) for name, path in paths.items() if path.is_file()]
+    return [read_training(path, name, None, facts.get("provenance", {})) for name, path, facts in present]
 
 
 def read_training(metrics: Path, name: str, seed: int | None, config: dict[str, Any]) -> TrainingFacts:

@@ -49,12 +49,12 @@ def _index_of_rank(asked: int | None) -> int:
         raise ValueError(
             f"device cuda:{asked} for {local_world_size()} processes on one node; say cuda, and each takes a GPU of its own"
         )
-    found = torch.cuda.device_count()
-    if found == 1:
+    count = torch.cuda.device_count()
+    if count == 1:
         return 0  # bound to its own by Slurm (--gpus-per-task) or the site
-    if found < local_world_size():
+    if count < local_world_size():
         raise ValueError(
-            f"{local_world_size()} processes on this node, but torch sees {found} GPU(s); one process needs one GPU: ask for as many "
+            f"{local_world_size()} processes on this node, but torch sees {count} GPU(s); one process needs one GPU: ask for as many "
             "GPUs per node as ranks (`gres` and `tasks_per_node` in the profile)"
         )
     return local_rank()

@@ -100,7 +100,7 @@ def describe_machine(folder: Path) -> dict[str, str]:
 
 def c_compiler() -> str | None:
     """The C compiler with which torch.compile builds its kernels: that of CC, gcc or clang; None where there is none."""
-    return next((found for name in (os.environ.get("CC"), "gcc", "clang") if name and (found := shutil.which(name))), None)
+    return next((path for name in (os.environ.get("CC"), "gcc", "clang") if name and (path := shutil.which(name))), None)
 
 
 def compiler_problem() -> str | None:
@@ -116,10 +116,10 @@ def compiler_problem() -> str | None:
 def driver_version() -> str | None:
     """The version of the NVIDIA driver that this machine runs, e.g. 570.86.15; None where none is loaded or visible."""
     try:
-        found = re.search(r"Kernel Module\D*(\d[\d.]+)", DRIVER_FILE.read_text(encoding="utf-8"))
+        match = re.search(r"Kernel Module\D*(\d[\d.]+)", DRIVER_FILE.read_text(encoding="utf-8"))
     except OSError:
         return None
-    return found.group(1) if found else None
+    return match.group(1) if match else None
 
 
 def _memory() -> str:

@@ -46,9 +46,9 @@ class JobProgress:
 def last_progress(log: str) -> JobProgress | None:
     """The newest progress line of a `ProgressMeter` in the text of a log; None if there is none."""
     for line in reversed(log.splitlines()):
-        found = _LINE.search(line) or _START.search(line)
-        if found is not None:
-            parts = found.groupdict()
+        match = _LINE.search(line) or _START.search(line)
+        if match is not None:
+            parts = match.groupdict()
             rate, left = parts.get("rate"), parts.get("left")
             return JobProgress(
                 parts["task"], int(parts["done"] or 0), int(parts["total"]), parts["unit"],

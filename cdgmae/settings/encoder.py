@@ -147,8 +147,8 @@ class EncoderSettings(Settings):
         """The side of a patch in pixels, where the settings alone say it, as timm's names do."""
         if isinstance(self.random, VitSettings):
             return self.random.patch_size
-        found = PATCH_IN_NAME.search(self.timm or self.random or "")
-        return int(found[1]) if found else self.pixels
+        match = PATCH_IN_NAME.search(self.timm or self.random or "")
+        return int(match[1]) if match else self.pixels
 
     @property
     def text(self) -> str:

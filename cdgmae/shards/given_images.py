@@ -49,8 +49,8 @@ def pack_images(
     options = {"resize": resize, "image_size": image_size, "jpeg_quality": jpeg_quality}
     settings = DatasetSettings.checked({"path": "", **options}, "pack_images")
     if not isinstance(images, Mapping) or not isinstance(first_view, int):
-        found = f"{type(images).__name__} of images, first_view = {first_view!r}"
-        raise ValueError(f"pack_images: {found}; give a dict of keys and images, and a whole number")
+        described = f"{type(images).__name__} of images, first_view = {first_view!r}"
+        raise ValueError(f"pack_images: {described}; give a dict of keys and images, and a whole number")
     if not images or first_view < 0:
         raise ValueError(f"pack_images: {len(images)} images, first_view = {first_view}; give at least one image, and 0 or more")
     tar = Path(folder) / f"{shard_names(1)[0]}.tar"

@@ -71,10 +71,10 @@ def list_images(settings: DatasetSettings, left_out: list[LeftOut] | None = None
             f"{CONTENTS.get(settings.layout, 'tar files')} (shards.datasets.NAME.path in the config, or --root)."
         )
     if settings.layout in CONTENTS:
-        found = _clips_of_tree(root, skipped) if settings.layout == "clips" else _images_of_tree(root, skipped)
+        images = _clips_of_tree(root, skipped) if settings.layout == "clips" else _images_of_tree(root, skipped)
     else:
-        found = _images_of_tars(root, settings, skipped)
-    table = _collect(found)
+        images = _images_of_tars(root, settings, skipped)
+    table = _collect(images)
     if table.num_rows == 0:
         raise ValueError(_nothing_found(root, settings.layout, skipped))
     keys = distinct_keys(table["key"].combine_chunks(), table["class_name"].combine_chunks())
@@ -153,7 +153,7 @@ def _one_per_sample(images: list[TarImage], extension: str | None, left_out: lis
             yield chosen
 
 
-def _collect(found: Iterator[ListedImage]) -> pa.Table:
+def _collect(images: Iterator[ListedImage]) -> pa.Table:
     """Gather images column by column, so that memory holds Arrow arrays and one chunk of Python objects."""
     names = ("key", "source_path", "class_name", "byte_size", "tar_path", "tar_offset")
     types = (pa.string(), pa.string(), pa.string(), pa.int64(), pa.string(), pa.int64())
@@ -176,7 +176,7 @@ def _collect(found: Iterator[ListedImage]) -> pa.Table:
         if len(batches) % LOG_EVERY_CHUNKS == 0:
             logger.info("listed %d images", len(batches) * CHUNK_ROWS)
 
-    for image in found:
+    for image in images:
         chunk.append(image)
         if len(chunk) == CHUNK_ROWS:
             flush()

@@ -160,15 +160,15 @@ def write_dataset(
     manifest = output / names.MANIFEST
     facts = write_listing(listing, settings, seed, manifest, left_out)
     write_left_out(manifest)
-    kept = {tar for tar in tars if is_current(tar, settings, manifest)}
+    current = {tar for tar in tars if is_current(tar, settings, manifest)}
     sizes = Counter(read_table(manifest, ["shard"])["shard"].to_pylist())
-    already = sum(sizes[index] for index, tar in enumerate(tars) if tar in kept)
+    already = sum(sizes[index] for index, tar in enumerate(tars) if tar in current)
     with ProgressMeter("pack images", num_images, done=already, unit="images") as meter:
         for index, tar in enumerate(tars):
-            if tar not in kept:
+            if tar not in current:
                 _write_recorded(settings, manifest, index, tar, threads, meter)
     summary = summarise_shards(settings, tars, output / SUMMARY_NAME, manifest=manifest)
-    return {**facts, **summary, "shards_kept": len(kept), "output": str(output)}
+    return {**facts, **summary, "shards_kept": len(current), "output": str(output)}
 
 
 def _write_recorded(

@@ -86,12 +86,12 @@ def write_new_config(
         ) from None
     with explain_write_errors(output):
         write_text(output, text)
-    made = {"config": str(output), "size": size, "stages": ", ".join(wanted), "images": values["num_images"]}
+    summary = {"config": str(output), "size": size, "stages": ", ".join(wanted), "images": values["num_images"]}
     if "propagation" in wanted:
-        made["protocol"] = PROTOCOL_NOTES[scale] + (
+        summary["protocol"] = PROTOCOL_NOTES[scale] + (
             "" if judged else " It holds at every --size: nothing is trained that it could follow."
         )
-    return made if values["num_images"] else {key: value for key, value in made.items() if key not in ("size", "images")}
+    return summary if values["num_images"] else {key: value for key, value in summary.items() if key not in ("size", "images")}
 
 
 def _stages(asked: Sequence[str] | None, have_images: bool, have_sets: bool) -> list[str]:
@@ -147,7 +147,7 @@ def _of_option(problem: str) -> str:
     """A problem of a folder's key, said of the option that gave the folder."""
     return re.sub(
         r"^(?:propagation\.datasets\.(\w+)\.root|shards\.datasets\.[\w-]+\.path) = ",
-        lambda found: f"--{found[1] or 'images'} ",
+        lambda match: f"--{match[1] or 'images'} ",
         problem,
     )
 

@@ -87,7 +87,7 @@ def judge(job: Job, root: Path, now: float, plan: Plan | None = None) -> JobStat
 
 def _kept(job: Job, root: Path) -> str | None:
     """What lies in the job's work folder."""
-    return ", ".join(kept for work in job.work if (kept := kept_work(root / work)) is not None) or None
+    return ", ".join(saved for work in job.work if (saved := kept_work(root / work)) is not None) or None
 
 
 def _finish_time(job: Job, root: Path) -> float | None:
@@ -107,8 +107,8 @@ def _patience(job: Job, root: Path) -> float:
 def _how_it_ended(tail: str) -> tuple[State, str | None] | None:
     """State and message that the end of a log tells for a job without outputs; None if it just breaks off."""
     for marker, state in _END_MARKERS.items():
-        _, found, message = tail.rpartition(f"\n{marker}")
-        if found:
+        _, marker_line, message = tail.rpartition(f"\n{marker}")
+        if marker_line:
             return state, " ".join(message.split())
     lines = tail.splitlines()
     if "Traceback (most recent call last):" in tail:

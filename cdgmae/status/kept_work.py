@@ -22,7 +22,7 @@ def kept_work(folder: Path) -> str | None:
         files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError:
         return None
-    steps = [int(found.group(1)) for path in files if (found := _STATE.match(path.name))]
+    steps = [int(match.group(1)) for path in files if (match := _STATE.match(path.name))]
     counts = Counter({"steps": max(steps, default=0)})
     for path in files:
         if path.suffix == LINE_SUFFIX:

@@ -44,14 +44,14 @@ def made_otherwise(config: Config, states: Iterable[JobState], root: Path) -> li
     for state in states:
         if state.state == "done":
             done[state.job.stage, state.job.group].append(state)
-    found = []
+    otherwise = []
     for group in done.values():
         by_age = sorted(group, key=lambda state: state.time or 0.0)
         chosen = by_age if len(by_age) <= LOOKED_AT else [*by_age[: LOOKED_AT // 2], *by_age[-LOOKED_AT // 2 :]]
         for state in chosen:
             if differences := _differences(config, state, root):
-                found.append({"rule": state.job.rule, "name": state.job.name, "by": ", ".join(differences)})
-    return found
+                otherwise.append({"rule": state.job.rule, "name": state.job.name, "by": ", ".join(differences)})
+    return otherwise
 
 
 def _differences(config: Config, state: JobState, root: Path) -> list[str]:
@@ -63,12 +63,12 @@ def _differences(config: Config, state: JobState, root: Path) -> list[str]:
         return []
     if record is None or record.facts.get("renewed"):  # what made it is not known
         return []
-    facts, found = record.facts, []
+    facts, differences = record.facts, []
     if facts["version"] != __version__:
-        found.append(f"version {facts['version']}")
+        differences.append(f"version {facts['version']}")
     if job.rule in SETTINGS:
         wanted = SETTINGS[job.rule](config, job.name.split("/"))
         text = wanted.canonical_json() if isinstance(wanted, Settings) else wanted
         if facts["settings"] != settings_digest([text]):
-            found.append("other settings")
-    return found
+            differences.append("other settings")
+    return differences

@@ -49,7 +49,7 @@ def workflow_status(config: Config, root: Path = Path(), now: float | None = Non
     )
     return {
         "jobs": _count(states),
-        "groups": [_group_facts(stage, group, found, root, moment) for (stage, group), found in groups.items()],
+        "groups": [_group_facts(stage, group, group_states, root, moment) for (stage, group), group_states in groups.items()],
         "running": [_running_facts(state, moment) for state in states if state.state == "running"],
         "queue": [
             {"job": job.id, "state": job.state, "what": job.what, "reason": job.reason, "minutes": round(job.age_min, 1)}

@@ -34,14 +34,14 @@ def undeclared_results(config: Config, root: Path = Path()) -> list[Undeclared]:
     return sorted(_walk(root, Path(names.RESULTS), declared, above))
 
 
-def removal_lines(found: Sequence[Undeclared]) -> list[str]:
+def removal_lines(left_over: Sequence[Undeclared]) -> list[str]:
     """What lies there, and the commands that remove it; nothing is removed here."""
-    if not found:
+    if not left_over:
         return []
-    size = sum(entry.num_bytes for entry in found) / 1e6
-    head = f"{len(found)} file(s) and folder(s) in {names.RESULTS}/ ({size:,.1f} MB) are not of this configuration, and nothing uses them:"
-    shown = [f"    {shlex.join(['rm', '-r', entry.path])}  # {entry.num_bytes / 1e6:,.1f} MB" for entry in found[:SHOWN]]
-    return [head, *shown, *([f"    and {len(found) - SHOWN} more (--json names all)"] if len(found) > SHOWN else [])]
+    size = sum(entry.num_bytes for entry in left_over) / 1e6
+    head = f"{len(left_over)} file(s) and folder(s) in {names.RESULTS}/ ({size:,.1f} MB) are not of this configuration, and nothing uses them:"
+    shown = [f"    {shlex.join(['rm', '-r', entry.path])}  # {entry.num_bytes / 1e6:,.1f} MB" for entry in left_over[:SHOWN]]
+    return [head, *shown, *([f"    and {len(left_over) - SHOWN} more (--json names all)"] if len(left_over) > SHOWN else [])]
 
 
 def _declared(config: Config) -> Iterator[str]:

@@ -124,15 +124,15 @@ class Bags:
         if weights is not None:
             views = self._rows.view_index > 0
             weight[views] *= weights.of(self._keys, bags[views], self._rows.view_index[views])
-        kept = weight > 0
-        enough = np.bincount(bags[kept], minlength=len(self)) > min_views  # the real image counts too
+        usable = weight > 0
+        enough = np.bincount(bags[usable], minlength=len(self)) > min_views  # the real image counts too
         if not enough.any():
             raise ValueError(self._describe_lack(min_views, weights))
-        kept &= enough[bags]
+        usable &= enough[bags]
         chosen = copy(self)
-        chosen._rows, chosen._keys = self._rows.take(kept), self._keys.filter(pa.array(enough))
-        chosen._starts = np.concatenate([[0], np.cumsum(np.bincount(bags[kept], minlength=len(self))[enough])])
-        chosen._weights = weight[kept] if weights is not None and weights.view_weight is not None else None
+        chosen._rows, chosen._keys = self._rows.take(usable), self._keys.filter(pa.array(enough))
+        chosen._starts = np.concatenate([[0], np.cumsum(np.bincount(bags[usable], minlength=len(self))[enough])])
+        chosen._weights = weight[usable] if weights is not None and weights.view_weight is not None else None
         chosen.bags_left_out = int(has_real.sum()) - len(chosen)
         chosen._start_process()
         return chosen
@@ -267,16 +267,16 @@ class Bags:
 
     def _bags_of(self, rows: pa.Table) -> npt.NDArray[np.int64]:
         """Position of each row's key."""
-        found = pc.index_in(rows["key"], value_set=self._keys)
-        if found.null_count:
-            stray = rows.filter(pc.is_null(found)).group_by("shard").aggregate([([], "count_all")])
+        positions = pc.index_in(rows["key"], value_set=self._keys)
+        if positions.null_count:
+            stray = rows.filter(pc.is_null(positions)).group_by("shard").aggregate([([], "count_all")])
             counts = {str(self._tars.paths[row["shard"]]): row["count_all"] for row in stray.to_pylist()}
-            example = rows["key"][int(np.flatnonzero(pc.is_null(found).to_numpy())[0])].as_py()
+            example = rows["key"][int(np.flatnonzero(pc.is_null(positions).to_numpy())[0])].as_py()
             raise ValueError(
                 f"views without a real image: {counts}, e.g. {example!r}; the views were made from other shards; "
                 f"{how_to_remake(Path(next(iter(counts))))}"
             )
-        return np.asarray(found, dtype=np.int64)
+        return np.asarray(positions, dtype=np.int64)
 
     def _refuse_twice(self, bags: npt.NDArray[np.int64]) -> None:
         rows = self._rows

@@ -41,11 +41,11 @@ def stats_digest(paths: Iterable[Path]) -> str:
         try:
             status = path.stat()
         except OSError as error:  # what cannot be read has a reason in the result
-            found: object = error.errno
+            state: object = error.errno
         else:
             private = () if status.st_mode & stat.S_IROTH else (status.st_mode,)
-            found = (status.st_size, status.st_mtime_ns, *private)
-        digest.update(f"{path.name} {found}\n".encode(errors="surrogateescape"))
+            state = (status.st_size, status.st_mtime_ns, *private)
+        digest.update(f"{path.name} {state}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

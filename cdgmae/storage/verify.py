@@ -129,9 +129,9 @@ def verify_file(path: Path) -> Finding:
             str(path), "unknown", "", (f"no record knows it, and its kind cannot be checked otherwise; known endings: {endings}",)
         )
     try:
-        found = check(path) if check is not None else Finding(str(path), path.suffix[1:], f"{path.stat().st_size:,} bytes")
+        finding = check(path) if check is not None else Finding(str(path), path.suffix[1:], f"{path.stat().st_size:,} bytes")
         changes = () if check is _verify_shard else tuple(_changes(path, known))
-        return replace(found, problems=(*found.problems, *changes), recorded=known is not None)
+        return replace(finding, problems=(*finding.problems, *changes), recorded=known is not None)
     except _DAMAGES as error:
         return Finding(str(path), path.suffix[1:], "", (f"{type(error).__name__}: {error}",), recorded=known is not None)
 

@@ -51,9 +51,9 @@ class ViewWeights:
             return np.zeros(len(wanted), np.float32)
         order = np.argsort(pairs)
         place = np.minimum(np.searchsorted(pairs, wanted, sorter=order), len(pairs) - 1)
-        found = order[place]
+        places = order[place]
         values = scores["weight"].to_numpy()[known]
-        return np.where(pairs[found] == wanted, values[found], 0).astype(np.float32)
+        return np.where(pairs[places] == wanted, values[places], 0).astype(np.float32)
 
     def _read(self, path: Path) -> pa.Table:
         """Columns key, view_b and weight of the rows that pass."""

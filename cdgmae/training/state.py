@@ -38,8 +38,8 @@ def state_path(work_dir: Path, step: int) -> Path:
     return work_dir / f"state-{step:09d}.pt"
 
 
-def save_state(work_dir: Path, state: TrainingState, keep: int = 2) -> None:
-    """Write the state, then remove all but the newest `keep`; the former ones stay until the new one is whole.
+def save_state(work_dir: Path, state: TrainingState, num_states: int = 2) -> None:
+    """Write the state, then remove all but the newest `num_states`; the former ones stay until the new one is whole.
 
     Raises:
         ValueError: if it cannot be written (disk full, no permission); the former states stay.
@@ -50,7 +50,7 @@ def save_state(work_dir: Path, state: TrainingState, keep: int = 2) -> None:
             torch.save({name: getattr(state, name) for name in TrainingState.__slots__}, temporary)
         except RuntimeError as error:  # torch's file writer reports a full disk so
             raise OSError(str(error).splitlines()[0]) from error
-    for old in sorted(work_dir.glob(STATE_PATTERN))[:-keep]:
+    for old in sorted(work_dir.glob(STATE_PATTERN))[:-num_states]:
         remove_sealed(old)
 
 

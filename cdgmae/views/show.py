@@ -30,7 +30,7 @@ def show_bags(
         ValueError: if no shard has a key, or none of its images is usable.
     """
     bags = Bags(real_tars, view_tars)
-    found = [row for key in keys for row in _rows(bags, key, len(real_tars), len(view_tars))]
+    rows = [row for key in keys for row in _rows(bags, key, len(real_tars), len(view_tars))]
     strips = [_strip(bags, key) for key in keys]
     sheet = Image.new("RGB", (max(strip.width for strip in strips), sum(strip.height + GAP for strip in strips) - GAP), "white")
     top = 0
@@ -39,7 +39,7 @@ def show_bags(
         top += strip.height + GAP
     with atomic_file(output_png) as temporary:
         sheet.save(temporary, format="PNG")
-    return [asdict(bags.row(row)) for row in found]
+    return [asdict(bags.row(row)) for row in rows]
 
 
 def _rows(bags: Bags, key: str, num_real: int, num_views: int) -> Sequence[int]:

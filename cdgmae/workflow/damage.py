@@ -47,23 +47,23 @@ def damaged_results(config: Config) -> dict[str, str]:
 
     A data set with a lost shard counts by its summary, through which runs ask for the shards.
     """
-    found: dict[str, str] = {}
+    damaged: dict[str, str] = {}
     for dataset in config.shards.datasets:
         if lost := _lost_shard(config, dataset):
-            found[shards.summary(dataset)] = f"{lost} is lost"
+            damaged[shards.summary(dataset)] = f"{lost} is lost"
     newer: list[tuple[int, Path, str]] = []
     for path, problem in _problems_below(Path(names.RESULTS), newer):
-        found.setdefault(_declared_with(path), problem)
+        damaged.setdefault(_declared_with(path), problem)
     left = COMPARED_BYTES
     for size, path, sha256 in sorted(newer):
         left -= size
         if left >= 0 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-            found.setdefault(_declared_with(path), f"{path} does not have the bytes with which it was written")
+            damaged.setdefault(_declared_with(path), f"{path} does not have the bytes with which it was written")
     if config.demo is not None:
         marker = Path(names.demo_marker(config.demo.directory))
         if (gone := listing_problem(marker.parent, _sizes_in(marker))) is not None:
-            found[str(marker)] = gone
-    return found
+            damaged[str(marker)] = gone
+    return damaged
 
 
 def listing_problem(folder: Path, sizes: Mapping[str, int]) -> str | None:
@@ -75,12 +75,12 @@ def _listing_problems(folder: Path, sizes: Mapping[str, int]) -> Iterator[tuple[
     for name, size in sizes.items():
         path = folder / name
         try:
-            found = os.stat(path).st_size
+            actual = os.stat(path).st_size
         except OSError:
             yield path, f"{path} is lost"
         else:
-            if found != size:
-                yield path, f"{path} has {found:,} bytes instead of {size:,}"
+            if actual != size:
+                yield path, f"{path} has {actual:,} bytes instead of {size:,}"
 
 
 def _lost_shard(config: Config, dataset: str) -> str | None:
@@ -97,8 +97,8 @@ def _problems_below(folder: Path, newer: list[tuple[int, Path, str]]) -> Iterato
     Tables of the latter that have their size are added to `newer`: size, file and the SHA-256 that it should have.
     """
     try:
-        with os.scandir(folder) as found:
-            entries = {entry.name: entry for entry in found}
+        with os.scandir(folder) as scanned:
+            entries = {entry.name: entry for entry in scanned}
     except OSError:
         return
     if names.RECORD_SUFFIX in entries:

@@ -87,15 +87,15 @@ def timm_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 def file_problems(values: Mapping[str, Any]) -> list[str]:
     """What is wrong with the paths of a configuration, which may have other faults; what the demo draws is not looked for."""
-    found = dict(_paths(values, ""))
+    paths = dict(_paths(values, ""))
     demo = values.get("demo")
     drawn = DemoSettings().directory if isinstance(demo, Mapping) else None
-    drawn = found.get("demo.directory", drawn)
-    there = {key: path for key, path in found.items() if drawn is None or not names.lies_within(path, drawn)}
+    drawn = paths.get("demo.directory", drawn)
+    there = {key: path for key, path in paths.items() if drawn is None or not names.lies_within(path, drawn)}
     problems = [
         f"{key} = {path!r}: empty, or with a brace (which Snakemake reads as a wildcard) or a control character; rename the folder, "
         "or make a link of another name to it"
-        for key, path in found.items()
+        for key, path in paths.items()
         if _is_odd(path)
     ]
     problems += [
@@ -135,7 +135,7 @@ def like_named(path: str) -> str:
         return ""
     close = difflib.get_close_matches(parts[missing], beside, n=1, cutoff=0.7)
     meant = [os.path.join(*parts[:missing], name, *parts[missing + 1 :]) for name in close]
-    return "".join(f" (did you mean {found!r}?)" for found in meant if os.path.exists(found))
+    return "".join(f" (did you mean {path!r}?)" for path in meant if os.path.exists(path))
 
 
 def _is_odd(path: str) -> bool:

@@ -62,10 +62,10 @@ def judged_encoder(config: Config, encoder: str) -> EncoderSettings:
         ConfigError: if there is no such encoder.
     """
     named = config.propagation.encoders
-    found = {derived: seed for base in named for derived, seed in config.seeds_of_encoder(base).items()} | named
-    if encoder not in found:
-        raise ConfigError(f"there is no encoder {encoder!r} to judge; allowed: {', '.join(found)}{did_you_mean(encoder, found)}")
-    return found[encoder]
+    seeds = {derived: seed for base in named for derived, seed in config.seeds_of_encoder(base).items()} | named
+    if encoder not in seeds:
+        raise ConfigError(f"there is no encoder {encoder!r} to judge; allowed: {', '.join(seeds)}{did_you_mean(encoder, seeds)}")
+    return seeds[encoder]
 
 
 def judged_files(config: Config, encoder: str) -> list[str]:

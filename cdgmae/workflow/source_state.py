@@ -42,8 +42,8 @@ def source_state(root: str, notice: Notice) -> str:
             if (status.st_dev, status.st_ino) in entered:
                 continue
             entered.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as found:
-                entries = sorted((entry for entry in found if not entry.name.startswith(".")), key=lambda entry: entry.name)
+            with os.scandir(folder) as scanned:
+                entries = sorted((entry for entry in scanned if not entry.name.startswith(".")), key=lambda entry: entry.name)
         except NotADirectoryError:
             digest.update(_state_of(Path(root), notice).encode())
             continue

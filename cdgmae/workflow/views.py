@@ -187,8 +187,8 @@ def all_view_files(config: Config) -> list[str]:
 def trained_generators(config: Config) -> list[str]:
     """The generators that some source samples from and that are trained here."""
     used = dict.fromkeys(source.generator_name for source in config.views.sources.values())
-    found = {name: config.views.generators[name] for name in used if name is not None}
-    return [name for name, settings in found.items() if settings.path is None and settings.train is not None]
+    trained = {name: config.views.generators[name] for name in used if name is not None}
+    return [name for name, settings in trained.items() if settings.path is None and settings.train is not None]
 
 
 def embedded_sources(config: Config) -> list[str]:

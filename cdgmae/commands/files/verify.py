@@ -52,8 +52,10 @@ def verify(
             meter.advance()
     bad = [finding for finding in findings if not finding.ok]
     unrecorded = [finding.path for finding in findings if not finding.recorded and finding.kind not in ("missing", "record")]
-    kept = beyond_repair(bad)
-    repairs = list(dict.fromkeys(finding.repair for finding in bad if finding.repair and kept.keys().isdisjoint(finding.deletes)))
+    unrepairable = beyond_repair(bad)
+    repairs = list(
+        dict.fromkeys(finding.repair for finding in bad if finding.repair and unrepairable.keys().isdisjoint(finding.deletes))
+    )
     done = repair_damaged(findings, paths) if repair else None
     if json_wanted():
         problems = [f"{finding.path}: {problem}" for finding in bad for problem in finding.problems]
@@ -69,7 +71,7 @@ def verify(
         for line in [
             *removal_lines(_undeclared(paths)), *_finding_lines(findings, bad, unrecorded),
             *(_command_lines(repairs) if done is None else _done_lines(done)),
-            *(f"{path}: nothing can make it again, since {source} is gone; bring that back first" for path, source in kept.items()),
+            *(f"{path}: nothing can make it again, since {source} is gone; bring that back first" for path, source in unrepairable.items()),
         ]:  # fmt: skip
             typer.echo(line)
     if bad:

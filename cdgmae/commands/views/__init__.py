@@ -116,8 +116,8 @@ def show(
     if json_wanted():
         print_result({"output": str(output), "rows": rows})
         return
-    made = ("source_path", "seed", "generator", "sampler", "steps", "guidance", "precision")
-    facts = ("status", "reason", "width", "height", *made, "sha256")
+    columns = ("source_path", "seed", "generator", "sampler", "steps", "guidance", "precision")
+    facts = ("status", "reason", "width", "height", *columns, "sha256")
     lines = {
         f"{row['key']}, view {row['view_index']}": ", ".join(f"{name} {row[name]}" for name in facts if row[name] is not None)
         for row in rows

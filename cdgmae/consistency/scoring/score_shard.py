@@ -90,21 +90,21 @@ def score_shard(
         "features": settings.features, "pairs": settings.pairs, "precision": compute.precision, "without_views": bags.without_views,
         "crops": settings.crops.model_dump(mode="json") if settings.crops is not None else None,
     }  # fmt: skip
-    table, found = _score(task, bags, embed, f"score {source} {output.stem}", runtime)
+    table, num_finished = _score(task, bags, embed, f"score {source} {output.stem}", runtime)
     _check_bad_fraction(table, settings.max_bad_fraction, view_tar or real_tar)
     table = with_nearest_patches(table, bags, embed, settings.nearest_bags)
     check_scores(table)
     write_table(output, table, SCORE_SCHEMA, settings_digest=settings.digest(), inputs=inputs, extra=facts)
-    summary = _summary(output, table, found, facts, embed.encoder)
+    summary = _summary(output, table, num_finished, facts, embed.encoder)
     once_recorded(journal.remove)
     return summary
 
 
-def _summary(output: Path, table: pa.Table, found: int, facts: dict[str, Any], encoder: Encoder) -> dict[str, Any]:
+def _summary(output: Path, table: pa.Table, num_finished: int, facts: dict[str, Any], encoder: Encoder) -> dict[str, Any]:
     """What `score_shard` returns; `found` counts the pairs that were finished before."""
     return {
         "output": str(output), "pairs": table.num_rows, "bad": pc.sum(pc.equal(table["status"], BAD)).as_py() or 0,
-        "without_views": facts["without_views"], "found_finished": found, "encoder": encoder.digest,
+        "without_views": facts["without_views"], "found_finished": num_finished, "encoder": encoder.digest,
         **{name: pc.mean(table[name]).as_py() for name in METRICS},
     }  # fmt: skip
 
@@ -138,9 +138,9 @@ def _score(task: ScoringTask, bags: BagLoader, embed: Embedder, label: str, runt
     journal.wait()
     parts, finished = plan_parts(bags, task.settings.batch_size), journal.records()
     missing = [name for name in parts if name not in finished]
-    found = sum(record.amount for name, record in finished.items() if name in parts)
+    num_finished = sum(record.amount for name, record in finished.items() if name in parts)
     total = sum(len(bags.pairs(key)) for key in bags.keys)
-    meter = ProgressMeter(label, total, done=found, unit="pairs", interval_seconds=runtime.log_interval_seconds)
+    meter = ProgressMeter(label, total, done=num_finished, unit="pairs", interval_seconds=runtime.log_interval_seconds)
     devices = worker_devices(embed.device, runtime.workers)[: max(1, len(missing))]
     with StopRequest() as stop, meter:
         if len(devices) > 1:
@@ -161,7 +161,7 @@ def _score(task: ScoringTask, bags: BagLoader, embed: Embedder, label: str, runt
     finished = journal.records()
     if any(name not in finished for name in parts):
         raise Interrupted(f"{label}: {meter.done} of {total} pairs are kept ({stop.reason()}); run it again to go on")
-    return pa.concat_tables([SCORE_SCHEMA.empty_table(), *(read_part(finished[name]) for name in parts)]), found
+    return pa.concat_tables([SCORE_SCHEMA.empty_table(), *(read_part(finished[name]) for name in parts)]), num_finished
 
 
 def _check_bad_fraction(table: pa.Table, limit: float, tar: Path) -> None:

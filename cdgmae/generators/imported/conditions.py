@@ -133,9 +133,9 @@ def _grid_projector(ledger: KeyLedger, config: OriginalConfig, normalisation: st
 def _linear_projector(ledger: KeyLedger, width: int, null_condition: str, normalisation: str) -> ConditionProjector:
     weights = [key for key, tensor in ledger.state.items() if key.startswith(CONDITION_PREFIX) and tensor.ndim == 2]
     if len(weights) != 1 or not weights[0].endswith(".weight"):
-        found = sorted({key.split(".")[1] for key in ledger.state if key.startswith(CONDITION_PREFIX)})
+        layers = sorted({key.split(".")[1] for key in ledger.state if key.startswith(CONDITION_PREFIX)})
         raise ImportRefused(
-            f"the conditioning stage ({', '.join(found) or 'no keys under ' + CONDITION_PREFIX}) is none of: one linear layer over one "
+            f"the conditioning stage ({', '.join(layers) or 'no keys under ' + CONDITION_PREFIX}) is none of: one linear layer over one "
             "embedding, ZoomLDM's transformer, RCG's representation; there is nothing to condition on an image embedding with"
         )
     with torch.device("meta"):

@@ -69,9 +69,9 @@ class KeyLedger:
             module: Filled in place if all of its keys are there.
             key_of: The checkpoint's name of a parameter.
         """
-        found = {name: self.take(key_of(name), f"{part}.{name}", expected) for name, expected in module.state_dict().items()}
-        whole = {name: tensor for name, tensor in found.items() if tensor is not None}
-        if len(whole) == len(found):
+        tensors = {name: self.take(key_of(name), f"{part}.{name}", expected) for name, expected in module.state_dict().items()}
+        whole = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        if len(whole) == len(tensors):
             module.load_state_dict(whole, strict=True, assign=True)
 
     def take(self, key: str, target: str, expected: Tensor) -> Tensor | None:

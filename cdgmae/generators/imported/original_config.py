@@ -193,12 +193,12 @@ def _resolved(value: Any, root: Any, depth: int = 0) -> Any:
         return [_resolved(item, root, depth) for item in value]
     if not isinstance(value, str) or "${" not in value:
         return value
-    found, reference = root, REFERENCE.fullmatch(value)
+    node, reference = root, REFERENCE.fullmatch(value)
     for name in reference.group(1).split(".") if reference else ():
-        found = found.get(name) if isinstance(found, Mapping) else None
-    if reference is None or found is None or isinstance(found, Mapping) or depth > MAX_REFERENCES:
+        node = node.get(name) if isinstance(node, Mapping) else None
+    if reference is None or node is None or isinstance(node, Mapping) or depth > MAX_REFERENCES:
         raise ValueError(f"{value} in the configuration cannot be resolved; write the value in its place")
-    return _resolved(found, root, depth + 1)
+    return _resolved(node, root, depth + 1)
 
 
 def _heads(section: _Section, channels: tuple[int, ...]) -> tuple[int, ...]:

@@ -130,9 +130,9 @@ class ConditionProjector(ModelMixin, ConfigMixin):  # type: ignore[misc]
         mean_D = F.normalize(normalised_BD.mean(0), dim=0)
         offsets_BD = normalised_BD - torch.outer(normalised_BD @ mean_D, mean_D)
         variances_D, vectors_DD = torch.linalg.eigh(offsets_BD.T @ offsets_BD / len(offsets_BD))
-        kept = min(self.linear.out_features, self.linear.in_features - 1, len(embeddings_BD))  # the mean direction is not one
-        strongest_DK = vectors_DD.flip(1)[:, :kept]
-        scales_K = 1.0 / (variances_D.flip(0)[:kept].clamp(min=0) + WHITENING_FLOOR * variances_D.max() + 1e-12).sqrt()
+        rank = min(self.linear.out_features, self.linear.in_features - 1, len(embeddings_BD))  # the mean direction is not one
+        strongest_DK = vectors_DD.flip(1)[:, :rank]
+        scales_K = 1.0 / (variances_D.flip(0)[:rank].clamp(min=0) + WHITENING_FLOOR * variances_D.max() + 1e-12).sqrt()
         self.linear.weight.zero_()
         self.linear.bias.zero_()
-        self.linear.weight[:kept].copy_((strongest_DK * scales_K).T)
+        self.linear.weight[:rank].copy_((strongest_DK * scales_K).T)

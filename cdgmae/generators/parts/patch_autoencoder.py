@@ -70,13 +70,13 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             raise ValueError("no images to fit the patch autoencoder to; the data set's shards hold no readable image")
         mean = total / count
         variances, vectors = torch.linalg.eigh(products / count - torch.outer(mean, mean))
-        kept = vectors.flip(1)[:, :latent_channels].T
-        strongest = kept.gather(1, kept.abs().argmax(1, keepdim=True))  # an eigenvector's sign is arbitrary: fix it
+        components = vectors.flip(1)[:, :latent_channels].T
+        strongest = components.gather(1, components.abs().argmax(1, keepdim=True))  # an eigenvector's sign is arbitrary: fix it
         spread_L = variances.flip(0)[:latent_channels].clamp(min=0).sqrt()
         if not spread_L[0] > 0:
             raise ValueError("all patches of the training images are the same; there is nothing to learn from this data set")
         model: Self = cls(patch_size=patch_size, latent_channels=latent_channels)
-        model.basis_LCPP.data.copy_((kept * strongest.sign()).reshape(latent_channels, 3, patch_size, patch_size))
+        model.basis_LCPP.data.copy_((components * strongest.sign()).reshape(latent_channels, 3, patch_size, patch_size))
         model.mean_CPP.data.copy_(mean.reshape(3, patch_size, patch_size))
         model.spread_L.data.copy_(spread_L.clamp(min=1e-3 * float(spread_L[0])))  # a component without variance stays small
         return model

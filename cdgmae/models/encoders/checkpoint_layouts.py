@@ -132,10 +132,10 @@ def listed(keys: Sequence[str]) -> str:
 def _sub_dictionary(path: Path, content: Any, key: str | None) -> tuple[dict[str, Tensor], str | None]:
     """The dictionary that holds the weights, and its key: the user's choice, else averaged before raw before the top level."""
     if key is not None:
-        found = content
+        value = content
         for part in key.split("/"):
-            found = found.get(part) if isinstance(found, dict) else None
-        tensors = _tensors(found)
+            value = value.get(part) if isinstance(value, dict) else None
+        tensors = _tensors(value)
         if not tensors:
             raise CheckpointError(
                 f"{path} holds no weights at key {key!r}; keys with weights: {', '.join(_keys_with_weights(content)) or 'none'}"
@@ -153,8 +153,8 @@ def _sub_dictionary(path: Path, content: Any, key: str | None) -> tuple[dict[str
     tensors = _tensors(content)
     if not tensors:
         looked = "looked at the top level and under " + ", ".join((*AVERAGED_KEYS, *RAW_KEYS))
-        found = f"; found {listed(tuple(map(str, content)))}" if isinstance(content, dict) else ""
-        raise CheckpointError(f"{path} holds no state dict ({looked}){found}; say where it is with key")
+        value = f"; found {listed(tuple(map(str, content)))}" if isinstance(content, dict) else ""
+        raise CheckpointError(f"{path} holds no state dict ({looked}){value}; say where it is with key")
     return tensors, None
 
 
@@ -177,31 +177,31 @@ def _keys_with_weights(content: Any) -> list[str]:
 
 def _without_prefix(path: Path, tensors: dict[str, Tensor], prefix: str | None, weights: CheckpointWeights) -> dict[str, Tensor]:
     """The entries below the encoder's prefix, which is cut off; entries beside it belong to other networks."""
-    found = sorted({name.removesuffix(PATCH_KERNEL) for name in tensors if name.endswith(PATCH_KERNEL)})
+    prefixes = sorted({name.removesuffix(PATCH_KERNEL) for name in tensors if name.endswith(PATCH_KERNEL)})
     if prefix is not None:
         if not any(name.startswith(prefix) for name in tensors):
-            raise CheckpointError(f"{path} has no entry that begins with prefix {prefix!r}; prefixes of its encoders: {found}")
-    elif not found:  # another kind of network, or none: only what training wraps around is taken off
+            raise CheckpointError(f"{path} has no entry that begins with prefix {prefix!r}; prefixes of its encoders: {prefixes}")
+    elif not prefixes:  # another kind of network, or none: only what training wraps around is taken off
         return {_unwrapped(name): tensor for name, tensor in tensors.items()}
     else:
-        prefix = _choose_prefix(path, found)
-        if len(found) > 1:
-            log_assumption(path, f"encoder `{prefix}` of {found} (choose with prefix)")
+        prefix = _choose_prefix(path, prefixes)
+        if len(prefixes) > 1:
+            log_assumption(path, f"encoder `{prefix}` of {prefixes} (choose with prefix)")
     if prefix.endswith(MOCO_V3_PREFIX) and weights.num_heads is None:
         weights.num_heads = MOCO_V3_HEADS
         log_assumption(path, f"{MOCO_V3_HEADS} heads, as MoCo-v3's networks have (choose with num_heads)")
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _choose_prefix(path: Path, found: list[str]) -> str:
-    if len(found) == 1:
-        return found[0]
+def _choose_prefix(path: Path, prefixes: list[str]) -> str:
+    if len(prefixes) == 1:
+        return prefixes[0]
     for word in PREFERRED_PREFIXES:
-        if matching := [prefix for prefix in found if word in prefix]:
+        if matching := [prefix for prefix in prefixes if word in prefix]:
             return matching[0]
-    if "" in found:
+    if "" in prefixes:
         return ""
-    raise CheckpointError(f"{path} holds several encoders, with prefixes {found}; say which one with prefix")
+    raise CheckpointError(f"{path} holds several encoders, with prefixes {prefixes}; say which one with prefix")
 
 
 def _unwrapped(name: str) -> str:

@@ -180,8 +180,8 @@ def _load(model: nn.Module, name: str, state: Mapping[str, Tensor]) -> None:
         converted = dict(state) if convert is None else convert(dict(state), model)
     except Exception as error:  # timm's conversion trips over foreign layouts in many ways
         raise CheckpointError(f"the weights are none of {name} ({type(error).__name__}: {error})") from None
-    found = {key: tensor for key, tensor in converted.items() if key in expected or not key.startswith(HEAD_PREFIXES)}
-    report = compare_keys(found, expected)
+    wanted = {key: tensor for key, tensor in converted.items() if key in expected or not key.startswith(HEAD_PREFIXES)}
+    report = compare_keys(wanted, expected)
     if not report.fits:
         raise CheckpointError(f"the weights given for {name} do not fit: {report}")
-    model.load_state_dict(found, strict=True)
+    model.load_state_dict(wanted, strict=True)

@@ -14,7 +14,7 @@ from cdgmae.settings.protocol import ClipProtocol, InputSize, input_size
 
 if TYPE_CHECKING:
     from cdgmae.propagation.tracks.point_clips import PointTracks
-    from cdgmae.propagation.tracks.track_predictions import FoundTracks
+    from cdgmae.propagation.tracks.track_predictions import PropagatedTracks
 
 ALPHAS = (0.2, 0.1, 0.05)
 """Shares of the normaliser within which a point counts as found; the first is the headline."""
@@ -38,7 +38,7 @@ class KeyPointProtocol(ClipProtocol):
 
 
 class KeyPoints(TrackBenchmark[KeyPointProtocol]):
-    """Named key points, measured by the share of those found. A row is a point of a clip."""
+    """Named key points, measured by the share of those propagated. A row is a point of a clip."""
 
     kind = "key_points"
     title = "Key points"
@@ -56,11 +56,11 @@ class KeyPoints(TrackBenchmark[KeyPointProtocol]):
     columns = dict.fromkeys(("visible", *HITS), int)
     meaning = "the mean over points of the share of frames in which the point is found, within a fifth of the normaliser"
 
-    def track_rows(self, found: FoundTracks, protocol: KeyPointProtocol) -> list[dict[str, Any]]:
+    def track_rows(self, propagated: PropagatedTracks, protocol: KeyPointProtocol) -> list[dict[str, Any]]:
         """One row per point."""
         from cdgmae.propagation.tracks.track_measures import key_point_counts
 
-        visible_P, hits_PA = key_point_counts(found.tracks, found.found_PT2, protocol.normaliser)
+        visible_P, hits_PA = key_point_counts(propagated.tracks, propagated.points_PT2, protocol.normaliser)
         return [
             {
                 "item": item,
@@ -68,7 +68,7 @@ class KeyPoints(TrackBenchmark[KeyPointProtocol]):
                 "visible": int(visible_P[item]),
                 **dict(zip(HITS, hits_PA[item].tolist(), strict=True)),
             }
-            for item, name in enumerate(found.tracks.names)
+            for item, name in enumerate(propagated.tracks.names)
         ]
 
     def limits(self, tracks: PointTracks, protocol: KeyPointProtocol, frame_size: tuple[int, int]) -> Any:

@@ -13,7 +13,7 @@ from cdgmae.settings.protocol import ClipProtocol, InputSize, input_size
 
 if TYPE_CHECKING:
     from cdgmae.propagation.tracks.point_clips import PointTracks
-    from cdgmae.propagation.tracks.track_predictions import FoundTracks
+    from cdgmae.propagation.tracks.track_predictions import PropagatedTracks
 
 PIXELS = (1, 2, 4, 8, 16)
 """A position counts as right below these distances, in pixels of a 256x256 video."""
@@ -64,13 +64,13 @@ class TapVid(TrackBenchmark[TapVidProtocol]):
     columns = {**dict.fromkeys(("points", "visible"), int), **dict.fromkeys((*WITHIN, *JACCARD, "occlusion_accuracy"), float)}
     meaning = "the share of visible positions found, the mean over limits of 1, 2, 4, 8 and 16 pixels at 256x256"
 
-    def track_rows(self, found: FoundTracks, protocol: TapVidProtocol) -> list[dict[str, Any]]:
+    def track_rows(self, propagated: PropagatedTracks, protocol: TapVidProtocol) -> list[dict[str, Any]]:
         """One row: the published measures are those of a video."""
         from cdgmae.propagation.tracks.track_measures import tap_vid_measures
 
-        tracks = found.tracks
+        tracks = propagated.tracks
         counts = {"points": len(tracks.names), "visible": int((tracks.visible_PT & tracks.judged_PT).sum())}
-        measures = tap_vid_measures(tracks, found.found_PT2, found.cosines_PT >= protocol.visible_above, found.clip.frame_size)
+        measures = tap_vid_measures(tracks, propagated.points_PT2, propagated.cosines_PT >= protocol.visible_above, propagated.clip.frame_size)
         return [{"item": 0, "item_name": "all points", **counts, **measures}]
 
     def limits(self, tracks: PointTracks, protocol: TapVidProtocol, frame_size: tuple[int, int]) -> float:

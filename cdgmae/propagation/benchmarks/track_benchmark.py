@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cdgmae.models.encoders.frozen_encoder import Encoder
     from cdgmae.propagation.layouts.labelled_clip import LabelledClip
     from cdgmae.propagation.tracks.point_clips import PointTracks
-    from cdgmae.propagation.tracks.track_predictions import FoundTracks
+    from cdgmae.propagation.tracks.track_predictions import PropagatedTracks
 
 POINT_PAINTING = (
     "Points in the frames after the one in which each is given, at equal distances; a white line leads from a point that is found too far away "
@@ -49,7 +49,7 @@ class TrackBenchmark(LabelledClipBenchmark[AnyClipProtocol]):
         return follow(self, sequence, protocol, encoder, device)
 
     @abstractmethod
-    def track_rows(self, found: FoundTracks, protocol: AnyClipProtocol) -> list[dict[str, Any]]:
+    def track_rows(self, propagated: PropagatedTracks, protocol: AnyClipProtocol) -> list[dict[str, Any]]:
         """Rows of one clip without sizes."""
 
     @abstractmethod

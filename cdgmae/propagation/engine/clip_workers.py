@@ -38,7 +38,7 @@ class ClipWork:
 
     def rows(self, clip: EvaluationSequence, encoder: Encoder, device: torch.device) -> Rows:
         """Rows of one clip, computed unless another process has finished it meanwhile; its result and outputs are written."""
-        with self.results.claim(clip) as keep:
+        with self.results.claim(clip) as store:
             finished = self.results.read(clip)
             if finished is not None:
                 return finished
@@ -49,7 +49,7 @@ class ClipWork:
                 predictions = benchmark_of(self.protocol.kind).evaluate(clip, self.protocol, encoder, device, painted)
             strip = self.outputs.write(clip, predictions)
             rows = predictions.rows()
-            keep(rows, strip)
+            store(rows, strip)
             return rows
 
 

@@ -66,12 +66,12 @@ class LabelMemory:
     def _vote(self, queries_QD: Tensor, tile: Tile) -> Tensor:
         """Soft labels (Q, C) of one tile's queries: the best k distinct keys are enough to fill k slots."""
         top_k = self._protocol.top_k
-        found = list(self._search_disc(queries_QD, tile))
+        parts = list(self._search_disc(queries_QD, tile))
         if not self._protocol.restrict_first_frame:
-            found.insert(0, self._search_first(queries_QD, tile))
-        affinity_QS, order_QS = largest(torch.cat([part[0] for part in found], dim=1), top_k)
-        keys_QS = torch.cat([part[1] for part in found], dim=1).gather(1, order_QS)
-        copies_QS = torch.cat([part[2] for part in found], dim=1).gather(1, order_QS)
+            parts.insert(0, self._search_first(queries_QD, tile))
+        affinity_QS, order_QS = largest(torch.cat([part[0] for part in parts], dim=1), top_k)
+        keys_QS = torch.cat([part[1] for part in parts], dim=1).gather(1, order_QS)
+        copies_QS = torch.cat([part[2] for part in parts], dim=1).gather(1, order_QS)
         weights_QS = vote_weights(affinity_QS, copies_QS, top_k, self._protocol.temperature)
         return (self._labels_FNC.flatten(0, 1)[keys_QS] * weights_QS[..., None]).sum(dim=1)
 

@@ -56,10 +56,10 @@ def propagate(
     images = to_images(frames, "frames")
     width, height = images[0].size
     first = _annotation(mask)
-    for what, found in [*((f"frame {n}", image.size[::-1]) for n, image in enumerate(images)), ("the mask", first.ids_HW.shape)]:
-        if found != (height, width):
+    for what, size in [*((f"frame {n}", image.size[::-1]) for n, image in enumerate(images)), ("the mask", first.ids_HW.shape)]:
+        if size != (height, width):
             raise ValueError(
-                f"{what} has {show_size(found)} pixels, frame 0 has {show_size((height, width))}; give all in one size"
+                f"{what} has {show_size(size)} pixels, frame 0 has {show_size((height, width))}; give all in one size"
             )
     patch = given_encoder(encoder).patch_size
     sides = _whole_patches(height, patch), _whole_patches(width, patch)
@@ -92,8 +92,8 @@ def _annotation(mask: Image.Image | Tensor) -> Annotation:
     if isinstance(mask, Image.Image):
         return to_annotation(mask, "the mask")
     if not isinstance(mask, Tensor) or mask.ndim != 2 or mask.is_floating_point() or mask.is_complex():
-        found = f"{mask.dtype} of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
-        raise ValueError(f"the mask is {found}; give a palette or grey image, or a tensor (H, W) of whole numbers")
+        described = f"{mask.dtype} of shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(f"the mask is {described}; give a palette or grey image, or a tensor (H, W) of whole numbers")
     if mask.numel() and not 0 <= int(mask.min()) <= int(mask.max()) <= 255:
         raise ValueError(f"the mask holds ids from {int(mask.min())} to {int(mask.max())}; allowed: 0..255")
     return to_annotation(Image.fromarray(mask.cpu().numpy().astype(np.uint8)), "the mask")

@@ -76,9 +76,9 @@ def _davis_objects(clip: LabelledClip) -> list[str]:
         annotation = read_annotation(clip.labels[0])
     except ValueError as error:
         return [str(error)]
-    found = [int(value) for value in np.unique(annotation.ids_HW)]
-    ids = [value for value in found if value not in (0, VOID)]
-    if found == [0, VOID]:
+    labels = [int(value) for value in np.unique(annotation.ids_HW)]
+    ids = [value for value in labels if value not in (0, VOID)]
+    if labels == [0, VOID]:
         return [f"{clip.labels[0]}: holds only 0 and 255, as DAVIS-2016 does; use the annotations of DAVIS-2017"]
     if not ids:
         return [f"{clip.labels[0]}: no object in the first frame"]

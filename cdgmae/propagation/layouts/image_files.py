@@ -33,16 +33,16 @@ def list_images(folder: Path, endings: Iterable[str], problems: list[str], skip:
     if not folder.is_dir():
         problems.append(f"{folder}: no such folder")
         return {}
-    found: dict[str, Path] = {}
+    images: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in endings or path.name.startswith(".") or (skip and skip in path.stem):
             continue
-        if path.stem in found:
-            problems.append(f"{path}: a second file for frame {path.stem} beside {found[path.stem].name}")
-        found[path.stem] = path
-    if not found:
+        if path.stem in images:
+            problems.append(f"{path}: a second file for frame {path.stem} beside {images[path.stem].name}")
+        images[path.stem] = path
+    if not images:
         problems.append(f"{folder}: holds no {'/'.join(endings)} files")
-    return dict(sorted(found.items(), key=lambda item: temporal_key(item[0])))
+    return dict(sorted(images.items(), key=lambda item: temporal_key(item[0])))
 
 
 def common_ending(files: Mapping[str, Path], default: str) -> str:
@@ -124,9 +124,9 @@ def common_size(headers: Mapping[Path, Header], problems: list[str]) -> tuple[in
         if header.size != size:
             odd[header.size].append(path)
     order = [path.stem for path in headers]
-    for found, paths in odd.items():
+    for odd_size, paths in odd.items():
         problems += [
-            f"{files}: {show_size(found)} pixels, but most files of the folder have {show_size(size)}"
+            f"{files}: {show_size(odd_size)} pixels, but most files of the folder have {show_size(size)}"
             for files in name_runs(paths, order)
         ]
     return size

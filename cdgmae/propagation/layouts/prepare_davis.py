@@ -77,10 +77,10 @@ def _claim(output: Path, root: Path) -> None:
     }  # fmt: skip
     path = output / RECORD_NAME
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != record:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        if noted != record:
             raise ValueError(
-                f"{output} holds a copy of {found.get('source')}, not of {record['source']}; choose another --output"
+                f"{output} holds a copy of {noted.get('source')}, not of {record['source']}; choose another --output"
             )
     elif any(not held.is_dir() for held in output.rglob("*")):  # a workflow makes the folders of its outputs beforehand
         raise ValueError(f"{output} is not empty and was not made by this command; choose another --output")

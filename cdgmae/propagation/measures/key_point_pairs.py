@@ -175,9 +175,9 @@ def find_points(group: PairGroup, protocol: SpairProtocol, encoder: Encoder, dev
             grid = grid_of(sides, encoder.patch_size, f"category {group.name}")
             for path, features_ND in zip(paths, embed_frames(paths, sides, encoder, device, protocol.precision), strict=True):
                 features[path] = features_ND.unflatten(0, grid)
-        found = [_find(pair, features[pair.source], features[pair.target]) for pair in group.pairs]
+        predictions = [_find(pair, features[pair.source], features[pair.target]) for pair in group.pairs]
     sides_of = {path: sides for sides, paths in by_sides.items() for path in paths}
-    return PairPredictions(group, found, [sides_of[pair.target] for pair in group.pairs])
+    return PairPredictions(group, predictions, [sides_of[pair.target] for pair in group.pairs])
 
 
 def _find(pair: ImagePair, source_hwD: Tensor, target_hwD: Tensor) -> Points:
@@ -192,7 +192,7 @@ def _find(pair: ImagePair, source_hwD: Tensor, target_hwD: Tensor) -> Points:
 class PairPredictions:
     """Where the key points of a category's pairs were found."""
 
-    def __init__(self, group: PairGroup, found: list[Points], sides: list[Side]) -> None:
+    def __init__(self, group: PairGroup, predicted: list[Points], sides: list[Side]) -> None:
         """Hold the predictions.
 
         Args:
@@ -200,12 +200,12 @@ class PairPredictions:
             found: Predicted points (K, 2) of every pair, in pixels of its target.
             sides: (H, W) at which the target of every pair was embedded.
         """
-        self.group, self.found, self.sides = group, found, sides
+        self.group, self.predicted, self.sides = group, predicted, sides
 
     def distances(self, index: int) -> Points:
         """Distances (K,) of a pair's predicted points from the true ones, in longer sides of the target's box."""
         pair = self.group.pairs[index]
-        distances: Points = np.hypot(*(self.found[index] - pair.target_points).T) / pair.box_side
+        distances: Points = np.hypot(*(self.predicted[index] - pair.target_points).T) / pair.box_side
         return distances
 
     def rows(self) -> list[dict[str, Any]]:
@@ -220,13 +220,13 @@ class PairPredictions:
 
     def predictions(self) -> dict[str, bytes]:
         """key_points/CATEGORY.parquet: a row per pair and point: pair, point, x and y in pixels of the target, distance in its box sides."""
-        counts = [len(points) for points in self.found]
-        found = np.concatenate(self.found)
+        counts = [len(points) for points in self.predicted]
+        located = np.concatenate(self.predicted)
         columns = {
             "pair": np.repeat([pair.name for pair in self.group.pairs], counts),
             "point": np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
-            "x": found[:, 0],
-            "y": found[:, 1],
+            "x": located[:, 0],
+            "y": located[:, 1],
             "distance": np.concatenate([self.distances(index) for index in range(len(counts))]),
         }
         buffer = io.BytesIO()
@@ -257,7 +257,7 @@ class PairPredictions:
             tuple(colour) for colour in (np.random.default_rng(0).integers(64, 256, (len(pair.source_points), 3))).tolist()
         ]
         for point, given in enumerate(pair.source_points * scales[0]):
-            at, truth = (points[point] * scales[1] + shift for points in (self.found[index], pair.target_points))
+            at, truth = (points[point] * scales[1] + shift for points in (self.predicted[index], pair.target_points))
             if self.distances(index)[point] > ALPHAS[0]:
                 draw.line([*at, *truth], fill=WHITE, width=2)
             for x, y in (given, at):

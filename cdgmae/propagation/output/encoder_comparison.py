@@ -57,7 +57,7 @@ class SetComparison:
             "wins": {name: self.wins[name] for name in ("first", "second", "tie")},
             "sequences": {name: [_number(value) for value in pair] for name, pair in self.sequences.items()},
         } | {
-            name: {measure: [_number(value) for value in (found.value, found.low, found.high)] for measure, found in each.items()}
+            name: {measure: [_number(value) for value in (interval.value, interval.low, interval.high)] for measure, interval in each.items()}
             for name, each in intervals.items()
         }  # fmt: skip
 

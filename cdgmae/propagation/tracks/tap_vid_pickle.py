@@ -118,7 +118,7 @@ def read_pickled_videos(path: Path) -> dict[str, dict[str, NDArray[Any]]]:
         raise ValueError(f"{path}: cannot be read as TAP-Vid's pickle ({type(error).__name__}: {error})") from None
     if not isinstance(content, dict) or not content:
         raise ValueError(f"{path}: holds {type(content).__name__}, expected TAP-Vid-DAVIS: video name -> video, points, occluded")
-    return {_clip_name(path, name): _checked_video(f"{path}: video {name!r}", found) for name, found in content.items()}
+    return {_clip_name(path, name): _checked_video(f"{path}: video {name!r}", video) for name, video in content.items()}
 
 
 def _clip_name(path: Path, name: object) -> str:
@@ -127,8 +127,10 @@ def _clip_name(path: Path, name: object) -> str:
     return name
 
 
-def _checked_video(where: str, found: object) -> dict[str, NDArray[Any]]:
-    arrays = {key: value.values for key, value in found.items() if isinstance(value, _Array)} if isinstance(found, dict) else {}
+def _checked_video(where: str, content: object) -> dict[str, NDArray[Any]]:
+    arrays = (
+        {key: value.values for key, value in content.items() if isinstance(value, _Array)} if isinstance(content, dict) else {}
+    )
     if missing := [key for key in ("video", "points", "occluded") if arrays.get(key) is None]:
         raise ValueError(f"{where}: no array {', '.join(missing)}")
     video, points, occluded = (np.asarray(arrays[key]) for key in ("video", "points", "occluded"))

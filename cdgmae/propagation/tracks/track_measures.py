@@ -17,13 +17,13 @@ Positions = NDArray[np.float64]
 
 
 def tap_vid_measures(
-    tracks: PointTracks, found_PT2: Positions, shown_PT: NDArray[np.bool_], frame_size: tuple[int, int]
+    tracks: PointTracks, points_PT2: Positions, shown_PT: NDArray[np.bool_], frame_size: tuple[int, int]
 ) -> dict[str, float | None]:
     """Columns of `cdgmae.propagation.benchmarks.tap_vid` for one video, over the annotated frames after each point's query.
 
     Args:
         tracks: The truth.
-        found_PT2: Predicted x and y in pixels of the frames.
+        points_PT2: Predicted x and y in pixels of the frames.
         shown_PT: Whether a point is predicted to be visible.
         frame_size: (height, width) of the frames; positions are measured at 256x256.
 
@@ -32,7 +32,7 @@ def tap_vid_measures(
     """
     judged, scale = tracks.judged_PT, np.array(SCORED_SIZE[::-1]) / np.array(frame_size[::-1])
     visible, shown = tracks.visible_PT & judged, shown_PT & judged
-    distance_PT = np.hypot(*np.moveaxis((found_PT2 - tracks.positions_PT2) * scale, 2, 0))
+    distance_PT = np.hypot(*np.moveaxis((points_PT2 - tracks.positions_PT2) * scale, 2, 0))
     measures = {"occlusion_accuracy": _share((tracks.visible_PT == shown_PT)[judged].sum(), judged.sum())}
     for pixels in PIXELS:
         near = distance_PT < pixels
@@ -47,11 +47,11 @@ def _share(part: np.int64, whole: np.int64) -> float | None:
 
 
 def key_point_counts(
-    tracks: PointTracks, found_PT2: Positions, normaliser: Normaliser
+    tracks: PointTracks, points_PT2: Positions, normaliser: Normaliser
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Frames (P,) in which each point is truly visible after it was given, and hits (P, A) among them per alpha; lost points are misses."""
     seen_PT = tracks.visible_PT & tracks.judged_PT
-    distance_PT = np.hypot(*np.moveaxis(found_PT2 - tracks.positions_PT2, 2, 0))
+    distance_PT = np.hypot(*np.moveaxis(points_PT2 - tracks.positions_PT2, 2, 0))
     with np.errstate(divide="ignore", invalid="ignore"):
         relative_PT = distance_PT / frame_normalisers(tracks, normaliser)  # 0/0 is no hit: one point alone has no box
     hits_PTA = seen_PT[..., None] & (relative_PT[..., None] <= np.array(ALPHAS))

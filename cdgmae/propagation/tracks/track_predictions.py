@@ -29,19 +29,19 @@ from cdgmae.settings.protocol import ClipProtocol
 
 
 @dataclass(frozen=True, slots=True)
-class FoundTracks:
+class PropagatedTracks:
     """The points of a clip as they were found.
 
     Attributes:
         clip: The clip.
         tracks: The truth.
-        found_PT2: x and y in pixels of the frames; not a number where a point is lost or not yet given.
+        points_PT2: x and y in pixels of the frames; not a number where a point is lost or not yet given.
         cosines_PT: Similarity of each point's feature with that of the patch where it was found; -1 where it was not.
     """
 
     clip: LabelledClip
     tracks: PointTracks
-    found_PT2: NDArray[np.float64]
+    points_PT2: NDArray[np.float64]
     cosines_PT: NDArray[np.float64]
 
 
@@ -59,17 +59,17 @@ def follow(
     except ValueError as error:
         raise ValueError(f"{clip.labels[0]}: {error}") from None
     unit_PT2, cosines_PT = track_points(clip, tracks, encoder, protocol, device)
-    found = FoundTracks(clip, tracks, unit_PT2.numpy() * np.array(clip.frame_size[::-1]), cosines_PT.numpy())
+    followed = PropagatedTracks(clip, tracks, unit_PT2.numpy() * np.array(clip.frame_size[::-1]), cosines_PT.numpy())
     sizes = size_columns(input_sides(protocol.input_size, *clip.frame_size), benchmark.scored_size(clip.frame_size))
-    return TrackPredictions(found, [{**row, **sizes} for row in benchmark.track_rows(found, protocol)], limits_T)
+    return TrackPredictions(followed, [{**row, **sizes} for row in benchmark.track_rows(followed, protocol)], limits_T)
 
 
 class TrackPredictions:
     """See `cdgmae.propagation.benchmarks.benchmark.Predictions`."""
 
-    def __init__(self, found: FoundTracks, rows: list[dict[str, Any]], limits_T: NDArray[np.float64]) -> None:
+    def __init__(self, propagated: PropagatedTracks, rows: list[dict[str, Any]], limits_T: NDArray[np.float64]) -> None:
         """Hold what was found; `limits_T` is how far off, in pixels of the frames, a point may be."""
-        self.found, self._rows, self.limits_T = found, rows, limits_T
+        self.propagated, self._rows, self.limits_T = propagated, rows, limits_T
 
     def rows(self) -> list[dict[str, Any]]:
         """As the kind counts."""
@@ -80,33 +80,33 @@ class TrackPredictions:
 
         Columns: point, frame (from 0), x and y in pixels of the frame (null where lost), similarity.
         """
-        tracks, found_PT2 = self.found.tracks, self.found.found_PT2
-        points, frames = np.nonzero(np.arange(found_PT2.shape[1]) >= tracks.queries_P[:, None])
+        tracks, points_PT2 = self.propagated.tracks, self.propagated.points_PT2
+        points, frames = np.nonzero(np.arange(points_PT2.shape[1]) >= tracks.queries_P[:, None])
         columns = {
             "point": pa.array([tracks.names[point] for point in points]),
             "frame": pa.array(frames.astype(np.int32)),
-            "x": pa.array(found_PT2[points, frames, 0], from_pandas=True),
-            "y": pa.array(found_PT2[points, frames, 1], from_pandas=True),
-            "similarity": pa.array(self.found.cosines_PT[points, frames]),
+            "x": pa.array(points_PT2[points, frames, 0], from_pandas=True),
+            "y": pa.array(points_PT2[points, frames, 1], from_pandas=True),
+            "similarity": pa.array(self.propagated.cosines_PT[points, frames]),
         }
         buffer = io.BytesIO()
         pq.write_table(pa.table(columns), buffer)
-        return {f"tracks/{self.found.clip.name}.parquet": buffer.getvalue()}
+        return {f"tracks/{self.propagated.clip.name}.parquet": buffer.getvalue()}
 
     def images(self) -> Iterator[Image.Image]:
         """The frames with the points found in them."""
-        for frame in range(len(self.found.clip.frames)):
-            yield captioned(self.image(frame, LONGER_SIDE), self.found.clip, frame, "white line: to the true place, if missed")
+        for frame in range(len(self.propagated.clip.frames)):
+            yield captioned(self.image(frame, LONGER_SIDE), self.propagated.clip, frame, "white line: to the true place, if missed")
 
     def image(self, index: int, longer_side: int) -> Image.Image:
         """One frame; points that are given in it stand at their given place."""
-        clip, tracks = self.found.clip, self.found.tracks
+        clip, tracks = self.propagated.clip, self.propagated.tracks
         painted = canvas(clip.frames[index], longer_side)
         draw, scale = ImageDraw.Draw(painted), painted.width / clip.frame_size[1]
         for point, colour in zip(range(len(tracks.names)), np.resize(label_colours()[1:22], (len(tracks.names), 3)), strict=True):
             truth_2 = tracks.positions_PT2[point, index]
             given = index == tracks.queries_P[point]
-            at_2 = truth_2 if given else self.found.found_PT2[point, index]
+            at_2 = truth_2 if given else self.propagated.points_PT2[point, index]
             if np.isnan(at_2[0]):
                 continue
             if tracks.visible_PT[point, index] and np.hypot(*(at_2 - truth_2)) > self.limits_T[index]:

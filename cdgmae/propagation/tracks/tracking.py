@@ -71,7 +71,7 @@ def track_points(
     """
     sides, grid = clip_grid(clip, protocol.input_size, encoder.patch_size)
     unit_PT2 = torch.from_numpy(tracks.positions_PT2) / torch.tensor(clip.frame_size[::-1])
-    found_PT2 = torch.full_like(unit_PT2, float("nan"))
+    points_PT2 = torch.full_like(unit_PT2, float("nan"))
     cosines_PT = torch.full(unit_PT2.shape[:2], -1.0, dtype=torch.float64)
     queries_P = torch.from_numpy(tracks.queries_P)
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
@@ -87,6 +87,6 @@ def track_points(
                     labels_NP = memory.propagate(features_TND[frame])
                 best_P, at_P2 = locate_points(labels_NP, grid)
                 cosine_P = (wanted_PD * features_TND[frame][best_P]).sum(dim=1)
-                found_PT2[group, frame] = at_P2.cpu().double()
+                points_PT2[group, frame] = at_P2.cpu().double()
                 cosines_PT[group, frame] = torch.where(at_P2[:, 0].isnan(), -1.0, cosine_P).cpu().double()
-    return found_PT2, cosines_PT
+    return points_PT2, cosines_PT

@@ -66,16 +66,16 @@ def cls_attention(encoder: Encoder, images_BCHW: Tensor) -> Tensor | None:
     networks: list[Any] = [module for module in encoder.modules() if hasattr(module, "num_prefix_tokens")]
     if not layers or not networks:
         return None
-    last, network, found = layers[-1], networks[0], list[Tensor]()
+    last, network, weights = layers[-1], networks[0], list[Tensor]()
     fused, last.fused_attn = last.fused_attn, False  # the fused kernel never holds the attention
-    hook = last.attn_drop.register_forward_hook(lambda _module, _given, made: found.append(made))
+    hook = last.attn_drop.register_forward_hook(lambda _module, _given, output: weights.append(output))
     try:
         encoder.tokens(images_BCHW)
     finally:
         hook.remove()
         last.fused_attn = fused
     prefix: int = network.num_prefix_tokens
-    rows_BHRN = found[0][:, :, :, prefix:]
+    rows_BHRN = weights[0][:, :, :, prefix:]
     has_cls = getattr(network, "cls_token", None) is not None
     maps_BHN = rows_BHRN[:, :, 0] if has_cls else rows_BHRN[:, :, prefix:].mean(dim=2)
     height, width = (length // encoder.patch_size for length in images_BCHW.shape[-2:])

@@ -24,27 +24,27 @@ def read_images(places: Sequence[Path], count: int = MOST_SHOWN) -> dict[str, Im
     Raises:
         ValueError: if a place does not exist or cannot be read, or there is no image at all.
     """
-    found: list[tuple[str, Path, int | None]] = []
+    listed: list[tuple[str, Path, int | None]] = []
     for place in places:
         if place.suffix == ".tar":
             bags = Bags([place])
-            found += [
+            listed += [
                 (bags.bag(position).key, place, position)
                 for position in range(len(bags))
                 if bags.is_good(bags.bag(position).rows[0])
             ]
         elif place.is_dir():
-            found += [
+            listed += [
                 (file.name, file, None) for file in sorted(place.iterdir()) if file.is_file() and not file.name.startswith(".")
             ]
         elif place.is_file():
-            found.append((place.name, place, None))
+            listed.append((place.name, place, None))
         else:
             raise ValueError(f"{place}: no such file or folder; give image files, folders of images or image shards (.tar)")
-    if not found:
+    if not listed:
         raise ValueError(f"no image in {', '.join(map(str, places))}")
-    chosen = np.unique(np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int))
-    return {found[number][0]: _read(*found[number][1:]) for number in chosen.tolist()}
+    chosen = np.unique(np.linspace(0, len(listed) - 1, min(count, len(listed))).round().astype(int))
+    return {listed[number][0]: _read(*listed[number][1:]) for number in chosen.tolist()}
 
 
 def _read(file: Path, position: int | None) -> Image.Image:

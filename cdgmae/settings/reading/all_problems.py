@@ -59,9 +59,9 @@ def all_problems(values: Any, error: ValidationError, root: type[BaseModel]) -> 
         error: What they were first refused with.
         root: The settings class, which may look at a `TakenOut` in the context of its validation.
     """
-    found, taken, values = set[str](), TakenOut(), copy.deepcopy(values)
+    problems, taken, values = set[str](), TakenOut(), copy.deepcopy(values)
     for _ in range(MOST_ROUNDS):
-        found.update(line for line in describe_problems(error, root) if not taken.explains(line))
+        problems.update(line for line in describe_problems(error, root) if not taken.explains(line))
         faults = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")  # what another misses may be misspelt
         if not sum(_take_out(values, item["loc"], item["type"], root, taken) for item in faults):
             break
@@ -70,7 +70,7 @@ def all_problems(values: Any, error: ValidationError, root: type[BaseModel]) -> 
             break
         except ValidationError as hidden:
             error = hidden
-    return sorted(found)
+    return sorted(problems)
 
 
 def _take_out(values: Any, location: tuple[Any, ...], kind: str, root: type[BaseModel], taken: TakenOut) -> bool:

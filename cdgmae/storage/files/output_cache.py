@@ -131,8 +131,8 @@ def kept_record(record: Path) -> str | None:
     """The text of a result's record as the newest kept copy of the result has it; None if there is none."""
     parts = record.parts
     root = Path(*parts[: len(parts) - 1 - parts[::-1].index(RESULTS)])
-    kept = sorted((root / FINISHED).rglob(RECORD), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in kept:
+    records = sorted((root / FINISHED).rglob(RECORD), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in records:
         beside = root / RESULTS / path.parents[2].relative_to(root / FINISHED)
         for name, text in json.loads(path.read_text(encoding="utf-8")).get("records", {}).items():
             if os.path.normpath(beside / name) == os.path.normpath(record):
@@ -171,59 +171,59 @@ class OutputCache:
         Raises:
             ValueError: if the outputs cannot be written.
         """
-        kept = self.folder
-        if not (kept / RECORD).is_file():
+        cached = self.folder
+        if not (cached / RECORD).is_file():
             return False
-        if (problem := self._problem(kept)) is not None:
-            logger.warning("%s %s: the work is done again", kept, problem)
+        if (problem := self._problem(cached)) is not None:
+            logger.warning("%s %s: the work is done again", cached, problem)
             return False
-        logger.info("%s was finished before: it is put back from %s", self.outputs[-1], kept)
+        logger.info("%s was finished before: it is put back from %s", self.outputs[-1], cached)
         with explain_write_errors(self.outputs[-1]):
             for output in self.outputs:
-                _name_again(kept / output.name, output, touch=True)
-            for path, text in json.loads((kept / RECORD).read_text(encoding="utf-8"))["records"].items():
+                _name_again(cached / output.name, output, touch=True)
+            for path, text in json.loads((cached / RECORD).read_text(encoding="utf-8"))["records"].items():
                 write_text(self.outputs[0].parent / path, text)
         return True
 
     def store(self) -> None:
         """Name the outputs again; a failure to do so is a warning, since the outputs themselves are whole."""
-        kept = self.folder
+        cached = self.folder
         try:
-            (kept / RECORD).unlink(missing_ok=True)
+            (cached / RECORD).unlink(missing_ok=True)
             for output in self.outputs:
-                _name_again(output, kept / output.name)
-            files = {name: [file.stat().st_size, file_sha256(file)] for name, file in self._kept_files(kept)}
-            write_text(kept / RECORD, json.dumps({"files": files, "records": self._records()}, indent=2) + "\n")
+                _name_again(output, cached / output.name)
+            files = {name: [file.stat().st_size, file_sha256(file)] for name, file in self._kept_files(cached)}
+            write_text(cached / RECORD, json.dumps({"files": files, "records": self._records()}, indent=2) + "\n")
         except (OSError, ValueError) as error:
-            logger.warning("%s could not be kept in %s: %s", self.outputs[-1], kept, error)
+            logger.warning("%s could not be kept in %s: %s", self.outputs[-1], cached, error)
 
     def _records(self) -> dict[str, str]:
         """The records of the outputs, by their path from where the first output lies."""
-        found = {record.path for output in self.outputs for file in _files(output) if (record := find_record(file)) is not None}
-        return {os.path.relpath(path, self.outputs[0].parent): path.read_text(encoding="utf-8") for path in sorted(found)}
+        records = {record.path for output in self.outputs for file in _files(output) if (record := find_record(file)) is not None}
+        return {os.path.relpath(path, self.outputs[0].parent): path.read_text(encoding="utf-8") for path in sorted(records)}
 
-    def _kept_files(self, kept: Path) -> Iterator[tuple[str, Path]]:
+    def _kept_files(self, cached: Path) -> Iterator[tuple[str, Path]]:
         for output in self.outputs:
-            for file in _files(kept / output.name):
-                yield file.relative_to(kept).as_posix(), file
+            for file in _files(cached / output.name):
+                yield file.relative_to(cached).as_posix(), file
 
-    def _problem(self, kept: Path) -> str | None:
+    def _problem(self, cached: Path) -> str | None:
         """Why the kept outputs cannot be used; None if they are whole."""
         try:
-            record: Mapping[str, list[Any]] = json.loads((kept / RECORD).read_text(encoding="utf-8"))["files"]
+            record: Mapping[str, list[Any]] = json.loads((cached / RECORD).read_text(encoding="utf-8"))["files"]
         except (OSError, ValueError, KeyError):
             return "has a record that cannot be read"
-        found = dict(self._kept_files(kept))
-        if found.keys() != record.keys() or not all((kept / output.name).exists() for output in self.outputs):
+        files = dict(self._kept_files(cached))
+        if files.keys() != record.keys() or not all((cached / output.name).exists() for output in self.outputs):
             return "lacks files"
-        damaged = [name for name, file in found.items() if [file.stat().st_size, file_sha256(file)] != record[name]]
+        damaged = [name for name, file in files.items() if [file.stat().st_size, file_sha256(file)] != record[name]]
         return f"holds a damaged {damaged[0]}" if damaged else None
 
 
 def _files(path: Path) -> list[Path]:
     """A file itself, or all files of a folder, hidden ones left out."""
-    found = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return [file for file in found if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return [file for file in files if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts)]
 
 
 def _name_again(source: Path, target: Path, *, touch: bool = False) -> None:

@@ -137,12 +137,12 @@ def _is_made(output: Path, inputs: Sequence[Path] | None) -> bool:
 
 def _former_records(outputs: Sequence[Path]) -> dict[Path, str]:
     """The records of what stands, or stood, in the outputs' places; a folder that is not there yet has none."""
-    found = {}
+    records = {}
     for output in outputs:
         path = record_path(output)
         if path.is_file() and (output.exists() or _knows(path, output)):
-            found[path] = path.read_text(encoding="utf-8", errors="replace")
-    return found
+            records[path] = path.read_text(encoding="utf-8", errors="replace")
+    return records
 
 
 def _knows(path: Path, output: Path) -> bool:
@@ -193,8 +193,8 @@ def _named_inputs(words: Sequence[str]) -> dict[str, str]:
     images = set(_source_images(words)) if words[:1] == ["shards"] else set()
     named = [path for word in influential_words(words) for path in paths_of(word) if str(path) not in images]
     made_of_images = "--manifest" not in words
-    found = {str(path): _digest(path) for path in named}
-    return found | (dict.fromkeys(sorted(images), _listing_digest(words)) if images and made_of_images else {})
+    digests = {str(path): _digest(path) for path in named}
+    return digests | (dict.fromkeys(sorted(images), _listing_digest(words)) if images and made_of_images else {})
 
 
 def _listing_digest(words: Sequence[str]) -> str:

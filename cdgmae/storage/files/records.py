@@ -88,7 +88,7 @@ def _read_record(path: Path, _state: tuple[int, ...]) -> Record:
     checksum = content.pop("checksum")
     if checksum != _checksum(content):
         raise ValueError("changed since it was written")
-    files = {name: FileSum(*found) for name, found in content["files"].items()}
+    files = {name: FileSum(*file_sum) for name, file_sum in content["files"].items()}
     return Record(path, content["facts"], files)
 
 

@@ -122,19 +122,19 @@ def _read_all(clips: Sequence[tuple[ImageRow, str, int]], settings: ClipViews, s
 def _read_clip(real: ImageRow, clip: str, first: int, settings: ClipViews, seed: int) -> list[_View]:
     """The views of one bag, or one bad view that says why there are none."""
     bag_seed = integer_seed(seed, SEED_STREAM, real.key)
-    made: dict[str, Any] = {"class_name": real.class_name, "sampler": "video"}
-    made |= {"seed": bag_seed} if settings.frame_step is None else {}
+    columns: dict[str, Any] = {"class_name": real.class_name, "sampler": "video"}
+    columns |= {"seed": bag_seed} if settings.frame_step is None else {}
     try:
         opened = open_clip(Path(settings.path) / text_to_path(clip), settings.max_pixels)
         wanted = later_frames(settings, bag_seed, first, opened.num_frames)
         if not wanted:
             raise ImageError(f"no frame at the wanted distance (the real image is frame {first} of {opened.num_frames})")
         return [
-            _as_view(ImageRow(real.key, index, source_path=frame_name(clip, frame.number), **made), frame, settings)
+            _as_view(ImageRow(real.key, index, source_path=frame_name(clip, frame.number), **columns), frame, settings)
             for index, frame in enumerate(opened.read(wanted), start=1)
         ]
     except (ImageError, OSError) as error:
-        return [_View(ImageRow(real.key, 1, status=BAD, reason=str(error), source_path=clip, **made), b"")]
+        return [_View(ImageRow(real.key, 1, status=BAD, reason=str(error), source_path=clip, **columns), b"")]
 
 
 def _as_view(row: ImageRow, frame: Frame, settings: ClipViews) -> _View:

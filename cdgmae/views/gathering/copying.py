@@ -116,15 +116,15 @@ def write_gathered(
     bad: list[str] = []
     with ImageShardWriter(output_tar) as writer:
         for view in taken:
-            made: dict[str, Any] = {"seed": view.seed, "sampler": sampler, "generator": generator}
+            columns: dict[str, Any] = {"seed": view.seed, "sampler": sampler, "generator": generator}
             if view.position is None:
                 bad.append(f"{view.key}.{view.view_index}: {view.reason}")
-                writer.add_failure(ImageRow(view.key, view.view_index, status=BAD, reason=view.reason, **made))
+                writer.add_failure(ImageRow(view.key, view.view_index, status=BAD, reason=view.reason, **columns))
                 continue
             real = images.row(view.position)
             row = ImageRow(
                 view.key, view.view_index, class_name=real.class_name, source_path=real.key, extension=real.extension,
-                width=real.width, height=real.height, **made,
+                width=real.width, height=real.height, **columns,
             )  # fmt: skip
             writer.add_image(row, images.data(view.position))
             good += 1

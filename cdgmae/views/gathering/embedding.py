@@ -161,12 +161,12 @@ def _embed_batch(
 
     prepared = list(pool.map(prepare, rows))
     images = [image for image in prepared if isinstance(image, Image.Image)]
-    found: Iterator[Any] = iter(())
+    vectors: Iterator[Any] = iter(())
     if images:
         tokens_BTD = encoder.tokens(normalise(pixels_to_tensor(images).to(device)))
-        found = iter(F.normalize(tokens_BTD[:, 0].float(), dim=1).cpu().numpy())
+        vectors = iter(F.normalize(tokens_BTD[:, 0].float(), dim=1).cpu().numpy())
     for row, image in zip(rows, prepared, strict=True):
-        embedding = None if isinstance(image, str) else next(found)
+        embedding = None if isinstance(image, str) else next(vectors)
         reason = image if isinstance(image, str) else None
         if embedding is not None and not np.isfinite(embedding).all():
             embedding, reason = None, "embedding is not finite"

@@ -139,16 +139,16 @@ class NeighbourSearch:
 
     def views(self, table: EmbeddingTable) -> Iterator[GatheredView]:
         """The views of all bags of one embedding table, in order."""
-        found: dict[int, list[int]] = {}
+        chosen: dict[int, list[int]] = {}
         with ProgressMeter("neighbours", len(table.embedded), unit="images") as meter:
             for start in range(0, len(table.embedded), QUERIES_AT_ONCE):
                 rows = table.embedded[start : start + QUERIES_AT_ONCE]
                 queries_QD = table.embeddings_ND[start : start + QUERIES_AT_ONCE]
                 places = [self._place[table.keys[row]] for row in rows]
-                found.update(zip(rows.tolist(), self._neighbours(queries_QD, places), strict=True))
+                chosen.update(zip(rows.tolist(), self._neighbours(queries_QD, places), strict=True))
                 meter.advance(len(rows))
         for row, key in enumerate(table.keys):
-            positions, reason = found.get(row, []), table.reasons[row]
+            positions, reason = chosen.get(row, []), table.reasons[row]
             lacking = f"real image: {reason}" if reason else f"only {len(positions)} neighbour(s) are no duplicates"
             for index in range(self.settings.num_views):
                 taken = positions[index] if index < len(positions) else None
@@ -158,11 +158,11 @@ class NeighbourSearch:
         """Positions of the neighbours of each query: M, or as many as the whole data set has."""
         wanted = min(self.settings.num_views + SPARE_CANDIDATES, self.index.ntotal)
         similarities_QK, positions_QK = self.index.search(queries_QD, wanted)
-        found = [self._choose(*candidates) for candidates in zip(places, positions_QK, similarities_QK, strict=True)]
-        for row, chosen in enumerate(found):
+        neighbours = [self._choose(*candidates) for candidates in zip(places, positions_QK, similarities_QK, strict=True)]
+        for row, chosen in enumerate(neighbours):
             if len(chosen) < self.settings.num_views:
-                found[row] = self._search_everywhere(queries_QD[row : row + 1], places[row], wanted)
-        return found
+                neighbours[row] = self._search_everywhere(queries_QD[row : row + 1], places[row], wanted)
+        return neighbours
 
     def _search_everywhere(self, query_1D: NDArray[np.float32], place: int, wanted: int) -> list[int]:
         """Neighbours of one image with many duplicates: ever more candidates, from all cells."""

@@ -130,8 +130,8 @@ class ViewMaker:
             items: The rows.
             between_steps: See `ViewSampler.views`.
         """
-        found = {item.image_index: self._condition(item.image_index) for item in items}
-        conditions = {image_index: condition for image_index, condition in found.items() if condition is not None}
+        loaded = {item.image_index: self._condition(item.image_index) for item in items}
+        conditions = {image_index: condition for image_index, condition in loaded.items() if condition is not None}
         usable = [item for item in items if item.image_index in conditions]
         rows = self._draw_rows(usable, conditions, SEED_STREAM, between_steps)
         again = [item for item in usable if any(rows[item].reasons)]
@@ -160,10 +160,10 @@ class ViewMaker:
         seeds = [self._seed(item, stream) for item in filled]
         conditions_B = torch.stack([conditions[item.image_index] for item in filled])
         pixels_BVHW3, problems = self.sampler.views(conditions_B, seeds, between_steps)
-        found = {}
+        drawn = {}
         for item, number, pixels_VHW3, problem in zip(items, seeds, pixels_BVHW3, problems, strict=False):
-            found[item] = _Row(number, pixels_VHW3, [problem or _constant(pixels_HW3) for pixels_HW3 in pixels_VHW3])
-        return found
+            drawn[item] = _Row(number, pixels_VHW3, [problem or _constant(pixels_HW3) for pixels_HW3 in pixels_VHW3])
+        return drawn
 
     def _views(self, item: Item, first: _Row | None, second: _Row | None) -> list[DrawnView]:
         """The views of one row from its first and, where that failed, its second drawing."""

@@ -42,14 +42,14 @@ def copy_earlier_views(journal: Journal, output_tar: Path, missing: Sequence[str
     """
     left = set(missing)
     for tar in earlier_outputs(output_tar) if left else ():
-        found, views = 0, _good_views(tar, frozenset(left), journal.identity)
+        num_copied, views = 0, _good_views(tar, frozenset(left), journal.identity)
         with journal.claim(SLOT) as writer:
             while batch := list(islice(views, VIEWS_AT_ONCE)):
                 writer.append(batch)
                 left -= {view.name for view in batch}
-                found += len(batch)
-        if found:
-            logger.info("%d views are those of %s and are not drawn again", found, tar)
+                num_copied += len(batch)
+        if num_copied:
+            logger.info("%d views are those of %s and are not drawn again", num_copied, tar)
     return len(missing) - len(left)
 
 

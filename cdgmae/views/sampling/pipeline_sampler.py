@@ -137,12 +137,12 @@ class PipelineSampler:
     def _chosen(self, output: Any) -> np.ndarray:
         """The images of each row, (B, V, H, W, 3) in 0..1: one image, or M frames spread evenly from the second to the last."""
         name = "frames" if self.settings.frames_are_views else "images"
-        found = getattr(output, name, None)
-        if found is None:
+        images = getattr(output, name, None)
+        if images is None:
             raise ValueError(
                 f"{self.settings.pipeline} gives no {name}; set views.sources.NAME.frames_are_views = {not self.settings.frames_are_views}"
             )
-        values = np.asarray(found, dtype=np.float32)
+        values = np.asarray(images, dtype=np.float32)
         if not self.settings.frames_are_views:
             return values[:, None]
         last, wanted = values.shape[1] - 1, self.settings.num_views
@@ -160,10 +160,10 @@ def pipeline_class(name: str) -> Any:
     Raises:
         ValueError: if there is none, or it needs a package that is not installed.
     """
-    found = getattr(diffusers, name, None)
-    if isinstance(found, type) and issubclass(found, diffusers.DiffusionPipeline):
-        return found
-    missing = [backend for backend in getattr(found, "_backends", []) if backend != "torch"]
+    pipeline = getattr(diffusers, name, None)
+    if isinstance(pipeline, type) and issubclass(pipeline, diffusers.DiffusionPipeline):
+        return pipeline
+    missing = [backend for backend in getattr(pipeline, "_backends", []) if backend != "torch"]
     if missing:
         raise ValueError(f"{name} needs {', '.join(missing)}: pip install 'cdgmae[pipelines]'")
     known = [entry for entry in dir(diffusers) if entry.endswith("Pipeline")]

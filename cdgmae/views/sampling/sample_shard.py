@@ -74,11 +74,11 @@ def sample_shard(
     journal.wait()
     rows = rows_of_shard(len(images), settings.num_views, recipe.views_per_row)
     wanted = [view_name(key, k) for key in images.keys for k in range(1, settings.num_views + 1)]
-    made, started = journal.records(), time.monotonic()
-    if copy_earlier_views(journal, output_tar, [view for view in wanted if view not in made]):
-        made = journal.records()
-    found = sum(view in made for view in wanted)
-    batches = _missing_batches(rows, images, made, settings, recipe.views_per_row)
+    finished, started = journal.records(), time.monotonic()
+    if copy_earlier_views(journal, output_tar, [view for view in wanted if view not in finished]):
+        finished = journal.records()
+    num_finished = sum(view in finished for view in wanted)
+    batches = _missing_batches(rows, images, finished, settings, recipe.views_per_row)
     if batches:
         task = DrawingTask(recipe, settings, seed, shard_tar, journal, batches)
         meter = ProgressMeter(
@@ -87,17 +87,17 @@ def sample_shard(
         )  # fmt: skip
         with stop:
             _draw(task, runtime, stop, meter)
-        made = journal.records()
-    missing = sum(view not in made for view in wanted)
+        finished = journal.records()
+    missing = sum(view not in finished for view in wanted)
     if missing:
         raise Interrupted(
             f"views {output_tar.stem}: {len(wanted) - missing} of {len(wanted)} views are kept ({stop.reason()}); run it again to go on"
         )
     seconds = time.monotonic() - started
-    bad = _bad_views(made, wanted, settings)
+    bad = _bad_views(finished, wanted, settings)
     with explain_write_errors(output_tar):
-        _write_shard(output_tar, [made[view] for view in wanted], settings, seed, inputs, journal.identity)
-    facts = _facts(output_tar, len(images), len(wanted), bad, made=len(wanted) - found, seconds=seconds)
+        _write_shard(output_tar, [finished[view] for view in wanted], settings, seed, inputs, journal.identity)
+    facts = _facts(output_tar, len(images), len(wanted), bad, made=len(wanted) - num_finished, seconds=seconds)
     once_recorded(journal.remove)
     return facts
 

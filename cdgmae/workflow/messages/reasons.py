@@ -95,8 +95,8 @@ def _settings_in(text: str) -> tuple[list[dict[str, Any]], list[Any]]:
     settings, others = [], []
     for value in values:
         try:
-            found = json.loads(value) if _is_settings(value) else None
+            parsed = json.loads(value) if _is_settings(value) else None
         except ValueError:
-            found = None
-        settings.append(found) if isinstance(found, dict) else others.append(value)
+            parsed = None
+        settings.append(parsed) if isinstance(parsed, dict) else others.append(value)
     return settings, others

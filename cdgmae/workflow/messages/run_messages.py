@@ -69,7 +69,7 @@ class RunMessages(logging.Filter):
         damages = [self._damaged[output] for output in job.output if output in self._damaged]
         if damages:
             return f"Damaged: {damages[0]}"
-        before = next((found for output in job.output if (found := self._workflow.persistence.input(output)) is not None), None)
+        before = next((names for output in job.output if (names := self._workflow.persistence.input(output)) is not None), None)
         if before is not None:
             reason = reason.replace(INPUTS_CHANGED, changed_inputs(before, sorted(map(str, job.input))))
         return short_reason(reason, dict(job.params.items()))
@@ -82,9 +82,11 @@ class RunMessages(logging.Filter):
             record.input = [*record.input[:LISTED_FILES], f"{len(record.input) - LISTED_FILES} more"]
         record.shellcmd = None
         log, own = next(((log, own) for log, own in lines.items() if own), ("log", []))
-        of_slurm = [line for found in lines.values() if found is not own for line in found if line.startswith(SLURM_WORDS)]
+        of_slurm = [
+            line for file_lines in lines.values() if file_lines is not own for line in file_lines if line.startswith(SLURM_WORDS)
+        ]
         shown = {f"end of {log}": own[-LAST_LINES:], "Slurm says": of_slurm[-LAST_LINES:]}
-        texts = {title: "".join(f"\n        {line}" for line in found) for title, found in shown.items() if found}
+        texts = {title: "".join(f"\n        {line}" for line in file_lines) for title, file_lines in shown.items() if file_lines}
         record.aux = {**record.aux, **texts}
 
     def _give_up(self, number: int) -> None:

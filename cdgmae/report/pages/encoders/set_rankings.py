@@ -55,7 +55,11 @@ class SetRanking:
     @property
     def noise(self) -> list[tuple[str, str]]:
         """Pairs whose difference may be noise: its interval holds zero, or there are too few sequences for one."""
-        return [pair for pair in self.ordered_pairs if (found := self.difference(*pair)) is not None and not found.excludes_zero]
+        return [
+            pair
+            for pair in self.ordered_pairs
+            if (difference := self.difference(*pair)) is not None and not difference.excludes_zero
+        ]
 
 
 def read_costs_of_encoders(folder: Path, encoders: Sequence[EncoderScores]) -> dict[str, dict[str, Any]]:
@@ -63,9 +67,9 @@ def read_costs_of_encoders(folder: Path, encoders: Sequence[EncoderScores]) -> d
     costs = {}
     for encoder in encoders:
         tables = [path for name in encoder.sets if (path := folder / encoder.name / f"{name}.parquet").is_file()]
-        found = [cost for path in tables if (cost := table_facts(path).get("encoder_cost"))]
-        if found:
-            costs[encoder.name] = found[0]
+        known = [cost for path in tables if (cost := table_facts(path).get("encoder_cost"))]
+        if known:
+            costs[encoder.name] = known[0]
     return costs
 
 
@@ -87,7 +91,7 @@ def rank_encoders(folder: Path, encoders: Sequence[EncoderScores]) -> list[SetRa
 
 def _rank(name: str, kind: str, measured: dict[str, MeasuredEncoder]) -> SetRanking:
     headline = benchmark_of(kind).headline.name
-    intervals = {encoder: found.scores.intervals()[headline] for encoder, found in measured.items()}
+    intervals = {encoder: encoder_scores.scores.intervals()[headline] for encoder, encoder_scores in measured.items()}
     order = sorted(
         intervals, key=lambda encoder: -intervals[encoder].value if intervals[encoder].value == intervals[encoder].value else 1
     )

@@ -95,7 +95,7 @@ def choose_source(tables: Sequence[Path], summary: dict[str, Any], quota: int, s
     """
     source = str(summary["source"])
     sizes = dict.fromkeys(RULES, quota) | {"random": max(quota, sample_size), "patches": quota * len(RULES)}
-    kept: dict[str, pa.Table] = {}
+    selected: dict[str, pa.Table] = {}
     num_bags = 0
     for number, path in enumerate(tables):
         bags = described_bags(path, summary)
@@ -103,11 +103,11 @@ def choose_source(tables: Sequence[Path], summary: dict[str, Any], quota: int, s
         num_bags += bags.num_rows
         for rule, size in sizes.items():
             part = bags.filter(bags["has_patches"]) if rule == "patches" else bags
-            kept[rule] = _first(pa.concat_tables([kept[rule], part]) if rule in kept else part, ORDERS[rule], size)
+            selected[rule] = _first(pa.concat_tables([selected[rule], part]) if rule in selected else part, ORDERS[rule], size)
     if not num_bags:
         return None
-    sample = {name: kept["random"][name].slice(0, sample_size).to_pylist() for name in ("key", "class_name", *COMPARED)}
-    return SourceChoice(source, num_bags, sample, _join_rules(source, tables, kept, quota))
+    sample = {name: selected["random"][name].slice(0, sample_size).to_pylist() for name in ("key", "class_name", *COMPARED)}
+    return SourceChoice(source, num_bags, sample, _join_rules(source, tables, selected, quota))
 
 
 def described_bags(path: Path, summary: dict[str, Any]) -> pa.Table:
@@ -138,13 +138,13 @@ def _first(bags: pa.Table, order: Order, count: int) -> pa.Table:
     return bags.take(pc.select_k_unstable(bags, min(count, bags.num_rows), sort_keys=order)) if bags.num_rows else bags
 
 
-def _join_rules(source: str, tables: Sequence[Path], kept: dict[str, pa.Table], quota: int) -> list[ChosenBag]:
+def _join_rules(source: str, tables: Sequence[Path], selected: dict[str, pa.Table], quota: int) -> list[ChosenBag]:
     """Every bag once with all rules that chose it, in turns: what each rule puts first, what each puts second, and so on."""
     taken: dict[str, list[dict[str, Any]]] = {
-        rule: bags.slice(0, quota).to_pylist() for rule, bags in kept.items() if rule != "patches"
+        rule: bags.slice(0, quota).to_pylist() for rule, bags in selected.items() if rule != "patches"
     }
     known = {row["key"] for rows in taken.values() for row in rows}
-    taken["patches"] = [row for row in kept["patches"].to_pylist() if row["key"] not in known][:quota]
+    taken["patches"] = [row for row in selected["patches"].to_pylist() if row["key"] not in known][:quota]
     bags: dict[str, ChosenBag] = {}
     for place in range(quota):
         for rule, rows in taken.items():

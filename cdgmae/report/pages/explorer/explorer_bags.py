@@ -63,7 +63,8 @@ def show_bags(chosen: Sequence[ChosenBag], results: Path, folder: Path, size: in
     for table in sorted({bag.table for bag in chosen}):
         members = [bag for bag in chosen if bag.table == table]
         shown |= {
-            (bag.source, bag.key): made for bag, made in zip(members, _read_table(table, members, results, size), strict=True)
+            (bag.source, bag.key): shown_bag
+            for bag, shown_bag in zip(members, _read_table(table, members, results, size), strict=True)
         }
     spent = 0
     for place, bag in enumerate(shown[bag.source, bag.key] for bag in chosen):

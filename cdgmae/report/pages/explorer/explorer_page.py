@@ -51,7 +51,7 @@ def write_explorer(
     shutil.rmtree(folder / IMAGES, ignore_errors=True)
     quota = max(1, settings.consistency_bags // (len(RULES) * max(1, len(summaries))))
     sample_size = SAMPLE_SIZE // max(1, len(summaries))
-    choices = [made for row in summaries if (made := choose_source(tables[row["source"]], row, quota, sample_size)) is not None]
+    choices = [shown for row in summaries if (shown := choose_source(tables[row["source"]], row, quota, sample_size)) is not None]
     turns = max((len(choice.bags) for choice in choices), default=0)
     chosen = [choice.bags[place] for place in range(turns) for choice in choices if place < len(choice.bags)]
     bags = show_bags(chosen, results, folder, settings.thumbnail_size, BUDGET)

@@ -64,13 +64,13 @@ def show_panels(folder: Path, runs: list[TrainingFacts], output: Path) -> list[R
 
 def _show_run(folder: Path, run: TrainingFacts, number: int, count: int, output: Path) -> RunPanels:
     images = (folder / run.name / f"seed{run.seed}" / IMAGES).glob("step*.png")
-    found = sorted((int(name[1]), path) for path in images if (name := re.fullmatch(r"step(\d+)\.png", path.name)))
+    steps = sorted((int(name[1]), path) for path in images if (name := re.fullmatch(r"step(\d+)\.png", path.name)))
     panels = []
-    for step, path in (found[place] for place in evenly_spaced(len(found), count)):
+    for step, path in (steps[place] for place in evenly_spaced(len(steps), count)):
         with Image.open(path) as image:
             panel = image.convert("RGB")
         panel.thumbnail((MAX_WIDTH, panel.height), Image.Resampling.LANCZOS)
         file = f"{IMAGES}/{number:03d}-{step:08d}.jpg"
         write_bytes(output / file, encode_jpeg(panel, QUALITY))
         panels.append(Panel(step, file, *panel.size))
-    return RunPanels(run, len(found), panels)
+    return RunPanels(run, len(steps), panels)
