@@ -118,7 +118,7 @@ def compare(folder: Path, shards: int, configs: list[Path], runs: int) -> None:
 def compare_with_records(folder: Path, shards: int) -> None:
     """Print the CPU seconds of the comparison for shards, views and scores that are all there, and that were all copied after their records."""
     config = load_config(paper_config(folder, shards))
-    record = json.dumps({"files": {}, "facts": {"command": ["x"] * 20}})
+    record = json.dumps({"files": {}, "metadata": {"command": ["x"] * 20}})
     stages = (names.shards_dir("imagenet"), names.views_dir("s_ldm"), names.consistency_dir("s_ldm"))
     for stage in stages:
         (folder / stage).mkdir(parents=True)

@@ -163,18 +163,18 @@ def compare_on_cpu(options: argparse.Namespace) -> None:
                 found.append(in_process(options, way, 16, options.frames, Path(folder) / f"{way}.npy"))
         masks = [np.load(Path(folder) / f"{way}.npy") for way in runs]
     literal, streaming = ({key: statistics.median(run[key] for run in found) for key in found[0]} for found in runs.values())
-    for way, facts in (("literal", literal), ("streaming", streaming)):
+    for way, result in (("literal", literal), ("streaming", streaming)):
         print(
-            f"ViT-S/16, {options.frames} frames, {way}: {facts['seconds']:.1f} CPU seconds, {facts['encoder'] / facts['seconds']:.0%} of it in the "
-            f"encoder, memory grows by {facts['growth']:.0f} MB to {facts['peak']:.0f} MB"
+            f"ViT-S/16, {options.frames} frames, {way}: {result['seconds']:.1f} CPU seconds, {result['encoder'] / result['seconds']:.0%} of it "
+            f"in the encoder, memory grows by {result['growth']:.0f} MB to {result['peak']:.0f} MB"
         )
     differing = int((masks[0] != masks[1]).sum())
     print(f"ratio {literal['seconds'] / streaming['seconds']:.2f}; {differing} of {masks[0].size} mask pixels differ")
     if options.small_patches:
-        facts = in_process(options, "streaming", 8, options.small_patches)
+        result = in_process(options, "streaming", 8, options.small_patches)
         print(
-            f"ViT-S/8, {options.small_patches} frames: {facts['seconds'] / options.small_patches:.1f} CPU seconds per frame, "
-            f"{facts['encoder'] / facts['seconds']:.0%} of it in the encoder, memory grows by {facts['growth']:.0f} MB to {facts['peak']:.0f} MB"
+            f"ViT-S/8, {options.small_patches} frames: {result['seconds'] / options.small_patches:.1f} CPU seconds per frame, "
+            f"{result['encoder'] / result['seconds']:.0%} of it in the encoder, memory grows by {result['growth']:.0f} MB to {result['peak']:.0f} MB"
         )
 
 

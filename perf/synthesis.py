@@ -20,7 +20,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel, VQModel
 from PIL import Image
 from torch import Tensor
 
-from cdgmae.generators.generator_folder import Generator, GeneratorFacts
+from cdgmae.generators.generator_folder import Generator, GeneratorMetadata
 from cdgmae.generators.parts.condition_projector import ConditionProjector
 from cdgmae.generators.pipeline import LatentDiffusionPipeline, noise_schedule
 from cdgmae.models.encoders.by_name import load_encoder
@@ -134,7 +134,7 @@ def main() -> None:
     pipeline, plain = build_pipeline(size).to(device), build_pipeline(size).to(device)
     torch.nn.Module.to(plain.unet, DTYPES[precision])
     encoder = load_encoder(parse_encoder(ENCODER), device=device)
-    generator = Generator(pipeline, encoder, GeneratorFacts("", "", "", 64, 4 * size.latent_side, {}))
+    generator = Generator(pipeline, encoder, GeneratorMetadata("", "", "", 64, 4 * size.latent_side, {}))
     embeddings = torch.randn(size.images, 384, generator=torch.Generator().manual_seed(1)).to(device)
     seeds = list(range(size.images * VIEWS))
 

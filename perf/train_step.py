@@ -105,7 +105,7 @@ def measure(steps: dict[str, Step], device: torch.device, rounds: int) -> dict[s
     return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
-def gpu_facts(step: Step, seconds: float, flops: float, peak_tflops: float) -> str:
+def gpu_rates(step: Step, seconds: float, flops: float, peak_tflops: float) -> str:
     """Model FLOPs utilisation and peak memory of a step."""
     torch.cuda.reset_peak_memory_stats()
     step()
@@ -136,7 +136,7 @@ def main() -> None:
         for name, value in seconds.items():
             line = f"{case}, {name}: {value:.3f} s, {batch / value:.1f} samples/s, ratio {baseline / value:.2f}"
             if device.type == "cuda":
-                line += gpu_facts(steps[name], value, flops, options.peak_tflops)
+                line += gpu_rates(steps[name], value, flops, options.peak_tflops)
             print(line, flush=True)
 
 

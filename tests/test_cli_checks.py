@@ -42,8 +42,8 @@ def shard(tmp_path: Path) -> Path:
 def test_verify_passes_whole_files_and_names_damaged_ones(shard: Path) -> None:
     code, output = invoke("verify", str(shard.parent), "--json")
     assert code == 0
-    facts = json.loads(output.splitlines()[-1])
-    assert facts == {"files": 1, "bad_files": 0, "problems": [], "repairs": [], "unrecorded": [str(shard)]}
+    result = json.loads(output.splitlines()[-1])
+    assert result == {"files": 1, "bad_files": 0, "problems": [], "repairs": [], "unrecorded": [str(shard)]}
     content = bytearray(shard.read_bytes())
     content[700] ^= 1
     shard.write_bytes(content)
@@ -167,11 +167,11 @@ def test_config_schema_is_printed_or_written(tmp_path: Path) -> None:
 
 def test_doctor_says_what_is_there() -> None:
     code, output = invoke("doctor", "--json")
-    facts = json.loads(output.splitlines()[-1])
+    result = json.loads(output.splitlines()[-1])
     assert code == 0
-    assert facts["packages"]["torch"]["installed"]
-    assert facts["packages"]["snakemake-executor-plugin-slurm"]["extra"] == "slurm"
-    assert {"python", "device", "disk", "memory", "tools"} <= facts.keys()
+    assert result["packages"]["torch"]["installed"]
+    assert result["packages"]["snakemake-executor-plugin-slurm"]["extra"] == "slurm"
+    assert {"python", "device", "disk", "memory", "tools"} <= result.keys()
     code, output = invoke("doctor")
     assert code == 0
     assert "usable cores" in output

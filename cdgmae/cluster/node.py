@@ -33,11 +33,11 @@ def probe_node(
         load_networks: Called by the first task: the `networks` that jobs would take from the hub and that load here, and `problems`.
 
     Returns:
-        The facts of this task, as written; `problems` lists in words what does not work.
+        The report of this task, as written; `problems` lists in words what does not work.
     """
     rank, num_tasks = int(os.environ.get("SLURM_PROCID", "0")), int(os.environ.get("SLURM_NTASKS", "1"))
     problems: list[str] = []
-    facts: dict[str, Any] = {
+    report: dict[str, Any] = {
         "task": rank,
         "tasks": num_tasks,
         "node": os.environ.get("SLURMD_NODENAME", socket.gethostname()),
@@ -45,24 +45,24 @@ def probe_node(
         "node_memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "job_memory_mib": int(granted) if (granted := os.environ.get("SLURM_MEM_PER_NODE")) else None,
         "c_compiler": c_compiler(),
-        **_gpu_facts(problems),
+        **_gpu_report(problems),
     }
     if compiles and (problem := compiler_problem()) is not None:
         problems.append(problem)
     if rank == 0:
-        facts["write_mb_per_s"] = _write_speed(folder, problems)
+        report["write_mb_per_s"] = _write_speed(folder, problems)
         if load_networks is not None:
             loaded = load_networks()
-            facts["networks"] = ", ".join(loaded["networks"]) or None
+            report["networks"] = ", ".join(loaded["networks"]) or None
             problems += loaded["problems"]
     if num_tasks > 1:
-        facts["rendezvous"] = _rendezvous(rank, num_tasks, problems)
-    facts["problems"] = problems
-    write_text(reports / f"{rank}.json", json.dumps(facts))
-    return facts
+        report["rendezvous"] = _rendezvous(rank, num_tasks, problems)
+    report["problems"] = problems
+    write_text(reports / f"{rank}.json", json.dumps(report))
+    return report
 
 
-def _gpu_facts(problems: list[str]) -> dict[str, Any]:
+def _gpu_report(problems: list[str]) -> dict[str, Any]:
     import torch
 
     from cdgmae.runtime.devices import slurm_gpus, why_no_gpu

@@ -49,17 +49,17 @@ def own_job() -> OwnJob:
 
 
 def read_job(number: str, text: str) -> OwnJob:
-    """The facts in one line of `scontrol show job`."""
-    facts: dict[str, str] = {}
+    """The fields in one line of `scontrol show job`."""
+    fields: dict[str, str] = {}
     for name, value in re.findall(r"(?:^|\s)([A-Za-z/]+)=(\S*)", text):
-        facts.setdefault(name, value)  # what the user wrote, e.g. the comment, comes last
-    end, cores = facts.get("EndTime", "Unknown"), facts.get("CPUs/Task", "")
+        fields.setdefault(name, value)  # what the user wrote, e.g. the comment, comes last
+    end, cores = fields.get("EndTime", "Unknown"), fields.get("CPUs/Task", "")
     return OwnJob(
         number,
-        facts.get("JobState", "UNKNOWN"),
+        fields.get("JobState", "UNKNOWN"),
         datetime.fromisoformat(end).timestamp() if end[:1].isdigit() else None,
-        int(facts.get("NumTasks", "1")),
+        int(fields.get("NumTasks", "1")),
         int(cores) if cores.isdigit() else None,
-        int(facts.get("Restarts", "0")),
-        facts.get("Requeue") == "1",
+        int(fields.get("Restarts", "0")),
+        fields.get("Requeue") == "1",
     )

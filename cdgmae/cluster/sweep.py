@@ -132,7 +132,7 @@ def sweep(
     ids = [job.id for job in leftover] if cancel else []
     cancel_jobs(ids)
     return {
-        "runs": [_run_facts(name, verdict, controllers.get(name), jobs) for name, verdict in verdicts.items()],
+        "runs": [_run_row(name, verdict, controllers.get(name), jobs) for name, verdict in verdicts.items()],
         "leftover": [
             {"job": job.id, "state": job.state, "minutes": round(job.age_min, 1), "run": job.name, "what": job.comment}
             for job in leftover
@@ -142,7 +142,7 @@ def sweep(
     }
 
 
-def _run_facts(name: str, verdict: Verdict, controller: Controller | None, jobs: list[QueuedJob]) -> dict[str, Any]:
+def _run_row(name: str, verdict: Verdict, controller: Controller | None, jobs: list[QueuedJob]) -> dict[str, Any]:
     return {
         "run": name,
         "controller": verdict,

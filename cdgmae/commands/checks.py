@@ -96,9 +96,9 @@ def _doctor_cluster(profile: Path, folder: Path, config: list[Path], wait: float
         for node_class in result["classes"]:
             console.print(f"\n{', '.join(node_class['rules'])}  (job {node_class['job']})", style="bold")
             for task in node_class["tasks"]:
-                facts = ((name, value) for name, value in task.items() if name != "problems" and value not in (None, []))
+                shown = ((name, value) for name, value in task.items() if name != "problems" and value not in (None, []))
                 console.print(
-                    "  " + ", ".join(f"{name} {'; '.join(value) if name == 'gpus' else value}" for name, value in facts)
+                    "  " + ", ".join(f"{name} {'; '.join(value) if name == 'gpus' else value}" for name, value in shown)
                 )
             for problem in node_class["problems"]:
                 console.print(f"  problem: {problem}", style="red")

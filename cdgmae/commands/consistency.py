@@ -169,7 +169,7 @@ def compare(
     if output is not None:
         write_rows(output, [compared.rows], compared.rows.schema)
     if json_wanted():
-        print_result({"first": first, "second": second, **compared.facts(), "output": output})
+        print_result({"first": first, "second": second, **compared.summary(), "output": output})
     else:
         render_comparison(compared, first, second)
 

@@ -81,51 +81,51 @@ def _show(config: Config, folder: Path, watch: float | None) -> None:
     from cdgmae.status.status_summary import workflow_status
 
     plan = read_plan(config, folder, time.time())
-    facts = workflow_status(config, folder, plan=plan)
+    summary = workflow_status(config, folder, plan=plan)
     if json_wanted() or watch is None:
-        _print(facts)
-        while watch is not None and not _is_over(facts):
+        _print(summary)
+        while watch is not None and not _is_over(summary):
             time.sleep(watch)
-            facts = workflow_status(config, folder, plan=plan)
-            _print(facts)
+            summary = workflow_status(config, folder, plan=plan)
+            _print(summary)
         return
-    with Live(_page(facts), console=open_console(), auto_refresh=False) as live:
-        while not _is_over(facts):
+    with Live(_page(summary), console=open_console(), auto_refresh=False) as live:
+        while not _is_over(summary):
             time.sleep(watch)
-            facts = workflow_status(config, folder, plan=plan)
-            live.update(_page(facts), refresh=True)
+            summary = workflow_status(config, folder, plan=plan)
+            live.update(_page(summary), refresh=True)
 
 
-def _is_over(facts: dict[str, Any]) -> bool:
-    return bool(facts["jobs"]["done"] == sum(facts["jobs"].values()))
+def _is_over(summary: dict[str, Any]) -> bool:
+    return bool(summary["jobs"]["done"] == sum(summary["jobs"].values()))
 
 
-def _print(facts: dict[str, Any]) -> None:
+def _print(summary: dict[str, Any]) -> None:
     if json_wanted():
-        print_result(facts)
+        print_result(summary)
     else:
-        open_console().print(_page(facts))
+        open_console().print(_page(summary))
 
 
-def _page(facts: dict[str, Any]) -> RenderableType:
+def _page(summary: dict[str, Any]) -> RenderableType:
     """Groups, running jobs and errors below each other."""
-    total = sum(facts["jobs"].values())
-    parts: list[RenderableType] = [_groups_table(facts["groups"])]
-    if facts["running"]:
-        parts.append(_running_table(facts["running"]))
-        if len(facts["running"]) > SHOWN_RUNNING:
-            parts.append(Text(f"and {len(facts['running']) - SHOWN_RUNNING} more"))
-    if facts["queue"]:
-        parts.append(_queue_table(facts["queue"]))
-    for error in facts["errors"]:
+    total = sum(summary["jobs"].values())
+    parts: list[RenderableType] = [_groups_table(summary["groups"])]
+    if summary["running"]:
+        parts.append(_running_table(summary["running"]))
+        if len(summary["running"]) > SHOWN_RUNNING:
+            parts.append(Text(f"and {len(summary['running']) - SHOWN_RUNNING} more"))
+    if summary["queue"]:
+        parts.append(_queue_table(summary["queue"]))
+    for error in summary["errors"]:
         parts.append(_error_text(error))
-    for artifact in facts["made_otherwise"][:SHOWN_RUNNING]:
+    for artifact in summary["made_otherwise"][:SHOWN_RUNNING]:
         parts.append(_line(f"{artifact['rule']} {artifact['name']} was made by {artifact['by']}", "yellow"))
     parts.extend(
-        map(_line, removal_lines([Undeclared(left_over["path"], left_over["bytes"]) for left_over in facts["undeclared"]]))
+        map(_line, removal_lines([Undeclared(left_over["path"], left_over["bytes"]) for left_over in summary["undeclared"]]))
     )
-    shown = ", ".join(f"{count} {state}" for state, count in facts["jobs"].items() if count and state != "done")
-    parts.append(Text(f"{facts['jobs']['done']} of {total} jobs done" + (f", {shown}" if shown else "")))
+    shown = ", ".join(f"{count} {state}" for state, count in summary["jobs"].items() if count and state != "done")
+    parts.append(Text(f"{summary['jobs']['done']} of {total} jobs done" + (f", {shown}" if shown else "")))
     return Group(*parts)
 
 

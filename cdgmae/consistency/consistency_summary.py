@@ -21,7 +21,7 @@ from cdgmae.consistency.score_tables import COMPARED, METRICS
 from cdgmae.names import how_to_remake
 from cdgmae.paper import PAPER_TABLES, PaperRow
 from cdgmae.storage.image_shards import OK
-from cdgmae.storage.tables import file_sha256, read_table, table_facts, write_csv, write_table
+from cdgmae.storage.tables import file_sha256, read_table, table_metadata, write_csv, write_table
 
 QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.50, "q75": 0.75, "q95": 0.95}
 STATISTICS = ("mean", "low", "high", "std", *QUANTILES)
@@ -122,16 +122,16 @@ def paper_distance(row: PaperRow) -> float:
 
 
 def _gather(path: Path, gathered: dict[str, _SourceScores]) -> None:
-    table, facts = read_table(path, ["key", "source", "encoder", "status", *METRICS]), table_facts(path)
+    table, metadata = read_table(path, ["key", "source", "encoder", "status", *METRICS]), table_metadata(path)
     if table.num_rows == 0:
-        if "source" in facts:
-            gathered.setdefault(facts["source"], _SourceScores(facts.get("kind", facts["source"])))
+        if "source" in metadata:
+            gathered.setdefault(metadata["source"], _SourceScores(metadata.get("kind", metadata["source"])))
         return
     for name in table["source"].unique().to_pylist():
         part = table.filter(pc.equal(table["source"], name))
-        source = gathered.setdefault(name, _SourceScores(facts.get("kind", name)))
+        source = gathered.setdefault(name, _SourceScores(metadata.get("kind", name)))
         for encoder in part["encoder"].unique().to_pylist():
-            source.scales.add((encoder, facts.get("image_size"), facts.get("features")))
+            source.scales.add((encoder, metadata.get("image_size"), metadata.get("features")))
         if len(source.scales) > 1:
             alike = ", ".join(
                 " ".join(str(value) for value in scale if value is not None) for scale in sorted(source.scales, key=str)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.dataset as ds
 
 from cdgmae.consistency.score_tables import SCORE_SCHEMA
-from cdgmae.storage.tables import table_facts
+from cdgmae.storage.tables import table_metadata
 from cdgmae.workflow.last_run import how_to_run
 
 logger = logging.getLogger("cdgmae")
@@ -36,7 +36,7 @@ def score_tables(results: Path, source: str | None = None) -> list[Path]:
             f"{how_to_run('consistency')}, or give --results"
         )
     summary = results / "summary.parquet"
-    named = {Path(name).parts[-2:] for name in table_facts(summary).get("inputs", {})} if summary.is_file() else set()
+    named = {Path(name).parts[-2:] for name in table_metadata(summary).get("inputs", {})} if summary.is_file() else set()
     summarised = {folder for folder, _ in named}
     current = [table for table in tables if table.parent.name not in summarised or table.parts[-2:] in named]
     if len(current) < len(tables):
@@ -54,5 +54,5 @@ def open_scores(tables: list[Path]) -> ds.FileSystemDataset:
 
 def scale_of(table: Path) -> Scale:
     """What the scores of a table may be compared with: equal scales."""
-    facts = table_facts(table)
-    return facts.get("inputs", {}).get("encoder"), facts.get("image_size"), facts.get("features")
+    metadata = table_metadata(table)
+    return metadata.get("inputs", {}).get("encoder"), metadata.get("image_size"), metadata.get("features")

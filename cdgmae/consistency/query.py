@@ -18,7 +18,7 @@ from cdgmae.settings.consistency import CropDrawSettings
 from cdgmae.storage.expressions import arrow_filter
 from cdgmae.storage.files.atomic import atomic_file
 from cdgmae.storage.media.strips import join_strip
-from cdgmae.storage.tables import table_facts
+from cdgmae.storage.tables import table_metadata
 
 FILE_COLUMN = "__filename"
 ORDER = ("source", "key", "view_a", "view_b")
@@ -162,7 +162,7 @@ def write_strips(matches: Matches, results: Path, folder: Path) -> list[Path]:
 
 
 def open_bags(table: Path, results: Path) -> BagLoader:
-    """The images behind one score table, found by the facts in its metadata.
+    """The images behind one score table, found by the metadata in its metadata.
 
     Args:
         table: Score table.
@@ -174,20 +174,20 @@ def open_bags(table: Path, results: Path) -> BagLoader:
     real_tar, *view_tars = tars = tars_behind(table, results.resolve().parent)
     if missing := [tar for tar in tars if not tar.is_file()]:
         raise ValueError(f"images of {table} are not there: no {missing[0]}; leave out --images, or run where the shards are")
-    facts = table_facts(table)
+    metadata = table_metadata(table)
     if view_tars:
-        return ViewBags(real_tar, view_tars[0], int(facts["image_size"]))
-    return CropBags(real_tar, CropDrawSettings.from_plain(facts["crops"]), int(facts["image_size"]))
+        return ViewBags(real_tar, view_tars[0], int(metadata["image_size"]))
+    return CropBags(real_tar, CropDrawSettings.from_plain(metadata["crops"]), int(metadata["image_size"]))
 
 
 def tars_behind(table: Path, results: Path) -> list[Path]:
-    """The shards whose images were scored, from the facts in a score table: real images and, unless crops were scored, views.
+    """The shards whose images were scored, from the metadata in a score table: real images and, unless crops were scored, views.
 
     Args:
         table: Score table.
         results: Folder with the results of all stages.
     """
-    facts = table_facts(table)
-    real_tar = results / "shards" / f"{facts.get('real_shard', 'unknown')}.tar"
-    view_tar = results / "views" / str(facts.get("source")) / f"{table.stem}.tar"
-    return [real_tar, view_tar] if facts.get("crops") is None else [real_tar]
+    metadata = table_metadata(table)
+    real_tar = results / "shards" / f"{metadata.get('real_shard', 'unknown')}.tar"
+    view_tar = results / "views" / str(metadata.get("source")) / f"{table.stem}.tar"
+    return [real_tar, view_tar] if metadata.get("crops") is None else [real_tar]

@@ -68,7 +68,7 @@ class SourceComparison:
     metrics: dict[str, MetricComparison]
     rows: pa.Table
 
-    def facts(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Everything but the rows, JSON-able."""
         shown = {"bags": self.bags, "only_first": self.only_first, "only_second": self.only_second}
         return {**shown, "metrics": {name: asdict(metric) for name, metric in self.metrics.items()}}

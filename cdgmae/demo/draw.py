@@ -60,15 +60,15 @@ def draw_demo(settings: DemoSettings, seed: int) -> dict[str, Any]:
     """
     root, marker = Path(settings.directory), Path(demo_marker(settings.directory))
     wanted = _identity(settings, seed)
-    if (facts := _drawn_already(root, marker, wanted)) is not None:
-        return {**facts, "files": len(facts["files"]), "drawn": False, "marker": str(marker)}
+    if (drawn := _drawn_already(root, marker, wanted)) is not None:
+        return {**drawn, "files": len(drawn["files"]), "drawn": False, "marker": str(marker)}
     for name in FOLDERS:
         _refuse_foreign(root / name)
     with explain_write_errors(root):
         marker.unlink(missing_ok=True)
-        facts = _draw_all(root, settings, seed)
-        write_text(marker, json.dumps({**wanted, **facts}, indent=2) + "\n")
-    return {**facts, "files": len(facts["files"]), "drawn": True, "marker": str(marker)}
+        drawn = _draw_all(root, settings, seed)
+        write_text(marker, json.dumps({**wanted, **drawn}, indent=2) + "\n")
+    return {**drawn, "files": len(drawn["files"]), "drawn": True, "marker": str(marker)}
 
 
 def _draw_all(root: Path, settings: DemoSettings, seed: int) -> dict[str, Any]:
@@ -121,15 +121,15 @@ def _identity(settings: DemoSettings, seed: int) -> dict[str, Any]:
 
 
 def _drawn_already(root: Path, marker: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
-    """The facts in the marker, if it describes what is wanted and every file is there as it was drawn."""
+    """What the marker says was drawn, if it describes what is wanted and every file is there as it was drawn."""
     try:
         marked = json.loads(marker.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     if {name: marked.get(name) for name in wanted} != wanted:
         return None
-    facts = {name: value for name, value in marked.items() if name not in wanted}
-    return facts if listing_problem(root, facts["files"]) is None else None
+    drawn = {name: value for name, value in marked.items() if name not in wanted}
+    return drawn if listing_problem(root, drawn["files"]) is None else None
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -25,11 +25,11 @@ from cdgmae.models.normalisation import normalise
 from cdgmae.names import how_to_remake
 from cdgmae.settings.encoder import EncoderSettings
 
-FACTS_FILE = "cdgmae.json"
+METADATA_FILE = "cdgmae.json"
 
 
 @dataclass(frozen=True, slots=True)
-class GeneratorFacts:
+class GeneratorMetadata:
     """What `cdgmae.json` in a generator folder says.
 
     Attributes:
@@ -56,7 +56,7 @@ class Generator:
 
     pipeline: LatentDiffusionPipeline
     encoder: Encoder
-    facts: GeneratorFacts
+    metadata: GeneratorMetadata
 
 
 def generator_digest(pipeline: LatentDiffusionPipeline, encoder_digest: str) -> str:
@@ -86,7 +86,7 @@ def write_generator(
     encoder_image_size: int,
     provenance: Mapping[str, Any],
     half: bool = False,
-) -> GeneratorFacts:
+) -> GeneratorMetadata:
     """Fill an empty folder with a generator.
 
     Args:
@@ -106,10 +106,10 @@ def write_generator(
         nn.Module.to(part, torch.float32)  # as it is read again, and as the digest counts it
     encoder = _copied_into(folder, encoder) if encoder is not None else None
     digest = generator_digest(pipeline, encoder_digest)
-    facts = GeneratorFacts(digest, encoder, encoder_digest, encoder_image_size, image_size, dict(provenance))
-    plain = {**asdict(facts), "encoder": encoder.model_dump(mode="json") if encoder is not None else None}
-    (folder / FACTS_FILE).write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return facts
+    metadata = GeneratorMetadata(digest, encoder, encoder_digest, encoder_image_size, image_size, dict(provenance))
+    plain = {**asdict(metadata), "encoder": encoder.model_dump(mode="json") if encoder is not None else None}
+    (folder / METADATA_FILE).write_text(json.dumps(plain, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return metadata
 
 
 def _copied_into(folder: Path, encoder: EncoderSettings) -> EncoderSettings:
@@ -142,19 +142,19 @@ def load_generator(folder: str | Path, *, device: torch.device | str = "cpu") ->
             `cdgmae.json`, or a value among them is not finite.
     """
     folder, device = Path(folder), given_device(device)
-    facts = read_facts(folder)
-    if facts.encoder is None:
+    metadata = read_metadata(folder)
+    if metadata.encoder is None:
         raise ValueError(
             f"{folder} has no conditioning encoder, so nothing can be sampled from images; import the checkpoint again with "
             "--encoder, the encoder that it was trained with"
         )
-    encoder = load_conditioning_encoder(_found_in(folder, facts.encoder), device=device)
-    _check_digest(folder, "conditioning encoder", encoder.digest, facts.encoder_digest)
-    return Generator(load_pipeline(folder, facts).to(device), encoder, facts)
+    encoder = load_conditioning_encoder(_found_in(folder, metadata.encoder), device=device)
+    _check_digest(folder, "conditioning encoder", encoder.digest, metadata.encoder_digest)
+    return Generator(load_pipeline(folder, metadata).to(device), encoder, metadata)
 
 
-def load_pipeline(folder: Path, facts: GeneratorFacts) -> LatentDiffusionPipeline:
-    """The generator of a folder without its conditioning encoder, on the CPU in fp32, its weights checked; `facts` are the folder's.
+def load_pipeline(folder: Path, metadata: GeneratorMetadata) -> LatentDiffusionPipeline:
+    """The generator of a folder without its conditioning encoder, on the CPU in fp32, its weights checked; `metadata` are the folder's.
 
     Raises:
         ValueError: as `load_generator`, whatever the encoder.
@@ -163,8 +163,8 @@ def load_pipeline(folder: Path, facts: GeneratorFacts) -> LatentDiffusionPipelin
     try:
         pipeline = LatentDiffusionPipeline.from_pretrained(folder)
     except (OSError, RuntimeError, KeyError, AttributeError, ValueError) as error:
-        raise ValueError(f"{folder} cannot be loaded as a generator ({error}); {how_to_remake(folder / FACTS_FILE)}") from None
-    _check_digest(folder, "generator", generator_digest(pipeline, facts.encoder_digest), facts.digest)
+        raise ValueError(f"{folder} cannot be loaded as a generator ({error}); {how_to_remake(folder / METADATA_FILE)}") from None
+    _check_digest(folder, "generator", generator_digest(pipeline, metadata.encoder_digest), metadata.digest)
     for name in ("unet", "projector", "autoencoder"):
         if (module := getattr(pipeline, name)) is not None:
             check_finite(f"{folder}, {name}", module.state_dict())
@@ -175,24 +175,24 @@ def load_pipeline(folder: Path, facts: GeneratorFacts) -> LatentDiffusionPipelin
 def _check_digest(folder: Path, name: str, actual: str, wanted: str) -> None:
     if actual != wanted:
         raise ValueError(
-            f"{folder}: the {name}'s weights have digest {actual}, {FACTS_FILE} says {wanted}; {how_to_remake(folder / FACTS_FILE)}"
+            f"{folder}: the {name}'s weights have digest {actual}, {METADATA_FILE} says {wanted}; {how_to_remake(folder / METADATA_FILE)}"
         )
 
 
-def read_facts(folder: Path) -> GeneratorFacts:
+def read_metadata(folder: Path) -> GeneratorMetadata:
     """What a generator folder says about itself, without loading any weights.
 
     Raises:
         ValueError: if the folder is no generator folder.
     """
-    path = folder / FACTS_FILE
+    path = folder / METADATA_FILE
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         encoder = EncoderSettings.from_plain(plain["encoder"]) if plain["encoder"] is not None else None
-        return GeneratorFacts(**{**plain, "encoder": encoder})
+        return GeneratorMetadata(**{**plain, "encoder": encoder})
     except OSError as error:
         raise ValueError(
-            f"{folder} is no generator folder: {FACTS_FILE} cannot be read ({error.strerror}); give a folder that "
+            f"{folder} is no generator folder: {METADATA_FILE} cannot be read ({error.strerror}); give a folder that "
             "`cdgmae views train-generator` or `cdgmae views import-generator` wrote"
         ) from None
     except (KeyError, TypeError, ValueError) as error:

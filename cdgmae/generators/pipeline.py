@@ -1,6 +1,6 @@
 """The self-supervised latent diffusion model (S-LDM) in diffusers parts, as one pipeline that is saved as safetensors.
 
-Facts: spec view_generators sections 1 to 3. Shapes: B batch, D embedding width, C channels (3 for images, latent channels for
+Source: spec view_generators sections 1 to 3. Shapes: B batch, D embedding width, C channels (3 for images, latent channels for
 latents), H W height and width; tokens are (B, T, cross-attention width), T = 1 but for ZoomLDM's condition.
 """
 

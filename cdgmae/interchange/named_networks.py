@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from cdgmae.config import Config
-from cdgmae.generators.generator_folder import FACTS_FILE, read_facts
+from cdgmae.generators.generator_folder import METADATA_FILE, read_metadata
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.settings.encoder import HUB_PREFIXES, EncoderSettings
 from cdgmae.views.sources.diffusers import PipelineViews
@@ -65,8 +65,8 @@ def _named(config: Config) -> Iterator[tuple[str, EncoderSettings | PipelineView
         if _is_of_hub(encoder):
             yield key, encoder
     for name, generator in config.views.generators.items():
-        if generator.path is not None and (Path(generator.path) / FACTS_FILE).is_file():
-            of_generator = read_facts(Path(generator.path)).encoder
+        if generator.path is not None and (Path(generator.path) / METADATA_FILE).is_file():
+            of_generator = read_metadata(Path(generator.path)).encoder
             if of_generator is not None and _is_of_hub(of_generator):
                 yield f"views.generators.{name}.path", of_generator
     for name, source in config.views.sources.items():

@@ -1,6 +1,6 @@
 """The cross-view masked autoencoder: CDG-MAE, CropMAE, SiamMAE and, with CropMAE's decoder, plain MAE by configuration.
 
-Facts: spec cross_view_mae section 1, paper equations 4-10. Parameter names follow the published checkpoints.
+Source: spec cross_view_mae section 1, paper equations 4-10. Parameter names follow the published checkpoints.
 Shapes: B batch, A anchors, C = 3, H W image, N patches, V visible patches, T = 1 + N tokens, M memory tokens, D encoder width,
 E decoder width, P patch side.
 """

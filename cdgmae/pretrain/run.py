@@ -97,7 +97,7 @@ def run_pretrain(
     write_results(output, result, settings, config, batches.steps_per_epoch)
     losses = result.metrics.column("loss").to_pylist()
     window = min(20, math.ceil(len(losses) / 2))
-    facts = {
+    summary = {
         "steps": len(losses),
         "bags": len(store),
         "bags_left_out": store.bags_left_out,
@@ -106,7 +106,7 @@ def run_pretrain(
         "encoder": str(output / "encoder.safetensors"),
     }
     once_recorded(partial(remove_work, work_dir))
-    return facts
+    return summary
 
 
 def copy_panels(painted: Path, output: Path) -> None:
@@ -123,11 +123,11 @@ def write_results(
 
     With `ema_decay` the weights are their moving average.
     """
-    facts = {"version": __version__, "settings": settings.digest(), "seed": str(config["seed"])}
+    header = {"version": __version__, "settings": settings.digest(), "seed": str(config["seed"])}
     state = result.ema_state or result.model.state_dict()
-    write_model(output / "model.safetensors", state, facts)
+    write_model(output / "model.safetensors", state, header)
     write_text(output / "config.json", json.dumps({**config, "version": __version__}, indent=2, sort_keys=True) + "\n")
     epochs = pa.array([step / steps_per_epoch for step in result.metrics["step"].to_pylist()], pa.float64())
     metrics = result.metrics.append_column("epoch", epochs)
     write_table(output / "metrics.parquet", metrics, RUN_METRICS_SCHEMA, settings_digest=settings.digest())
-    write_encoder(output / "encoder.safetensors", state, settings.vit, facts)
+    write_encoder(output / "encoder.safetensors", state, settings.vit, header)

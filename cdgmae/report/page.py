@@ -83,7 +83,7 @@ def _written_files(output: Path) -> list[Path]:
 
 def _dag(files: StageFiles) -> list[tuple[str, str]]:
     """Stage and what it made, in a few words each."""
-    good, views = (sum(facts.good for facts in group) for group in (files.datasets, files.sources))
+    good, views = (sum(part.good for part in group) for group in (files.datasets, files.sources))
     pairs = sum(row["pairs"] - row["bad"] for row in files.consistency)
     sets = evaluation_sets(files.encoders)
     done = {
@@ -106,7 +106,7 @@ def _draw(files: StageFiles, folder: Path) -> dict[str, str]:
     for name, (group, x_label) in trainings.items():
         (folder / f"{name}.svg").unlink(missing_ok=True)
         if group:
-            svg = draw_curves([(facts.label, facts.curve) for facts in group], x_label=x_label, y_label="training loss")
+            svg = draw_curves([(part.label, part.curve) for part in group], x_label=x_label, y_label="training loss")
             write_text(folder / f"{name}.svg", svg)
             drawn[name] = f"{FIGURES}/{name}.svg"
     return drawn

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdgmae.storage.image_shards import BAD, index_path
-from cdgmae.storage.tables import read_table, table_facts
+from cdgmae.storage.tables import read_table, table_metadata
 
 NUM_EXAMPLES = 20
 """Unusable images listed one by one; the rest is counted by reason."""
@@ -29,7 +29,7 @@ class BadImage:
 
 
 @dataclass(slots=True)
-class ImageFacts:
+class ImageCounts:
     """One data set or one view source.
 
     Attributes:
@@ -57,7 +57,7 @@ class ImageFacts:
     version: str = ""
 
 
-def read_images(name: str, tars: Sequence[Path]) -> ImageFacts:
+def read_images(name: str, tars: Sequence[Path]) -> ImageCounts:
     """Count the images of those shards that are there from their indices; no image is opened.
 
     Args:
@@ -67,31 +67,31 @@ def read_images(name: str, tars: Sequence[Path]) -> ImageFacts:
     Raises:
         TableError: if an index is missing or unreadable (the shard is incomplete).
     """
-    facts = ImageFacts(name, expected=len(tars))
+    counts = ImageCounts(name, expected=len(tars))
     makers: dict[str, set[str]] = {column: set() for column in MAKERS}
     for tar in (path for path in tars if path.is_file()):
         columns = ["key", "view_index", "source_path", "status", "reason", *MAKERS]
-        index, metadata = read_table(index_path(tar), columns), table_facts(index_path(tar))
+        index, metadata = read_table(index_path(tar), columns), table_metadata(index_path(tar))
         bad = index.filter(pc.equal(index["status"], BAD))
-        facts.shards += 1
-        facts.bad += bad.num_rows
-        facts.good += index.num_rows - bad.num_rows
-        facts.tar_bytes += int(metadata.get("tar_bytes", 0))
-        facts.version = str(metadata.get("version", ""))
-        _add_reasons(facts, bad)
+        counts.shards += 1
+        counts.bad += bad.num_rows
+        counts.good += index.num_rows - bad.num_rows
+        counts.tar_bytes += int(metadata.get("tar_bytes", 0))
+        counts.version = str(metadata.get("version", ""))
+        _add_reasons(counts, bad)
         for column, values in makers.items():
             values.update(f"{value:g}" if isinstance(value, float) else str(value) for value in _known(index[column]))
-    facts.makers = {column: ", ".join(sorted(values)) for column, values in makers.items() if values}
-    return facts
+    counts.makers = {column: ", ".join(sorted(values)) for column, values in makers.items() if values}
+    return counts
 
 
-def _add_reasons(facts: ImageFacts, bad: pa.Table) -> None:
+def _add_reasons(counts: ImageCounts, bad: pa.Table) -> None:
     for row in bad.to_pylist():
         reason = row["reason"] or "no reason given"
-        facts.reasons[re.sub(r" \(.*", "", reason, flags=re.DOTALL)] += 1
-        if len(facts.examples) < NUM_EXAMPLES:
+        counts.reasons[re.sub(r" \(.*", "", reason, flags=re.DOTALL)] += 1
+        if len(counts.examples) < NUM_EXAMPLES:
             name = row["source_path"] or f"{row['key']}.{row['view_index']}"
-            facts.examples.append(BadImage(name, reason))
+            counts.examples.append(BadImage(name, reason))
 
 
 def _known(column: pa.ChunkedArray) -> list[object]:

@@ -10,10 +10,10 @@ from typing import Any
 from cdgmae.consistency.consistency_summary import SUMMARY_SCHEMA
 from cdgmae.names import shard_names
 from cdgmae.report.propagation_scores import EncoderScores, read_scores
-from cdgmae.report.shard_counts import ImageFacts, read_images
-from cdgmae.report.training_curves import TrainingFacts, read_generators, read_runs
+from cdgmae.report.shard_counts import ImageCounts, read_images
+from cdgmae.report.training_curves import TrainingLog, read_generators, read_runs
 from cdgmae.settings.report import ReportContents
-from cdgmae.storage.tables import read_table, table_facts
+from cdgmae.storage.tables import read_table, table_metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,11 @@ class StageFiles:
         versions: What was read -> version of the package that wrote it.
     """
 
-    datasets: list[ImageFacts]
-    sources: list[ImageFacts]
-    generators: list[TrainingFacts]
+    datasets: list[ImageCounts]
+    sources: list[ImageCounts]
+    generators: list[TrainingLog]
     consistency: list[dict[str, Any]]
-    runs: list[TrainingFacts]
+    runs: list[TrainingLog]
     encoders: list[EncoderScores]
     not_run: dict[str, list[str]]
     versions: dict[str, str]
@@ -41,7 +41,7 @@ class StageFiles:
             "shards": self.datasets, "views": self.sources, "consistency": self.consistency, "pretrain": self.runs,
             "propagation": self.encoders,
         }  # fmt: skip
-        return [stage for stage, facts in parts.items() if not facts]
+        return [stage for stage, part in parts.items() if not part]
 
     def absence(self, stage: str) -> str:
         """Why there is nothing of a stage, as a sentence."""
@@ -66,9 +66,9 @@ def read_results(contents: ReportContents, results: Path) -> StageFiles:
     )
     encoders = [encoder for encoder in read_scores(results / "propagation", contents.sets) if encoder.name in contents.encoders]
     not_run = {
-        "shards": _lacking(contents.datasets, (facts.name for facts in datasets)),
-        "views": _lacking(contents.views, (facts.name for facts in sources))
-        + _lacking(contents.generators, (facts.name for facts in generators)),
+        "shards": _lacking(contents.datasets, (part.name for part in datasets)),
+        "views": _lacking(contents.views, (part.name for part in sources))
+        + _lacking(contents.generators, (part.name for part in generators)),
         "consistency": _lacking(contents.scored, (row["source"] for row in consistency)),
         "pretrain": _lacking(
             [f"{run}, seed {seed}" for run, seeds in contents.runs.items() for seed in seeds], (run.label for run in runs)
@@ -76,12 +76,12 @@ def read_results(contents: ReportContents, results: Path) -> StageFiles:
         "propagation": _lacking(contents.encoders, (encoder.name for encoder in encoders))
         + [f"{encoder.name} on {name}" for encoder in encoders for name in _lacking(contents.sets, encoder.sets)],
     }
-    versions = {f"shards of {facts.name}": facts.version for facts in datasets}
-    versions |= {f"views of {facts.name}": facts.version for facts in sources}
-    versions |= {"consistency summary": str(table_facts(summary).get("version", ""))} if consistency else {}
+    versions = {f"shards of {part.name}": part.version for part in datasets}
+    versions |= {f"views of {part.name}": part.version for part in sources}
+    versions |= {"consistency summary": str(table_metadata(summary).get("version", ""))} if consistency else {}
     versions |= {f"run {run.label}": str(run.config.get("version", "")) for run in runs}
     propagation = results / "propagation" / "summary.parquet"
-    versions |= {"propagation summary": str(table_facts(propagation).get("version", ""))} if encoders else {}
+    versions |= {"propagation summary": str(table_metadata(propagation).get("version", ""))} if encoders else {}
     return StageFiles(datasets, sources, generators, consistency, runs, encoders, not_run, versions)
 
 
@@ -91,8 +91,8 @@ def score_tables(results: Path, source: str, num_shards: int) -> list[Path]:
     return [path for path in tables if path.is_file()]
 
 
-def _read_all_images(folder: Path, groups: dict[str, int]) -> list[ImageFacts]:
-    """Facts of every data set or source, by name, of which a shard is there; `groups` holds their numbers of shards."""
+def _read_all_images(folder: Path, groups: dict[str, int]) -> list[ImageCounts]:
+    """Counts of every data set or source, by name, of which a shard is there; `groups` holds their numbers of shards."""
     tars = {name: [folder / name / f"{shard}.tar" for shard in shard_names(count)] for name, count in sorted(groups.items())}
     return [read_images(name, paths) for name, paths in tars.items() if any(path.is_file() for path in paths)]
 

@@ -23,7 +23,7 @@ MAX_POINTS = 200
 FINAL_SHARE = 0.05
 METRICS_NAME = "metrics.parquet"
 RUN_CONFIG = "config.json"
-GENERATOR_FACTS = "cdgmae.json"
+GENERATOR_METADATA = "cdgmae.json"
 
 SHOWN_SETTINGS = (
     "source", "pretext", "num_anchors", "anchor_masking_ratio", "target_masking_ratio", "image_size", "patch_size", "embed_dim", "depth",
@@ -32,7 +32,7 @@ SHOWN_SETTINGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingFacts:
+class TrainingLog:
     """One training: a pre-training run with one seed, or a generator.
 
     Attributes:
@@ -72,22 +72,22 @@ class TrainingFacts:
         return {name: self.settings[name] for name in SHOWN_SETTINGS if name in self.settings}
 
 
-def read_runs(folder: Path, runs: Mapping[str, Sequence[int]]) -> list[TrainingFacts]:
+def read_runs(folder: Path, runs: Mapping[str, Sequence[int]]) -> list[TrainingLog]:
     """The runs (name -> seeds) that have metrics in `folder`/{run}/seed{n}, by run, then seed."""
     paths = {(run, seed): folder / run / f"seed{seed}" / METRICS_NAME for run, seeds in runs.items() for seed in seeds}
     present = ((run, seed, path) for (run, seed), path in sorted(paths.items()) if path.is_file())
     return [read_training(path, run, seed, _read_object(path.with_name(RUN_CONFIG))) for run, seed, path in present]
 
 
-def read_generators(folder: Path, generators: Sequence[str]) -> list[TrainingFacts]:
+def read_generators(folder: Path, generators: Sequence[str]) -> list[TrainingLog]:
     """The generators that have metrics in `folder`/{name}, by name."""
     paths = {name: folder / name / METRICS_NAME for name in sorted(generators)}
-    present = [(name, path, _read_object(path.with_name(GENERATOR_FACTS))) for name, path in paths.items() if path.is_file()]
-    return [read_training(path, name, None, facts.get("provenance", {})) for name, path, facts in present]
+    present = [(name, path, _read_object(path.with_name(GENERATOR_METADATA))) for name, path in paths.items() if path.is_file()]
+    return [read_training(path, name, None, metadata.get("provenance", {})) for name, path, metadata in present]
 
 
-def read_training(metrics: Path, name: str, seed: int | None, config: dict[str, Any]) -> TrainingFacts:
-    """Facts of one training from its metrics table.
+def read_training(metrics: Path, name: str, seed: int | None, config: dict[str, Any]) -> TrainingLog:
+    """The log of one training from its metrics table.
 
     Raises:
         TableError: if the metrics lack a column or hold no step.
@@ -100,7 +100,7 @@ def read_training(metrics: Path, name: str, seed: int | None, config: dict[str, 
     loss = table["loss"].to_numpy().astype(np.float64)
     has_epochs = "epoch" in table.column_names
     position = table["epoch" if has_epochs else "step"].to_numpy().astype(np.float64)
-    return TrainingFacts(
+    return TrainingLog(
         name, seed, steps=table.num_rows, epochs=_total_epochs(position) if has_epochs else None,
         final_loss=float(loss[-max(1, round(FINAL_SHARE * loss.size)) :].mean()),
         samples_per_second=statistics.median(table["samples_per_second"].to_pylist()),

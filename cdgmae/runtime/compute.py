@@ -85,8 +85,8 @@ def describe_device(device: torch.device) -> str:
     """A device in words: its name, memory, and CUDA version."""
     if device.type == "cpu":
         return f"the CPU with {torch.get_num_threads()} thread(s)"
-    facts = torch.cuda.get_device_properties(device)
-    return f"{facts.name} ({device}, {facts.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda})"
+    properties = torch.cuda.get_device_properties(device)
+    return f"{properties.name} ({device}, {properties.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda})"
 
 
 @cache

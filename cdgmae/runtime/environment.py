@@ -79,11 +79,11 @@ def _extras_in(marker: str) -> Iterator[str]:
 
 
 def describe_machine(folder: Path) -> dict[str, str]:
-    """Facts about the machine in words: Python, processor, memory, GPUs, disk space at `folder`, tools."""
+    """The machine in words: Python, processor, memory, GPUs, disk space at `folder`, tools."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    facts: dict[str, str] = {
+    described: dict[str, str] = {
         "python": f"{platform.python_version()} at {sys.executable}",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": f"{cores} usable cores, torch uses {torch.get_num_threads()} threads",
@@ -92,10 +92,10 @@ def describe_machine(folder: Path) -> dict[str, str]:
     }
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     usage = shutil.disk_usage(existing)
-    facts["disk"] = f"{usage.free / 1e9:.1f} GB free of {usage.total / 1e9:.1f} GB at {existing}"
-    facts["c compiler"] = c_compiler() or "not found; needed where runtime.compile is on"
-    facts["tools"] = ", ".join(f"{tool} {'found' if shutil.which(tool) else 'not found'}" for tool in TOOLS)
-    return facts
+    described["disk"] = f"{usage.free / 1e9:.1f} GB free of {usage.total / 1e9:.1f} GB at {existing}"
+    described["c compiler"] = c_compiler() or "not found; needed where runtime.compile is on"
+    described["tools"] = ", ".join(f"{tool} {'found' if shutil.which(tool) else 'not found'}" for tool in TOOLS)
+    return described
 
 
 def c_compiler() -> str | None:

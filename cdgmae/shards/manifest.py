@@ -28,7 +28,7 @@ from cdgmae.shards.listing import list_images
 from cdgmae.storage.files.atomic import explain_write_errors, write_text
 from cdgmae.storage.files.paths import path_to_text
 from cdgmae.storage.files.tree_listing import LeftOut
-from cdgmae.storage.tables import read_table, table_facts, write_table
+from cdgmae.storage.tables import read_table, table_metadata, write_table
 
 logger = logging.getLogger("cdgmae")
 
@@ -92,9 +92,9 @@ def write_listing(
         shard_of[shuffle] = np.arange(count) % num_shards
     table = listing.append_column("shard", pa.array(shard_of))
     packed = base64.b64encode(zlib.compress(_as_csv(left_out).encode())).decode()
-    facts = {"images": count, "num_shards": num_shards, "layout": settings.layout, "seed": seed, "left_out": packed}
+    metadata = {"images": count, "num_shards": num_shards, "layout": settings.layout, "seed": seed, "left_out": packed}
     with explain_write_errors(output):
-        write_table(output, table, MANIFEST_SCHEMA, extra=facts)
+        write_table(output, table, MANIFEST_SCHEMA, extra=metadata)
     if left_out:
         reasons = Counter(re.sub(r" of sample .*", " of its sample", item.reason) for item in left_out).most_common(SHOWN_REASONS)
         logger.warning(
@@ -137,7 +137,7 @@ def write_left_out(manifest: Path) -> dict[str, Any]:
     Raises:
         ValueError: if the file is no manifest, or the list cannot be written.
     """
-    text = zlib.decompress(base64.b64decode(_facts(manifest)["left_out"])).decode()
+    text = zlib.decompress(base64.b64decode(_metadata(manifest)["left_out"])).decode()
     output = manifest.with_name(LEFT_OUT)
     with explain_write_errors(output):
         write_text(output, text)
@@ -150,7 +150,7 @@ def image_count(manifest: Path) -> int:
     Raises:
         ValueError: if the file is no manifest.
     """
-    return int(_facts(manifest)["images"])
+    return int(_metadata(manifest)["images"])
 
 
 def manifest_seed(manifest: Path) -> int:
@@ -159,7 +159,7 @@ def manifest_seed(manifest: Path) -> int:
     Raises:
         ValueError: if the file is no manifest.
     """
-    return int(_facts(manifest)["seed"])
+    return int(_metadata(manifest)["seed"])
 
 
 def shard_rows(manifest: Path, settings: DatasetSettings, shard_index: int) -> list[dict[str, Any]]:
@@ -168,11 +168,11 @@ def shard_rows(manifest: Path, settings: DatasetSettings, shard_index: int) -> l
     Raises:
         ValueError: if the manifest was made for another layout or number of shards, or has no such shard.
     """
-    facts = _facts(manifest)
+    metadata = _metadata(manifest)
     for name in ("num_shards", "layout"):
-        if facts[name] != getattr(settings, name):
+        if metadata[name] != getattr(settings, name):
             raise ValueError(
-                f"{manifest} was made with {name} = {facts[name]!r}, the settings say {getattr(settings, name)!r}; "
+                f"{manifest} was made with {name} = {metadata[name]!r}, the settings say {getattr(settings, name)!r}; "
                 f"correct the settings, or {how_to_remake(manifest)}"
             )
     if not 0 <= shard_index < settings.num_shards:
@@ -182,8 +182,8 @@ def shard_rows(manifest: Path, settings: DatasetSettings, shard_index: int) -> l
     return rows
 
 
-def _facts(manifest: Path) -> dict[str, Any]:
-    facts = table_facts(manifest)
-    if not {"images", "num_shards", "layout", "seed", "left_out"} <= facts.keys():
+def _metadata(manifest: Path) -> dict[str, Any]:
+    metadata = table_metadata(manifest)
+    if not {"images", "num_shards", "layout", "seed", "left_out"} <= metadata.keys():
         raise ValueError(f"{manifest} is not a manifest of this package; {how_to_remake(manifest)}")
-    return facts
+    return metadata

@@ -22,12 +22,12 @@ from cdgmae.shards.manifest import IMAGES_PER_SHARD, image_count, manifest_seed,
 from cdgmae.shards.reading import PreparedImage, prepare_frame, prepare_image
 from cdgmae.shards.shard_summary import SUMMARY_NAME, BadImages, summarise_shards
 from cdgmae.storage.files.atomic import explain_write_errors
-from cdgmae.storage.files.publishing import facts_of_process
+from cdgmae.storage.files.publishing import process_metadata
 from cdgmae.storage.files.records import find_record, record_path, write_record
 from cdgmae.storage.files.tree_listing import LeftOut
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path
 from cdgmae.storage.media.images import DEEP_NOTE, ImageError
-from cdgmae.storage.tables import file_sha256, read_table, table_facts
+from cdgmae.storage.tables import file_sha256, read_table, table_metadata
 from cdgmae.storage.verify import verify_file
 
 logger = logging.getLogger("cdgmae")
@@ -158,7 +158,7 @@ def write_dataset(
     tars = [output / f"{name}.tar" for name in names.shard_names(num_shards)]
     _refuse_other_shards(output, tars)
     manifest = output / names.MANIFEST
-    facts = write_listing(listing, settings, seed, manifest, left_out)
+    listed = write_listing(listing, settings, seed, manifest, left_out)
     write_left_out(manifest)
     current = {tar for tar in tars if is_current(tar, settings, manifest)}
     sizes = Counter(read_table(manifest, ["shard"])["shard"].to_pylist())
@@ -168,7 +168,7 @@ def write_dataset(
             if tar not in current:
                 _write_recorded(settings, manifest, index, tar, threads, meter)
     summary = summarise_shards(settings, tars, output / SUMMARY_NAME, manifest=manifest)
-    return {**facts, **summary, "shards_kept": len(current), "output": str(output)}
+    return {**listed, **summary, "shards_kept": len(current), "output": str(output)}
 
 
 def _write_recorded(
@@ -178,17 +178,17 @@ def _write_recorded(
     with explain_write_errors(tar):
         record_path(tar).unlink(missing_ok=True)
         write_shard(settings, manifest, index, tar, threads=threads, meter=meter)
-        write_record(record_path(tar), [tar, index_path(tar)], facts_of_process([manifest]))
+        write_record(record_path(tar), [tar, index_path(tar)], process_metadata([manifest]))
 
 
 def is_current(tar: Path, settings: DatasetSettings, manifest: Path) -> bool:
     """Whether a shard is whole, which all its bytes are read for, and was made from this manifest with these settings."""
     try:
-        facts = table_facts(index_path(tar))
+        metadata = table_metadata(index_path(tar))
         find_record(tar)  # raises if it is damaged: it is made again with the shard
         return (
-            facts.get("settings") == packing_digest(settings)
-            and facts.get("inputs", {}).get("manifest") == file_sha256(manifest)
+            metadata.get("settings") == packing_digest(settings)
+            and metadata.get("inputs", {}).get("manifest") == file_sha256(manifest)
             and verify_file(tar).ok
         )
     except (ValueError, OSError):

@@ -18,7 +18,7 @@ from cdgmae.settings.shards import DatasetSettings
 from cdgmae.shards.manifest import image_count
 from cdgmae.storage.files.atomic import explain_write_errors, write_text
 from cdgmae.storage.image_shards import BAD, OK, index_path, read_index
-from cdgmae.storage.tables import file_sha256, table_facts, write_csv, write_table
+from cdgmae.storage.tables import file_sha256, table_metadata, write_csv, write_table
 
 SUMMARY_NAME = "summary.parquet"
 NUM_EXAMPLES = 5
@@ -139,12 +139,18 @@ def summarise_shards(
 def _check_shard(tar: Path, manifest_hash: str | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Summary row and bad rows of one shard, from its index; the tar is measured, and read if it was changed after the index was written."""
     index = read_index(tar, ["key", "source_path", "status", "reason"])
-    facts = table_facts(index_path(tar))
-    if manifest_hash is not None and facts.get("inputs", {}).get("manifest") != manifest_hash:
+    metadata = table_metadata(index_path(tar))
+    if manifest_hash is not None and metadata.get("inputs", {}).get("manifest") != manifest_hash:
         raise ValueError(f"{tar} was made from another manifest; {how_to_remake(index_path(tar))}")
     bad = index.filter(pc.equal(index["status"], BAD)).to_pylist()
     num_ok = pc.sum(pc.equal(index["status"], OK)).as_py() or 0
-    row = {"shard": tar.stem, "ok": num_ok, "bad": len(bad), "tar_bytes": facts["tar_bytes"], "tar_sha256": facts["tar_sha256"]}
+    row = {
+        "shard": tar.stem,
+        "ok": num_ok,
+        "bad": len(bad),
+        "tar_bytes": metadata["tar_bytes"],
+        "tar_sha256": metadata["tar_sha256"],
+    }
     return row, bad
 
 

@@ -61,14 +61,14 @@ def _differences(config: Config, state: JobState, root: Path) -> list[str]:
         record = (read_record(folder) if folder.is_file() else None) if output.is_dir() else find_record(output)
     except ValueError:  # `cdgmae verify` says so
         return []
-    if record is None or record.facts.get("renewed"):  # what made it is not known
+    if record is None or record.metadata.get("renewed"):  # what made it is not known
         return []
-    facts, differences = record.facts, []
-    if facts["version"] != __version__:
-        differences.append(f"version {facts['version']}")
+    metadata, differences = record.metadata, []
+    if metadata["version"] != __version__:
+        differences.append(f"version {metadata['version']}")
     if job.rule in SETTINGS:
         wanted = SETTINGS[job.rule](config, job.name.split("/"))
         text = wanted.canonical_json() if isinstance(wanted, Settings) else wanted
-        if facts["settings"] != settings_digest([text]):
+        if metadata["settings"] != settings_digest([text]):
             differences.append("other settings")
     return differences

@@ -49,13 +49,13 @@ def workflow_status(config: Config, root: Path = Path(), now: float | None = Non
     )
     return {
         "jobs": _count(states),
-        "groups": [_group_facts(stage, group, group_states, root, moment) for (stage, group), group_states in groups.items()],
-        "running": [_running_facts(state, moment) for state in states if state.state == "running"],
+        "groups": [_group_row(stage, group, group_states, root, moment) for (stage, group), group_states in groups.items()],
+        "running": [_running_row(state, moment) for state in states if state.state == "running"],
         "queue": [
             {"job": job.id, "state": job.state, "what": job.what, "reason": job.reason, "minutes": round(job.age_min, 1)}
             for job in jobs_of_folder(root)
         ],
-        "errors": [_stopped_facts(state, moment) for state in stopped[:SHOWN_ERRORS]],
+        "errors": [_stopped_row(state, moment) for state in stopped[:SHOWN_ERRORS]],
         "made_otherwise": made_otherwise(config, states, root),
         "undeclared": [{"path": path, "bytes": num_bytes} for path, num_bytes in undeclared_results(config, root)],
     }
@@ -65,7 +65,7 @@ def _count(states: Sequence[JobState]) -> dict[str, int]:
     return {name: sum(state.state == name for state in states) for name in STATES}
 
 
-def _group_facts(stage: str, group: str, states: Sequence[JobState], root: Path, now: float) -> dict[str, Any]:
+def _group_row(stage: str, group: str, states: Sequence[JobState], root: Path, now: float) -> dict[str, Any]:
     counts, seconds = _count(states), _seconds_per_job(states, root)
     at_once = counts["running"]
     rate = 3600.0 * at_once / seconds if at_once and seconds else None
@@ -117,7 +117,7 @@ def _benchmark_seconds(job: Job, root: Path) -> float | None:
         return None
 
 
-def _running_facts(state: JobState, now: float) -> dict[str, Any]:
+def _running_row(state: JobState, now: float) -> dict[str, Any]:
     progress = state.progress
     return {
         "stage": state.job.stage, "rule": state.job.rule, "name": state.job.name, "log": state.job.log,
@@ -130,7 +130,7 @@ def _running_facts(state: JobState, now: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _stopped_facts(state: JobState, now: float) -> dict[str, Any]:
+def _stopped_row(state: JobState, now: float) -> dict[str, Any]:
     return {
         "stage": state.job.stage, "rule": state.job.rule, "name": state.job.name, "log": state.job.log, "state": state.state,
         "message": state.message, "kept": state.kept, "seconds_ago": now - state.time if state.time is not None else None,

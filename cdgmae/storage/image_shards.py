@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from cdgmae.names import how_to_remake
 from cdgmae.storage.files.atomic import sync_folder, temporary_name
 from cdgmae.storage.media.images import ImageError
-from cdgmae.storage.tables import TableError, facts_of, file_sha256, read_table, write_table
+from cdgmae.storage.tables import TableError, file_sha256, metadata_of, read_table, write_table
 from cdgmae.storage.tar_reads import TarReader
 
 logger = logging.getLogger("cdgmae")
@@ -166,8 +166,8 @@ class ImageShardWriter:
         info.size, info.mode = len(data), 0o644  # all other header fields stay zero: equal images give an equal tar
         header_offset = self._file.tell()
         self._tar.addfile(info, io.BytesIO(data))
-        facts = {"offset": header_offset + tarfile.BLOCKSIZE, "length": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        self._rows.append({**asdict(row), **facts})
+        metadata = {"offset": header_offset + tarfile.BLOCKSIZE, "length": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        self._rows.append({**asdict(row), **metadata})
 
     def add_failure(self, row: ImageRow) -> None:
         """Record an input that gave no image; `row` must carry status `bad` and a reason."""
@@ -230,15 +230,15 @@ def read_index(tar_path: Path, columns: Sequence[str] | None = None) -> pa.Table
     except TableError:
         with_all_columns(read_table(path), path)  # says what is wrong if it is another table
         raise
-    facts = facts_of(index.schema, path)
-    expected = facts.get("tar_bytes")
+    metadata = metadata_of(index.schema, path)
+    expected = metadata.get("tar_bytes")
     if not tar_path.is_file():
         raise ValueError(f"{tar_path} is missing although its index is there; {how_to_remake(path)}")
     actual = tar_path.stat().st_size
     if expected is not None and actual != expected:
         raise ValueError(f"{tar_path} has {actual} bytes, its index says {expected}: truncated; {how_to_remake(tar_path)}")
     changed = tar_path.stat().st_mtime_ns
-    if changed > path.stat().st_mtime_ns and facts.get("tar_sha256", "") not in ("", _sha256_at(tar_path, changed)):
+    if changed > path.stat().st_mtime_ns and metadata.get("tar_sha256", "") not in ("", _sha256_at(tar_path, changed)):
         raise ValueError(
             f"{tar_path} was changed after its index was written, and does not have the sha256 that the index gives; "
             f"{how_to_remake(tar_path)}"

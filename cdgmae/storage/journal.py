@@ -29,19 +29,19 @@ LINE_SUFFIX, DATA_SUFFIX = ".jsonl", ".bin"
 
 
 class NewRecord(NamedTuple):
-    """What is appended: a name that is unique within the work, facts that JSON can hold, bytes, and how much work it is."""
+    """What is appended: a name that is unique within the work, metadata that JSON can hold, bytes, and how much work it is."""
 
     name: str
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     data: bytes = b""
     amount: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A finished record: its facts, and where its bytes lie."""
+    """A finished record: its metadata, and where its bytes lie."""
 
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     amount: int
     path: Path
     offset: int
@@ -128,7 +128,7 @@ class Journal:
     def line(self, record: NewRecord, offset: int) -> bytes:
         """A record as a line, its bytes at `offset`."""
         content = {
-            "name": record.name, "facts": record.facts, "amount": record.amount, "unit": self.unit, "offset": offset,
+            "name": record.name, "metadata": record.metadata, "amount": record.amount, "unit": self.unit, "offset": offset,
             "length": len(record.data), "sha256": hashlib.sha256(record.data).hexdigest(), "identity": _digest(self.identity),
         }  # fmt: skip
         return json.dumps({**content, "checksum": _checksum(content)}, sort_keys=True).encode()
@@ -153,7 +153,9 @@ class Journal:
                 if content["identity"] != identity:
                     _say_once(f"{path}: records of other settings or inputs: this work is done again")
                     continue
-                record = Record(path=path, **{name: content[name] for name in ("facts", "amount", "offset", "length", "sha256")})
+                record = Record(
+                    path=path, **{name: content[name] for name in ("metadata", "amount", "offset", "length", "sha256")}
+                )
                 try:
                     record.data_of(data)
                 except ValueError as error:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from cdgmae.names import DEMO_MARKER, RECORD_SUFFIX, RECORDED_FOLDERS, RESULTS, folder_with
 from cdgmae.storage.files.ancestry import ancestry
 from cdgmae.storage.files.output_cache import kept_record
-from cdgmae.storage.files.publishing import facts_of_process
+from cdgmae.storage.files.publishing import process_metadata
 from cdgmae.storage.files.records import describes, files_of, find_record, write_record
 from cdgmae.storage.verify import Finding
 
@@ -54,7 +54,7 @@ def beyond_repair(findings: Iterable[Finding]) -> dict[Path, Path]:
 def lost_source(output: Path) -> Path | None:
     """What a result was made from, is no result itself and is no longer there; None if all is there, or no record tells."""
     try:
-        sources = [step.path for step in ancestry(output) if step.facts is None and RESULTS not in step.path.parts]
+        sources = [step.path for step in ancestry(output) if step.metadata is None and RESULTS not in step.path.parts]
     except ValueError:  # a damaged record on the way
         return None
     return next((path for path in sources if not path.exists() and not (path.parent / DEMO_MARKER).is_file()), None)
@@ -90,5 +90,5 @@ def _renew(record: Path) -> bool:
         record.write_text(former, encoding="utf-8")
         if describes(record, outputs):
             return True
-    write_record(record, outputs, {**facts_of_process([]), "renewed": True})
+    write_record(record, outputs, {**process_metadata([]), "renewed": True})
     return True

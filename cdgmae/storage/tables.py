@@ -66,7 +66,7 @@ def write_table(
         schema: Columns, order and types.
         settings_digest: Digest of the settings that made the table.
         inputs: Name -> SHA-256 (or digest) of what the table was made from.
-        extra: More JSON-able facts for the metadata.
+        extra: More JSON-able metadata for the metadata.
 
     Raises:
         TableError: if a value does not fit its column or a column is unknown.
@@ -80,8 +80,8 @@ def write_table(
         table = rows.select(schema.names).cast(schema)
     except (pa.ArrowInvalid, pa.ArrowTypeError, KeyError) as error:
         raise TableError(f"{path}: rows do not follow the schema: {error}") from None
-    facts = {"version": __version__, "settings": settings_digest, "inputs": dict(inputs or {}), **(extra or {})}
-    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(facts, sort_keys=True).encode()})
+    metadata = {"version": __version__, "settings": settings_digest, "inputs": dict(inputs or {}), **(extra or {})}
+    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata, sort_keys=True).encode()})
     with atomic_file(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
 
@@ -107,13 +107,13 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         raise _unreadable(path, error) from None
 
 
-def table_facts(path: Path) -> dict[str, Any]:
+def table_metadata(path: Path) -> dict[str, Any]:
     """The provenance written by `write_table`: version, settings, inputs and extras; empty for foreign files."""
     try:
         schema = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from None
-    return facts_of(schema, path)
+    return metadata_of(schema, path)
 
 
 def _unreadable(path: Path, error: Exception) -> TableError:
@@ -122,17 +122,17 @@ def _unreadable(path: Path, error: Exception) -> TableError:
     return TableError(f"{path} cannot be read as a table: {error}; {how_to_remake(path)}")
 
 
-def facts_of(schema: pa.Schema, path: Path) -> dict[str, Any]:
-    """The provenance in the schema of a table that was read from `path`, as `table_facts`; it has no checksum of its own.
+def metadata_of(schema: pa.Schema, path: Path) -> dict[str, Any]:
+    """The provenance in the schema of a table that was read from `path`, as `table_metadata`; it has no checksum of its own.
 
     Raises:
         TableError: if it is damaged.
     """
     try:
-        facts: dict[str, Any] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
+        metadata: dict[str, Any] = json.loads((schema.metadata or {}).get(METADATA_KEY, b"{}"))
     except ValueError as error:
         raise _unreadable(path, error) from None
-    return facts
+    return metadata
 
 
 def write_csv(path: Path, table: pa.Table) -> None:

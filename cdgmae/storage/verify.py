@@ -20,7 +20,7 @@ from cdgmae.names import RECORD_SUFFIX, output_with
 from cdgmae.storage.files.records import FileSum, find_record, read_record
 from cdgmae.storage.files.tree_listing import find_files
 from cdgmae.storage.image_shards import BAD, INDEX_SCHEMA, LATER_COLUMNS, OK, ImageRow, index_path, with_all_columns
-from cdgmae.storage.tables import file_sha256, read_table, table_facts
+from cdgmae.storage.tables import file_sha256, read_table, table_metadata
 
 READ_BYTES = 1 << 20
 _DAMAGES = (ValueError, OSError, KeyError, TypeError, pa.ArrowException, tarfile.TarError)
@@ -164,9 +164,9 @@ def _verify_shard(path: Path) -> Finding:
     rows: list[ImageRow] = []
     wanted = known.sha256 if known is not None else None
     try:
-        rows, facts = _index_rows(index)
+        rows, metadata = _index_rows(index)
         of_index += _row_problems(rows)
-        wanted = wanted or facts.get("tar_sha256")
+        wanted = wanted or metadata.get("tar_sha256")
     except _DAMAGES as error:
         of_index.append(f"{index.name}: {error}")
     good = [row for row in rows if row.status == OK]
@@ -184,7 +184,7 @@ def _index_rows(index: Path) -> tuple[list[ImageRow], dict[str, Any]]:
     table = with_all_columns(read_table(index), index)
     if table.schema.remove_metadata() != INDEX_SCHEMA:
         raise ValueError(f"index columns differ from {INDEX_SCHEMA.names}")
-    return [ImageRow(**row) for row in table.to_pylist()], table_facts(index)
+    return [ImageRow(**row) for row in table.to_pylist()], table_metadata(index)
 
 
 def _row_problems(rows: list[ImageRow]) -> Iterator[str]:
@@ -225,7 +225,7 @@ def _byte_problems(path: Path, rows: list[ImageRow]) -> Iterator[str]:
             if member.hexdigest() != row.sha256:
                 yield f"image {row.key}.{row.view_index}: its bytes do not have the sha256 of the index"
         _hash_bytes(file, path.stat().st_size, whole)
-    expected = table_facts(index_path(path)).get("tar_sha256")
+    expected = table_metadata(index_path(path)).get("tar_sha256")
     if expected is not None and whole.hexdigest() != expected:
         yield "the tar does not have the sha256 that its index gives"
 
@@ -258,8 +258,10 @@ def _verify_table(path: Path) -> Finding:
         for group in range(file.num_row_groups):
             file.read_row_group(group).validate(full=True)
         num_rows, num_columns = file.metadata.num_rows, file.metadata.num_columns
-    facts = table_facts(path)
-    origin = f", written by cdgmae {facts['version']}, settings {facts.get('settings') or '-'}" if "version" in facts else ""
+    metadata = table_metadata(path)
+    origin = (
+        f", written by cdgmae {metadata['version']}, settings {metadata.get('settings') or '-'}" if "version" in metadata else ""
+    )
     problems = () if num_rows else ("the table has no rows",)
     return Finding(str(path), "table", f"{num_rows:,} rows, {num_columns} columns{origin}", problems)
 

@@ -55,8 +55,8 @@ def write_failure(work_dir: Path, problem: str, step: int, learning_rate: float,
         grad_norm: Global gradient norm of the step.
         keys: Names of the samples of the step's global batch.
     """
-    facts = {"problem": problem, "step": step, "learning_rate": learning_rate, "grad_norm": repr(grad_norm), "keys": keys}
-    write_text(work_dir / FAILURE_FILE, json.dumps(facts, indent=2) + "\n")
+    failure = {"problem": problem, "step": step, "learning_rate": learning_rate, "grad_norm": repr(grad_norm), "keys": keys}
+    write_text(work_dir / FAILURE_FILE, json.dumps(failure, indent=2) + "\n")
     shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
     return ValueError(
         f"{problem} at step {step} (learning rate {learning_rate:.3g}, gradient norm {grad_norm:.3g}); the last saved state stays. "

@@ -125,7 +125,7 @@ def _sums_in(record: Path) -> dict[str, tuple[int, str]]:
     """
     try:
         files = json.loads(record.read_text(encoding="utf-8"))["files"]
-        return {name: (facts, "") if isinstance(facts, int) else (int(facts[0]), str(facts[1])) for name, facts in files.items()}
+        return {name: (noted, "") if isinstance(noted, int) else (int(noted[0]), str(noted[1])) for name, noted in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         return {}
 

@@ -38,7 +38,7 @@ class _Page:
         for name in sorted(properties, key=order.index):
             classes = list(self._classes(properties[name]))
             if not classes:
-                yield f"\n## `{name}`\n\n{properties[name]['description']}\n\n{_facts(properties[name], required=False)}\n"
+                yield f"\n## `{name}`\n\n{properties[name]['description']}\n\n{_described(properties[name], required=False)}\n"
             for class_name in classes:
                 yield from self._object(name, class_name, level=2, said=properties[name]["description"])
 
@@ -55,7 +55,7 @@ class _Page:
             below += [(inner_path, name) for name in self._classes(value) if name not in self.headings]
             for name in self._classes(value):
                 self.headings.setdefault(name, self._heading(inner_path, name))
-            kind = self._links(value) or _facts(value, key in definition.get("required", ()))
+            kind = self._links(value) or _described(value, key in definition.get("required", ()))
             yield f"| `{key}` | {kind} | {_cell(value)} |\n"
         for inner_path, name in below:
             yield from self._object(inner_path, name, level + 1)
@@ -80,7 +80,7 @@ class _Page:
         return "<br>".join(f"[{self.headings[name]}](#{name})" for name in self._classes(value))
 
 
-def _facts(value: Schema, required: bool) -> str:
+def _described(value: Schema, required: bool) -> str:
     """Type, bounds and default of a plain key."""
     if required:
         return f"{_type(value)}, **required**"

@@ -84,10 +84,10 @@ def cost_of(table: str) -> TableCost:
 
 def _drawn(config: Config, source: str) -> tuple[int, int]:
     """Views that a generator draws for a source, and their bytes."""
-    facts = plan_sampling(
+    result = plan_sampling(
         IMAGES, consistency.num_shards(config, source), config.views.sources[source].num_views, Rate(1, VIEW_BYTES, ""), [1]
     )
-    return facts["views"], facts["bytes"]
+    return result["views"], result["bytes"]
 
 
 def table_costs_page() -> str:

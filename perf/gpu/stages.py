@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from cdgmae.consistency.scoring.score_shard import score_shard
-from cdgmae.generators.generator_folder import Generator, GeneratorFacts
+from cdgmae.generators.generator_folder import Generator, GeneratorMetadata
 from cdgmae.generators.pipeline import LatentDiffusionPipeline
 from cdgmae.models.encoders.by_name import load_encoder
 from cdgmae.propagation.benchmarks.davis import DavisProtocol
@@ -39,7 +39,7 @@ def open_sampler(
         torch.nn.Module.to(part, device)  # type: ignore[arg-type]
     side = 4 * int(pipeline.unet.config["sample_size"])
     encoder = load_encoder(parse_encoder(SMALL_ENCODER), device=device)
-    generator = Generator(pipeline, encoder, GeneratorFacts("", None, "", 64, side, {}))
+    generator = Generator(pipeline, encoder, GeneratorMetadata("", None, "", 64, side, {}))
     return GeneratorSampler(generator, SamplingSettings.from_plain(settings), DTYPES[precision], device, compiled=compiled)
 
 

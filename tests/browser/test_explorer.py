@@ -273,7 +273,7 @@ def test_the_same_keys_of_two_sources_stand_side_by_side(browser: Browser, two_s
     assert browser.run("return document.querySelectorAll('#pair-table tbody img').length") == 2 * len(rows) > 0
     click(browser, "#pair-table tbody tr:first-child td:nth-child(3) .open")
     assert browser.run("return document.getElementById('bag-title').textContent") == rows[0][0]
-    assert f"Source {names[1]}" in browser.run("return document.getElementById('bag-facts').textContent")
+    assert f"Source {names[1]}" in browser.run("return document.getElementById('bag-scores').textContent")
     assert browser.problems() == []
 
 

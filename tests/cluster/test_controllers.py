@@ -69,11 +69,11 @@ def test_commands_say_that_there_is_no_slurm(tmp_path: Path, monkeypatch: pytest
 
 def test_a_task_reports_what_it_finds_and_what_does_not_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "500")
-    facts = probe_node(tmp_path, tmp_path)
-    assert json.loads((tmp_path / "0.json").read_text()) == facts
-    assert facts["problems"] == []
-    assert facts["write_mb_per_s"] > 0
-    assert facts["job_memory_mib"] == 500
+    result = probe_node(tmp_path, tmp_path)
+    assert json.loads((tmp_path / "0.json").read_text()) == result
+    assert result["problems"] == []
+    assert result["write_mb_per_s"] > 0
+    assert result["job_memory_mib"] == 500
     assert [path.name for path in tmp_path.iterdir()] == ["0.json"]
     monkeypatch.setattr("shutil.which", lambda name: None)
     (problem,) = probe_node(tmp_path, tmp_path, compiles=True)["problems"]

@@ -53,17 +53,17 @@ def test_bags_without_scores_do_not_count_and_one_bag_has_no_interval() -> None:
     assert np.isnan(mean_intervals(values[:2], counts[:2], "x")).all()
 
 
-def write_source(folder: Path, source: str, kind: str, means: dict[str, float], **facts: Any) -> Path:
+def write_source(folder: Path, source: str, kind: str, means: dict[str, float], **result: Any) -> Path:
     """A table of one source: 40 bags of two views around the given means."""
     random = np.random.default_rng(0)
     rows = [
-        {"key": f"k{bag:03d}", "view_a": 0, "view_b": view, "status": "ok", "source": source, "encoder": facts.get("encoder", "abc")}
+        {"key": f"k{bag:03d}", "view_a": 0, "view_b": view, "status": "ok", "source": source, "encoder": result.get("encoder", "abc")}
         | {metric: float(means.get(metric, 0.5) + offset) for metric in METRICS}
         for bag, offset in enumerate(random.uniform(-0.02, 0.02, 40)) for view in (1, 2)
     ]  # fmt: skip
     path = folder / source / "00000.parquet"
     write_table(
-        path, rows, SCORE_SCHEMA, extra={"source": source, "kind": kind, "image_size": 224, "features": "final_norm", **facts}
+        path, rows, SCORE_SCHEMA, extra={"source": source, "kind": kind, "image_size": 224, "features": "final_norm", **result}
     )
     return path
 

@@ -71,7 +71,7 @@ def test_summary_equals_pandas_over_all_shards(tmp_path: Path) -> None:
     shards: list[list[float | None]] = [[float(value) for value in random.uniform(-1, 1, 40)] + [None] for _ in range(3)]
     paths = [write_scores(tmp_path, "s_ldm", shard, values) for shard, values in enumerate(shards)]
     paths.append(write_scores(tmp_path, "random", 0, [0.25, 0.75]))
-    facts = summarise(paths[::-1], tmp_path / "summary.parquet", tmp_path / "summary.csv")
+    result = summarise(paths[::-1], tmp_path / "summary.parquet", tmp_path / "summary.csv")
     table = pq.read_table(tmp_path / "summary.parquet")
     assert table.schema.remove_metadata() == SUMMARY_SCHEMA
     first, second = table.to_pylist()
@@ -84,7 +84,7 @@ def test_summary_equals_pandas_over_all_shards(tmp_path: Path) -> None:
         assert [second[f"{metric}_q{q}"] for q in ("05", "50", "95")] == pytest.approx(
             list(values.quantile([0.05, 0.5, 0.95])), abs=1e-6
         )
-    assert (facts["sources"], facts["pairs"], facts["bad"]) == (2, 125, 3)
+    assert (result["sources"], result["pairs"], result["bad"]) == (2, 125, 3)
     csv = pd.read_csv(tmp_path / "summary.csv")
     assert list(csv.columns) == SUMMARY_SCHEMA.names
     assert csv["nps_mean"][1] == pytest.approx(second["nps_mean"], rel=1e-5)

@@ -249,14 +249,14 @@ def test_missing_images_are_said(scored: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("num_anchors", [1, 3])
 def test_kept_bags_and_views_are_those_of_pandas(results: Path, frame: pd.DataFrame, num_anchors: int) -> None:
-    facts = count_kept(results, "nps >= 0.4 or gs > 0.9", "s_ldm", num_anchors)
+    result = count_kept(results, "nps >= 0.4 or gs > 0.9", "s_ldm", num_anchors)
     source = frame.query("source == 's_ldm'")
     per_bag = source.query("nps >= 0.4 or gs > 0.9").groupby("key").size()
     kept = per_bag[per_bag >= num_anchors]
-    assert (facts["bags"], facts["views"], facts["views_meeting"]) == (2 * NUM_BAGS, len(source), per_bag.sum())
-    assert (facts["kept_bags"], facts["kept_views"]) == (len(kept), kept.sum())
-    assert facts["bags_by_kept_views"].get(0, 0) == 2 * NUM_BAGS - len(per_bag)
-    assert sum(facts["bags_by_kept_views"].values()) == 2 * NUM_BAGS
+    assert (result["bags"], result["views"], result["views_meeting"]) == (2 * NUM_BAGS, len(source), per_bag.sum())
+    assert (result["kept_bags"], result["kept_views"]) == (len(kept), kept.sum())
+    assert result["bags_by_kept_views"].get(0, 0) == 2 * NUM_BAGS - len(per_bag)
+    assert sum(result["bags_by_kept_views"].values()) == 2 * NUM_BAGS
 
 
 def test_a_sweep_says_for_every_limit_what_its_filter_keeps(results: Path) -> None:
@@ -332,8 +332,8 @@ def test_two_sources_are_compared_key_by_key(results: Path, frame: pd.DataFrame,
 
 
 def test_sources_that_do_not_compare_are_refused(scored: Path, results: Path) -> None:
-    facts = compare_sources(scored, "s_ldm", "crops").facts()
-    assert (facts["bags"], facts["only_first"], facts["only_second"]) == (3, 0, 0)
+    result = compare_sources(scored, "s_ldm", "crops").summary()
+    assert (result["bags"], result["only_first"], result["only_second"]) == (3, 0, 0)
     with pytest.raises(ValueError, match="compared with itself"):
         compare_sources(scored, "crops", "crops")
     table = scored / "knn" / "00000.parquet"

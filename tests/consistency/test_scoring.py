@@ -31,7 +31,7 @@ from cdgmae.storage.bags import Bag
 from cdgmae.storage.image_shards import ImageShard
 from cdgmae.storage.media.crop_boxes import plan_crop_pair
 from cdgmae.storage.media.images import NAMED_FORMATS, encode_jpeg
-from cdgmae.storage.tables import table_facts
+from cdgmae.storage.tables import table_metadata
 from tests.consistency.drawn_bags import PATCH, SIZE, TINY_VIT, Images, bags, draw_image, png, shifted, write_shard
 
 CPU = torch.device("cpu")
@@ -55,10 +55,10 @@ def score(tmp_path: Path) -> Callable[..., tuple[dict[str, Any], Path]]:
         real_tar = write_shard(tmp_path / "real" / "00000.tar", real)
         view_tar = write_shard(tmp_path / "views" / "00000.tar", views) if views is not None else None
         output = tmp_path / "scores" / "00000.parquet"
-        facts = scoring.score_shard(
+        printed = scoring.score_shard(
             settings, real_tar, view_tar, parse_encoder(encoder), output, source="s_ldm", runtime=runtime, **options
         )
-        return facts, output
+        return printed, output
 
     return run
 
@@ -76,7 +76,7 @@ def test_planted_pairs_are_told_apart(score: Callable[..., Any]) -> None:
 
 
 def test_rows_follow_the_contract(score: Callable[..., Any]) -> None:
-    facts, path = score(*bags(5, 3))
+    result, path = score(*bags(5, 3))
     table = pq.read_table(path)
     rows = table.to_pylist()
     assert table.schema.remove_metadata() == SCORE_SCHEMA
@@ -85,9 +85,9 @@ def test_rows_follow_the_contract(score: Callable[..., Any]) -> None:
         (0, "s_ldm", f"pixels{PATCH}", "ok", None)
     }
     assert {row["key"]: row["class_name"] for row in rows} == {f"k{key}": "beetle" if key == 1 else None for key in range(5)}
-    assert (facts["pairs"], facts["bad"], facts["without_views"]) == (15, 0, 0)
-    assert facts["nps"] == pytest.approx(np.mean([row["nps"] for row in rows]))
-    assert table_facts(path)["real_shard"] == "real/00000"
+    assert (result["pairs"], result["bad"], result["without_views"]) == (15, 0, 0)
+    assert result["nps"] == pytest.approx(np.mean([row["nps"] for row in rows]))
+    assert table_metadata(path)["real_shard"] == "real/00000"
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
@@ -138,10 +138,10 @@ def test_unreadable_images_become_rows_with_a_reason(score: Callable[..., Any], 
     views["k0", 1] = whole[: len(whole) * 3 // 4]
     views["k1", 2] = "generation failed: not finite"
     real["k2", 0] = b"no image at all"
-    facts, path = score(real, views, settings=SETTINGS.model_copy(update={"max_bad_fraction": 0.9}))
+    result, path = score(real, views, settings=SETTINGS.model_copy(update={"max_bad_fraction": 0.9}))
     rows = {(row["key"], row["view_b"]): row for row in pq.read_table(path).to_pylist()}
     assert len(rows) == 9
-    assert facts["bad"] == 5
+    assert result["bad"] == 5
     assert rows["k0", 1]["reason"].startswith("view: corrupt or truncated image")
     assert rows["k1", 2]["reason"] == "view: generation failed: not finite"
     assert {rows["k2", view]["reason"] for view in (1, 2, 3)} == {f"real image: not an image of a known format ({NAMED_FORMATS})"}
@@ -183,9 +183,9 @@ def test_a_second_run_gives_the_same_bytes(score: Callable[..., Any]) -> None:
 def test_real_images_without_views_are_counted(score: Callable[..., Any]) -> None:
     real, views = bags(3, 1)
     del views["k1", 1]
-    facts, path = score(real, views)
-    assert (facts["pairs"], facts["without_views"]) == (2, 1)
-    assert table_facts(path)["without_views"] == 1
+    result, path = score(real, views)
+    assert (result["pairs"], result["without_views"]) == (2, 1)
+    assert table_metadata(path)["without_views"] == 1
 
 
 def test_views_of_other_shards_are_refused(score: Callable[..., Any]) -> None:
@@ -201,8 +201,8 @@ def test_a_size_that_is_no_multiple_of_the_patch_is_refused(score: Callable[...,
 
 
 def test_an_empty_shard_gives_an_empty_table(score: Callable[..., Any]) -> None:
-    facts, path = score({}, {})
-    assert facts["pairs"] == 0
+    result, path = score({}, {})
+    assert result["pairs"] == 0
     assert pq.read_table(path).num_rows == 0
 
 
@@ -225,12 +225,12 @@ def test_crop_pairs_are_those_of_the_pretext_task_and_a_function_of_seed_and_key
     real = {(f"k{index}", 0): png(draw_image(index)) for index in range(4)}
     draws = CropDrawSettings(num_pairs=2, global_crop_scale=(0.3, 1.0), seed=5)
     settings = SETTINGS.model_copy(update={"crops": draws})
-    facts, path = score(real, None, settings=settings, kind="crops")
+    result, path = score(real, None, settings=settings, kind="crops")
     rows = pq.read_table(path).to_pylist()
     assert [(row["key"], row["view_a"], row["view_b"]) for row in rows] == [
         (f"k{key}", *pair) for key in range(4) for pair in ((1, 2), (3, 4))
     ]
-    assert (facts["pairs"], table_facts(path)["kind"], table_facts(path)["crops"]["seed"]) == (8, "crops", 5)
+    assert (result["pairs"], table_metadata(path)["kind"], table_metadata(path)["crops"]["seed"]) == (8, "crops", 5)
     generator = numpy_generator(5, "consistency/crops", "k2", 2)
     run = PretrainRunSettings(
         image_size=SIZE, patch_size=PATCH, embed_dim=24, num_heads=2, pretext="crops", global_crop_scale=(0.3, 1.0)
@@ -278,7 +278,7 @@ def test_tokens_before_the_final_norm_are_compared_if_asked_for(score: Callable[
     torch.testing.assert_close(encoder.vit.norm(before_BTD), encoder.tokens(images))
     row = pq.read_table(path).to_pylist()[0]
     assert row["gs"] == pytest.approx(torch.cosine_similarity(*before_BTD[:, 0], dim=-1).item(), abs=1e-5)
-    assert table_facts(path)["features"] == "last_block"
+    assert table_metadata(path)["features"] == "last_block"
 
 
 def test_bf16_scores_stay_near_fp32_and_say_so(score: Callable[..., Any]) -> None:
@@ -314,7 +314,7 @@ def test_nearest_patches_of_chosen_bags_tell_where_each_patch_went(score: Callab
     assert (maps[:, 1:] == np.arange(side * side).reshape(side, side)[:, :-1]).all()
     assert np.array(rows[0]["nearest_similarities"]).mean() == pytest.approx(rows[0]["nps"], abs=1e-6)
     assert rows[2]["nearest_patches"] is rows[2]["nearest_similarities"] is None
-    assert table_facts(path)["patch_size"] == PATCH
+    assert table_metadata(path)["patch_size"] == PATCH
 
 
 def test_repaired_shards_and_changed_settings_discard_finished_parts(score: Callable[..., Any], tmp_path: Path) -> None:

@@ -74,9 +74,9 @@ def test_folders_of_other_people_are_never_replaced(tmp_path: Path) -> None:
 
 
 def test_the_marker_lists_what_was_drawn(demo: Path) -> None:
-    facts = json.loads((demo / "demo.json").read_text())
-    assert (facts["tiles"], facts["clips"], facts["seed"]) == (TILES, 3 * CLIPS, 0)
-    assert facts["versions"].keys() >= {"cdgmae", "scikit-image", "pillow"}
+    result = json.loads((demo / "demo.json").read_text())
+    assert (result["tiles"], result["clips"], result["seed"]) == (TILES, 3 * CLIPS, 0)
+    assert result["versions"].keys() >= {"cdgmae", "scikit-image", "pillow"}
 
 
 def test_tiles_are_an_imagenet_like_tree_of_structured_images(demo: Path) -> None:

@@ -83,16 +83,16 @@ def flip(path: Path) -> None:
 
 
 TAR, INDEX = "results/shards/a b/00000.tar", "results/shards/a b/00000.parquet"
-TABLE, FACTS = "results/propagation/a/davis.parquet", "results/pretrain/a/seed0/config.json"
+TABLE, RUN_CONFIG = "results/propagation/a/davis.parquet", "results/pretrain/a/seed0/config.json"
 DAMAGES: dict[str, tuple[str, Callable[[Path], object], Callable[[], object], str]] = {
     "a cut tar": (TAR, cut, lambda: ImageShard(Path(TAR)), TAR),
     "a lost tar": (TAR, Path.unlink, lambda: read_index(Path(TAR)), INDEX),
     "a cut index": (INDEX, cut, lambda: Bags([Path(TAR)]), INDEX),
     "another table as index": (INDEX, lambda path: Path("other.parquet").replace(path), lambda: ImageShard(Path(TAR)), INDEX),
     "a table that is none": (TABLE, lambda path: path.write_text("x"), lambda: read_table(Path(TABLE)), TABLE),
-    "a run's facts": (
-        FACTS, lambda path: (path.write_text("{"), write_other_table(path.with_name("metrics.parquet"))),
-        lambda: read_runs(Path("results/pretrain"), {"a": [0]}), FACTS,
+    "a run's result": (
+        RUN_CONFIG, lambda path: (path.write_text("{"), write_other_table(path.with_name("metrics.parquet"))),
+        lambda: read_runs(Path("results/pretrain"), {"a": [0]}), RUN_CONFIG,
     ),
 }  # fmt: skip
 

@@ -95,8 +95,8 @@ def checkpoints(_: Path) -> list[bytes]:
 
 
 def tensors(_: Path) -> list[bytes]:
-    facts = {"settings": VIT.canonical_json()}
-    return [save(build_vit(VIT).state_dict(), metadata=facts), save(build_vit(VIT).state_dict())]
+    result = {"settings": VIT.canonical_json()}
+    return [save(build_vit(VIT).state_dict(), metadata=result), save(build_vit(VIT).state_dict())]
 
 
 def read_encoder(path: Path) -> object:

@@ -33,7 +33,7 @@ def test_a_training_goes_on_from_another_generator_with_an_encoder_of_its_own(
         for name, tensor in before.items():
             torch.testing.assert_close(after[name], tensor, msg=lambda text, name=name: f"{name}: {text}")
     assert found.encoder.digest != given.encoder.digest
-    assert found.facts.provenance["inputs"][str(generator_dir)] == given.facts.digest
+    assert found.metadata.provenance["inputs"][str(generator_dir)] == given.metadata.digest
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_a_start_keeps_its_projector() -> None:
 def test_half_precision_halves_the_files_and_is_read_as_it_was_written(
     generator_dir: Path, shard_tar: Path, tmp_path: Path
 ) -> None:
-    facts = train(tmp_path, shard_tar, weights_precision="fp16")
+    result = train(tmp_path, shard_tar, weights_precision="fp16")
     whole, half = load_generator(generator_dir), load_generator(tmp_path / "generator")
-    assert half.facts.digest == facts["digest"] != whole.facts.digest
+    assert half.metadata.digest == result["digest"] != whole.metadata.digest
     assert half.pipeline.unet.dtype == torch.float32
     weights = "unet/diffusion_pytorch_model.safetensors"
     assert (tmp_path / "generator" / weights).stat().st_size < 0.7 * (generator_dir / weights).stat().st_size

@@ -95,7 +95,7 @@ def test_findings_survive_an_interruption_and_lie_in_the_generator_folder(
     names = ["averaged.png", "step00000002.png", "step00000004.png"]
     for name in ("straight", "cut"):
         assert sorted(path.name for path in (tmp_path / name / "generator" / "samples").iterdir()) == names
-    assert load_generator(tmp_path / "cut" / "generator", device=CPU).facts.digest == straight["digest"]
+    assert load_generator(tmp_path / "cut" / "generator", device=CPU).metadata.digest == straight["digest"]
 
 
 class StopAfterThree(StopRequest):
@@ -155,8 +155,8 @@ def test_two_processes_train_the_same_generator(shard_tar: Path, tmp_path: Path)
     ]  # fmt: skip
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout.strip().splitlines()[-1])
-    assert facts["final_loss"] == pytest.approx(alone["final_loss"], rel=1e-3)
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    assert result["final_loss"] == pytest.approx(alone["final_loss"], rel=1e-3)
     one, two = (load_generator(tmp_path / name, device=CPU).pipeline.unet.state_dict() for name in ("alone", "two"))
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
     assert not (tmp_path / "work-two").exists()

@@ -65,11 +65,11 @@ def test_generator_folder_stands_alone(shard_tar: Path, tmp_path: Path) -> None:
     architecture = VitSettings(image_size=16, patch_size=8, embed_dim=16, depth=1, num_heads=2)
     encoder_file = tmp_path / "somewhere" / "encoder.safetensors"
     write_encoder(encoder_file, build_vit(architecture).state_dict(), architecture, {})
-    facts = train(tmp_path, [shard_tar], str(encoder_file))
+    result = train(tmp_path, [shard_tar], str(encoder_file))
     encoder_file.unlink()
     generator = load_generator(tmp_path / "generator", device=CPU)
-    assert generator.facts.digest == facts["digest"]
-    assert generator.facts.encoder == EncoderSettings(checkpoint="encoder.safetensors")
+    assert generator.metadata.digest == result["digest"]
+    assert generator.metadata.encoder == EncoderSettings(checkpoint="encoder.safetensors")
     recorded = json.loads((tmp_path / "generator" / "cdgmae.json").read_text())["provenance"]
     assert recorded["settings"] == training_settings().model_dump(mode="json")
     assert len(recorded["inputs"]) == 1
@@ -84,7 +84,7 @@ def test_weights_of_a_named_architecture_are_copied_too(shard_tar: Path, tmp_pat
     save_file(timm.create_model(name, num_classes=0).state_dict(), weights)
     train(tmp_path, [shard_tar], f"{name}@{weights}")
     weights.unlink()
-    assert load_generator(tmp_path / "generator", device=CPU).facts.encoder == EncoderSettings(
+    assert load_generator(tmp_path / "generator", device=CPU).metadata.encoder == EncoderSettings(
         timm=name, checkpoint="encoder.safetensors"
     )
 
@@ -94,11 +94,11 @@ def test_damaged_or_foreign_folders_are_refused(generator_dir: Path, tmp_path: P
         load_generator(tmp_path, device=CPU)
     copy = tmp_path / "copy"
     shutil.copytree(generator_dir, copy)
-    facts = json.loads((copy / "cdgmae.json").read_text())
-    (copy / "cdgmae.json").write_text(json.dumps({**facts, "encoder": {"random": {**facts["encoder"]["random"], "depth": 2}}}))
+    result = json.loads((copy / "cdgmae.json").read_text())
+    (copy / "cdgmae.json").write_text(json.dumps({**result, "encoder": {"random": {**result["encoder"]["random"], "depth": 2}}}))
     with pytest.raises(ValueError, match="conditioning encoder's weights"):
         load_generator(copy, device=CPU)
-    (copy / "cdgmae.json").write_text(json.dumps(facts))
+    (copy / "cdgmae.json").write_text(json.dumps(result))
     weights = next((copy / "unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-4] + b"\x00\x00\x80\x3f")
     with pytest.raises(ValueError, match="generator's weights"):
@@ -180,8 +180,8 @@ def test_condition_reaches_residual_layers_only_if_asked_to(in_time: bool) -> No
     {"prediction_type": "sample", "unet": {**UNET, "condition_in_time": True}},
 ])  # fmt: skip
 def test_other_recipes_train(shard_tar: Path, tmp_path: Path, changes: dict) -> None:
-    facts = train(tmp_path, [shard_tar], **changes)
-    assert facts["images"] == len(KEYS)
+    result = train(tmp_path, [shard_tar], **changes)
+    assert result["images"] == len(KEYS)
     generator = load_generator(tmp_path / "generator", device=CPU)
     assert generator.pipeline.scheduler.config["prediction_type"] == changes.get("prediction_type", "v_prediction")
 

@@ -107,8 +107,8 @@ def test_rcg_checkpoint_converts_with_its_encoder_and_samples(shard_tar: Path, t
     encoder_config = {"params": {"pretrained_enc_arch": "mocov3_vit_base", "pretrained_enc_withproj": True}}
     config = config_file(tmp_path / "rcg.yaml", LDM8, VQ_F8, pretrained_enc_config=encoder_config)
     torch.save({"model": w.state, "model_ema": None, "epoch": 39}, tmp_path / "rcg.pth")
-    facts = import_generator(tmp_path / "rcg.pth", config, tmp_path / "generator", ImportSettings())
-    assert facts["layout"] == "RCG"
+    result = import_generator(tmp_path / "rcg.pth", config, tmp_path / "generator", ImportSettings())
+    assert result["layout"] == "RCG"
     reasons = report(tmp_path)["ignored"]
     assert reasons[f"{STAGE}.loss.discriminator.main.0.weight"].startswith("perceptual loss and discriminator")
     assert "class embedding" in reasons["cond_stage_model.embedding.weight"]
@@ -127,7 +127,7 @@ def test_rcg_checkpoint_converts_with_its_encoder_and_samples(shard_tar: Path, t
             normalize(scaled, [-m / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)], [1 / s for s in IMAGENET_STD]),
         ),
     )
-    assert generator.facts.encoder_image_size == generator.facts.image_size != 16
+    assert generator.metadata.encoder_image_size == generator.metadata.image_size != 16
     token = generator.pipeline.condition(embeddings)
     close(token[:, 0], (embeddings - embeddings.mean(1, keepdim=True)) / embeddings.std(1, keepdim=True))
     sampling = SamplingSettings.from_plain(
@@ -158,10 +158,10 @@ def test_published_sizes_have_the_published_numbers_of_parameters(tmp_path: Path
 
 def test_zoomldm_checkpoint_gives_its_many_tokens(tmp_path: Path) -> None:
     w = zoomldm_checkpoint()
-    facts = convert(
+    result = convert(
         tmp_path, w.state, config_file(tmp_path / "zoom.yaml", LDM4, VQ_F4, cond_stage_config={"params": {"num_layers": 2}})
     )
-    assert facts["layout"] == "ZoomLDM"
+    assert result["layout"] == "ZoomLDM"
     pipeline, embeddings = loaded(tmp_path), torch.randn(2, ENCODER_DIM)
     with torch.no_grad():
         close(pipeline.condition(embeddings), literal_grid_tokens(w.at("cond_stage_model"), embeddings, 24, 24, 2, 40, 5))
@@ -345,8 +345,8 @@ def test_command_and_conditioning_encoder(plain: Weights, tmp_path: Path, shard_
         "--json",
     ]  # fmt: skip
     result = CliRunner().invoke(app, ["views", *command], catch_exceptions=False)
-    facts = json.loads(result.output.strip().splitlines()[-1])
-    assert (facts["matched"], facts["missing"], facts["unexpected"], facts["encoder"]) == (len(plain.state), 0, 0, None)
+    printed = json.loads(result.output.strip().splitlines()[-1])
+    assert (printed["matched"], printed["missing"], printed["unexpected"], printed["encoder"]) == (len(plain.state), 0, 0, None)
     assert loaded(tmp_path).projector.config["normalisation"] == "none"
     with pytest.raises(ValueError, match=r"no conditioning encoder.*--encoder"):
         load_generator(tmp_path / "generator", device=CPU)
@@ -359,5 +359,5 @@ def test_command_and_conditioning_encoder(plain: Weights, tmp_path: Path, shard_
     ]  # fmt: skip
     assert CliRunner().invoke(app, ["views", *command, *more], catch_exceptions=False).exit_code == 0
     generator = load_generator(tmp_path / "generator", device=CPU)
-    assert generator.facts.image_size == 32
+    assert generator.metadata.image_size == 32
     assert torch.equal(generator.pipeline.null_tokens(1), torch.zeros(1, 1, LDM4["context_dim"]))

@@ -33,8 +33,8 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> LatentDiffusionPipelin
     linear(w.at("cond_stage_model.patch_fc"), torch.zeros(1, CASE["embedding_dim"]), CASE["unet"]["context_dim"])
     torch.save({"state_dict": w.state, "global_step": 1}, folder / "ldm.ckpt")
     config = config_file(folder / "ldm.yaml", CASE["unet"], CASE["first_stage"])
-    facts = import_generator(folder / "ldm.ckpt", config, folder / "generator", ImportSettings())
-    assert facts["matched"] == len(w.state) == 895
+    result = import_generator(folder / "ldm.ckpt", config, folder / "generator", ImportSettings())
+    assert result["matched"] == len(w.state) == 895
     return LatentDiffusionPipeline.from_pretrained(folder / "generator")
 
 

@@ -51,9 +51,9 @@ def metadata(folder: Path) -> dict[str, object]:
 @pytest.mark.parametrize("settings", [RUN, PretrainRunSettings(image_size=64)], ids=["own dimensions", "ViT-S/16"])
 def test_timm_opens_an_encoder_folder_and_computes_the_same_tokens(tmp_path: Path, settings: PretrainRunSettings) -> None:
     run = finished_run(tmp_path / "pretrain/cdg/seed0", settings)
-    facts = export("--encoder", run, "--output", tmp_path / "hub", "--results", tmp_path)
-    assert facts["architecture"] == "vit_small_patch16_224"
-    assert facts["evaluation_sets"] == []
+    result = export("--encoder", run, "--output", tmp_path / "hub", "--results", tmp_path)
+    assert result["architecture"] == "vit_small_patch16_224"
+    assert result["evaluation_sets"] == []
     loaded = timm.create_model(f"local-dir:{tmp_path / 'hub'}", pretrained=True).eval()
     original = load_encoder_file(run / "encoder.safetensors").eval()
     side = settings.image_size
@@ -79,8 +79,8 @@ def test_the_card_has_the_scores_of_exactly_these_weights_and_their_protocol(tmp
         protocol, parse_encoder(str(run / "encoder.safetensors")), results / "propagation/mine/davis.parquet",
         runtime=ON_CPU, name="mine", work_dir=tmp_path / "work",
     )  # fmt: skip
-    facts = export("--encoder", run, "--output", tmp_path / "hub", "--results", results, "--license", "cc-by-nc-4.0")
-    assert facts["evaluation_sets"] == ["davis"]
+    result = export("--encoder", run, "--output", tmp_path / "hub", "--results", results, "--license", "cc-by-nc-4.0")
+    assert result["evaluation_sets"] == ["davis"]
     text = (tmp_path / "hub/README.md").read_text()
     assert f"| this one | {scores['J&F']:.1f} | {scores['J']:.1f} | {scores['F']:.1f} |" in text
     assert '"queue_length": 2' in text
@@ -102,8 +102,8 @@ def results_with_bags(tmp_path: Path) -> Path:
 def test_datasets_opens_exported_bags_and_the_views_join_by_key(tmp_path: Path, results_with_bags: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="needs Hugging Face datasets: pip install datasets")
     config = ROOT / "config.yaml"
-    facts = export("--bags", "s_ldm", "--config", config, "--results", results_with_bags, "--output", tmp_path / "hub")
-    assert (facts["shards"], facts["real"], facts["views"], facts["files"]) == (1, 6, 18, "linked")
+    result = export("--bags", "s_ldm", "--config", config, "--results", results_with_bags, "--output", tmp_path / "hub")
+    assert (result["shards"], result["real"], result["views"], result["files"]) == (1, 6, 18, "linked")
     load: Callable[[str], list[dict[str, object]]] = lambda name: list(  # noqa: E731
         datasets.load_dataset(str(tmp_path / "hub"), name, split="train", streaming=True)
     )

@@ -1,7 +1,7 @@
 """The original latent diffusion networks, one layer after the other, under the parameter names of their checkpoints.
 
 Weights come into being when a layer first asks for them, so that running the networks once makes a whole checkpoint of any
-width. Facts: spec view_generators sections 1.3, 3 and 4.
+width. Source: spec view_generators sections 1.3, 3 and 4.
 """
 
 from __future__ import annotations

@@ -44,24 +44,24 @@ def arguments(bags: Path, output: Path, settings: PretrainRunSettings, *flags: s
 def train(bags: Path, output: Path, settings: PretrainRunSettings, *flags: str) -> dict[str, Any]:
     result = CliRunner().invoke(app, ["pretrain", *arguments(bags, output, settings, *flags)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    facts: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
-    return facts
+    printed: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return printed
 
 
 def test_bags_without_views_that_pass_the_filter_are_left_out_and_counted(bags: Path, tmp_path: Path) -> None:
     settings = SHORT.model_copy(update={"view_filter": "nps >= 0.6 and gs >= 0.9"})
-    facts = train(bags, tmp_path / "out", settings, "--consistency", str(bags / "scores"))
-    assert (facts["bags"], facts["bags_left_out"]) == (12, 8)
+    result = train(bags, tmp_path / "out", settings, "--consistency", str(bags / "scores"))
+    assert (result["bags"], result["bags_left_out"]) == (12, 8)
     inputs = json.loads((tmp_path / "out/config.json").read_text())["inputs"]
     assert sorted(inputs) == ["scores/00000.parquet", "shards/00000.tar", "views/00000.tar"]
 
 
 def test_weighted_run_draws_other_views_than_an_unweighted_one(bags: Path, tmp_path: Path) -> None:
     weighted = SHORT.model_copy(update={"view_weight": "nps"})
-    facts = train(bags, tmp_path / "weighted", weighted, "--consistency", str(bags / "scores"))
+    result = train(bags, tmp_path / "weighted", weighted, "--consistency", str(bags / "scores"))
     plain = train(bags, tmp_path / "plain", SHORT)
-    assert (facts["bags"], facts["bags_left_out"]) == (20, 0)
-    assert facts["first_loss"] != plain["first_loss"]
+    assert (result["bags"], result["bags_left_out"]) == (20, 0)
+    assert result["first_loss"] != plain["first_loss"]
 
 
 def test_scores_are_asked_for(bags: Path, tmp_path: Path) -> None:
@@ -73,8 +73,8 @@ def test_scores_are_asked_for(bags: Path, tmp_path: Path) -> None:
 
 def test_clips_train_as_pairs_of_frames(bags: Path, tmp_path: Path) -> None:
     settings = SHORT.model_copy(update={"pretext": "video_pairs", "frame_gap": (1, 2)})
-    facts = train(bags, tmp_path / "out", settings)
-    assert (facts["steps"], facts["bags"]) == (2, 20)
+    result = train(bags, tmp_path / "out", settings)
+    assert (result["steps"], result["bags"]) == (2, 20)
 
 
 def test_shards_copied_to_a_local_disk_give_the_same_run(bags: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,13 +31,13 @@ def train_into(
 
 def test_run_writes_the_declared_files_and_lowers_the_loss(tmp_path: Path) -> None:
     reals, views = write_bags(tmp_path)
-    facts = train_into(tmp_path, reals, views, RUN.model_copy(update={"epochs": 40}))
+    result = train_into(tmp_path, reals, views, RUN.model_copy(update={"epochs": 40}))
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == ["config.json", "encoder.safetensors", "metrics.parquet", "model.safetensors", "panels"]
     assert not (tmp_path / "work").exists()
-    assert isinstance(facts["last_loss"], float)
-    assert isinstance(facts["first_loss"], float)
-    assert facts["last_loss"] < 0.95 * facts["first_loss"]
+    assert isinstance(result["last_loss"], float)
+    assert isinstance(result["first_loss"], float)
+    assert result["last_loss"] < 0.95 * result["first_loss"]
     metrics = read_table(tmp_path / "out/metrics.parquet")
     assert metrics.column("step").to_pylist() == list(range(80))
     assert metrics.column("epoch").to_pylist()[2] == 1.0

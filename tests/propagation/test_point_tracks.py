@@ -28,7 +28,7 @@ from cdgmae.propagation.tracks.tap_vid_pickle import read_pickled_videos
 from cdgmae.propagation.tracks.tracking import locate_points, point_labels
 from cdgmae.settings.encoder import EncoderSettings, VitSettings
 from cdgmae.settings.runtime import RuntimeSettings
-from cdgmae.storage.tables import table_facts
+from cdgmae.storage.tables import table_metadata
 from tests.oracles.tap_vid_oracle import literal_tap_vid, literal_track
 
 ON_CPU = RuntimeSettings(device="cpu")
@@ -83,7 +83,7 @@ def test_tap_vid_equals_literal_loops(tmp_path: Path) -> None:
     protocol = TapVidProtocol(root=str(root), visible_above=threshold, **SETTINGS)
     scores = run_propagation(protocol, SMALL_VIT, tmp_path / "tap.parquet", runtime=ON_CPU, save_predictions=tmp_path / "out")
     rows = pq.read_table(tmp_path / "tap.parquet").to_pylist()
-    assert table_facts(tmp_path / "tap.parquet")["encoder_cost"]["patch_size"] == 8
+    assert table_metadata(tmp_path / "tap.parquet")["encoder_cost"]["patch_size"] == 8
     expected = []
     for seed, name in enumerate(("one", "two")):
         (truth, visible), (unit, cosines) = drawn_tracks(seed), literal_positions(root, name, seed)

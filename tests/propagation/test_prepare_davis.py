@@ -30,8 +30,8 @@ ROOT = Path(__file__).parents[2]
 def test_frames_and_annotations_are_resized_by_nearest_neighbours(tmp_path: Path) -> None:
     root, output = write_davis(tmp_path / "DAVIS", frames=3), tmp_path / "copy"
     before = snapshot(root)
-    facts = prepare_davis(root, output)
-    assert facts == {"sequences": 2, "frames": 6, "written": 12, "size": "880x480", "output": str(output)}
+    result = prepare_davis(root, output)
+    assert result == {"sequences": 2, "frames": 6, "written": 12, "size": "880x480", "output": str(output)}
     assert snapshot(root) == before
     name = Path("480p/two/00001")
     frame = Image.open(root / "JPEGImages" / name.with_suffix(".jpg")).resize((880, 480), Image.Resampling.NEAREST)

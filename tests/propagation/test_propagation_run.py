@@ -33,7 +33,7 @@ from cdgmae.propagation.measures.score_table import table_schema
 from cdgmae.propagation.output.table5_display import read_display, render_display
 from cdgmae.settings.encoder import VitSettings, parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
-from cdgmae.storage.tables import table_facts
+from cdgmae.storage.tables import table_metadata
 
 ON_CPU = RuntimeSettings(device="cpu")
 PIXELS = "pixels:8"
@@ -92,10 +92,10 @@ def test_the_table_holds_a_row_per_item_with_its_protocol(tmp_path: Path) -> Non
         json.dumps({"name": "cropmae", **protocol.model_dump(mode="json")}, sort_keys=True)
     }
     assert table_scores(rows) == scores
-    facts = table_facts(output)
-    assert facts["settings"] == protocol.digest()
-    assert facts["protocol"] == {"name": "cropmae", **protocol.model_dump(mode="json")}
-    assert facts["inputs"] == {PIXELS: "pixels8"}
+    metadata = table_metadata(output)
+    assert metadata["settings"] == protocol.digest()
+    assert metadata["protocol"] == {"name": "cropmae", **protocol.model_dump(mode="json")}
+    assert metadata["inputs"] == {PIXELS: "pixels8"}
 
 
 def test_vip_counts_every_class_of_every_clip(tmp_path: Path) -> None:
@@ -241,8 +241,8 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_the_summary_has_a_row_per_encoder_set_and_measure(tables: list[Path], tmp_path: Path) -> None:
-    facts = summarise(tables, tmp_path / "summary.parquet", tmp_path / "summary.csv")
-    assert (facts["encoders"], facts["tables"]) == (2, 4)
+    result = summarise(tables, tmp_path / "summary.parquet", tmp_path / "summary.csv")
+    assert (result["encoders"], result["tables"]) == (2, 4)
     rows = pq.read_table(tmp_path / "summary.parquet").to_pylist()
     measured = [(row["encoder"], row["set"], row["kind"], row["measure"]) for row in rows]
     davis, pck = ["J&F", "J", "F"], [f"PCK@{alpha}" for alpha in (0.1, 0.2, 0.3, 0.4, 0.5)]
@@ -314,14 +314,14 @@ def test_a_published_checkpoint_and_every_flag_work_without_a_config(tmp_path: P
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert f"table  {tmp_path / 'out/davis.parquet'}" in result.output.replace("\n", "")
-    facts = table_facts(tmp_path / "out/davis.parquet")
-    assert facts["encoder_settings"] == {
+    metadata = table_metadata(tmp_path / "out/davis.parquet")
+    assert metadata["encoder_settings"] == {
         "checkpoint": str(tmp_path / "cropmae.pth"),
         "key": "model",
         "prefix": "",
         "num_heads": 3,
     }
-    protocol = facts["protocol"]
+    protocol = metadata["protocol"]
     chosen = {name: protocol[name] for name in ("input_size", "top_k", "queue_length", "radius", "temperature")}
     assert chosen == {"input_size": 96, "top_k": 5, "queue_length": 3, "radius": 4, "temperature": 0.5}
     assert (tmp_path / "out/masks/one/00002.png").is_file()

@@ -125,10 +125,10 @@ def test_ranks_of_one_job_share_out_the_clips_and_the_first_writes_the_table(
     done: dict[str, list[str]] = {"0": [], "1": []}
     for number in ("1", "0"):
         monkeypatch.setenv("RANK", number)
-        facts = run_propagation(protocol, parse_encoder(PIXELS), tmp_path / "two/davis.parquet", runtime=ON_CPU, work_dir=tmp_path / "work",
+        result = run_propagation(protocol, parse_encoder(PIXELS), tmp_path / "two/davis.parquet", runtime=ON_CPU, work_dir=tmp_path / "work",
             after_clip=done[number].append,
         )  # fmt: skip
-        assert (facts == {"clips": 1}) == (number == "1")
+        assert (result == {"clips": 1}) == (number == "1")
     assert {number: len(clips) for number, clips in done.items()} == {"0": 2, "1": 1}
     assert (tmp_path / "two/davis.parquet").read_bytes() == (tmp_path / "one/davis.parquet").read_bytes()
     monkeypatch.setenv("RANK", "0")  # the other one does not come: the first waits and can be stopped

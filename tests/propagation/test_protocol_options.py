@@ -25,7 +25,7 @@ from cdgmae.propagation.layouts.davis_layout import read_davis
 from cdgmae.propagation.measures.object_scorer import ObjectScorer
 from cdgmae.settings.encoder import VitSettings, parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
-from cdgmae.storage.tables import table_facts
+from cdgmae.storage.tables import table_metadata
 from tests.oracles.propagation_oracle import literal_clip_labels
 
 CPU = torch.device("cpu")
@@ -59,7 +59,7 @@ def test_davis_can_be_scored_at_the_input_size(tmp_path: Path) -> None:
         output = tmp_path / f"{size}.parquet"
         run_propagation(protocol, parse_encoder("pixels:8"), output, runtime=ON_CPU, save_predictions=tmp_path / size)
         tables.append(pq.read_table(output).to_pylist())
-        assert table_facts(output)["protocol"]["scored_size"] == size
+        assert table_metadata(output)["protocol"]["scored_size"] == size
     assert {(row["scored_height"], row["scored_width"]) for row in tables[0]} == {(64, 96)}
     assert {(row["scored_height"], row["scored_width"]) for row in tables[1]} == {(128, 160)}
     assert tables[0][0]["J_mean"] != tables[1][0]["J_mean"]

@@ -131,8 +131,8 @@ class FakeResults:
     def write_generator(self) -> None:
         """One trained generator."""
         folder = self.root / "generators" / "s_ldm"
-        facts = {"digest": "abc123", "provenance": {"version": "0.1.0", "seed": 0, "settings": {"num_steps": 400}}}
-        write_text(folder / "cdgmae.json", json.dumps(facts))
+        result = {"digest": "abc123", "provenance": {"version": "0.1.0", "seed": 0, "settings": {"num_steps": 400}}}
+        write_text(folder / "cdgmae.json", json.dumps(result))
         self._write_metrics(folder / "metrics.parquet", 400, steps_per_epoch=None)
 
     def write_propagation(self, scores: Scores) -> None:

@@ -39,11 +39,11 @@ def write(results: Path, output: Path, **changes: Any) -> tuple[dict[str, Any], 
     summary = results / "consistency" / "summary.parquet"
     rows = read_table(summary).to_pylist() if summary.is_file() else []
     tables = {row["source"]: score_tables(results, row["source"], 2) for row in rows}
-    facts = write_explorer(ReportSettings(**{"title": "Made-up", **changes}), results, output, rows, tables)
+    result = write_explorer(ReportSettings(**{"title": "Made-up", **changes}), results, output, rows, tables)
     script = (output / "consistency" / "data.js").read_text()
     assert script.startswith("const explorerData = {")
     data = json.loads(script.removeprefix("const explorerData = ").removesuffix(";\n"))
-    return facts, data, (output / "consistency" / "index.html").read_text()
+    return result, data, (output / "consistency" / "index.html").read_text()
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def scored(fake: FakeResults) -> FakeResults:
 
 
 def test_bags_have_their_images_scores_class_and_nearest_patches(scored: FakeResults, tmp_path: Path) -> None:
-    facts, data, page = write(scored.root, tmp_path)
-    assert facts == {"explorer_bags": 12, "explorer_images": 12, "explorer_sample": 12}
+    result, data, page = write(scored.root, tmp_path)
+    assert result == {"explorer_bags": 12, "explorer_images": 12, "explorer_sample": 12}
     rows = [row for path in (scored.root / "consistency" / "s_ldm").glob("*.parquet") for row in read_table(path).to_pylist()]
     assert {bag["key"] for bag in data["bags"]} == {row["key"] for row in rows}
     for bag in data["bags"]:
@@ -93,8 +93,8 @@ def test_a_strip_shows_the_squares_that_were_compared(scored: FakeResults, tmp_p
 def test_without_stored_nearest_patches_bags_are_shown_all_the_same(fake: FakeResults, tmp_path: Path) -> None:
     fake.write_images()
     fake.write_scores()
-    facts, data, _ = write(fake.root, tmp_path)
-    assert facts["explorer_images"] == 12
+    result, data, _ = write(fake.root, tmp_path)
+    assert result["explorer_images"] == 12
     assert not any("nearest" in pair for bag in data["bags"] for pair in bag["pairs"])
     assert not any("patches" in bag["rules"] for bag in data["bags"])
 
@@ -152,8 +152,8 @@ def test_images_end_where_the_budget_ends(scored: FakeResults, tmp_path: Path) -
 def test_what_is_gone_is_said(scored: FakeResults, tmp_path: Path) -> None:
     shutil.rmtree(scored.root / "shards")
     (scored.root / "views" / "s_ldm" / "00001.tar").unlink()
-    facts, data, page = write(scored.root, tmp_path)
-    assert facts["explorer_images"] == 0
+    result, data, page = write(scored.root, tmp_path)
+    assert result["explorer_images"] == 0
     assert {bag["problem"] for bag in data["bags"]} == {
         "shards/demo/00000.tar is not there",
         "shards/demo/00001.tar and views/s_ldm/00001.tar are not there",
@@ -220,8 +220,8 @@ def test_nothing_from_outside_becomes_markup(fake: FakeResults, tmp_path: Path) 
 
 
 def test_the_report_holds_the_explorer_and_everything_it_names(whole_results: Path, tmp_path: Path) -> None:
-    facts = write_report(ReportJobSettings(contents=CONTENTS), whole_results, tmp_path)
-    assert facts["explorer_bags"] == 12
+    result = write_report(ReportJobSettings(contents=CONTENTS), whole_results, tmp_path)
+    assert result["explorer_bags"] == 12
     page = (tmp_path / "consistency" / "index.html").read_text()
     addresses = [part.split('"')[0] for part in page.split('src="')[1:]] + [
         part.split('"')[0] for part in page.split('href="')[1:]

@@ -65,8 +65,8 @@ class PageReader(HTMLParser):
 
 
 def write(results: Path, output: Path, **changes: Any) -> tuple[dict[str, Any], PageReader]:
-    facts = write_report(ReportJobSettings(**{"title": "Made-up results", "contents": CONTENTS, **changes}), results, output)
-    return facts, PageReader(output / "index.html")
+    result = write_report(ReportJobSettings(**{"title": "Made-up results", "contents": CONTENTS, **changes}), results, output)
+    return result, PageReader(output / "index.html")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def page(whole_results: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 
 def test_every_stage_and_its_numbers_are_shown(page: tuple[dict[str, Any], PageReader, Path], whole_results: Path) -> None:
-    facts, reader, _ = page
+    result, reader, _ = page
     summary = pq.read_table(whole_results / "consistency" / "summary.parquet").to_pylist()[0]
     expected = [
         "Made-up results", "12 images", "24 views", "24 pairs scored", "3 runs", "3 encoders on 3 evaluation sets",
@@ -87,7 +87,7 @@ def test_every_stage_and_its_numbers_are_shown(page: tuple[dict[str, Any], PageR
     ]  # fmt: skip
     for words in expected:
         assert re.sub(r"\s+", " ", words) in reader.text.replace(" ,", ","), words
-    assert facts["missing"] == []
+    assert result["missing"] == []
 
 
 def test_papers_tables_stand_beside_ours_and_are_labelled(page: tuple[dict[str, Any], PageReader, Path]) -> None:
@@ -100,20 +100,20 @@ def test_papers_tables_stand_beside_ours_and_are_labelled(page: tuple[dict[str, 
 
 
 def test_an_encoder_below_random_weights_is_said_openly(page: tuple[dict[str, Any], PageReader, Path]) -> None:
-    facts, reader, _ = page
-    assert facts["verdict"] == (
+    result, reader, _ = page
+    assert result["verdict"] == (
         "Not every trained encoder is above random weights. Those that are not: crops on VIP mIoU (level) and cdg on JHMDB PCK@0.1 (-1.2)."
     )
-    assert facts["verdict"] in reader.text
+    assert result["verdict"] in reader.text
     assert "JHMDB PCK@0.1 18.8, below random weights (20.0) by 1.2." in reader.text
     assert "3 of DAVIS, 3 of VIP, 3 of JHMDB. With so few, a difference of a point or two may be chance." in reader.text
 
 
 def test_bags_are_shown_with_thumbnails_from_lowest_to_highest_nps(page: tuple[dict[str, Any], PageReader, Path]) -> None:
-    facts, reader, output = page
+    result, reader, output = page
     ranks = [int(rank) for rank in re.findall(r"rank (\d+) of 12", reader.text)]
     means = [float(mean) for mean in re.findall(r"mean NPS (\d\.\d+)", reader.text)]
-    assert facts["bags"] == len(ranks) == 8
+    assert result["bags"] == len(ranks) == 8
     assert (ranks[0], ranks[-1]) == (1, 12)
     assert ranks == sorted(ranks)
     assert means == sorted(means)
@@ -176,9 +176,9 @@ def test_writing_again_leaves_no_thumbnails_behind_and_other_files_alone(whole_r
 
 def test_stages_that_were_not_run_are_named(fake: FakeResults, tmp_path: Path) -> None:
     fake.write_runs()
-    facts, reader = write(fake.root, tmp_path)
-    assert facts["missing"] == ["shards", "views", "consistency", "propagation"]
-    for stage in facts["missing"]:
+    result, reader = write(fake.root, tmp_path)
+    assert result["missing"] == ["shards", "views", "consistency", "propagation"]
+    for stage in result["missing"]:
         assert f"Stage {stage} has not been run" in reader.text
         assert f"snakemake {stage} --cores 2" in reader.text
     assert "Nothing yet: the encoders have not been judged" in reader.text
@@ -197,8 +197,8 @@ def test_what_the_configuration_does_not_name_is_not_shown(fake: FakeResults, tm
     second, again = write(fake.root, tmp_path / "again")
     assert (first | {"output": ""}, whole.text) == (second | {"output": ""}, again.text)
     fewer = CONTENTS.model_copy(update={"runs": {"crops": [0]}, "encoders": ["random", "crops"], "scored": {}})
-    facts, reader = write(fake.root, tmp_path / "fewer", contents=fewer)
-    assert (facts["bags"], facts["explorer_bags"], facts["missing"]) == (0, 0, ["consistency"])
+    result, reader = write(fake.root, tmp_path / "fewer", contents=fewer)
+    assert (result["bags"], result["explorer_bags"], result["missing"]) == (0, 0, ["consistency"])
     assert "nothing configured" in reader.text
     assert "Not run" not in reader.text
     assert "has not been run. Run it" not in reader.text
@@ -216,8 +216,8 @@ def test_what_is_named_and_was_not_run_is_said_item_by_item(fake: FakeResults, t
         datasets={"demo": 3, "lab": 1}, views={"s_ldm": 2, "knn": 2}, scored={"s_ldm": 2, "knn": 2}, generators=["s_ldm", "second"],
         runs={"crops": [0, 1], "cdg": [0, 10]}, encoders=[*SCORES, "late"], sets={"davis": "davis"},
     )  # fmt: skip
-    facts, reader = write(fake.root, tmp_path, contents=more)
-    assert facts["missing"] == []
+    result, reader = write(fake.root, tmp_path, contents=more)
+    assert result["missing"] == []
     lacking = {"shards": "lab", "views": "knn; second", "consistency": "knn", "pretrain": "crops, seed 1", "propagation": "late"}
     for stage, names in lacking.items():
         assert f"Not run in stage {stage}: {names}." in reader.text
@@ -229,9 +229,9 @@ def test_an_evaluation_set_that_is_not_named_is_not_shown_and_one_without_scores
     fake: FakeResults, tmp_path: Path
 ) -> None:
     fake.write_all()
-    facts, reader = write(fake.root, tmp_path, contents=CONTENTS.model_copy(update={"sets": {"davis": "davis", "lab": "davis"}}))
+    result, reader = write(fake.root, tmp_path, contents=CONTENTS.model_copy(update={"sets": {"davis": "davis", "lab": "davis"}}))
     assert "VIP mIoU" not in reader.text.partition("Paper, Table 5")[0]
-    assert "VIP" not in facts["verdict"]
+    assert "VIP" not in result["verdict"]
     assert "Not run in stage propagation: random on lab; crops on lab; cdg on lab." in reader.text
 
 
@@ -240,10 +240,10 @@ def test_images_that_are_gone_are_said_to_be_gone(fake: FakeResults, tmp_path: P
     fake.write_scores()
     shutil.rmtree(fake.root / "shards")
     (fake.root / "views" / "s_ldm" / "00001.tar").unlink()
-    facts, reader = write(fake.root, tmp_path)
+    result, reader = write(fake.root, tmp_path)
     assert "no image: shards/demo/00000.tar is not there" in reader.text
     assert "no image: shards/demo/00001.tar and views/s_ldm/00001.tar are not there" in reader.text
-    assert facts["bags"] == 8
+    assert result["bags"] == 8
 
 
 def test_no_results_at_all_are_an_error(tmp_path: Path) -> None:
@@ -268,10 +268,10 @@ def test_command_writes_the_page_as_the_rule_calls_it(whole_results: Path, tmp_p
     ]  # fmt: skip
     result = CliRunner().invoke(app, ["report", *arguments, "--output", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output
-    facts = json.loads(result.output.splitlines()[-1])
-    assert facts["output"] == str(tmp_path / "index.html")
-    assert facts["bags"] == 2
-    assert 0.5 < facts["megabytes"] < 2
+    printed = json.loads(result.output.splitlines()[-1])
+    assert printed["output"] == str(tmp_path / "index.html")
+    assert printed["bags"] == 2
+    assert 0.5 < printed["megabytes"] < 2
 
 
 def test_command_shows_what_the_configuration_names(whole_results: Path, tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ class _Tree(HTMLParser):
 def test_three_files_of_every_table(tmp_path: Path, name: str) -> None:
     write_scores(tmp_path, "a", davis=55.5, vip=30.0, jhmdb=40.0)
     rows = {next(iter(PAPER_TABLES[name].rows)): ["a"]}
-    facts = write_paper_table(name, TableSettings(rows=rows), tmp_path, tmp_path / "tables")
+    result = write_paper_table(name, TableSettings(rows=rows), tmp_path, tmp_path / "tables")
     table = PAPER_TABLES[name]
     page = (tmp_path / "tables" / f"{name}.html").read_text()
     tree = _Tree(page)
@@ -240,8 +240,8 @@ def test_three_files_of_every_table(tmp_path: Path, name: str) -> None:
     compared = {cell["row"] for cell in cells if cell["difference"]}
     filled = [3 if row in compared else 2 for row in table.rows]
     assert tree.widths == [width, *(part for lines in filled for part in [width, *[narrow] * (lines - 1)])]
-    assert len(cells) == facts["cells"] == len(table.rows) * len(table.columns)
-    assert sum(cell["ours"] != "" for cell in cells) == facts["filled"]
+    assert len(cells) == result["cells"] == len(table.rows) * len(table.columns)
+    assert sum(cell["ours"] != "" for cell in cells) == result["filled"]
     assert all(cell["ours"] or cell["missing"] for cell in cells)
     lines = [line for line in (tmp_path / "tables" / f"{name}.md").read_text().splitlines() if line.startswith("|")]
     assert len(lines) == len(table.rows) + 2

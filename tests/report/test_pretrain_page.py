@@ -21,7 +21,7 @@ from cdgmae.report.pages.pretrain.costs import describe_seconds, read_costs
 from cdgmae.report.pages.pretrain.curves import MIN_POINTS, POINT_BUDGET, common_length, stretches, thin
 from cdgmae.report.pages.pretrain.panel_images import MAX_WIDTH, MIN_PER_RUN, PANEL_BUDGET, show_panels
 from cdgmae.report.pages.pretrain.pretrain_page import write_pretrain_page
-from cdgmae.report.training_curves import TrainingFacts, read_runs
+from cdgmae.report.training_curves import TrainingLog, read_runs
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.settings.report import ReportSettings
 from cdgmae.storage.files.atomic import write_text
@@ -43,8 +43,8 @@ def write_page(
     return (output / "pretrain/index.html").read_text(), data
 
 
-def facts(steps: int, name: str = "run", seed: int = 0) -> TrainingFacts:
-    return TrainingFacts(name, seed, steps, None, 0.5, 10.0, EMPTY, {})
+def result(steps: int, name: str = "run", seed: int = 0) -> TrainingLog:
+    return TrainingLog(name, seed, steps, None, 0.5, 10.0, EMPTY, {})
 
 
 @given(st.lists(st.floats(0.01, 1000.0), min_size=1, max_size=400), st.integers(1, 30), st.booleans())
@@ -62,7 +62,7 @@ def test_stretches_are_literal_means_and_ranges(values: list[float], length: int
 
 @given(st.lists(st.integers(1, 2_000_000), min_size=1, max_size=80))
 def test_all_runs_together_keep_to_a_number_of_points(steps: list[int]) -> None:
-    length = common_length([facts(count) for count in steps])
+    length = common_length([result(count) for count in steps])
     points = [len(stretches(count, length)) for count in steps]
     assert max(points) <= max(200, 2 * MIN_POINTS)
     assert sum(points) <= max(POINT_BUDGET, 2 * MIN_POINTS * len(steps))
@@ -136,7 +136,7 @@ def test_panels_hold_first_and_last_of_the_lowest_seed_and_are_reduced(fake: Fak
 
 def test_many_runs_show_fewer_panels_each_but_never_under_three(fake: FakeResults, tmp_path: Path) -> None:
     for count, expected in ((10, 4), (30, MIN_PER_RUN)):
-        runs = [facts(100, f"run{number:02d}") for number in range(count)]
+        runs = [result(100, f"run{number:02d}") for number in range(count)]
         for run in runs:
             fake.write_panels(fake.root / run.name / "seed0", range(10, 101, 10), size=(40, 20))
         shown = show_panels(fake.root, runs, tmp_path)

@@ -25,12 +25,12 @@ HITS = [f"hits_0.{tenth}" for tenth in range(1, 6)]
 
 
 def write_rows(
-    folder: Path, encoder: str, name: str, rows: list[dict[str, Any]], kind: str | None = None, facts: Any = None
+    folder: Path, encoder: str, name: str, rows: list[dict[str, Any]], kind: str | None = None, metadata: Any = None
 ) -> None:
     common = {"encoder": encoder, "set": name, "kind": kind or name, "frames": 10, "protocol": "{}", "encoder_digest": "d",
               **dict.fromkeys(SIZE_COLUMNS, 64)}  # fmt: skip
     full = [{**common, "item_name": str(row["item"]), **row} for row in rows]
-    write_table(folder / encoder / f"{name}.parquet", full, table_schema(kind or name), extra=facts or {})
+    write_table(folder / encoder / f"{name}.parquet", full, table_schema(kind or name), extra=metadata or {})
 
 
 def write_page(results: Path, output: Path, **settings: Any) -> tuple[str, dict[str, Any]]:
@@ -168,7 +168,7 @@ def test_encoders_are_compared_and_noise_is_called_noise(fake: FakeResults, tmp_
     }
     for encoder, values in regions.items():
         rows = [{"sequence": name, "item": 1, "J_mean": v, "F_mean": v} for name, v in zip(places, values, strict=True)]
-        write_rows(folder, encoder, "davis", rows, facts={"encoder_cost": cost} if encoder == "cdg" else {})
+        write_rows(folder, encoder, "davis", rows, result={"encoder_cost": cost} if encoder == "cdg" else {})
     page, _ = write_page(fake.root, tmp_path)
     compared = (tmp_path / "encoders/index.html").read_text()
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", compared))

@@ -93,15 +93,15 @@ def test_metrics_that_lack_a_column_are_named(tmp_path: Path) -> None:
 
 def test_bad_images_are_counted_by_reason_and_listed(fake: FakeResults) -> None:
     fake.write_images()
-    facts = read_images("demo", [fake.root / f"shards/demo/{shard:05d}.tar" for shard in range(3)])
-    assert (facts.shards, facts.expected, facts.good, facts.bad, dict(facts.reasons)) == (
+    result = read_images("demo", [fake.root / f"shards/demo/{shard:05d}.tar" for shard in range(3)])
+    assert (result.shards, result.expected, result.good, result.bad, dict(result.reasons)) == (
         2,
         3,
         12,
         1,
         {"corrupt or truncated image": 1},
     )
-    assert facts.tar_bytes == sum(path.stat().st_size for path in (fake.root / "shards" / "demo").glob("*.tar"))
+    assert result.tar_bytes == sum(path.stat().st_size for path in (fake.root / "shards" / "demo").glob("*.tar"))
 
 
 def test_figures_carry_labels_and_are_the_same_every_time() -> None:

@@ -26,13 +26,13 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[torch.device]]:
 
     def pretend(number: int, *, ranks: int = 1, rank: int = 0, bf16: bool = True) -> list[torch.device]:
         chosen: list[torch.device] = []
-        facts = SimpleNamespace(name="NVIDIA H100", total_memory=80 * 2**30)
+        result = SimpleNamespace(name="NVIDIA H100", total_memory=80 * 2**30)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
         monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16 and not including_emulation)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
-        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: facts)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: result)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
         monkeypatch.setenv("LOCAL_RANK", str(rank))
         return chosen

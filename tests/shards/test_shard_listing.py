@@ -141,8 +141,8 @@ def test_every_file_that_is_left_out_is_listed_with_its_reason(make_tree: Make, 
         ("__MACOSX", foreign), ("c/#recycle", foreign), ("c/.ipynb_checkpoints", "hidden"), ("c/@eaDir", foreign),
         ("c/Thumbs.db", "ending .db"), ("c/note.txt", "ending .txt"),
     ]  # fmt: skip
-    facts = write_manifest(dataset(root, num_shards=1), 0, tmp_path / "out/manifest.parquet")
-    assert facts["left_out"] == 6
+    result = write_manifest(dataset(root, num_shards=1), 0, tmp_path / "out/manifest.parquet")
+    assert result["left_out"] == 6
     write_left_out(tmp_path / "out/manifest.parquet")
     assert (tmp_path / "out/left_out.csv").read_text().splitlines()[0] == "path,reason"
     assert "c/note.txt,ending .txt" in (tmp_path / "out/left_out.csv").read_text().splitlines()

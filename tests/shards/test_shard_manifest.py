@@ -17,11 +17,11 @@ NAMES = [f"c{i % 3}/{i:02d}.jpg" for i in range(23)]
 
 def test_every_image_goes_to_one_shard_and_sizes_differ_by_at_most_one(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
     settings = dataset(make_tree(*NAMES), num_shards=5)
-    facts = write_manifest(settings, 0, tmp_path / "m.parquet")
+    result = write_manifest(settings, 0, tmp_path / "m.parquet")
     table = pq.read_table(tmp_path / "m.parquet")
     assert table.schema.remove_metadata() == MANIFEST_SCHEMA
-    assert facts["images"] == image_count(tmp_path / "m.parquet") == 23
-    assert facts["classes"] == 3
+    assert result["images"] == image_count(tmp_path / "m.parquet") == 23
+    assert result["classes"] == 3
     counts = np.bincount(table["shard"].to_numpy(), minlength=5)
     assert counts.sum() == 23
     assert counts.max() - counts.min() <= 1

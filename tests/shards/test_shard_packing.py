@@ -36,8 +36,8 @@ def all_rows(folder: Path) -> list:
 
 def test_bytes_are_kept_and_tarfile_and_webdataset_read_them(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
     root, out = make_tree(*GOOD), tmp_path / "out"
-    facts = write_dataset(dataset(root), 0, out, num_shards=3)
-    assert (facts["ok"], facts["bad"], facts["shards"]) == (20, 0, 3)
+    result = write_dataset(dataset(root), 0, out, num_shards=3)
+    assert (result["ok"], result["bad"], result["shards"]) == (20, 0, 3)
     for tar in sorted(out.glob("*.tar")):
         rows = list(ImageShard(tar).rows())
         with tarfile.open(tar) as opened:
@@ -70,8 +70,8 @@ def test_resized_images_are_jpeg_of_the_asked_size(
 def test_ten_bad_files_become_rows_with_reasons_and_the_rest_is_packed(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:
     root, out = make_tree(*GOOD), tmp_path / "out"
     names = plant_bad_files(root / "bad")
-    facts = write_dataset(dataset(root, max_bad_fraction=0.4), 0, out, num_shards=2)
-    assert (facts["ok"], facts["bad"]) == (20, 10)
+    result = write_dataset(dataset(root, max_bad_fraction=0.4), 0, out, num_shards=2)
+    assert (result["ok"], result["bad"]) == (20, 10)
     bad = {Path(row.source_path).name: row.reason for row in all_rows(out) if row.status == BAD}
     assert sorted(bad) == sorted(names)
     assert bad["zero.jpg"] == "empty file"
@@ -105,10 +105,10 @@ def test_the_summary_fails_when_only_all_shards_together_exceed_the_limit(
     listed = (out / "too_many_bad_images.csv").read_text()
     assert len(listed.splitlines()) == 11
     assert not (out / "summary.parquet").exists()
-    facts = write_dataset(dataset(root, max_bad_fraction=0.4), 0, out, num_shards=4)
+    result = write_dataset(dataset(root, max_bad_fraction=0.4), 0, out, num_shards=4)
     assert (out / "bad_images.csv").read_text() == listed
     assert not (out / "too_many_bad_images.csv").exists()
-    assert facts["shards_kept"] == 4
+    assert result["shards_kept"] == 4
 
 
 def test_a_folder_of_only_bad_files_fails_early(dataset: Dataset, tmp_path: Path) -> None:
@@ -126,8 +126,8 @@ def test_a_second_run_keeps_whole_shards_and_mends_the_others(make_tree: Make, d
     before = {path.name: path.read_bytes() for path in out.glob("[!.]*")}  # records tell when it was made
     index_path(out / "00001.tar").unlink()  # killed between tar and index
     (out / "00002.tar").write_bytes(before["00002.tar"][:1000])
-    facts = write_dataset(dataset(root), 0, out, num_shards=4)
-    assert facts["shards_kept"] == 2
+    result = write_dataset(dataset(root), 0, out, num_shards=4)
+    assert result["shards_kept"] == 2
     assert {path.name: path.read_bytes() for path in out.glob("[!.]*")} == before
     assert all(found.ok and found.recorded for found in verify_paths(sorted(out.glob("*.tar"))))
 
@@ -215,8 +215,8 @@ def test_real_images_with_ten_bad_ones_among_them(tmp_path: Path, dataset: Datas
     plant_bad_files(root / "bad")
     with pytest.raises(ValueError, match="10 bad images"):
         write_dataset(dataset(root), 0, tmp_path / "out")
-    facts = write_dataset(dataset(root, max_bad_fraction=0.1), 0, tmp_path / "out", num_shards=2)
-    assert (facts["ok"], facts["bad"]) == (149, 10)
+    result = write_dataset(dataset(root, max_bad_fraction=0.1), 0, tmp_path / "out", num_shards=2)
+    assert (result["ok"], result["bad"]) == (149, 10)
     assert {row.key for row in all_rows(tmp_path / "out") if row.status == OK} == {
         path.stem for path in REAL_IMAGES.glob("train/*/*")
     }

@@ -34,8 +34,8 @@ def test_the_workflow_s_three_commands_give_the_same_files_as_the_one_command(
         for name in ("00000", "00001")
     ]
     assert [part["ok"] for part in parts] == [4, 3]
-    facts = run("summarise", "--settings", text, "--manifest", manifest, "--output", str(out / "summary.parquet"))
-    assert (facts["ok"], facts["bad"]) == (7, 0)
+    result = run("summarise", "--settings", text, "--manifest", manifest, "--output", str(out / "summary.parquet"))
+    assert (result["ok"], result["bad"]) == (7, 0)
     flags = ["--settings", "num_shards=2", "--settings", "resize=center_crop", "--settings", "image_size=16", "--seed", "3"]
     run("write", "--root", str(root), "--output", str(tmp_path / "one"), *flags)
     for path in out.glob("[!.]*"):
@@ -72,8 +72,8 @@ def test_bad_calls_say_what_to_give(make_tree: Make, tmp_path: Path) -> None:
 def test_bad_files_below_the_limit_end_well(make_tree: Make, tmp_path: Path) -> None:
     root = make_tree(*(f"a/{i}.jpg" for i in range(30)))
     plant_bad_files(root / "b")
-    facts = run("write", "--root", str(root), "--output", str(tmp_path / "out"), "--settings", "max_bad_fraction=0.5")
-    assert facts["bad"] == sum(facts["reasons"].values()) == 10
+    result = run("write", "--root", str(root), "--output", str(tmp_path / "out"), "--settings", "max_bad_fraction=0.5")
+    assert result["bad"] == sum(result["reasons"].values()) == 10
 
 
 def test_shards_that_a_larger_number_left_behind_are_not_read(make_tree: Make, dataset: Dataset, tmp_path: Path) -> None:

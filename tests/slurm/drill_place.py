@@ -140,10 +140,10 @@ class Watch:
             for line in path.read_text().splitlines(True)
             if line.endswith("\n") and line.strip()
         ]
-        return Counter((line["facts"]["key"], line["facts"]["view_index"]) for line in lines)
+        return Counter((line["metadata"]["key"], line["metadata"]["view_index"]) for line in lines)
 
 
-def training_facts(results: Path) -> dict[str, list[Any]]:
+def training_rows(results: Path) -> dict[str, list[Any]]:
     """The metrics of a training, without columns about the machine."""
     table = pq.read_table(results / "metrics.parquet").drop_columns(list(MACHINE_COLUMNS))
     return table.to_pydict()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.drill_place import TRAINING, VIEWS, DrillPlace, Watch, copy_place, steps_taken, training_facts, write_profile
+from tests.slurm.drill_place import TRAINING, VIEWS, DrillPlace, Watch, copy_place, steps_taken, training_rows, write_profile
 from tests.slurm.kept_process import wait_until
 from tests.slurm.virtual_cluster import VirtualCluster
 
@@ -88,5 +88,5 @@ def test_work_is_done_once_whatever_interrupts_it(
     assert len(made) == 12 * 3
     for name in results:
         assert (place.folder / name).read_bytes() == (undisturbed / name).read_bytes(), name
-    assert training_facts(place.folder / TRAINING) == training_facts(undisturbed / TRAINING)
+    assert training_rows(place.folder / TRAINING) == training_rows(undisturbed / TRAINING)
     assert set(steps_taken(place.folder).values()) == {1}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.drill_place import TRAINING, VIEWS, DrillPlace, Watch, copy_place, training_facts, write_profile
+from tests.slurm.drill_place import TRAINING, VIEWS, DrillPlace, Watch, copy_place, training_rows, write_profile
 from tests.slurm.kept_process import wait_until
 from tests.slurm.virtual_cluster import VirtualCluster
 
@@ -36,8 +36,8 @@ def lose_a_node(place: DrillPlace, rule: str, shard: str = "") -> None:
     cluster.kill_node(lost)
 
     def runs_elsewhere() -> bool:
-        facts = cluster.job(job)
-        return facts["JobState"] == "RUNNING" and facts["BatchHost"] != lost
+        result = cluster.job(job)
+        return result["JobState"] == "RUNNING" and result["BatchHost"] != lost
 
     wait_until(runs_elsewhere, 120, f"job {job} does not start again")
 
@@ -104,4 +104,4 @@ def test_a_training_survives_preemption_that_cancels_and_a_lost_node(
     assert "PREEMPTED" not in controller.output()
     assert sum("going on after step" in log for log in training.logs()) >= 2, training.logs()
     assert (place.folder / encoder).read_bytes() == (undisturbed / encoder).read_bytes()
-    assert training_facts(place.folder / TRAINING) == training_facts(undisturbed / TRAINING)
+    assert training_rows(place.folder / TRAINING) == training_rows(undisturbed / TRAINING)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.slurm.drill_place import SHORT_TRAINING, Watch, copy_place, training_facts, write_profile
+from tests.slurm.drill_place import SHORT_TRAINING, Watch, copy_place, training_rows, write_profile
 from tests.slurm.kept_process import wait_until
 from tests.slurm.virtual_cluster import VirtualCluster
 
@@ -57,6 +57,6 @@ def test_two_nodes_learn_what_one_process_learns_and_a_killed_rank_ends_both(
         assert time.monotonic() - began < 60
         assert controller.wait(300) == 0, controller.output()
     assert any("going on after step" in log for log in training.logs()[1:])
-    facts, alone = training_facts(place.folder / SHORT_TRAINING), training_facts(undisturbed / SHORT_TRAINING)
-    assert facts["step"] == alone["step"]
-    np.testing.assert_allclose(facts["loss"], alone["loss"], atol=1e-4)
+    result, alone = training_rows(place.folder / SHORT_TRAINING), training_rows(undisturbed / SHORT_TRAINING)
+    assert result["step"] == alone["step"]
+    np.testing.assert_allclose(result["loss"], alone["loss"], atol=1e-4)

@@ -28,10 +28,10 @@ if sys.argv[1] == "fail" and rank() == 1:
     sys.exit(3)
 stop, resumed = StopRequest().__enter__(), Path(f"saved{rank()}").exists()
 names = ("SLURMD_NODENAME", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "CUDA_VISIBLE_DEVICES")
-facts = {name: os.environ[name] for name in names}
-facts["seconds_left"] = float(os.environ["CDGMAE_DEADLINE"]) - time.time()
-facts["cores"] = os.environ["SLURM_CPUS_PER_TASK"]
-Path(f"rank{rank()}.part").write_text(json.dumps(facts))
+result = {name: os.environ[name] for name in names}
+result["seconds_left"] = float(os.environ["CDGMAE_DEADLINE"]) - time.time()
+result["cores"] = os.environ["SLURM_CPUS_PER_TASK"]
+Path(f"rank{rank()}.part").write_text(json.dumps(result))
 Path(f"rank{rank()}.part").rename(f"rank{rank()}.json")
 while not resumed:
     time.sleep(0.1)
@@ -67,16 +67,16 @@ def test_ranks_know_their_place_and_limit_and_go_on_in_the_same_job_after_a_sign
     job = submit(cluster, tmp_path, *FOUR_RANKS, script=launched("--nodes 2 --ranks-per-node 2"))
     wait_for(lambda: len(list(tmp_path.glob("rank*.json"))) == 4, log)
     ranks = [json.loads((tmp_path / f"rank{number}.json").read_text()) for number in range(4)]
-    assert [facts["LOCAL_RANK"] for facts in ranks] == ["0", "1", "0", "1"]
-    assert len({facts["SLURMD_NODENAME"] for facts in ranks}) == 2
-    for facts in ranks:
+    assert [result["LOCAL_RANK"] for result in ranks] == ["0", "1", "0", "1"]
+    assert len({result["SLURMD_NODENAME"] for result in ranks}) == 2
+    for result in ranks:
         shared = {
-            name: facts[name] for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "CUDA_VISIBLE_DEVICES", "cores")
+            name: result[name] for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "CUDA_VISIBLE_DEVICES", "cores")
         }
         assert shared == {
             "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "CUDA_VISIBLE_DEVICES": "0,1", "cores": "2",
         }  # fmt: skip
-        assert 240 < facts["seconds_left"] < 275  # of 300 s, a tenth is left for saving
+        assert 240 < result["seconds_left"] < 275  # of 300 s, a tenth is left for saving
 
     cluster.call("scancel", "--signal=USR1", job)
     wait_for(lambda: cluster.queue().get(job) == "PENDING", log)

@@ -57,14 +57,14 @@ def finish(job: Job, root: Path, time: float = NOW, seconds: float | None = None
         write(root / job.benchmark, f"s\th:m:s\n{seconds}\t0:00:30\n")
 
 
-def group_of(facts: dict[str, Any], stage: str, group: str) -> dict[str, Any]:
-    return next(row for row in facts["groups"] if (row["stage"], row["group"]) == (stage, group))
+def group_of(result: dict[str, Any], stage: str, group: str) -> dict[str, Any]:
+    return next(row for row in result["groups"] if (row["stage"], row["group"]) == (stage, group))
 
 
 def test_the_demo_has_all_stages_and_an_empty_folder_has_everything_to_do(config: Config, tmp_path: Path) -> None:
-    facts = workflow_status(config, tmp_path, NOW)
-    assert facts["jobs"] == {"done": 0, "running": 0, "failed": 0, "waiting": 0, "to do": 36}
-    totals = {(row["stage"], row["group"]): row["total"] for row in facts["groups"]}
+    result = workflow_status(config, tmp_path, NOW)
+    assert result["jobs"] == {"done": 0, "running": 0, "failed": 0, "waiting": 0, "to do": 36}
+    totals = {(row["stage"], row["group"]): row["total"] for row in result["groups"]}
     assert totals == {
         ("demo", "demo data"): 1, ("shards", "list of demo"): 2, ("shards", "shards of demo"): 2, ("shards", "check of demo"): 1,
         ("views", "generators"): 1, ("views", "shards of s_ldm"): 2, ("consistency", "shards of s_ldm"): 2, ("consistency", "summary"): 1,
@@ -120,9 +120,9 @@ def test_outputs_that_come_and_go_change_the_counts(config: Config, tmp_path: Pa
         finish(job, tmp_path)
     assert workflow_status(config, tmp_path, NOW)["jobs"]["done"] == 36
     (tmp_path / "results/views/s_ldm/00001.parquet").unlink()  # a shard is complete with its index only
-    facts = workflow_status(config, tmp_path, NOW)
-    assert (facts["jobs"]["done"], facts["jobs"]["to do"]) == (35, 1)
-    assert group_of(facts, "views", "shards of s_ldm")["done"] == 1
+    result = workflow_status(config, tmp_path, NOW)
+    assert (result["jobs"]["done"], result["jobs"]["to do"]) == (35, 1)
+    assert group_of(result, "views", "shards of s_ldm")["done"] == 1
 
 
 def test_a_held_lock_means_running_and_its_log_tells_how_far(config: Config, tmp_path: Path) -> None:
@@ -134,10 +134,10 @@ def test_a_held_lock_means_running_and_its_log_tells_how_far(config: Config, tmp
     write(tmp_path / job.log, log, NOW - 10)
     write(tmp_path / "work/pretrain/cdg/seed0/state-000000040.pt")
     with exclusive_writer(tmp_path / "results/pretrain/cdg/seed0"):
-        facts = workflow_status(config, tmp_path, NOW)
+        result = workflow_status(config, tmp_path, NOW)
         write(tmp_path / job.log, HEADER, NOW - 10)
         assert judge(job, tmp_path, NOW).kept == "40 steps"
-    (running,) = facts["running"]
+    (running,) = result["running"]
     assert running == {
         "stage": "pretrain", "rule": "pretrain_encoder", "name": "cdg/seed0", "log": job.log, "done": 240, "total": 540,
         "unit": "steps", "per_second": 6.67, "seconds_left": 35.0, "kept": None,
@@ -305,8 +305,8 @@ def test_command_shows_stages_and_errors_and_watch_ends_when_all_is_done(config:
     done = CliRunner().invoke(app, [*arguments, "--watch", "0.1"], catch_exceptions=False, env={"COLUMNS": "150"})
     assert done.exit_code == 0
     assert "36 of 36 jobs done" in done.output
-    facts = json.loads(CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False).stdout.splitlines()[-1])
-    assert facts["jobs"]["done"] == 36
+    result = json.loads(CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False).stdout.splitlines()[-1])
+    assert result["jobs"]["done"] == 36
 
 
 @pytest.mark.parametrize("flags", [["--json"], []], ids=["json", "table"])

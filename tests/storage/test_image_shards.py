@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cdgmae.storage.image_shards import BAD, LATER_COLUMNS, OK, ImageRow, ImageShard, ImageShardWriter, index_path
-from cdgmae.storage.tables import TableError, file_sha256, table_facts
+from cdgmae.storage.tables import TableError, file_sha256, table_metadata
 from cdgmae.storage.verify import verify_file
 
 IMAGES = {f"key{i}": bytes([i]) * (100 + 300 * i) for i in range(6)}
@@ -37,9 +37,9 @@ def test_images_come_back_by_offset_and_the_index_says_what_they_are(tmp_path: P
     assert [(row.key, row.reason) for row in shard.rows(BAD)] == [("broken", "empty file")]
     for row in shard.rows(OK):
         assert row.sha256 == hashlib.sha256(IMAGES[row.key]).hexdigest()
-    facts = table_facts(index_path(tar))
-    assert (facts["settings"], facts["inputs"], facts["tar_bytes"]) == ("abc", {"manifest": "123"}, tar.stat().st_size)
-    assert facts["tar_sha256"] == file_sha256(tar)
+    metadata = table_metadata(index_path(tar))
+    assert (metadata["settings"], metadata["inputs"], metadata["tar_bytes"]) == ("abc", {"manifest": "123"}, tar.stat().st_size)
+    assert metadata["tar_sha256"] == file_sha256(tar)
     assert verify_file(tar).ok
 
 

@@ -30,7 +30,7 @@ from tests.shards.drawn_images import image_bytes
 FLIPS = 40
 KINDS = {
     "shard": "shards/demo/00000.tar", "index": "shards/demo/00000.parquet", "manifest": "shards/demo/manifest.parquet",
-    "bad images": "shards/demo/bad_images.csv", "generator": "generators/g/unet/model.safetensors", "generator facts": "generators/g/a.json",
+    "bad images": "shards/demo/bad_images.csv", "generator": "generators/g/unet/model.safetensors", "generator result": "generators/g/a.json",
     "neighbours": "embeddings/near/index.faiss", "scores": "consistency/s/00000.parquet", "encoder": "pretrain/r/seed0/encoder.safetensors",
     "run": "pretrain/r/seed0/config.json", "metrics": "pretrain/r/seed0/metrics.parquet", "panel": "pretrain/r/seed0/panels/step1.png",
     "clips": "propagation/r/davis.parquet", "strip": "propagation/r/strips/davis/a.jpg", "summary": "propagation/summary.csv",
@@ -237,11 +237,11 @@ def test_a_record_says_where_a_result_comes_from(tmp_path: Path, monkeypatch: py
     assert set(record.files) == {"00000.tar", "00000.parquet"}
     manifest = find_record(Path(folder, "manifest.parquet"))
     assert manifest is not None
-    assert record.facts["inputs"] == {f"{folder}/manifest.parquet": manifest.files["manifest.parquet"].sha256}
-    assert record.facts["command"][:3] == ["cdgmae", "shards", "write"]
-    assert {"version", "git", "git_dirty", "libraries", "device", "host", "finished", "settings", "seed"} <= set(record.facts)
-    assert record.facts["settings"] == manifest.facts["settings"] != ""
-    assert record.facts["libraries"]["pyarrow"]
+    assert record.metadata["inputs"] == {f"{folder}/manifest.parquet": manifest.files["manifest.parquet"].sha256}
+    assert record.metadata["command"][:3] == ["cdgmae", "shards", "write"]
+    assert {"version", "git", "git_dirty", "libraries", "device", "host", "finished", "settings", "seed"} <= set(record.metadata)
+    assert record.metadata["settings"] == manifest.metadata["settings"] != ""
+    assert record.metadata["libraries"]["pyarrow"]
 
 
 def test_finished_work_is_given_up_once_the_result_is_recorded(tmp_path: Path) -> None:

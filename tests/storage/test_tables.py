@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cdgmae import __version__
-from cdgmae.storage.tables import TableError, file_sha256, read_table, table_facts, write_csv, write_table
+from cdgmae.storage.tables import TableError, file_sha256, read_table, table_metadata, write_csv, write_table
 
 SCHEMA = pa.schema([pa.field("key", pa.string(), nullable=False), pa.field("score", pa.float64())])
 
@@ -17,7 +17,7 @@ def test_rows_and_provenance_come_back(tmp_path: Path) -> None:
     write_table(path, [{"key": "a", "score": 0.5}, {"key": "b"}], SCHEMA, settings_digest="d", inputs={"x": "1"}, extra={"n": 2})
     assert read_table(path).to_pylist() == [{"key": "a", "score": 0.5}, {"key": "b", "score": None}]
     assert read_table(path, ["score"]).column_names == ["score"]
-    assert table_facts(path) == {"version": __version__, "settings": "d", "inputs": {"x": "1"}, "n": 2}
+    assert table_metadata(path) == {"version": __version__, "settings": "d", "inputs": {"x": "1"}, "n": 2}
 
 
 def test_equal_tables_are_equal_files(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_missing_truncated_and_foreign_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"t\.parquet"):
         read_table(path, ["missing"])
     path.write_bytes(path.read_bytes()[:-10])
-    for action in (read_table, table_facts):
+    for action in (read_table, table_metadata):
         with pytest.raises(TableError, match=r"t\.parquet"):
             action(path)
 

@@ -119,13 +119,13 @@ def test_folders_are_walked_and_each_shard_counts_once(shard: Path) -> None:
     folder = shard.parent
     (folder / "deep").mkdir()
     write_table(folder / "deep/t.parquet", [{"a": 1}], pa.schema([("a", pa.int64())]), settings_digest="dig")
-    (folder / "deep/facts.json").write_text(json.dumps({"a": 1}))
+    (folder / "deep/notes.json").write_text(json.dumps({"a": 1}))
     (folder / "deep/.0.tar.tmp").write_text("left over")
     (folder / "notes.txt").write_text("passed over")
     save_file({"w": np.ones((2, 3), np.float32)}, folder / "deep/encoder.safetensors")
     findings = verify_paths([folder])
     assert [(Path(f.path).name, f.kind) for f in findings] == [
-        ("0.tar", "shard"), ("encoder.safetensors", "safetensors"), ("facts.json", "json"), ("t.parquet", "table"),
+        ("0.tar", "shard"), ("encoder.safetensors", "safetensors"), ("notes.json", "json"), ("t.parquet", "table"),
     ]  # fmt: skip
     assert all(finding.ok for finding in findings)
     assert "6 values" in findings[1].detail

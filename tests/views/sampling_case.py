@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from cdgmae.generators.generator_folder import FACTS_FILE
+from cdgmae.generators.generator_folder import METADATA_FILE
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShardWriter, index_path
 from cdgmae.storage.verify import verify_file
@@ -47,8 +47,8 @@ class Case:
                 writer.add_image(row, data if name == key else image(name))
             writer.commit(settings_digest="test")
 
-    def facts(self, **changes: object) -> None:
-        path = self.generator / FACTS_FILE
+    def metadata(self, **changes: object) -> None:
+        path = self.generator / METADATA_FILE
         path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
     def weights(self, part: str) -> Path:

@@ -58,9 +58,9 @@ def frames_of(shard: ImageShard) -> dict[str, list[int]]:
 def test_views_are_later_frames_at_the_drawn_distances(clips: Path, tmp_path: Path) -> None:
     real = pack(clips, tmp_path / "shards")
     first = {key: numbers[0] for key, numbers in frames_of(ImageShard(real)).items()}
-    facts = read_clips(settings(clips, num_views=3, frame_gap=[2, 12]), 0, real, tmp_path / "views.tar", threads=2)
+    result = read_clips(settings(clips, num_views=3, frame_gap=[2, 12]), 0, real, tmp_path / "views.tar", threads=2)
     later = frames_of(ImageShard(tmp_path / "views.tar"))
-    assert (facts["clips"], facts["views"], facts["bad"], facts["short_bags"]) == (4, 12, 0, 0)
+    assert (result["clips"], result["views"], result["bad"], result["short_bags"]) == (4, 12, 0, 0)
     assert set(later) == set(NAMES)
     for key, numbers in later.items():
         distances = [number - first[key] for number in numbers]
@@ -74,11 +74,11 @@ def test_views_are_later_frames_at_the_drawn_distances(clips: Path, tmp_path: Pa
 
 def test_consecutive_frames_make_bags_for_video_pairs(clips: Path, tmp_path: Path) -> None:
     real = pack(clips, tmp_path / "shards")
-    facts = read_clips(settings(clips, num_views=12, frame_step=1), 0, real, tmp_path / "views.tar")
+    result = read_clips(settings(clips, num_views=12, frame_step=1), 0, real, tmp_path / "views.tar")
     first, later = frames_of(ImageShard(real)), frames_of(ImageShard(tmp_path / "views.tar"))
     assert all(later[key] == list(range(first[key][0] + 1, first[key][0] + 13)) for key in NAMES[:-1])
     assert later["walk"] == [1, 2, 3, 4, 5]  # a short clip makes a short bag
-    assert facts["short_bags"] == 1
+    assert result["short_bags"] == 1
     store = Bags([real], [tmp_path / "views.tar"]).usable(min_views=1)
     bags = [store.bag(position) for position in range(len(store))]
     assert {bag.key: len(bag.view_indices) for bag in bags} == {"jump": 13, "run": 13, "swim": 13, "walk": 6}

@@ -141,8 +141,8 @@ def test_views_of_another_precision_are_kept_and_say_so(case: Case) -> None:
     settings = sampling()
     with pytest.raises(OSError, match="device lost"):
         run(case, FaultyRecipe(case.generator, dies_later))
-    facts = run(case, GeneratorRecipe(case.generator, settings, "bf16"))
-    assert facts["found_finished"] == 8
+    result = run(case, GeneratorRecipe(case.generator, settings, "bf16"))
+    assert result["found_finished"] == 8
     assert [row.precision for row in rows_of(case.output)] == ["fp32"] * 8 + ["bf16"] * 10
 
 
@@ -151,7 +151,7 @@ def test_other_generators_do_not_share_finished_views(case: Case) -> None:
     generator = load_generator(case.generator, device=CPU)
     generator.pipeline.unet.conv_out.bias.data += 0.1
     case.generator = case.folder / "other"
-    facts = write_generator(case.generator, generator.pipeline, generator.facts.encoder, generator.encoder.digest,
+    result = write_generator(case.generator, generator.pipeline, generator.metadata.encoder, generator.encoder.digest,
                             image_size=16, encoder_image_size=16, provenance={})  # fmt: skip
     assert run(case)["found_finished"] == 0
-    assert {row.generator for row in ImageShard(case.output).rows(OK)} == {facts.digest}
+    assert {row.generator for row in ImageShard(case.output).rows(OK)} == {result.digest}

@@ -76,14 +76,14 @@ def test_bags_hold_the_files_bytes_in_the_order_of_their_numbers_and_names(shard
         for path in members:
             tar.add(path, path.name)
         tar.add(numbered[0], "eel/x.png")
-    facts = make(root, shard, tmp_path / "views" / "00000.tar")
+    result = make(root, shard, tmp_path / "views" / "00000.tar")
     expected = {"ant": numbered, "bee": named, "cat": mixed[::-1], "dog": members, "eel": [numbered[0]], "fox": []}
     bags = bags_of([shard], [tmp_path / "views" / "00000.tar"])
     assert bags == {key: [path.read_bytes() for path in paths] for key, paths in expected.items()}
     for key, paths in expected.items():
         for data, path in zip(bags[key], paths, strict=True):
             assert np.array_equal(np.asarray(decode_rgb(data)), np.asarray(Image.open(path).convert("RGB")))
-    assert {name: facts[name] for name in ("images", "views", "bad", "without_views", "not_taken")} == {
+    assert {name: result[name] for name in ("images", "views", "bad", "without_views", "not_taken")} == {
         "images": 6, "views": 11, "bad": 0, "without_views": 1, "not_taken": 0,
     }  # fmt: skip
     rows = {(row.key, row.view_index): row for row in ImageShard(tmp_path / "views" / "00000.tar").rows()}
@@ -101,7 +101,7 @@ def test_what_is_not_taken_is_counted_and_listed_once(tmp_path: Path) -> None:
         draw(root / name, number)
     (root / "readme.txt").write_text("about")
     outputs = [tmp_path / "views" / shard.name for shard in shards]
-    facts = [make(root, shard, output, num_views=2) for shard, output in zip(shards, outputs, strict=True)]
+    result = [make(root, shard, output, num_views=2) for shard, output in zip(shards, outputs, strict=True)]
     named = r"(named {key}.{view_index}.EXT or {key}/NAME.EXT)"
     assert left(outputs[0]) == {
         "ant.0.png": "view_index 0 is the real image",
@@ -112,7 +112,7 @@ def test_what_is_not_taken_is_counted_and_listed_once(tmp_path: Path) -> None:
         "readme.txt": f"not one of {', '.join(sorted(IMAGE_EXTENSIONS))}",
     }
     assert left(outputs[1]) == {}
-    assert [fact["not_taken"] for fact in facts] == [6, 0]
+    assert [fact["not_taken"] for fact in result] == [6, 0]
     assert {key: len(views) for key, views in bags_of(shards, outputs).items() if views} == {"ant": 2, "bee": 1}
     (root / "readme.txt").unlink()
     for name in ("ant.0.png", "a/ant.1.png", "ant.3.png", "cow.1.png", "bee.png"):
@@ -132,13 +132,13 @@ def test_unreadable_files_are_rows_with_reasons_up_to_the_limit(shard: Path, tmp
     with pytest.raises(ValueError, match=r"5 of 6 views are bad.*views\.sources\.NAME\.max_bad_fraction"):
         make(root, shard, tmp_path / "strict.tar", max_pixels=4096)
     assert not (tmp_path / "strict.tar").exists()
-    facts = make(root, shard, tmp_path / "views.tar", max_pixels=4096, max_bad_fraction=0.9)
+    result = make(root, shard, tmp_path / "views.tar", max_pixels=4096, max_bad_fraction=0.9)
     rows = {(row.key, row.view_index): row.reason for row in ImageShard(tmp_path / "views.tar").rows(BAD)}
     assert rows["ant", 2].startswith("corrupt or truncated image")
     assert (rows["bee", 1], rows["dog", 1]) == ("empty file", "not a regular file")
     assert rows["cat", 1] == "unreadable file (No such file or directory)"
     assert rows["eel", 1] == "too many pixels (80x80, the limit is 4096)"
-    assert (facts["views"], facts["bad"]) == (1, 5)
+    assert (result["views"], result["bad"]) == (1, 5)
 
 
 def test_loops_end_and_names_lead_nowhere_outside(shard: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from cdgmae.settings.encoder import parse_encoder
 from cdgmae.settings.runtime import RuntimeSettings
 from cdgmae.storage.image_shards import BAD, ImageRow, ImageShard, ImageShardWriter, index_path
 from cdgmae.storage.media.images import NAMED_FORMATS
-from cdgmae.storage.tables import table_facts, write_table
+from cdgmae.storage.tables import table_metadata, write_table
 from cdgmae.views.gathering.embedding import EmbeddingTable, embed_images
 from cdgmae.views.gathering.neighbours import NeighbourSearch, build_index, embedding_tables, gather_neighbours
 from cdgmae.views.sources.knn import EmbeddingSettings, IndexSettings, NeighbourViews
@@ -88,11 +88,11 @@ def expected(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 def test_exact_search_equals_sorting_all_similarities(whole: Path, expected: dict[str, list[str]], tmp_path: Path) -> None:
     bags = gather([whole], tmp_path)
     assert taken(bags) == expected
-    digest = table_facts(tmp_path / "00000.parquet")["inputs"]["encoder"]
+    digest = table_metadata(tmp_path / "00000.parquet")["inputs"]["encoder"]
     row = bags["k007"][1]
     assert (row.view_index, row.sampler, row.generator, row.class_name) == (2, "knn", digest, "animal")
     assert ImageShard(tmp_path / "views" / "00000.tar").read(row) == image(expected["k007"][1])
-    assert table_facts(index_path(tmp_path / "views" / "00000.tar"))["inputs"]["encoder"] == digest
+    assert table_metadata(index_path(tmp_path / "views" / "00000.tar"))["inputs"]["encoder"] == digest
 
 
 def test_shards_make_no_difference(expected: dict[str, list[str]], tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def test_shards_make_no_difference(expected: dict[str, list[str]], tmp_path: Pat
 def test_the_inverted_file_finds_most_of_them_and_all_when_it_looks_everywhere(
     whole: Path, expected: dict[str, list[str]], tmp_path: Path
 ) -> None:
-    facts = build_index(IndexSettings(exact_up_to=100, num_probes=1), 0, embed([whole], tmp_path), tmp_path / "index.faiss")
-    assert facts["cells"] == 3
+    result = build_index(IndexSettings(exact_up_to=100, num_probes=1), 0, embed([whole], tmp_path), tmp_path / "index.faiss")
+    assert result["cells"] == 3
     some = taken(gather([whole], tmp_path / "some", exact_up_to=100, probes=1))
     found = sum(len(set(some[key]) & set(expected[key])) for key in KEYS) / (4 * len(KEYS))
     assert 0.5 < found < 1

@@ -142,8 +142,8 @@ def direct(settings: PipelineViews, key: str, seeds: Sequence[int]) -> np.ndarra
 
 
 def test_views_follow_the_contract_and_depend_on_seed_key_and_index_alone(variations: Path, reals: Path, tmp_path: Path) -> None:
-    facts = sample(variation_settings(variations), reals, tmp_path / "one.tar")
-    assert (facts["views"], facts["bad"]) == (6, 0)
+    result = sample(variation_settings(variations), reals, tmp_path / "one.tar")
+    assert (result["views"], result["bad"]) == (6, 0)
     rows = list(ImageShard(tmp_path / "one.tar").rows())
     assert [(row.key, row.view_index) for row in rows] == [(key, k) for key in KEYS for k in (1, 2)]
     recipe = PipelineRecipe(variation_settings(variations))
@@ -169,8 +169,8 @@ def test_views_follow_the_contract_and_depend_on_seed_key_and_index_alone(variat
 
 def test_frames_of_one_call_become_the_views(image_to_video: Path, reals: Path, tmp_path: Path) -> None:
     settings = video_settings(image_to_video)
-    facts = sample(settings, reals, tmp_path / "video.tar")
-    assert (facts["views"], facts["bad"]) == (6, 0)
+    result = sample(settings, reals, tmp_path / "video.tar")
+    assert (result["views"], result["bad"]) == (6, 0)
     rows = list(ImageShard(tmp_path / "video.tar").rows())
     seeds = {row.key: row.seed for row in rows}
     assert all(row.seed == seeds[row.key] for row in rows)  # one call per bag

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cdgmae.generators.generator_folder import FACTS_FILE
+from cdgmae.generators.generator_folder import METADATA_FILE
 from cdgmae.storage.image_shards import index_path
 from cdgmae.storage.journal import DATA_SUFFIX, LINE_SUFFIX
 from tests.generators.conftest import KEYS, image, write_shard
@@ -108,12 +108,12 @@ FAULTS = {
     "no usable image": Fault(all_refused, "no usable image"),
     # The generator folder.
     "missing generator": Fault(lambda c: shutil.rmtree(c.generator), "is no generator folder"),
-    "missing facts": Fault(lambda c: (c.generator / FACTS_FILE).unlink(), "is no generator folder"),
-    "damaged facts": Fault(lambda c: (c.generator / FACTS_FILE).write_text("{"), "is damaged"),
-    "foreign facts": Fault(lambda c: (c.generator / FACTS_FILE).write_text('{"digest": "1"}'), "is damaged"),
-    "wrong digest": Fault(lambda c: c.facts(digest="0123456789ab"), "the generator's weights have digest"),
-    "wrong encoder": Fault(lambda c: c.facts(encoder_digest="0123456789ab"), "the conditioning encoder's weights have digest"),
-    "missing encoder file": Fault(lambda c: c.facts(encoder="encoder.safetensors"), "encoder.safetensors"),
+    "missing result": Fault(lambda c: (c.generator / METADATA_FILE).unlink(), "is no generator folder"),
+    "damaged result": Fault(lambda c: (c.generator / METADATA_FILE).write_text("{"), "is damaged"),
+    "foreign result": Fault(lambda c: (c.generator / METADATA_FILE).write_text('{"digest": "1"}'), "is damaged"),
+    "wrong digest": Fault(lambda c: c.metadata(digest="0123456789ab"), "the generator's weights have digest"),
+    "wrong encoder": Fault(lambda c: c.metadata(encoder_digest="0123456789ab"), "the conditioning encoder's weights have digest"),
+    "missing encoder file": Fault(lambda c: c.metadata(encoder="encoder.safetensors"), "encoder.safetensors"),
     "missing U-Net": Fault(lambda c: shutil.rmtree(c.generator / "unet"), "cannot be loaded as a generator"),
     "missing weights": Fault(lambda c: c.weights("unet").unlink(), "cannot be loaded as a generator"),
     "truncated weights": Fault(lambda c: cut(c.weights("unet")), "cannot be loaded as a generator"),
@@ -138,7 +138,7 @@ FAULTS = {
     # Finished views of an earlier run: made good.
     "journal of noise": Fault(lambda c: journal(c, lambda text: "noise" * 50)),
     "journal of another run": Fault(lambda c: journal(c, lambda text: text.replace("identity", "identify", 1))),
-    "journal with unknown facts": Fault(lambda c: journal(c, lambda text: text.replace('"precision"', '"exactness"'))),
+    "journal with unknown result": Fault(lambda c: journal(c, lambda text: text.replace('"precision"', '"exactness"'))),
     "journal without its first line": Fault(lambda c: journal(c, lambda text: text.split("\n", 2)[2])),
     "parts without images": Fault(parts_without_images),
     "the same parts twice": Fault(twice_the_parts),

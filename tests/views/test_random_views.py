@@ -18,11 +18,11 @@ def gather(tars: list[Path], output: Path, num_views: int = 3, seed: int = 0) ->
     rows = {}
     for number, tar in enumerate(tars):
         target = output / f"{number}.tar"
-        facts = gather_random(RandomViews(num_views=num_views), seed, tar, DataSetImages(tars), target)
+        result = gather_random(RandomViews(num_views=num_views), seed, tar, DataSetImages(tars), target)
         shard = ImageShard(target)
         rows.update({(row.key, row.view_index): row for row in shard.rows()})
         assert all(shard.read(row) == image(row.source_path or "") for row in shard.rows())
-        assert facts["views"] == facts["images"] * num_views
+        assert result["views"] == result["images"] * num_views
     return rows
 
 

@@ -85,8 +85,8 @@ def test_killing_the_coordinator_ends_its_processes_and_one_process_goes_on(
     child = ForkedCommand(command(shard_tar, generator_dir, tmp_path, "--runtime", '{"workers": 2}', **SLOW), tmp_path / "log")
     child.wait_until(lambda: finished_batches(tmp_path) >= 1)
     child.end_with(signal.SIGKILL)
-    facts = sample(shard_tar, generator_dir, tmp_path, **SLOW)  # waits for a process that still writes
-    assert 3 <= facts["found_finished"] < 18
+    result = sample(shard_tar, generator_dir, tmp_path, **SLOW)  # waits for a process that still writes
+    assert 3 <= result["found_finished"] < 18
     assert (tmp_path / "00000.tar").read_bytes() == straight.read_bytes()
 
 
@@ -102,8 +102,8 @@ def test_a_signal_flushes_and_leaves_with_the_documented_code(
         assert time.monotonic() - started < 30
         assert finished_batches(tmp_path) > before
     assert "of 18 views are kept (SIGUSR1)" in (tmp_path / "log").read_text()
-    facts = sample(shard_tar, generator_dir, tmp_path, **{**SLOW, "batch_size": 5})
-    assert facts["found_finished"] >= 6
+    result = sample(shard_tar, generator_dir, tmp_path, **{**SLOW, "batch_size": 5})
+    assert result["found_finished"] >= 6
     found, reference = rows_of(tmp_path / "00000.tar"), rows_of(straight)
     assert [(row.key, row.view_index, row.seed) for row in found] == [(row.key, row.view_index, row.seed) for row in reference]
     pixels, wanted = pixels_of(tmp_path / "00000.tar"), pixels_of(straight)

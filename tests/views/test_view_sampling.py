@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cdgmae.generators.generator_folder import FACTS_FILE, embed, load_generator, write_generator
+from cdgmae.generators.generator_folder import METADATA_FILE, embed, load_generator, write_generator
 from cdgmae.models.normalisation import squares
 from cdgmae.runtime.interrupts import Interrupted
 from cdgmae.runtime.seeds import integer_seed
@@ -27,7 +27,7 @@ from cdgmae.storage.bags import Bags
 from cdgmae.storage.files.output_cache import OutputCache
 from cdgmae.storage.image_shards import BAD, OK, ImageRow, ImageShard, index_path
 from cdgmae.storage.journal import DATA_SUFFIX, LINE_SUFFIX
-from cdgmae.storage.tables import table_facts
+from cdgmae.storage.tables import table_metadata
 from cdgmae.views.sampling.batch import Item, ViewMaker
 from cdgmae.views.sampling.generator_sampler import GeneratorRecipe, GeneratorSampler
 from cdgmae.views.sampling.sample_shard import sample_shard
@@ -78,7 +78,7 @@ def straight(shard_tar: Path, generator_dir: Path, tmp_path_factory: pytest.Temp
 def test_views_follow_the_contract(straight: Path, generator_dir: Path) -> None:
     rows = rows_of(straight)
     assert [(row.key, row.view_index) for row in rows] == [(key, k) for key in KEYS for k in (1, 2, 3)]  # the bad `gnu` has none
-    digest = load_generator(generator_dir, device=CPU).facts.digest
+    digest = load_generator(generator_dir, device=CPU).metadata.digest
     for row in rows:
         assert (row.generator, row.sampler, row.steps, row.guidance) == (digest, "ddim", 3, 2.0)
         assert (row.seed, row.width, row.height, row.class_name) == (
@@ -89,9 +89,9 @@ def test_views_follow_the_contract(straight: Path, generator_dir: Path) -> None:
         )
     with tarfile.open(straight) as tar:
         assert tar.getnames() == [f"{row.key}.{row.view_index}.jpg" for row in rows]
-    facts = table_facts(index_path(straight))
+    metadata = table_metadata(index_path(straight))
     assert {row.precision for row in rows} == {"fp32"}
-    assert facts["inputs"]["generator"] == digest
+    assert metadata["inputs"]["generator"] == digest
     assert not (straight.parent / "work-00000.tar").exists()
     views = pixels_of(straight)
     assert len({view.tobytes() for view in views.values()}) == len(views)
@@ -159,10 +159,10 @@ def test_any_cut_of_the_work_ends_with_the_same_bytes(
         work.mkdir(parents=True)
         (work / JOURNAL).write_bytes(journal[:journal_bytes])
         (work / DATA).write_bytes(data[:data_bytes])
-        facts = sample(shard_tar, generator_dir, folder)
+        result = sample(shard_tar, generator_dir, folder)
         kept = sum(end <= journal_bytes for end in ends)
         if data_bytes == len(data):
-            assert facts["found_finished"] == kept
+            assert result["found_finished"] == kept
         assert (folder / "00000.tar").read_bytes() == straight.read_bytes()
         assert index_path(folder / "00000.tar").read_bytes() == index_path(straight).read_bytes()
 
@@ -195,10 +195,10 @@ def keep_shard(shard_tar: Path, generator_dir: Path, folder: Path, **changes: ob
     output = folder / "00000.tar"
     output.unlink(missing_ok=True)
     index_path(output).unlink(missing_ok=True)
-    facts = sample(shard_tar, generator_dir, folder, **changes)
+    result = sample(shard_tar, generator_dir, folder, **changes)
     outputs = [output, index_path(output)]
     OutputCache.of_command(["cdgmae", json.dumps(changes)], outputs).store()
-    return facts
+    return result
 
 
 def test_another_number_of_views_draws_only_what_is_new(
@@ -223,8 +223,8 @@ def test_another_number_of_views_draws_only_what_is_new(
     for num_views, new in ((3, 18), (4, 6), (2, 0), (4, 0)):
         drawn.clear()
         caplog.clear()
-        facts = keep_shard(shard_tar, generator_dir, folder, num_views=num_views)
-        assert (sum(drawn), facts["views"] - facts["found_finished"]) == (new, new)
+        result = keep_shard(shard_tar, generator_dir, folder, num_views=num_views)
+        assert (sum(drawn), result["views"] - result["found_finished"]) == (new, new)
         said = [int(record.args[0]) for record in caplog.records if "not drawn again" in record.message]  # type: ignore[index, arg-type]
         assert sum(said) == 6 * num_views - new
     sample(shard_tar, generator_dir, fresh, num_views=4)
@@ -301,8 +301,8 @@ def test_constant_images_and_bad_shares(shard_tar: Path, generator_dir: Path, tm
     generator.pipeline.autoencoder.mean_CPP.data.zero_()
     grey = tmp_path / "grey"
     shutil.copytree(generator_dir, grey)
-    (grey / FACTS_FILE).unlink()
-    write_generator(grey, generator.pipeline, generator.facts.encoder, generator.encoder.digest,
+    (grey / METADATA_FILE).unlink()
+    write_generator(grey, generator.pipeline, generator.metadata.encoder, generator.encoder.digest,
                     image_size=16, encoder_image_size=16, provenance={})  # fmt: skip
     with pytest.raises(ValueError, match=r"18 of 18 views are bad.*ant\.1: image is constant, also from a second seed"):
         sample(shard_tar, grey, tmp_path)
@@ -313,8 +313,8 @@ def test_an_unreadable_real_image_costs_only_its_own_views(generator_dir: Path, 
     tar = write_shard(tmp_path / "real" / "00000.tar", KEYS, corrupt=["cat"])
     with pytest.raises(ValueError, match=r"3 of 18 views are bad.*max_bad_fraction = 0\.001.*cat\.1: real image"):
         sample(tar, generator_dir, tmp_path)
-    facts = sample(tar, generator_dir, tmp_path, max_bad_fraction=0.2)
-    assert (facts["views"], facts["bad"], facts["found_finished"]) == (15, 3, 18)
+    result = sample(tar, generator_dir, tmp_path, max_bad_fraction=0.2)
+    assert (result["views"], result["bad"], result["found_finished"]) == (15, 3, 18)
     bad = [row for row in rows_of(tmp_path / "00000.tar") if row.status == BAD]
     assert [(row.key, row.view_index) for row in bad] == [("cat", 1), ("cat", 2), ("cat", 3)]
     assert all("not an image of a known format" in (row.reason or "") for row in bad)

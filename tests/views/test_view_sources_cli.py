@@ -55,8 +55,8 @@ def fill(source: str, packed: Path, folder: Path) -> tuple[Path, Path]:
         run("views", "index", "--embeddings", embeddings, "--output", embeddings / "index.faiss")
         inputs = ["--input", f"index={embeddings / 'index.faiss'}"]
     for tar in sorted(reals.glob("*.tar")):
-        facts = run("views", "make", "--settings", json.dumps(settings), "--shard", tar, *inputs, "--output", views / tar.name)
-        assert facts["views"] > 0
+        result = run("views", "make", "--settings", json.dumps(settings), "--shard", tar, *inputs, "--output", views / tar.name)
+        assert result["views"] > 0
     return reals, views
 
 

@@ -139,12 +139,12 @@ def prepare() -> None:
             "source": "random",
             "encoder": "e",
         }
-        facts: dict[str, Any] = {"kind": "random", "image_size": 16, "patch_size": 8}
+        metadata: dict[str, Any] = {"kind": "random", "image_size": 16, "patch_size": 8}
         write_table(
             Path(f"results/consistency/random/{tar.stem}.parquet"),
             [{"key": key, **scored} for key in keys],
             SCORE_SCHEMA,
-            extra=facts,
+            extra=metadata,
         )
         table = pa.table({
             "key": keys, "sha256": [sums[key] for key in keys], "reason": pa.nulls(len(keys), pa.string()),

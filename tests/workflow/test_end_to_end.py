@@ -73,8 +73,8 @@ def test_declared_files_exist_and_nothing_unfinished_is_left_in_work(finished: W
     hidden = [str(path) for path in (finished.folder / "results").rglob(".*")]
     assert [name for name in hidden if not name.endswith((".snakemake_timestamp", ".record.json"))] == []
     assert [found for found in verify_paths([finished.folder / "results"]) if not found.ok or not found.recorded] == []
-    facts = workflow_status(load_config(finished.config_file), finished.folder)
-    assert (facts["undeclared"], facts["made_otherwise"]) == ([], [])
+    result = workflow_status(load_config(finished.config_file), finished.folder)
+    assert (result["undeclared"], result["made_otherwise"]) == ([], [])
 
 
 def test_every_job_left_a_log_and_a_benchmark(finished: Workplace) -> None:
@@ -103,14 +103,14 @@ def test_every_declared_result_tells_where_it_comes_from(finished: Workplace) ->
         path = finished.folder / output
         record = read_record(record_path(path)) if path.is_dir() else find_record(path)
         assert record is not None, output
-        facts = record.facts
-        assert (facts["version"], facts["command"][0]) == (__version__, "cdgmae"), output
-        assert all(facts[name] for name in ("python", "libraries", "device", "host", "finished")), output
-        assert {"git", "git_dirty", "slurm_job"} <= set(facts), output
-        assert facts["settings"] or rule in ("list_left_out", "summarise_propagation"), output
-        assert facts["seed"] or rule not in ("write_manifest", "make_views", "train_generator", "pretrain_encoder"), output
-        assert facts["inputs"], output
-        assert all(len(digest) in (12, 64) for digest in facts["inputs"].values()), facts["inputs"]
+        metadata = record.metadata
+        assert (metadata["version"], metadata["command"][0]) == (__version__, "cdgmae"), output
+        assert all(metadata[name] for name in ("python", "libraries", "device", "host", "finished")), output
+        assert {"git", "git_dirty", "slurm_job"} <= set(metadata), output
+        assert metadata["settings"] or rule in ("list_left_out", "summarise_propagation"), output
+        assert metadata["seed"] or rule not in ("write_manifest", "make_views", "train_generator", "pretrain_encoder"), output
+        assert metadata["inputs"], output
+        assert all(len(digest) in (12, 64) for digest in metadata["inputs"].values()), metadata["inputs"]
 
 
 def test_memory_is_what_the_page_says(finished: Workplace) -> None:
@@ -192,10 +192,10 @@ def test_tables_carry_version_settings_and_inputs(finished: Workplace) -> None:
         "results/consistency/s_ldm/00000.parquet",
         "results/shards/demo/00000.parquet",
     ):
-        facts = json.loads(pq.read_schema(finished.folder / name).metadata[b"cdgmae"])
-        assert facts["version"]
-        assert facts["settings"]
-        assert facts["inputs"], name
+        result = json.loads(pq.read_schema(finished.folder / name).metadata[b"cdgmae"])
+        assert result["version"]
+        assert result["settings"]
+        assert result["inputs"], name
 
 
 def kill_after(place: Workplace, jobs: int) -> None:

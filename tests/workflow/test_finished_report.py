@@ -65,7 +65,7 @@ def snakemakes_report(finished: Workplace, tmp_path_factory: pytest.TempPathFact
 
 
 def listed(report: Path, variable: str) -> dict[str, Any]:
-    """What the report's page knows: `categories` (category -> subcategory -> files), `results` (file -> its facts)."""
+    """What the report's page knows: `categories` (category -> subcategory -> files), `results` (file -> its result)."""
     found = re.search(rf"^\s*var {variable} = (\{{.+\}});?$", (report / "report.html").read_text(), re.MULTILINE)
     assert found is not None, variable
     return json.loads(found.group(1))  # type: ignore[no-any-return]
@@ -98,10 +98,10 @@ def test_snakemakes_report_has_a_category_per_stage_with_its_tables(snakemakes_r
 def test_everything_in_snakemakes_report_is_there_whole_and_has_a_caption(snakemakes_report: Path, finished: Workplace) -> None:
     captions = [re.split(r"[`:\n]", path.read_text(), maxsplit=1)[0] for path in (ROOT / "workflow/report").glob("*.rst")]
     results = listed(snakemakes_report, "results")
-    for name, facts in results.items():
-        assert (snakemakes_report / facts["data_uri"]).read_bytes() == (finished.folder / name).read_bytes(), name
-        assert any(words in facts["caption"] for words in captions), name
-    used = "".join(facts["caption"] for facts in results.values())
+    for name, result in results.items():
+        assert (snakemakes_report / result["data_uri"]).read_bytes() == (finished.folder / name).read_bytes(), name
+        assert any(words in result["caption"] for words in captions), name
+    used = "".join(result["caption"] for result in results.values())
     assert [words for words in captions if words not in used] == []
 
 

@@ -101,26 +101,26 @@ def test_status_beside_a_running_workflow_is_truthful(copied: Workplace) -> None
     try:
         while process.poll() is None:
             locked = any(locks.glob("*"))
-            facts = status(copied)
+            result = status(copied)
             if not locked or not any(locks.glob("*")):  # not yet, or no more: what other targets would remake counts as to do
                 continue
-            assert sum(facts["jobs"].values()) == total
-            assert facts["jobs"]["done"] >= done
-            assert facts["jobs"]["running"] <= 2
-            assert facts["jobs"]["failed"] == 0
-            for group in facts["groups"]:
-                assert sum(group[state] for state in facts["jobs"]) == group["total"]
-            assert all(row["done"] is None or 0 <= row["done"] <= row["total"] for row in facts["running"])
-            assert all((copied.folder / row["log"]).is_file() for row in facts["running"])
-            done, running = facts["jobs"]["done"], max(running, facts["jobs"]["running"])
-            seen |= {row["name"] for row in facts["running"]}
+            assert sum(result["jobs"].values()) == total
+            assert result["jobs"]["done"] >= done
+            assert result["jobs"]["running"] <= 2
+            assert result["jobs"]["failed"] == 0
+            for group in result["groups"]:
+                assert sum(group[state] for state in result["jobs"]) == group["total"]
+            assert all(row["done"] is None or 0 <= row["done"] <= row["total"] for row in result["running"])
+            assert all((copied.folder / row["log"]).is_file() for row in result["running"])
+            done, running = result["jobs"]["done"], max(running, result["jobs"]["running"])
+            seen |= {row["name"] for row in result["running"]}
     finally:
         process.wait(timeout=600)
     assert process.returncode == 0
     assert {"conditioning/seed0", "crops/seed0"} <= seen
-    facts = status(copied)
-    assert facts["running"] == []
-    assert next(row for row in facts["groups"] if row["stage"] == "pretrain")["done"] == 2
+    result = status(copied)
+    assert result["running"] == []
+    assert next(row for row in result["groups"] if row["stage"] == "pretrain")["done"] == 2
 
 
 @pytest.mark.slow
@@ -130,9 +130,9 @@ def test_status_names_the_log_and_the_words_of_a_job_that_failed(copied: Workpla
     tar = copied.folder / "results/views/s_ldm/00000.tar"
     tar.write_bytes(bytes(tar.stat().st_size))  # of another size a plan would make it again
     assert copied.run("results/pretrain/cdg/seed0/encoder.safetensors").returncode != 0
-    facts = status(copied)
-    assert facts["jobs"]["failed"] == 1
-    (error,) = facts["errors"]
+    result = status(copied)
+    assert result["jobs"]["failed"] == 1
+    (error,) = result["errors"]
     assert (error["name"], error["state"]) == ("cdg/seed0", "failed")
     assert (copied.folder / error["log"]).is_file()
     assert "00000.tar" in error["message"]

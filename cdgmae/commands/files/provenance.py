@@ -29,7 +29,7 @@ def provenance(file: Annotated[Path, typer.Argument(help="A result, file or fold
     origins = list(ancestry(file))
     if json_wanted():
         steps = [
-            {"path": str(step.path), "depth": step.depth, "digest": step.digest, "changed": step.changed, "record": step.facts}
+            {"path": str(step.path), "depth": step.depth, "digest": step.digest, "changed": step.changed, "record": step.metadata}
             for step in origins
         ]
         print_result({"steps": steps})
@@ -43,16 +43,17 @@ def provenance(file: Annotated[Path, typer.Argument(help="A result, file or fold
 def _lines(origin: Origin) -> list[str]:
     more = f" (and {origin.others} more like it)" if origin.others else ""
     head = f"{origin.path}{more}" + ("  CHANGED since it was read" if origin.changed else "")
-    facts = origin.facts
-    if facts is None:
+    metadata = origin.metadata
+    if metadata is None:
         known = f", as read: {origin.digest[:12]}" if origin.digest else ""
         return [head, f"  no record: not made here{known}"]
-    if facts.get("renewed"):
-        return [head, f"  how it was made is not known: its record was lost and written anew on {facts['finished']}"]
-    revision = f" (git {facts['git'][:12]}{'+' if facts['git_dirty'] else ''})" if facts.get("git") else ""
-    libraries = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
+    if metadata.get("renewed"):
+        return [head, f"  how it was made is not known: its record was lost and written anew on {metadata['finished']}"]
+    revision = f" (git {metadata['git'][:12]}{'+' if metadata['git_dirty'] else ''})" if metadata.get("git") else ""
+    libraries = ", ".join(f"{name} {version}" for name, version in metadata["libraries"].items())
     return [
         head,
-        f"  {facts['finished']} on {facts['host']}, {facts['device']}: cdgmae {facts['version']}{revision}, python {facts['python']}, {libraries}",
-        f"  settings {facts['settings'] or '-'}, seed {facts['seed'] or '-'}: {shlex.join(facts['command'])}",
+        f"  {metadata['finished']} on {metadata['host']}, {metadata['device']}: cdgmae {metadata['version']}{revision}, "
+        f"python {metadata['python']}, {libraries}",
+        f"  settings {metadata['settings'] or '-'}, seed {metadata['seed'] or '-'}: {shlex.join(metadata['command'])}",
     ]

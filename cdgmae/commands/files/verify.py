@@ -59,14 +59,14 @@ def verify(
     done = repair_damaged(findings, paths) if repair else None
     if json_wanted():
         problems = [f"{finding.path}: {problem}" for finding in bad for problem in finding.problems]
-        facts = {
+        result = {
             "files": len(findings),
             "bad_files": len(bad),
             "problems": problems,
             "repairs": repairs,
             "unrecorded": unrecorded,
         }
-        print_result(facts | ({"repaired": done._asdict()} if done is not None else {}))
+        print_result(result | ({"repaired": done._asdict()} if done is not None else {}))
     else:
         for line in [
             *removal_lines(_undeclared(paths)), *_finding_lines(findings, bad, unrecorded),

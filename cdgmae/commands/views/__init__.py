@@ -117,9 +117,9 @@ def show(
         print_result({"output": str(output), "rows": rows})
         return
     columns = ("source_path", "seed", "generator", "sampler", "steps", "guidance", "precision")
-    facts = ("status", "reason", "width", "height", *columns, "sha256")
+    shown = ("status", "reason", "width", "height", *columns, "sha256")
     lines = {
-        f"{row['key']}, view {row['view_index']}": ", ".join(f"{name} {row[name]}" for name in facts if row[name] is not None)
+        f"{row['key']}, view {row['view_index']}": ", ".join(f"{name} {row[name]}" for name in shown if row[name] is not None)
         for row in rows
     }
     print_result({**lines, "output": str(output)})

@@ -126,7 +126,7 @@ def _measured(
 
 
 def _estimated_bytes(config: Config, source: str, root: Path, tars: list[Path]) -> float:
-    from cdgmae.generators.generator_folder import read_facts
+    from cdgmae.generators.generator_folder import read_metadata
     from cdgmae.views.sampling.cost import stored_bytes_per_view
     from cdgmae.workflow import views
 
@@ -134,5 +134,5 @@ def _estimated_bytes(config: Config, source: str, root: Path, tars: list[Path]) 
         raise ValueError(
             "without shards the size of a view cannot be estimated: give --bytes-per-view (about 40000 at 256 pixels)"
         )
-    facts: Any = read_facts(root / views.generator_folder(config, source))
-    return stored_bytes_per_view(tars, facts.image_size)
+    metadata: Any = read_metadata(root / views.generator_folder(config, source))
+    return stored_bytes_per_view(tars, metadata.image_size)

@@ -84,7 +84,7 @@ def score_shard(
     journal = Journal(work_dir or output.parent / f".work-{output.stem}", identity, "pairs")
     task = ScoringTask(settings, real_tar, view_tar, encoder_settings, compute.precision, source, journal)
     bags = task.open_bags()
-    facts = {
+    metadata = {
         "source": source, "kind": kind or source, "real_shard": f"{real_tar.parent.name}/{real_tar.stem}",
         "encoder": encoder_settings.text, "image_size": settings.image_size, "patch_size": embed.encoder.patch_size,
         "features": settings.features, "pairs": settings.pairs, "precision": compute.precision, "without_views": bags.without_views,
@@ -94,17 +94,17 @@ def score_shard(
     _check_bad_fraction(table, settings.max_bad_fraction, view_tar or real_tar)
     table = with_nearest_patches(table, bags, embed, settings.nearest_bags)
     check_scores(table)
-    write_table(output, table, SCORE_SCHEMA, settings_digest=settings.digest(), inputs=inputs, extra=facts)
-    summary = _summary(output, table, num_finished, facts, embed.encoder)
+    write_table(output, table, SCORE_SCHEMA, settings_digest=settings.digest(), inputs=inputs, extra=metadata)
+    summary = _summary(output, table, num_finished, metadata, embed.encoder)
     once_recorded(journal.remove)
     return summary
 
 
-def _summary(output: Path, table: pa.Table, num_finished: int, facts: dict[str, Any], encoder: Encoder) -> dict[str, Any]:
+def _summary(output: Path, table: pa.Table, num_finished: int, metadata: dict[str, Any], encoder: Encoder) -> dict[str, Any]:
     """What `score_shard` returns; `found` counts the pairs that were finished before."""
     return {
         "output": str(output), "pairs": table.num_rows, "bad": pc.sum(pc.equal(table["status"], BAD)).as_py() or 0,
-        "without_views": facts["without_views"], "found_finished": num_finished, "encoder": encoder.digest,
+        "without_views": metadata["without_views"], "found_finished": num_finished, "encoder": encoder.digest,
         **{name: pc.mean(table[name]).as_py() for name in METRICS},
     }  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 For every parameter of a diffusers U-Net or autoencoder these functions say under which name a checkpoint in CompVis layout
 holds it. Going from our side to theirs makes a conversion strict: a name that is not there is missing, one never asked for is
-unexpected. Facts: spec view_generators section 3.
+unexpected. Source: spec view_generators section 3.
 """
 
 from __future__ import annotations

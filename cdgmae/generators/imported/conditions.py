@@ -3,7 +3,7 @@
 * One linear layer over one embedding (Large-Image-Diffusion, Gen-SIS): one token.
 * ZoomLDM's transformer over a grid of embeddings: 65 tokens.
 * RCG: the standardised embedding itself, made by an encoder inside the checkpoint.
-Facts: spec view_generators sections 1.3 and 4.
+Source: spec view_generators sections 1.3 and 4.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def import_generator(checkpoint: Path, config_file: Path, output: Path, options:
         options: What the checkpoint does not say.
 
     Returns:
-        Facts: output, layout, digest, parameters, counts of keys, encoder.
+        The job's result: output, layout, digest, parameters, counts of keys, encoder.
 
     Raises:
         ImportRefused: if any key is missing, of another shape or unexpected, with the full report beside `output`.
@@ -76,14 +76,14 @@ def import_generator(checkpoint: Path, config_file: Path, output: Path, options:
             "version": __version__, "checkpoint": checkpoint.name, "sha256": file_sha256(checkpoint), "weights": weights,
             "options": options.model_dump(mode="json"), "condition": config.condition, "config_sha256": file_sha256(config_file),
         }  # fmt: skip
-        facts = write_generator(
+        metadata = write_generator(
             folder, pipeline, chosen, encoder.digest if encoder else "", image_size=config.image_size,
             encoder_image_size=options.encoder_image_size or (config.image_size if inside else 224), provenance=provenance,
         )  # fmt: skip
         ledger.write(folder / REPORT_FILE)
     return {
-        "output": str(output), "layout": _layout(ledger, config), "weights": weights, "digest": facts.digest,
-        "encoder": facts.encoder and facts.encoder.text,
+        "output": str(output), "layout": _layout(ledger, config), "weights": weights, "digest": metadata.digest,
+        "encoder": metadata.encoder and metadata.encoder.text,
         "parameters": sum(parameter.numel() for parameter in pipeline.unet.parameters()), **ledger.counts(),
     }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Reading the YAML configuration of the original latent diffusion code into arguments for the diffusers modules used here.
 
 Whatever would change the numbers and is not understood is refused: a U-Net that loads and computes something else is worse
-than none. Facts: spec view_generators section 3.
+than none. Source: spec view_generators section 3.
 """
 
 from __future__ import annotations

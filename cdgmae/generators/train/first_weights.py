@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cdgmae.generators.build import build_pipeline
-from cdgmae.generators.generator_folder import load_pipeline, read_facts
+from cdgmae.generators.generator_folder import load_pipeline, read_metadata
 from cdgmae.generators.parts.patch_autoencoder import PatchAutoencoder
 from cdgmae.generators.pipeline import LatentDiffusionPipeline
 from cdgmae.generators.train.generator_batches import make_first_stage
@@ -25,7 +25,7 @@ def first_pipeline(settings: GeneratorTrainingSettings, embedding_dim: int, imag
     if settings.start_from is None:
         return build_pipeline(settings, embedding_dim, make_first_stage(images, settings), seed)
     folder = Path(settings.start_from)
-    given = load_pipeline(folder, read_facts(folder))
+    given = load_pipeline(folder, read_metadata(folder))
     wanted = build_pipeline(settings, embedding_dim, given.autoencoder, seed)
     differences = [
         *(

@@ -9,7 +9,7 @@ from typing import Any
 
 from cdgmae import __version__
 from cdgmae.generators.build import component_weights
-from cdgmae.generators.generator_folder import read_facts, write_generator
+from cdgmae.generators.generator_folder import read_metadata, write_generator
 from cdgmae.generators.pipeline import LatentDiffusionPipeline
 from cdgmae.generators.train.denoising_task import Denoiser, GeneratorTask
 from cdgmae.generators.train.first_weights import first_pipeline
@@ -62,7 +62,7 @@ def train_generator(
         tracker_dir: Folder for the trackers of `runtime`; None: no trackers.
 
     Returns:
-        Facts: folder, digest, steps, images, parameters, final loss (mean of the last tenth); empty beside the main process.
+        The job's result: folder, digest, steps, images, parameters, final loss (mean of the last tenth); empty beside the main process.
 
     Raises:
         Interrupted: after a signal, with the finished latents and the state saved.
@@ -70,7 +70,7 @@ def train_generator(
     """
     start_training_compute(runtime)
     inputs = {str(index_path(path)): file_sha256(index_path(path)) for path in shard_tars}
-    started = {folder: read_facts(Path(folder)).digest for folder in (settings.start_from,) if folder is not None}
+    started = {folder: read_metadata(Path(folder)).digest for folder in (settings.start_from,) if folder is not None}
     device = open_accelerator(runtime).device  # under a launcher each process has its own
     images, encoder = Bags(shard_tars).usable(), load_conditioning_encoder(encoder_settings, device=device)
     pipeline = first_pipeline(settings, encoder.embed_dim, images, seed)
@@ -142,10 +142,10 @@ def _write(
 ) -> str:
     """Write the generator folder; returns the generator's digest."""
     with atomic_folder(output) as folder:
-        facts = write_generator(
+        metadata = write_generator(
             folder, pipeline, encoder_settings, encoder_digest, image_size=settings.image_size,
             encoder_image_size=settings.encoder_image_size, provenance=provenance, half=settings.weights_precision == "fp16",
         )  # fmt: skip
         write_table(folder / METRICS_FILE, result.metrics, METRICS_SCHEMA, settings_digest=settings.digest())
         copy_findings(work_dir, folder, settings)
-    return facts.digest
+    return metadata.digest

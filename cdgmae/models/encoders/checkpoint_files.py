@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 HEADER_KEY = "cdgmae"
-"""The one entry of a file's header: facts as sorted JSON, so that equal weights and facts give an equal file."""
+"""The one entry of a file's header: header as sorted JSON, so that equal weights and header give an equal file."""
 
 INERT_PACKAGES = frozenset(
     {
@@ -59,10 +59,10 @@ def _plain_dict(*_: Any) -> dict[Any, Any]:
 
 
 def read_content(path: Path) -> tuple[Any, dict[str, str]]:
-    """The object that a checkpoint file holds, and the facts in its header.
+    """The object that a checkpoint file holds, and the header in its header.
 
     Returns:
-        A flat state dict for safetensors, else whatever was saved; facts are empty but in this package's own files.
+        A flat state dict for safetensors, else whatever was saved; header are empty but in this package's own files.
 
     Raises:
         CheckpointError: if the file is absent, truncated, something else, or would need code from elsewhere.
@@ -71,8 +71,8 @@ def read_content(path: Path) -> tuple[Any, dict[str, str]]:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                facts: dict[str, str] = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
-                return {key: file.get_tensor(key) for key in file.keys()}, facts  # noqa: SIM118
+                header: dict[str, str] = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
+                return {key: file.get_tensor(key) for key in file.keys()}, header  # noqa: SIM118
         return _load_inert(path), {}
     except CheckpointError:
         raise

@@ -55,12 +55,12 @@ class CheckpointWeights:
 
     Attributes:
         state: State dict without prefix.
-        facts: What the header of this package's own files says.
+        header: What the header of this package's own files says.
         num_heads: Heads per block, where file or user say it; None where they do not.
     """
 
     state: dict[str, Tensor]
-    facts: dict[str, str]
+    header: dict[str, str]
     num_heads: int | None = None
 
 
@@ -75,8 +75,8 @@ def read_weights(path: Path, choice: EncoderSettings | None = None) -> Checkpoin
         CheckpointError: if the file cannot be read safely, holds no state dict or several that only the user can choose from, or
             a value is not finite.
     """
-    content, facts = read_content(path)
-    weights = CheckpointWeights({}, facts, num_heads=choice.num_heads if choice else None)
+    content, header = read_content(path)
+    weights = CheckpointWeights({}, header, num_heads=choice.num_heads if choice else None)
     tensors, key = _sub_dictionary(path, content, choice.key if choice else None)
     usual = key in ("teacher", "student") or any(
         name.startswith(MAE_OR_DINO) or any(f".{part}" in name for part in MAE_OR_DINO) for name in tensors

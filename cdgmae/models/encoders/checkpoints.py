@@ -84,15 +84,15 @@ def encoder_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in state.items() if key.startswith(ENCODER_PREFIXES)}
 
 
-def write_encoder(path: Path, state: Mapping[str, Tensor], architecture: VitSettings, facts: Mapping[str, str]) -> None:
+def write_encoder(path: Path, state: Mapping[str, Tensor], architecture: VitSettings, header: Mapping[str, str]) -> None:
     """Write `encoder.safetensors`: a timm-loadable ViT state dict, its dimensions and provenance in the header."""
-    write_model(path, encoder_part(state), {ARCHITECTURE_KEY: architecture.canonical_json(), **facts})
+    write_model(path, encoder_part(state), {ARCHITECTURE_KEY: architecture.canonical_json(), **header})
 
 
-def write_model(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
-    """Write a safetensors file of the whole state dict under the published names, facts in the header."""
+def write_model(path: Path, state: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """Write a safetensors file of the whole state dict under the published names, header in the header."""
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
-    write_bytes(path, save(tensors, metadata={HEADER_KEY: json.dumps(dict(facts), sort_keys=True)}))
+    write_bytes(path, save(tensors, metadata={HEADER_KEY: json.dumps(dict(header), sort_keys=True)}))
 
 
 def load_encoder_file(path: Path, choice: EncoderSettings | None = None) -> VisionTransformer:
@@ -140,14 +140,14 @@ def load_weights(model: nn.Module, path: Path, *, num_heads: int, encoder_only: 
         CheckpointError: if the file does not fit, with the key report and what to do; the model is left as it was.
     """
     weights = read_weights(path)
-    state, facts = weights.state, weights.facts
+    state, header = weights.state, weights.header
     own = model.state_dict()
     expected = encoder_part(own) if encoder_only else own
     report = compare_keys(state, expected, may_be_left_out=LEFT_OUT_PREFIXES if encoder_only else ())
     if not report.fits:
         raise CheckpointError(f"{path} does not fit the model: {report}. {_remedy(state, own, encoder_only)}")
-    if ARCHITECTURE_KEY in facts:
-        found_heads = VitSettings.model_validate_json(facts[ARCHITECTURE_KEY]).num_heads
+    if ARCHITECTURE_KEY in header:
+        found_heads = VitSettings.model_validate_json(header[ARCHITECTURE_KEY]).num_heads
         if found_heads != num_heads:
             raise CheckpointError(
                 f"{path} was trained with num_heads = {found_heads}, the model has {num_heads}: the shapes fit, the values do not; "
@@ -174,8 +174,8 @@ def _remedy(state: Mapping[str, Tensor], own: Mapping[str, Tensor], encoder_only
 
 def _architecture(path: Path, encoder: Mapping[str, Tensor], weights: CheckpointWeights) -> VitSettings:
     """Dimensions of the network: from the file's header, else from its tensors; no tensor shows the number of heads."""
-    if ARCHITECTURE_KEY in weights.facts:
-        return VitSettings.model_validate_json(weights.facts[ARCHITECTURE_KEY])
+    if ARCHITECTURE_KEY in weights.header:
+        return VitSettings.model_validate_json(weights.header[ARCHITECTURE_KEY])
     embed_dim, _, patch_size, _ = encoder["patch_embed.proj.weight"].shape
     grid = round((encoder["pos_embed"].shape[1] - int("cls_token" in encoder)) ** 0.5)
     depth = 1 + max(int(key.split(".")[1]) for key in encoder if key.startswith("blocks."))

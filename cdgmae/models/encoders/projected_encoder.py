@@ -64,8 +64,8 @@ def head_widths(state: dict[str, Tensor], prefix: str) -> list[int]:
 
 def write_projected_encoder(path: Path, vit: VisionTransformer, head: nn.Sequential, architecture: VitSettings) -> None:
     """Write both as one safetensors file that `load_conditioning_encoder` reads back."""
-    facts = {ARCHITECTURE_KEY: architecture.canonical_json(), HEAD_KEY: HEAD_KIND}
-    write_model(path, {**vit.state_dict(), **_prefixed(head)}, facts)
+    header = {ARCHITECTURE_KEY: architecture.canonical_json(), HEAD_KEY: HEAD_KIND}
+    write_model(path, {**vit.state_dict(), **_prefixed(head)}, header)
 
 
 def load_conditioning_encoder(settings: EncoderSettings, *, device: torch.device) -> Encoder:
@@ -79,7 +79,7 @@ def load_conditioning_encoder(settings: EncoderSettings, *, device: torch.device
         return load_encoder(settings, device=device)
     weights = read_weights(path, settings)
     state = weights.state
-    if weights.facts.get(HEAD_KEY) != HEAD_KIND:
+    if weights.header.get(HEAD_KEY) != HEAD_KIND:
         return load_encoder(settings, device=device)
     head = projection_head(head_widths(state, HEAD_PREFIX))
     head.load_state_dict({key.removeprefix(HEAD_PREFIX): value for key, value in state.items() if key.startswith(HEAD_PREFIX)})

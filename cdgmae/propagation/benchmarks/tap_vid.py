@@ -70,7 +70,9 @@ class TapVid(TrackBenchmark[TapVidProtocol]):
 
         tracks = propagated.tracks
         counts = {"points": len(tracks.names), "visible": int((tracks.visible_PT & tracks.judged_PT).sum())}
-        measures = tap_vid_measures(tracks, propagated.points_PT2, propagated.cosines_PT >= protocol.visible_above, propagated.clip.frame_size)
+        measures = tap_vid_measures(
+            tracks, propagated.points_PT2, propagated.cosines_PT >= protocol.visible_above, propagated.clip.frame_size
+        )
         return [{"item": 0, "item_name": "all points", **counts, **measures}]
 
     def limits(self, tracks: PointTracks, protocol: TapVidProtocol, frame_size: tuple[int, int]) -> float:

@@ -28,7 +28,7 @@ class ClipResults:
     def read(self, clip: EvaluationSequence) -> Rows | None:
         """Rows of a finished clip, or None."""
         record = self._record(clip)
-        return None if record is None else record.facts["rows"]
+        return None if record is None else record.metadata["rows"]
 
     def strip(self, clip: EvaluationSequence) -> bytes:
         """The strip of a finished clip."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 from cdgmae.propagation.benchmarks.benchmark_kinds import benchmark_of, column_of, table_scores
 from cdgmae.propagation.layouts.image_files import show_size
 from cdgmae.propagation.measures.score_table import COMMON_COLUMNS
-from cdgmae.storage.tables import TableError, file_sha256, read_table, table_facts, write_csv, write_table
+from cdgmae.storage.tables import TableError, file_sha256, read_table, table_metadata, write_csv, write_table
 
 logger = logging.getLogger("cdgmae")
 
@@ -67,7 +67,7 @@ def summarise(tables: Sequence[Path], output_parquet: Path, output_csv: Path) ->
             )
         origins[encoder, set_name] = path
         _warn_if_different(path, set_name, conditions.setdefault(set_name, conditions_of(rows)), conditions_of(rows))
-        judged = json.dumps(table_facts(path)["encoder_settings"], sort_keys=True)
+        judged = json.dumps(table_metadata(path)["encoder_settings"], sort_keys=True)
         summary += [{**row, "encoder_settings": judged} for row in summary_rows(rows)]
     write_csv(output_csv, pa.Table.from_pylist(wide_rows(summary), schema=_wide_schema(summary)))
     write_table(output_parquet, summary, SUMMARY_SCHEMA, inputs={str(path): file_sha256(path) for path in tables})

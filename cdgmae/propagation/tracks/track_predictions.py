@@ -96,7 +96,9 @@ class TrackPredictions:
     def images(self) -> Iterator[Image.Image]:
         """The frames with the points found in them."""
         for frame in range(len(self.propagated.clip.frames)):
-            yield captioned(self.image(frame, LONGER_SIDE), self.propagated.clip, frame, "white line: to the true place, if missed")
+            yield captioned(
+                self.image(frame, LONGER_SIDE), self.propagated.clip, frame, "white line: to the true place, if missed"
+            )
 
     def image(self, index: int, longer_side: int) -> Image.Image:
         """One frame; points that are given in it stand at their given place."""

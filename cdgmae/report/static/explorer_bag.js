@@ -149,7 +149,7 @@ explorer.open = (bag) => {
   opened.left = lefts[0] ?? bag.views[0]?.index ?? 0;
   document.getElementById("bag-title").textContent = bag.key;
   const rules = bag.rules.map((rule) => explorerData.rules[rule]).join(", ");
-  document.getElementById("bag-facts").textContent =
+  document.getElementById("bag-scores").textContent =
     `Source ${bag.source}${bag.class ? `, class ${bag.class}` : ""}, chosen as: ${rules}. Means: `
     + explorer.metrics.map((metric) => `${explorer.names[metric]} ${bag[metric].toFixed(3)}`).join(", ") + ".";
   const choice = document.getElementById("bag-left");

@@ -21,7 +21,7 @@ class Origin:
     Attributes:
         path: File or folder.
         depth: Steps from the file that was asked for.
-        facts: What its record says; None if there is none: nothing here made it.
+        metadata: What its record says; None if there is none: nothing here made it.
         digest: What the result that was made from it knew of it: SHA-256 of a file, a digest of a folder; empty for the file asked for.
         changed: Whether it is another one now, as far as its record tells.
         others: Files of a folder that were made in the same way as the one that is followed.
@@ -29,7 +29,7 @@ class Origin:
 
     path: Path
     depth: int
-    facts: Mapping[str, Any] | None
+    metadata: Mapping[str, Any] | None
     digest: str
     changed: bool = False
     others: int = 0
@@ -58,11 +58,11 @@ def _follow(path: Path, depth: int, digest: str, root: Path, seen: set[Path]) ->
     record, others = _record_and_others(path)
     known = record.sum_of(path) if record is not None and path.is_file() else None
     changed = bool(digest and known is not None and known.sha256 != digest)
-    yield Origin(path, depth, record.facts if record is not None else None, digest, changed, others)
+    yield Origin(path, depth, record.metadata if record is not None else None, digest, changed, others)
     if record is None or record.path in seen:
         return
     seen.add(record.path)
-    for name, wanted in record.facts.get("inputs", {}).items():
+    for name, wanted in record.metadata.get("inputs", {}).items():
         given = Path(name)
         yield from _follow(given if given.exists() else root / given, depth + 1, wanted, root, seen)
 

@@ -108,14 +108,14 @@ def published(*outputs: Path, work: Path | None = None, inputs: Sequence[Path] |
                 raise
         finally:
             _ONCE_RECORDED.reset(token)
-        facts = facts_of_process(inputs)
+        metadata = process_metadata(inputs)
         by_record: dict[Path, list[Path]] = {}
         for output in outputs:
             if output.exists():
                 by_record.setdefault(record_path(output), []).append(output)
         with explain_write_errors(outputs[0]):
             for path, described in by_record.items():
-                write_record(path, described, facts)
+                write_record(path, described, metadata)
         for action in actions:
             action()
 
@@ -129,8 +129,8 @@ def _is_made(output: Path, inputs: Sequence[Path] | None) -> bool:
         record = read_record(record_path(output))
     except ValueError:
         return False
-    facts = facts_of_process(inputs)
-    same = all(record.facts.get(name) == facts[name] for name in ("command", "settings", "inputs", "version"))
+    metadata = process_metadata(inputs)
+    same = all(record.metadata.get(name) == metadata[name] for name in ("command", "settings", "inputs", "version"))
     files = {record.path.parent / name: known for name, known in record.files.items()}
     return same and all(file.is_file() and file.stat().st_size == known.size for file, known in files.items())
 
@@ -157,10 +157,10 @@ def _states(outputs: Sequence[Path]) -> list[tuple[Path, int, int]]:
     return [(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
-def facts_of_process(inputs: Sequence[Path] | None = None) -> dict[str, Any]:
+def process_metadata(inputs: Sequence[Path] | None = None) -> dict[str, Any]:
     """Where a result of this process comes from: command, settings and their digest, inputs and theirs, seed, versions, machine."""
     words = command_line()
-    facts: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "command": ["cdgmae", *words] if words else ["python", *sys.argv],
         "settings": settings_digest(option_values(words, "--settings")),
         "seed": next(iter(option_values(words, "--seed")), ""),
@@ -174,7 +174,7 @@ def facts_of_process(inputs: Sequence[Path] | None = None) -> dict[str, Any]:
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return facts
+    return metadata
 
 
 def settings_digest(given: Sequence[str]) -> str:

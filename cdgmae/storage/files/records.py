@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from cdgmae.names import RECORD_SUFFIX, how_to_remake
 from cdgmae.storage.files.atomic import write_text
 from cdgmae.storage.files.tree_listing import find_files
-from cdgmae.storage.tables import TableError, file_sha256, table_facts
+from cdgmae.storage.tables import TableError, file_sha256, table_metadata
 
 
 class FileSum(NamedTuple):
@@ -34,12 +34,12 @@ class Record:
 
     Attributes:
         path: The record itself.
-        facts: Command, settings, inputs, seed, versions, machine; see `publishing.facts_of_process`.
+        metadata: Command, settings, inputs, seed, versions, machine; see `publishing.process_metadata`.
         files: The result's files, by their path below the record's folder.
     """
 
     path: Path
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     files: Mapping[str, FileSum]
 
     def sum_of(self, file: Path) -> FileSum | None:
@@ -52,16 +52,16 @@ def record_path(output: Path) -> Path:
     return output / RECORD_SUFFIX if output.is_dir() else output.parent / f".{output.stem}{RECORD_SUFFIX}"
 
 
-def write_record(path: Path, outputs: Sequence[Path], facts: Mapping[str, Any]) -> None:
+def write_record(path: Path, outputs: Sequence[Path], metadata: Mapping[str, Any]) -> None:
     """Write the record of files that are whole.
 
     Args:
         path: Where; see `record_path`.
         outputs: Files, and folders of which every file counts that is not hidden.
-        facts: Where they come from.
+        metadata: Where they come from.
     """
     files = {file.relative_to(path.parent).as_posix(): _sum_of(file) for output in outputs for file in files_of(output)}
-    content: dict[str, Any] = {"facts": dict(facts), "files": files}
+    content: dict[str, Any] = {"metadata": dict(metadata), "files": files}
     write_text(path, json.dumps({**content, "checksum": _checksum(content)}, indent=1, sort_keys=True) + "\n")
 
 
@@ -89,7 +89,7 @@ def _read_record(path: Path, _state: tuple[int, ...]) -> Record:
     if checksum != _checksum(content):
         raise ValueError("changed since it was written")
     files = {name: FileSum(*file_sum) for name, file_sum in content["files"].items()}
-    return Record(path, content["facts"], files)
+    return Record(path, content["metadata"], files)
 
 
 def describes(path: Path, outputs: Sequence[Path]) -> bool:
@@ -161,11 +161,11 @@ def _sum_of(file: Path) -> FileSum:
     size = file.stat().st_size
     if file.suffix == ".tar" and file.with_suffix(".parquet").is_file():
         try:
-            facts = table_facts(file.with_suffix(".parquet"))
+            metadata = table_metadata(file.with_suffix(".parquet"))
         except TableError:
-            facts = {}
-        if facts.get("tar_bytes") == size and "tar_sha256" in facts:
-            return FileSum(size, facts["tar_sha256"])
+            metadata = {}
+        if metadata.get("tar_bytes") == size and "tar_sha256" in metadata:
+            return FileSum(size, metadata["tar_sha256"])
     return FileSum(size, file_sha256(file))
 
 

@@ -51,7 +51,7 @@ def read_clips(settings: ClipViews, seed: int, shard_tar: Path, output_tar: Path
         threads: Clips read at the same time.
 
     Returns:
-        Facts: output, clips, views, bad, short_bags (bags of fewer than M views).
+        The job's result: output, clips, views, bad, short_bags (bags of fewer than M views).
 
     Raises:
         ValueError: if the shard was not made of clips, PyAV is missing, or more than `max_bad_fraction` of the views are bad.

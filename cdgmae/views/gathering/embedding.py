@@ -65,7 +65,7 @@ def embed_images(
         runtime: How to run here: one process per device, or `workers`; `threads` images are decoded at the same time.
 
     Returns:
-        Facts: output, images, bad, width, encoder (digest).
+        The job's result: output, images, bad, width, encoder (digest).
 
     Raises:
         ValueError: if the encoder cannot be loaded or does not take `image_size`.
@@ -100,7 +100,7 @@ def embed_images(
     table = [row for number in range(count) for row in batches[number]]
     write_table(output, table, embedding_schema(encoder.embed_dim), settings_digest=settings.digest(), inputs=inputs)
     bad = sum(row["reason"] is not None for row in table)
-    return _facts(output, len(rows), bad, encoder)
+    return _result(output, len(rows), bad, encoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def _embed_batches(
             finished(number, embedded)
 
 
-def _facts(output: Path, images: int, bad: int, encoder: Encoder) -> dict[str, Any]:
+def _result(output: Path, images: int, bad: int, encoder: Encoder) -> dict[str, Any]:
     return {"output": str(output), "images": images, "bad": bad, "width": encoder.embed_dim, "encoder": encoder.digest}
 
 

@@ -272,8 +272,8 @@ def _read(real: ImageRow, number: int, file: OtherFile, max_pixels: int) -> tupl
     return replace(row, extension=extension, width=image.width, height=image.height), data
 
 
-def _row(real: ImageRow, number: int, name: str | None, **facts: Any) -> ImageRow:
-    return ImageRow(real.key, number, class_name=real.class_name, source_path=name, sampler="folder", **facts)
+def _row(real: ImageRow, number: int, name: str | None, **columns: Any) -> ImageRow:
+    return ImageRow(real.key, number, class_name=real.class_name, source_path=name, sampler="folder", **columns)
 
 
 def _list_left(output_tar: Path, left: Sequence[tuple[str, str]]) -> None:

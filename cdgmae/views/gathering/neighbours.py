@@ -21,7 +21,7 @@ from cdgmae.runtime.seeds import integer_seed, numpy_generator
 from cdgmae.storage.files.atomic import atomic_file
 from cdgmae.storage.files.records import refuse_changed
 from cdgmae.storage.image_shards import find_shards, index_path
-from cdgmae.storage.tables import file_sha256, table_facts
+from cdgmae.storage.tables import file_sha256, table_metadata
 from cdgmae.views.gathering.copying import DataSetImages, GatheredView, write_gathered
 from cdgmae.views.gathering.embedding import EmbeddingTable
 from cdgmae.views.sources.knn import IndexSettings, NeighbourViews
@@ -50,7 +50,7 @@ def build_index(
         threads: CPU threads.
 
     Returns:
-        Facts: output, vectors, width, cells (0 if exact).
+        The job's result: output, vectors, width, cells (0 if exact).
 
     Raises:
         ValueError: if faiss is missing, the tables come from different encoders, or hold no embedding.
@@ -205,7 +205,7 @@ def gather_neighbours(search: NeighbourSearch, shard_tar: Path, output_tar: Path
         output_tar: View shard to write; its index goes beside it.
 
     Returns:
-        Facts: output, images, views, bad.
+        The job's result: output, images, views, bad.
 
     Raises:
         ValueError: if the shard was not embedded, or more than `max_bad_fraction` of the views are bad.
@@ -229,7 +229,7 @@ def encoder_of(embedding_tables: Sequence[Path]) -> str:
     Raises:
         ValueError: if they were made by different encoders.
     """
-    digests = {str(table_facts(path).get("inputs", {}).get("encoder")) for path in embedding_tables}
+    digests = {str(table_metadata(path).get("inputs", {}).get("encoder")) for path in embedding_tables}
     if len(digests) != 1:
         raise ValueError(
             f"embedding tables of different encoders ({', '.join(sorted(digests))}); {how_to_remake(embedding_tables[0])} (so for "
@@ -247,7 +247,7 @@ def embedding_tables(folder: Path) -> list[Path]:
     tables = sorted(folder.glob("*.parquet"))
     if not tables:
         raise ValueError(f"{folder} holds no embedding tables; {how_to_make(folder / f'{shard_names(1)[0]}.parquet')}")
-    embedded = [Path(name) for name in table_facts(tables[0]).get("inputs", {}) if name.endswith(".parquet")]
+    embedded = [Path(name) for name in table_metadata(tables[0]).get("inputs", {}) if name.endswith(".parquet")]
     if not embedded or not index_path(embedded[0].with_suffix(".tar")).is_file():
         return tables  # the shards lie elsewhere now
     shards = {tar.stem for tar in find_shards(embedded[0].parent)}

@@ -29,7 +29,7 @@ def gather_random(settings: RandomViews, seed: int, shard_tar: Path, images: Dat
         output_tar: View shard to write; its index goes beside it.
 
     Returns:
-        Facts: output, images, views.
+        The job's result: output, images, views.
 
     Raises:
         ValueError: if the data set has too few different images.

@@ -70,7 +70,7 @@ def measure_rate(
         draw_batches(
             task, 0, device, iter(range(len(cells))), Stopper(lambda: None), lambda _: finished_at.append(time.monotonic())
         )
-        sizes = [view.length for view in journal.records().values() if view.facts["status"] == OK]
+        sizes = [view.length for view in journal.records().values() if view.metadata["status"] == OK]
     if not sizes:
         raise ValueError("no view of the measured batches is good, so there is no rate; check the generator")
     drawn = batches * settings.batch_size * recipe.views_per_row
@@ -116,7 +116,7 @@ def plan_sampling(images: int, num_shards: int, num_views: int, rate: Rate, gpus
             several GPUs share one.
 
     Returns:
-        Facts: images, views, gpu_hours, wall_hours by number of GPUs, bytes, files, hours_per_shard.
+        The job's result: images, views, gpu_hours, wall_hours by number of GPUs, bytes, files, hours_per_shard.
     """
     views = images * num_views
     hours = views * rate.seconds / 3600

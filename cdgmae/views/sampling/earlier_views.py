@@ -11,12 +11,12 @@ from pathlib import Path
 from cdgmae.storage.files.output_cache import earlier_outputs
 from cdgmae.storage.image_shards import OK, ImageShard, index_path
 from cdgmae.storage.journal import Journal, NewRecord
-from cdgmae.storage.tables import table_facts
+from cdgmae.storage.tables import table_metadata
 from cdgmae.views.sampling.batch import view_name
 
 logger = logging.getLogger("cdgmae")
 
-IDENTITY_FACT = "identity_of_views"
+IDENTITY_KEY = "identity_of_views"
 """Fact of a view shard's index: all that a single view depends on, as the journal of the work has it."""
 
 SLOT = "earlier"
@@ -56,7 +56,7 @@ def copy_earlier_views(journal: Journal, output_tar: Path, missing: Sequence[str
 def _good_views(tar: Path, names: frozenset[str], identity: str) -> Iterator[NewRecord]:
     """Those of some views that a shard holds whole, if it was made from the same."""
     try:
-        if table_facts(index_path(tar)).get(IDENTITY_FACT) != identity:
+        if table_metadata(index_path(tar)).get(IDENTITY_KEY) != identity:
             return
         shard = ImageShard(tar)
     except ValueError as error:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cdgmae.generators.generator_folder import Generator, GeneratorFacts, embed, load_generator, read_facts
+from cdgmae.generators.generator_folder import Generator, GeneratorMetadata, embed, load_generator, read_metadata
 from cdgmae.generators.inference import prepare_for_sampling
 from cdgmae.models.normalisation import squares
 from cdgmae.runtime.compute import set_float32_meaning
@@ -57,7 +57,7 @@ class GeneratorRecipe:
     @cached_property
     def provenance(self) -> Provenance:
         """See `SamplerRecipe`."""
-        return provenance_of(read_facts(self.folder), self.settings, self.precision)
+        return provenance_of(read_metadata(self.folder), self.settings, self.precision)
 
     def open(self, device: torch.device) -> GeneratorSampler:
         """See `SamplerRecipe`."""
@@ -66,9 +66,9 @@ class GeneratorRecipe:
         return GeneratorSampler(generator, self.settings, DTYPES[self.precision], device, compiled=self.compiled)
 
 
-def provenance_of(facts: GeneratorFacts, settings: SamplingSettings, precision: str) -> Provenance:
+def provenance_of(metadata: GeneratorMetadata, settings: SamplingSettings, precision: str) -> Provenance:
     """What the index says of views drawn from a generator."""
-    return Provenance(facts.digest, settings.scheduler, settings.num_inference_steps, settings.guidance_scale, precision)
+    return Provenance(metadata.digest, settings.scheduler, settings.num_inference_steps, settings.guidance_scale, precision)
 
 
 class GeneratorSampler:
@@ -91,7 +91,7 @@ class GeneratorSampler:
 
     def conditions(self, images: Sequence[Image.Image]) -> Tensor:
         """Raw embeddings (len(images), D)."""
-        return embed(self.generator.encoder, squares(images, self.generator.facts.encoder_image_size).to(self.device))
+        return embed(self.generator.encoder, squares(images, self.generator.metadata.encoder_image_size).to(self.device))
 
     @torch.inference_mode()
     def views(self, conditions_B: Tensor, seeds: Sequence[int], between_steps: Callable[[], None]) -> DrawnViews:

@@ -90,7 +90,7 @@ def sample_views(
     if pipeline.unet.dtype not in (DTYPES["fp32"], dtype):
         raise ValueError(f"the generator was made ready for {pipeline.unet.dtype}; load it again for precision {precision}")
     sampler = GeneratorSampler(generator, settings, dtype, pipeline.device)
-    provenance = provenance_of(generator.facts, settings, precision)
+    provenance = provenance_of(generator.metadata, settings, precision)
     maker = ViewMaker(sampler, provenance, _GivenImages(names, given), settings, seed)
     rows = rows_of_shard(len(given), num_views, 1)
     views: list[list[Image.Image]] = [[] for _ in given]

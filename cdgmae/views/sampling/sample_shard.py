@@ -30,7 +30,7 @@ from cdgmae.storage.journal import Journal, Record
 from cdgmae.storage.tables import file_sha256
 from cdgmae.views.sampling.batch import Item, rows_of_shard, view_name
 from cdgmae.views.sampling.draw_loop import DrawingTask, Stopper, draw_batches, draw_in_pool
-from cdgmae.views.sampling.earlier_views import IDENTITY_FACT, copy_earlier_views
+from cdgmae.views.sampling.earlier_views import IDENTITY_KEY, copy_earlier_views
 from cdgmae.views.sampling.sampler import SamplerRecipe
 
 NOT_IN_A_VIEW = {"num_views", "batch_size", "max_bad_fraction"}
@@ -59,7 +59,7 @@ def sample_shard(
         runtime: How to run here: one process per device, or `workers`; a single one is this process.
 
     Returns:
-        Facts: output, images, views, bad views, views found finished (in `work_dir`, or in a kept shard that differs in `num_views`
+        The job's result: output, images, views, bad views, views found finished (in `work_dir`, or in a kept shard that differs in `num_views`
         alone), seconds per view made now.
 
     Raises:
@@ -97,12 +97,12 @@ def sample_shard(
     bad = _bad_views(finished, wanted, settings)
     with explain_write_errors(output_tar):
         _write_shard(output_tar, [finished[view] for view in wanted], settings, seed, inputs, journal.identity)
-    facts = _facts(output_tar, len(images), len(wanted), bad, made=len(wanted) - num_finished, seconds=seconds)
+    metadata = _result(output_tar, len(images), len(wanted), bad, made=len(wanted) - num_finished, seconds=seconds)
     once_recorded(journal.remove)
-    return facts
+    return metadata
 
 
-def _facts(output_tar: Path, images: int, views: int, bad: int, *, made: int = 0, seconds: float = 0.0) -> dict[str, Any]:
+def _result(output_tar: Path, images: int, views: int, bad: int, *, made: int = 0, seconds: float = 0.0) -> dict[str, Any]:
     """What `sample_shard` returns; `made` and `seconds` count the views made now."""
     return {
         "output": str(output_tar), "images": images, "views": views - bad, "bad": bad, "found_finished": views - made,
@@ -169,7 +169,7 @@ def _bad_views(finished: Mapping[str, Record], wanted: Sequence[str], settings: 
     Raises:
         ValueError: if they are too many.
     """
-    bad = [f"{view}: {finished[view].facts['reason']}" for view in wanted if finished[view].facts["status"] != OK]
+    bad = [f"{view}: {finished[view].metadata['reason']}" for view in wanted if finished[view].metadata["status"] != OK]
     if len(bad) > settings.max_bad_fraction * len(wanted):
         raise ValueError(
             f"{len(bad)} of {len(wanted)} views are bad, more than max_bad_fraction = {settings.max_bad_fraction} allows; first: "
@@ -185,7 +185,7 @@ def _write_shard(
     """Write the view shard in order of key and view."""
     with ImageShardWriter(output_tar) as writer:
         for view in views:
-            row = ImageRow(**view.facts)
+            row = ImageRow(**view.metadata)
             if row.status == OK:
                 writer.add_image(row, view.data())
             else:
@@ -194,5 +194,5 @@ def _write_shard(
         writer.commit(
             settings_digest=settings.digest(),
             inputs=inputs,
-            extra={"sampling": drawn, "seed": seed, "seed_of_views": "(seed, key, view_index)", IDENTITY_FACT: identity},
+            extra={"sampling": drawn, "seed": seed, "seed_of_views": "(seed, key, view_index)", IDENTITY_KEY: identity},
         )

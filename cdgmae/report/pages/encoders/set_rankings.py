@@ -14,7 +14,7 @@ from cdgmae.propagation.measures.encoder_summary import read_rows
 from cdgmae.propagation.measures.intervals import Interval
 from cdgmae.propagation.output.encoder_comparison import MeasuredEncoder, SetComparison, compare, measure_encoder
 from cdgmae.report.propagation_scores import EncoderScores, evaluation_sets
-from cdgmae.storage.tables import table_facts
+from cdgmae.storage.tables import table_metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def read_costs_of_encoders(folder: Path, encoders: Sequence[EncoderScores]) -> d
     costs = {}
     for encoder in encoders:
         tables = [path for name in encoder.sets if (path := folder / encoder.name / f"{name}.parquet").is_file()]
-        known = [cost for path in tables if (cost := table_facts(path).get("encoder_cost"))]
+        known = [cost for path in tables if (cost := table_metadata(path).get("encoder_cost"))]
         if known:
             costs[encoder.name] = known[0]
     return costs

@@ -20,7 +20,7 @@ from cdgmae.report.bag_thumbnails import missing_images
 from cdgmae.report.pages.explorer.bag_selection import ChosenBag
 from cdgmae.storage.files.atomic import write_bytes
 from cdgmae.storage.media.images import encode_jpeg
-from cdgmae.storage.tables import table_facts
+from cdgmae.storage.tables import table_metadata
 
 IMAGES = "images"
 STRIP_QUALITY = 80
@@ -33,17 +33,17 @@ class ShownBag:
     """One bag on the page.
 
     Attributes:
-        facts: What the page's script reads, JSON-able: key, source, class, rules, scores, `side` (patches to a side), `views` (their
+        data: What the page's script reads, JSON-able: key, source, class, rules, scores, `side` (patches to a side), `views` (their
             view_index in order of the strip, and why one alone has no image), `pairs`, `strip` (address or None) and `problem` (why there is none).
         strip: JPEG of all images side by side, squares of equal size, or None.
     """
 
-    facts: dict[str, Any]
+    data: dict[str, Any]
     strip: bytes | None
 
     def num_bytes(self) -> int:
         """Size of the images and, as text, of the pairs with their nearest patches."""
-        return len(self.strip or b"") + len(json.dumps(self.facts["pairs"], separators=(",", ":")))
+        return len(self.strip or b"") + len(json.dumps(self.data["pairs"], separators=(",", ":")))
 
 
 def show_bags(chosen: Sequence[ChosenBag], results: Path, folder: Path, size: int, budget: int) -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ def show_bags(chosen: Sequence[ChosenBag], results: Path, folder: Path, size: in
         budget: Bytes of strips and pairs together; the bags behind those that fit have scores alone.
 
     Returns:
-        `ShownBag.facts` of every bag, in the given order.
+        `ShownBag.data` of every bag, in the given order.
     """
     shown: dict[tuple[str, str], ShownBag] = {}
     for table in sorted({bag.table for bag in chosen}):
@@ -70,16 +70,16 @@ def show_bags(chosen: Sequence[ChosenBag], results: Path, folder: Path, size: in
     for place, bag in enumerate(shown[bag.source, bag.key] for bag in chosen):
         spent += bag.num_bytes()
         if spent > budget:
-            bag.facts |= {"pairs": [], "problem": NO_ROOM}
+            bag.data |= {"pairs": [], "problem": NO_ROOM}
         elif bag.strip is not None:
-            bag.facts["strip"] = f"{IMAGES}/{place:04d}.jpg"
-            write_bytes(folder / bag.facts["strip"], bag.strip)
-    return [shown[bag.source, bag.key].facts for bag in chosen]
+            bag.data["strip"] = f"{IMAGES}/{place:04d}.jpg"
+            write_bytes(folder / bag.data["strip"], bag.strip)
+    return [shown[bag.source, bag.key].data for bag in chosen]
 
 
 def _read_table(table: Path, members: Sequence[ChosenBag], results: Path, size: int) -> list[ShownBag]:
     """The members of one score table."""
-    keys, facts = pa.array([bag.key for bag in members]), table_facts(table)
+    keys, metadata = pa.array([bag.key for bag in members]), table_metadata(table)
     rows = open_scores([table]).to_table(list(PAIR_COLUMNS), filter=pc.field("key").isin(keys)).to_pylist()
     loader, problem = _open_images(table, results)
     shown = []
@@ -91,7 +91,7 @@ def _read_table(table: Path, members: Sequence[ChosenBag], results: Path, size: 
         shown.append(ShownBag({
             "key": bag.key, "source": bag.source, "class": mine[0]["class_name"], "rules": bag.rules,
             **{name: round(value, 4) for name, value in bag.scores.items()},
-            "side": int(facts["image_size"]) // int(facts["patch_size"]) if "patch_size" in facts else None,
+            "side": int(metadata["image_size"]) // int(metadata["patch_size"]) if "patch_size" in metadata else None,
             "views": views, "strip": None, "problem": lack, "pairs": pairs,
         }, strip))  # fmt: skip
     return shown

@@ -55,16 +55,16 @@ def write_explorer(
     turns = max((len(choice.bags) for choice in choices), default=0)
     chosen = [choice.bags[place] for place in range(turns) for choice in choices if place < len(choice.bags)]
     bags = show_bags(chosen, results, folder, settings.thumbnail_size, BUDGET)
-    facts = {
+    counts = {
         "explorer_bags": len(bags), "explorer_images": sum(bag["strip"] is not None for bag in bags),
         "explorer_sample": sum(len(choice.sample["nps"]) for choice in choices),
     }  # fmt: skip
     data = {"rules": RULES, "sources": [_source(choice) for choice in choices], "bags": bags, "results": str(results)}
     write_text(folder / DATA_NAME, f"const explorerData = {json.dumps(data, separators=(',', ':'))};\n")
     write_page(
-        output, EXPLORER_PAGE, "explorer.html.j2", settings=settings, choices=choices, scripts=SCRIPTS, quota=quota, facts=facts,
+        output, EXPLORER_PAGE, "explorer.html.j2", settings=settings, choices=choices, scripts=SCRIPTS, quota=quota, counts=counts,
     )  # fmt: skip
-    return facts
+    return counts
 
 
 def _source(choice: SourceChoice) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from cdgmae.pretrain.flops import count_flops
-from cdgmae.report.training_curves import METRICS_NAME, TrainingFacts
+from cdgmae.report.training_curves import METRICS_NAME, TrainingLog
 from cdgmae.settings.pretrain import PretrainRunSettings
 from cdgmae.storage.tables import read_table
 
@@ -26,7 +26,7 @@ class RunCosts:
         gflops: Of one sample's forward pass in the paper's convention.
     """
 
-    run: TrainingFacts
+    run: TrainingLog
     batch_size: int | None
     seconds: float | None
     waited: float | None
@@ -38,7 +38,7 @@ class RunCosts:
         return "not recorded" if self.seconds is None else describe_seconds(self.seconds)
 
 
-def read_costs(folder: Path, run: TrainingFacts) -> RunCosts:
+def read_costs(folder: Path, run: TrainingLog) -> RunCosts:
     """Costs of a run from its metrics in `folder`/RUN/seedN and its settings."""
     table = read_table(folder / run.name / f"seed{run.seed}" / METRICS_NAME)
     settings = _read_settings(run)
@@ -63,7 +63,7 @@ def describe_seconds(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{seconds:.1f} s"
 
 
-def _read_settings(run: TrainingFacts) -> PretrainRunSettings | None:
+def _read_settings(run: TrainingLog) -> PretrainRunSettings | None:
     """The run's settings, or None if they are not recorded or of another version."""
     try:
         return PretrainRunSettings.from_plain(run.settings) if run.settings else None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cdgmae.report.training_curves import METRICS_NAME, TrainingFacts
+from cdgmae.report.training_curves import METRICS_NAME, TrainingLog
 from cdgmae.storage.tables import read_table
 
 Values = npt.NDArray[np.float64]
@@ -53,7 +53,7 @@ METRICS = (
 )
 
 
-def common_length(runs: Sequence[TrainingFacts]) -> int:
+def common_length(runs: Sequence[TrainingLog]) -> int:
     """Steps of a stretch, such that the longest run has at most `MAX_POINTS`, and all runs together keep to `POINT_BUDGET`.
 
     With many runs `MIN_POINTS` of each count more than the budget.
@@ -90,7 +90,7 @@ def thin(values: Values, starts: npt.NDArray[np.int64], *, harmonic: bool = Fals
     return {name: [_rounded(value) for value in part.tolist()] for name, part in parts.items()}
 
 
-def read_curves(folder: Path, runs: Sequence[TrainingFacts]) -> list[dict[str, Any]]:
+def read_curves(folder: Path, runs: Sequence[TrainingLog]) -> list[dict[str, Any]]:
     """Every run as the page's script reads it, in the order of `runs`.
 
     Args:

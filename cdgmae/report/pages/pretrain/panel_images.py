@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from cdgmae.report.bag_thumbnails import evenly_spaced
-from cdgmae.report.training_curves import TrainingFacts
+from cdgmae.report.training_curves import TrainingLog
 from cdgmae.storage.files.atomic import write_bytes
 from cdgmae.storage.media.images import encode_jpeg
 
@@ -42,12 +42,12 @@ class RunPanels:
         panels: Those shown, in order of steps; none if the run left none.
     """
 
-    run: TrainingFacts
+    run: TrainingLog
     found: int
     panels: list[Panel]
 
 
-def show_panels(folder: Path, runs: list[TrainingFacts], output: Path) -> list[RunPanels]:
+def show_panels(folder: Path, runs: list[TrainingLog], output: Path) -> list[RunPanels]:
     """Write reduced panels of every run's lowest seed below `output`/panels, which is emptied first.
 
     Args:
@@ -62,7 +62,7 @@ def show_panels(folder: Path, runs: list[TrainingFacts], output: Path) -> list[R
     return [_show_run(folder, run, number, count, output) for number, run in enumerate(shown)]
 
 
-def _show_run(folder: Path, run: TrainingFacts, number: int, count: int, output: Path) -> RunPanels:
+def _show_run(folder: Path, run: TrainingLog, number: int, count: int, output: Path) -> RunPanels:
     images = (folder / run.name / f"seed{run.seed}" / IMAGES).glob("step*.png")
     steps = sorted((int(name[1]), path) for path in images if (name := re.fullmatch(r"step(\d+)\.png", path.name)))
     panels = []

@@ -12,7 +12,7 @@ from cdgmae.report.pages.pretrain.curves import METRICS, MIN_POINTS, common_leng
 from cdgmae.report.pages.pretrain.panel_images import show_panels
 from cdgmae.report.rendering import write_page
 from cdgmae.report.svg_figures import LINE_STYLES, PALETTE
-from cdgmae.report.training_curves import TrainingFacts
+from cdgmae.report.training_curves import TrainingLog
 from cdgmae.settings.report import ReportSettings
 from cdgmae.storage.files.atomic import write_text
 
@@ -26,7 +26,7 @@ DASHES = {"-": "", "--": "7 4", "-.": "7 3 2 3", ":": "2 3"}
 
 
 def write_pretrain_page(
-    settings: ReportSettings, results: Path, output: Path, runs: list[TrainingFacts], unfinished: Sequence[str] = ()
+    settings: ReportSettings, results: Path, output: Path, runs: list[TrainingLog], unfinished: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Write `pretrain/index.html` with `data.js` and `panels/` beside it.
 
