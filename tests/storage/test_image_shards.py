@@ -83,7 +83,7 @@ def test_rows_that_make_no_sense_are_refused(tmp_path: Path) -> None:
 def test_a_tar_without_index_is_incomplete(tmp_path: Path) -> None:
     tar = write(tmp_path / "0.tar")
     index_path(tar).unlink()  # what a kill between the two leaves
-    with pytest.raises(TableError, match="is not there; make it with"):
+    with pytest.raises(TableError, match="is not there; check the path, or make it with"):
         ImageShard(tar)
     assert "incomplete" in verify_file(tar).problems[0]
 
