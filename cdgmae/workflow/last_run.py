@@ -55,7 +55,9 @@ def read_last_run(folder: Path = Path()) -> LastRun | None:
     """What `remember_run` left in a working directory; None if nothing ran there, or its record cannot be read."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        return LastRun(tuple(record["files"]), record["values"], record["started"], record["snakefile"], tuple(record["planned"]))
+        return LastRun(
+            tuple(record["files"]), record["values"], float(record["started"]), record["snakefile"], tuple(record["planned"])
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

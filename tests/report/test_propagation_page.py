@@ -168,7 +168,7 @@ def test_encoders_are_compared_and_noise_is_called_noise(fake: FakeResults, tmp_
     }
     for encoder, values in regions.items():
         rows = [{"sequence": name, "item": 1, "J_mean": v, "F_mean": v} for name, v in zip(places, values, strict=True)]
-        write_rows(folder, encoder, "davis", rows, result={"encoder_cost": cost} if encoder == "cdg" else {})
+        write_rows(folder, encoder, "davis", rows, metadata={"encoder_cost": cost} if encoder == "cdg" else {})
     page, _ = write_page(fake.root, tmp_path)
     compared = (tmp_path / "encoders/index.html").read_text()
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", compared))

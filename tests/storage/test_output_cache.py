@@ -75,7 +75,7 @@ def test_outputs_of_something_else_stay_beside_each_other(outputs: list[Path], t
     assert outputs[0].read_bytes() == b"of the second"
 
 
-@pytest.mark.parametrize("damage", ["bytes", "size", "missing", "added", "record", "folder"])
+@pytest.mark.parametrize("damage", ["bytes", "size", "missing", "added", "record", "no record", "folder"])
 def test_damaged_copies_are_not_put_back(
     outputs: list[Path], tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -92,6 +92,8 @@ def test_damaged_copies_are_not_put_back(
         (cache.folder / "panels/c.png").write_bytes(b"c")
     elif damage == "record":
         (cache.folder / RECORD).write_text((cache.folder / RECORD).read_text()[:40])
+    elif damage == "no record":
+        (cache.folder / RECORD).write_text("[]")
     else:
         (cache.folder / "empty").rmdir()
     assert not cache.restore()
@@ -207,6 +209,22 @@ def test_only_what_the_outputs_depend_on_is_in_the_identity(
     assert identity_of(command, precision="bf16") != before
     monkeypatch.setattr("cdgmae.storage.files.output_cache.__version__", "99")
     assert identity_of(command) != before
+
+
+def test_shards_that_a_data_set_no_longer_has_do_not_count(command: list[str], tmp_path: Path) -> None:
+    """Two shards, three, and two again: what was made from the first two is put back."""
+    schema = pa.schema([pa.field("key", pa.string())])
+    for number in range(3):
+        write_table(tmp_path / f"real/{number:05d}.parquet", [{"key": f"k{number}"}], schema)
+        write_table(tmp_path / f"views/{number:05d}.parquet", [{"key": f"v{number}"}], schema)
+    trains = [*command, "--views", str(tmp_path / "views")]
+    identities = []
+    for count in (2, 3, 2):
+        write_table(tmp_path / "real/manifest.parquet", [], schema, extra={"num_shards": count})
+        identities.append(identity_of(trains))
+    assert identities[0] == identities[2] != identities[1]
+    (tmp_path / "real/manifest.parquet").unlink()
+    assert identity_of(trains) == identities[1]
 
 
 def test_a_table_counts_by_its_rows(tmp_path: Path) -> None:

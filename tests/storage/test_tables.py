@@ -40,7 +40,7 @@ def test_a_table_without_a_schema_column_is_refused(tmp_path: Path) -> None:
 
 def test_missing_truncated_and_foreign_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
-    with pytest.raises(TableError, match=r"t\.parquet is not there; make it with"):
+    with pytest.raises(TableError, match=r"t\.parquet is not there; check the path, or make it with"):
         read_table(path)
     write_table(path, [{"key": "a"}], SCHEMA)
     with pytest.raises(TableError, match=r"t\.parquet"):

@@ -23,7 +23,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdgmae import __version__
-from cdgmae.names import RESULTS, shard_index
+from cdgmae.names import MANIFEST, RESULTS, shard_index
 from cdgmae.storage.files.atomic import atomic_file, atomic_folder, explain_write_errors, write_text
 from cdgmae.storage.files.command_line import influential_words, option_values, paths_of
 from cdgmae.storage.files.paths import text_to_path
 from cdgmae.storage.files.records import find_record
-from cdgmae.storage.tables import file_sha256, read_table, stats_digest
+from cdgmae.storage.tables import file_sha256, read_table, stats_digest, table_metadata
 
 logger = logging.getLogger("cdgmae")
 
@@ -54,11 +54,13 @@ def identity_of(command: Sequence[str], *, precision: str = "") -> str:
     Args:
         command: Program and arguments. Of an argument that names a file or folder (also as `NAME=PATH` and `NAME@PATH`) the content
             counts, of a shard's tar its index and size. Files that JSON settings name count alike; of folders, which are the user's,
-            sizes and times do. A command that packs one shard of a `--manifest` depends on its bytes, which the index names, and on sizes
+            sizes and times do. Shards that a data set no longer has do not count.
+            A command that packs one shard of a `--manifest` depends on its bytes, which the index names, and on sizes
             and times of the images of that shard alone.
         precision: Precision of the networks.
     """
     words: list[Any] = []
+    num_shards = _num_shards([path for word in command[1:] for path in paths_of(word)])
     manifest = next(map(Path, option_values(command, "--manifest")), None)
     for word in influential_words(command[1:]):
         paths = paths_of(word)
@@ -66,11 +68,11 @@ def identity_of(command: Sequence[str], *, precision: str = "") -> str:
             output = Path(option_values(command, "--output")[0])
             words.append([word, [stats_digest(_packed_files(path, manifest, output)) for path in paths]])
         elif word.startswith("{"):
-            words.append([word, [stats_digest(_files(path)) if path.is_dir() else _content(path) for path in paths]])
+            words.append([word, [stats_digest(_files(path)) if path.is_dir() else _content(path, num_shards) for path in paths]])
         elif manifest is not None and paths == [manifest]:
             words.append(file_sha256(manifest))
         else:
-            words.append([word.replace(str(paths[0]), ""), _content(paths[0])] if paths else word)
+            words.append([word.replace(str(paths[0]), ""), _content(paths[0], num_shards)] if paths else word)
     return hashlib.sha256(json.dumps([words, __version__, precision]).encode()).hexdigest()[:32]
 
 
@@ -82,12 +84,26 @@ def _packed_files(root: Path, manifest: Path, tar: Path) -> list[Path]:
     return [file for name in named for file in _files(root / text_to_path(name) if root.is_dir() else root)]
 
 
-def _content(path: Path) -> Any:
-    """What stands for the content of a file or folder. Of a folder of shards, their tables count and not what lies beside them."""
+def _num_shards(paths: Sequence[Path]) -> int | None:
+    """Most shards that a data set among the named folders and files has, by its manifest; None if none of them is of a data set."""
+    manifests = dict.fromkeys((path if path.is_dir() else path.parent) / MANIFEST for path in paths)
+    return max((int(table_metadata(file).get("num_shards", 0)) for file in manifests if file.is_file()), default=None)
+
+
+def _content(path: Path, num_shards: int | None) -> Any:
+    """What stands for the content of a file or folder. Of a folder of shards, their tables count and not what lies beside them.
+
+    Args:
+        path: File or folder.
+        num_shards: Shards from this number on are left over from before and read by nobody.
+    """
     if path.is_dir():
         files = _files(path)
         shards = [file for file in files if SHARD_FILE.fullmatch(file.name)]
-        return [(file.relative_to(path).as_posix(), _content(file)) for file in shards or files if not _has_index(file)]
+        shards = [file for file in shards if num_shards is None or shard_index(file.stem) < num_shards] or shards
+        return [
+            (file.relative_to(path).as_posix(), _content(file, num_shards)) for file in shards or files if not _has_index(file)
+        ]
     index = path.with_suffix(".parquet")
     if _has_index(path):
         return [path.stat().st_size, _rows_digest(index)]
@@ -134,10 +150,19 @@ def kept_record(record: Path) -> str | None:
     records = sorted((root / FINISHED).rglob(RECORD), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in records:
         beside = root / RESULTS / path.parents[2].relative_to(root / FINISHED)
-        for name, text in json.loads(path.read_text(encoding="utf-8")).get("records", {}).items():
+        for name, text in (_read_record(path) or {}).get("records", {}).items():
             if os.path.normpath(beside / name) == os.path.normpath(record):
                 return str(text)
     return None
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """The record of kept outputs; None if it is damaged."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record if record.keys() == {"files", "records"} else None
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _copies_of(output: Path) -> Path:
@@ -181,7 +206,7 @@ class OutputCache:
         with explain_write_errors(self.outputs[-1]):
             for output in self.outputs:
                 _name_again(cached / output.name, output, touch=True)
-            for path, text in json.loads((cached / RECORD).read_text(encoding="utf-8"))["records"].items():
+            for path, text in (_read_record(cached / RECORD) or {})["records"].items():
                 write_text(self.outputs[0].parent / path, text)
         return True
 
@@ -209,14 +234,12 @@ class OutputCache:
 
     def _problem(self, cached: Path) -> str | None:
         """Why the kept outputs cannot be used; None if they are whole."""
-        try:
-            record: Mapping[str, list[Any]] = json.loads((cached / RECORD).read_text(encoding="utf-8"))["files"]
-        except (OSError, ValueError, KeyError):
+        if (record := _read_record(cached / RECORD)) is None:
             return "has a record that cannot be read"
         files = dict(self._kept_files(cached))
-        if files.keys() != record.keys() or not all((cached / output.name).exists() for output in self.outputs):
+        if files.keys() != record["files"].keys() or not all((cached / output.name).exists() for output in self.outputs):
             return "lacks files"
-        damaged = [name for name, file in files.items() if [file.stat().st_size, file_sha256(file)] != record[name]]
+        damaged = [name for name, file in files.items() if [file.stat().st_size, file_sha256(file)] != record["files"][name]]
         return f"holds a damaged {damaged[0]}" if damaged else None
 
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cache
-from importlib import metadata
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,7 @@ def _states(outputs: Sequence[Path]) -> list[tuple[Path, int, int]]:
 def process_metadata(inputs: Sequence[Path] | None = None) -> dict[str, Any]:
     """Where a result of this process comes from: command, settings and their digest, inputs and theirs, seed, versions, machine."""
     words = command_line()
-    metadata: dict[str, Any] = {
+    return {
         "command": ["cdgmae", *words] if words else ["python", *sys.argv],
         "settings": settings_digest(option_values(words, "--settings")),
         "seed": next(iter(option_values(words, "--seed")), ""),
@@ -168,13 +168,12 @@ def process_metadata(inputs: Sequence[Path] | None = None) -> dict[str, Any]:
         "version": __version__,
         **git_state(),
         "python": platform.python_version(),
-        "libraries": {name: metadata.version(name) for name in LIBRARIES if MODULES.get(name, name) in sys.modules},
+        "libraries": {name: version(name) for name in LIBRARIES if MODULES.get(name, name) in sys.modules},
         "device": _device(),
         "host": socket.gethostname(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return metadata
 
 
 def settings_digest(given: Sequence[str]) -> str:
