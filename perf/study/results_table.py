@@ -32,7 +32,7 @@ QUESTIONS = {
         ("random", "crops"),
     ],
     "Do two images teach more than one?": [("s_ldm", "mae"), ("s_ldm_shared", "mae"), ("crops", "mae")],
-    "Does one crop for all views help?": [("s_ldm_shared", "s_ldm")],
+    "Does one crop for all views help?": [("s_ldm_shared", "s_ldm"), ("s_ldm_shared", "same_crop"), ("same_crop", "crops")],
     "Does training help at all?": [("crops", "untrained"), ("s_ldm", "untrained"), ("mae", "untrained")],
     "Do views help that were chosen by their consistency?": [("consistent", "s_ldm"), ("weighted", "s_ldm")],
     "Does a guidance scale help that was chosen by distance to video?": [("guided", "s_ldm")],
