@@ -6,6 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -77,6 +78,7 @@ class StageOrder(TyperGroup):
         if "--json" in args[:end]:
             args = ["--json", *(word for word in args[:end] if word != "--json"), *args[end:]]
         note_command_line([word for word in args if word != "--json"])
+        ctx.call_on_close(partial(note_command_line, []))  # what a program does afterwards is no part of the command
         return super().parse_args(ctx, args)
 
 

@@ -60,6 +60,11 @@ def scoring_encoder_files(config: Config) -> list[str]:
     return encoders.encoder_files(config.consistency.encoder)
 
 
+def given_files(config: Config) -> str:
+    """What the user gave of these, with its state."""
+    return encoders.given_files(config, scoring_encoder_files(config))
+
+
 def all_score_tables(config: Config) -> list[str]:
     """The pair tables of all scored sources."""
     return [table for source in config.consistency.sources for table in score_tables(config, source)]

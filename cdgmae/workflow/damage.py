@@ -107,17 +107,17 @@ def _problems_below(folder: Path, newer: list[tuple[int, Path, str]]) -> Iterato
     for name, entry in entries.items():
         if name.startswith("."):
             continue
-        if entry.is_dir():
-            yield from _problems_below(folder / name, newer)
-            continue
         record = entries.get(f".{name.rpartition('.')[0]}{names.RECORD_SUFFIX}")
         try:
-            is_newer = record is not None and entry.stat().st_mtime_ns > record.stat().st_mtime_ns
+            is_folder = entry.is_dir()
+            is_newer = not is_folder and record is not None and entry.stat().st_mtime_ns > record.stat().st_mtime_ns
         except OSError as error:  # a link to nothing counts as lost; what nobody may look at, its readers name
-            if not isinstance(error, PermissionError):
+            if record is not None and not isinstance(error, PermissionError):
                 yield folder / name, f"{folder / name} is a link to nothing"
             continue
-        if record is not None and is_newer:
+        if is_folder:
+            yield from _problems_below(folder / name, newer)
+        elif record is not None and is_newer:
             size, sha256 = _sums_in(folder / record.name).get(name, (None, ""))
             problems = list(_listing_problems(folder, {name: size} if size is not None else {}))
             yield from problems

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cdgmae import names
 from cdgmae.config import Config
 from cdgmae.settings.encoder import EXPORTED_FILES, EncoderSettings
+from cdgmae.workflow.source_state import Notice, source_state
 
 
 def demo_inputs(config: Config, path: str) -> list[str]:
@@ -20,6 +23,16 @@ def encoder_files(encoder: EncoderSettings) -> list[str]:
     if encoder.local_folder is not None:
         return [f"{encoder.local_folder}/{name}" for name in EXPORTED_FILES]
     return [encoder.checkpoint] if encoder.checkpoint is not None else []
+
+
+def given_files(config: Config, paths: Iterable[str], notice: Notice = "mtime") -> str:
+    """The user's own among the files and folders that a job reads, `PATH STATE` each: a parameter of its rule.
+
+    Of inputs Snakemake sees neither an older file in the place of a newer one nor what changes inside a folder. Results have records, and
+    the demo's files their marker.
+    """
+    given = [path for path in dict.fromkeys(paths) if not path.startswith(f"{names.RESULTS}/") and not demo_inputs(config, path)]
+    return ", ".join(f"{path} {source_state(path, notice)}" for path in given)
 
 
 def loadable_encoder(config: Config, encoder: EncoderSettings) -> EncoderSettings:

@@ -73,6 +73,11 @@ def judged_files(config: Config, encoder: str) -> list[str]:
     return encoders.encoder_files(judged_encoder(config, encoder))
 
 
+def given_files(config: Config, encoder: str) -> str:
+    """What the user gave of these, with its state."""
+    return encoders.given_files(config, judged_files(config, encoder))
+
+
 def all_judged_files(config: Config) -> list[str]:
     """Files of all encoders that are judged; no file twice."""
     judged = config.propagation.encoders if config.propagation.datasets else []

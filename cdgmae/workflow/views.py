@@ -60,6 +60,11 @@ def first_weights(config: Config, generator: str) -> list[str]:
     return [file for path in given for file in encoders.demo_inputs(config, path) or [path]]
 
 
+def given_for_training(config: Config, generator: str) -> str:
+    """What the user gave of these, with its state."""
+    return encoders.given_files(config, [*conditioning_files(config, generator), *first_weights(config, generator)])
+
+
 def dataset_of(config: Config, source: str) -> str:
     """The data set behind a view source."""
     return config.views.sources[source].dataset
@@ -103,6 +108,11 @@ def view_inputs(config: Config, source: str) -> list[str]:
     settings = config.views.sources[source]
     summary = [shards.summary(settings.dataset)] if settings.reads_all_shards else []
     return [*summary, *settings.inputs(source, config).values()]
+
+
+def given_files(config: Config, source: str) -> str:
+    """What the user gave of these, with its state, which the data set's `notice` tells: a generator, views of another tool."""
+    return encoders.given_files(config, view_inputs(config, source), config.shards.datasets[dataset_of(config, source)].notice)
 
 
 def view_input_flags(config: Config, source: str) -> str:
@@ -160,6 +170,11 @@ def embedding_encoder(config: Config, source: str) -> EncoderSettings:
 def embedding_encoder_files(config: Config, source: str) -> list[str]:
     """Its files."""
     return encoders.encoder_files(knn_source(config, source).encoder)
+
+
+def given_to_embed(config: Config, source: str) -> str:
+    """What the user gave of these, with its state."""
+    return encoders.given_files(config, embedding_encoder_files(config, source))
 
 
 def index_settings(config: Config, source: str) -> Settings:

@@ -92,6 +92,7 @@ def test_what_another_version_or_other_settings_made_is_named(
             with published(Path(output)):
                 shutil.rmtree(output) if Path(output).is_dir() else None
                 write(Path(output))
+        note_command_line([])
 
     packing = shards.packing_settings(config, "demo")
     other = json.dumps({**json.loads(packing), "jpeg_quality": 7})

@@ -73,10 +73,10 @@ def photos_config() -> dict[str, Any]:
     return config
 
 
-def make_tree(folder: Path) -> Workplace:
-    """The finished tree of `photos_config`."""
+def make_tree(folder: Path, config: dict[str, Any] | None = None) -> Workplace:
+    """The finished tree of `photos_config`, or of a configuration like it."""
     place = Workplace(folder)
-    config = photos_config()
+    config = config or photos_config()
     place.write_config(config)
     for folder in ("photos/cats", "photos/dogs"):
         (place.folder / folder).mkdir(parents=True)

@@ -23,6 +23,7 @@ rule score_views:
         settings=of(consistency.scoring_settings),
         views=of(consistency.scored_views_flag),
         encoder=of(consistency.scoring_encoder),
+        given=of(consistency.given_files),
         kind=of(consistency.source_kind),
         work="work/consistency/{source}/{shard}",
     message:

@@ -58,6 +58,7 @@ rule propagate_labels:
         settings=of(propagation.protocol),
         clips=of(propagation.clips_digest),
         encoder=of(propagation.loadable_encoder),
+        given=of(propagation.given_files),
         kind=of(propagation.kind),
         seed=of(propagation.seed_option),
         work="work/propagation/{encoder}/{evaluation_set}",

@@ -27,6 +27,7 @@ rule train_generator:
     params:
         settings=of(views.generator_training),
         encoder=of(views.conditioning_encoder),
+        given=of(views.given_for_training),
         shards=of(views.training_shards_folder),
         seed=CONFIG.seed,
         work="work/views/train_generator/{generator}",
@@ -73,6 +74,7 @@ rule make_views:
     params:
         settings=of(views.view_settings),
         inputs=of(views.view_input_flags),
+        given=of(views.given_files),
         seed=CONFIG.seed,
         work="work/views/make/{source}/{shard}",
     message:
@@ -133,6 +135,7 @@ rule embed_images:
     params:
         settings=of(views.embedding_settings),
         encoder=of(views.embedding_encoder),
+        given=of(views.given_to_embed),
     message:
         "Embed images for {wildcards.source}, shard {wildcards.shard}"
     shell:

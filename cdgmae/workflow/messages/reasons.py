@@ -18,6 +18,8 @@ NO_FILE = re.compile(r"Updated input files: ; ")
 
 SOURCES = ("images", "clips")
 """Parameters that stand for the files in a user's folder."""
+GIVEN = "given"
+"""The parameter that lists what else a user gave, `PATH STATE` each."""
 
 
 def short_reason(reason: str, params: Mapping[str, Any] | None = None) -> str:
@@ -73,13 +75,21 @@ def _changed(old: str, new: str, params: Mapping[str, Any]) -> list[str]:
         if former is None:
             continue
         others.remove(former)
-        if name not in SOURCES:
+        if name == GIVEN:
+            lines += [f"{path} was replaced, or files in it were" for path in _other_states(str(former), str(value))]
+        elif name not in SOURCES:
             lines.append(f"{name}: {shown_value(former)} -> {shown_value(value)}")
         elif not any(line.startswith(("path: ", "root: ")) for line in lines):  # another folder has other files
             settings = json.loads(params.get("settings", "{}"))
             folder = params.get("root") or settings.get("path") or settings.get("root")
             lines.append(f"files below {folder} were added, removed or replaced")
     return lines
+
+
+def _other_states(before: str, now: str) -> list[str]:
+    """The paths that are in another state; a path that is new is named by its key."""
+    states = [dict(part.rpartition(" ")[::2] for part in text.split(", ") if part) for text in (before, now)]
+    return [path for path, state in states[1].items() if states[0].get(path, state) != state]
 
 
 def _is_settings(value: Any) -> bool:
