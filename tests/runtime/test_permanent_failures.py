@@ -15,7 +15,7 @@ from cdgmae.config import check_config
 from cdgmae.runtime.interrupts import EXIT_OUT_OF_MEMORY, OutOfDeviceMemory, TransientProblem, may_pass
 from cdgmae.settings.runtime import FAILS_AGAIN, RUN_VARIABLE
 from cdgmae.workflow.environment import export_environment
-from tests.settings.test_config import DEMO
+from tests.settings.demo_config import DEMO
 
 
 def raised_from(error: Exception, cause: Exception) -> Exception:

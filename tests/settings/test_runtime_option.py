@@ -13,7 +13,7 @@ from cdgmae.cli import app
 from cdgmae.commands.options import parse_runtime, read_values
 from cdgmae.config import check_config
 from cdgmae.settings.runtime import RUNTIME_VARIABLE, RuntimeSettings
-from tests.settings.test_config import changed
+from tests.settings.demo_config import changed
 
 HAND_OPTIONS = {"device", "precision", "threads"}
 

@@ -35,7 +35,7 @@ def config() -> Config:
 
 def test_the_paths_that_it_names_are_all_that_it_needs(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place.folder)
-    load_run(CONFIG)
+    assert load_run(CONFIG).shards.datasets.keys() == {"imagenet", "guidance", "clips"}
 
 
 def test_runs_are_compared_at_equal_compute(config: Config) -> None:

@@ -43,20 +43,23 @@ def runnable(line: str) -> list[str] | None:
     return None
 
 
-def run_lines(text: str, folder: Path) -> None:
-    """Run the shell lines of a page, one after the other, in a folder."""
+def run_lines(text: str, folder: Path) -> list[str]:
+    """Run the shell lines of a page, one after the other, in a folder; their programs, none of which failed."""
     lines = [line for line in shell_lines(text) if not line.strip().startswith(ON_A_CLUSTER)]
     assert lines
-    for command in filter(None, map(runnable, lines)):
+    commands = list(filter(None, map(runnable, lines)))
+    for command in commands:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment(), timeout=300, check=False)
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return [command[0] for command in commands]
 
 
 @pytest.mark.parametrize("page", START_PAGES)
 def test_every_command_line_of_a_start_page_works(page: str, copied: Workplace) -> None:
     for name, demo in FOLDERS.items():
         (copied.folder / name).symlink_to(copied.folder / "data/demo" / demo)
-    run_lines((ROOT / page).read_text(), copied.folder)
+    programs = run_lines((ROOT / page).read_text(), copied.folder)
+    assert {SNAKEMAKE[0], "cdgmae"} <= set(programs)
 
 
 def test_views_of_another_tool_are_packed_shown_and_scored_by_their_page(tmp_path: Path) -> None:
@@ -77,4 +80,4 @@ def test_views_of_another_tool_are_packed_shown_and_scored_by_their_page(tmp_pat
 
 def test_what_the_page_on_clusters_says_outside_slurm_works(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text("propagation: {datasets: {davis: {root: DAVIS}}, encoders: {floor: {pixels: 16}}}")
-    run_lines((ROOT / "docs/on_a_cluster.md").read_text(), tmp_path)
+    assert "cdgmae" in run_lines((ROOT / "docs/on_a_cluster.md").read_text(), tmp_path)
