@@ -223,6 +223,8 @@ def test_shards_that_a_data_set_no_longer_has_do_not_count(command: list[str], t
         write_table(tmp_path / "real/manifest.parquet", [], schema, extra={"num_shards": count})
         identities.append(identity_of(trains))
     assert identities[0] == identities[2] != identities[1]
+    (tmp_path / "real/manifest.parquet").write_bytes(b"damaged")  # who reads it says so
+    assert identity_of(trains) == identities[1]
     (tmp_path / "real/manifest.parquet").unlink()
     assert identity_of(trains) == identities[1]
 

@@ -16,6 +16,7 @@ controller was killed is lost; it takes no directories, and its key is made of t
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -37,7 +38,7 @@ from cdgmae.storage.files.atomic import atomic_file, atomic_folder, explain_writ
 from cdgmae.storage.files.command_line import influential_words, option_values, paths_of
 from cdgmae.storage.files.paths import text_to_path
 from cdgmae.storage.files.records import find_record
-from cdgmae.storage.tables import file_sha256, read_table, stats_digest, table_metadata
+from cdgmae.storage.tables import TableError, file_sha256, read_table, stats_digest, table_metadata
 
 logger = logging.getLogger("cdgmae")
 
@@ -87,7 +88,11 @@ def _packed_files(root: Path, manifest: Path, tar: Path) -> list[Path]:
 def _num_shards(paths: Sequence[Path]) -> int | None:
     """Most shards that a data set among the named folders and files has, by its manifest; None if none of them is of a data set."""
     manifests = dict.fromkeys((path if path.is_dir() else path.parent) / MANIFEST for path in paths)
-    return max((int(table_metadata(file).get("num_shards", 0)) for file in manifests if file.is_file()), default=None)
+    counts = []
+    for file in filter(Path.is_file, manifests):
+        with contextlib.suppress(TableError):  # a damaged one is told by who reads it
+            counts.append(int(table_metadata(file).get("num_shards", 0)))
+    return max(counts, default=None)
 
 
 def _content(path: Path, num_shards: int | None) -> Any:
